@@ -1,0 +1,1 @@
+"""The machine: settings, artifact store, stage runner, engines. Knows nothing of queries or judges."""

@@ -1,0 +1,213 @@
+"""Artifacts in the store: tables in pieces, directories of files, and the manifest that makes a part complete."""
+
+import hashlib
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import polars as pl
+
+from infra.stage import SchemaLike
+from infra.store import Store, StoreError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One parquet object of a table; `index` is the part it belongs to."""
+
+    index: int
+    object: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the pieces that are there, and the indexes of those that are not because their part failed."""
+
+    name: str
+    pieces: tuple[Piece, ...] = ()
+    missing: frozenset[int] = frozenset()
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """Every part index, present or missing."""
+        return frozenset(piece.index for piece in self.pieces) | self.missing
+
+    @property
+    def rows(self) -> int:
+        """Rows over all pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+    def at(self, index: int) -> "Table":
+        """Return the pieces of one part."""
+        return Table(self.name, tuple(p for p in self.pieces if p.index == index), self.missing & {index})
+
+    def content(self) -> list[str]:
+        """Return what a key covers of this table: its objects' digests, in order."""
+        return [piece.object.rsplit("/", 1)[-1] for piece in self.pieces]
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory artifact: relative file name to object."""
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    missing: frozenset[int] = frozenset()
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """A directory is one piece of part 0."""
+        return frozenset({0})
+
+    def at(self, _index: int) -> "Directory":
+        """A directory is the same for every part."""
+        return self
+
+    def content(self) -> list[str]:
+        """Return what a key covers of this directory: names and digests, sorted."""
+        return [f"{name}={key.rsplit('/', 1)[-1]}" for name, key in sorted(self.files.items())]
+
+
+Artifact = Table | Directory
+
+
+def check_schema(name: str, frame: pl.DataFrame, schema: SchemaLike) -> None:
+    """Refuse a frame that is not exactly of the schema: columns, types, nulls, primary key.
+
+    Raises:
+        ValueError: what was expected and what came.
+    """
+    expected = list(schema.columns)
+    if frame.columns != expected:
+        raise ValueError(f"table {name}: columns {expected} expected, {frame.columns} came")
+    for column, dtype in schema.columns.items():
+        if not _same_type(frame.schema[column], dtype):
+            raise ValueError(f"table {name}.{column}: {dtype} expected, {frame.schema[column]} came")
+        if column not in schema.nullable and frame[column].null_count():
+            raise ValueError(f"table {name}.{column}: {frame[column].null_count()} nulls where none may be")
+    if schema.key and frame.height and frame.select(schema.key).is_duplicated().any():
+        twice = frame.filter(frame.select(schema.key).is_duplicated()).select(schema.key).row(0)
+        raise ValueError(f"table {name}: the primary key {schema.key} must be unique, {twice} occurs twice")
+
+
+def _same_type(found: Any, expected: Any) -> bool:  # noqa: ANN401 - polars types are classes or instances
+    # A class (pl.Array) stands for any width of it; an instance must match exactly.
+    return bool(found == expected) or (isinstance(expected, type) and isinstance(found, expected))
+
+
+def write_table(store: Store, name: str, frame: pl.DataFrame, schema: SchemaLike, index: int) -> Piece:
+    """Check a frame at the store's door and write it as one piece (parquet, zstd); equal frames give equal bytes."""
+    check_schema(name, frame, schema)
+    buffer = io.BytesIO()
+    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
+    return Piece(index, store.put_object(buffer.getvalue(), ".parquet"), frame.height)
+
+
+def read_table(store: Store, table: Table, schema: SchemaLike | None = None) -> pl.DataFrame:
+    """Read all pieces of a table, in order; an empty table needs its schema to have columns."""
+    frames = [pl.read_parquet(io.BytesIO(store.get_object(piece.object))) for piece in table.pieces]
+    frames = [frame for frame in frames if frame.height] or frames[:1]
+    if frames:
+        return pl.concat(frames)
+    if schema is None:
+        raise StoreError(f"table {table.name} has no piece and no schema was given to read it empty")
+    return pl.DataFrame(schema=dict(schema.columns))
+
+
+def write_directory(store: Store, name: str, folder: Path) -> Directory:
+    """Store every file below a folder."""
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        files[path.relative_to(folder).as_posix()] = store.put_object(path.read_bytes(), "")
+    return Directory(name, files)
+
+
+def materialise(store: Store, directory: Directory, cache: Path) -> Path:
+    """Lay a directory artifact out as files below `cache`, once per content; returns the folder."""
+    digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
+    final = cache / digest
+    if final.exists():
+        return final
+    temporary = cache / f".{digest}.{uuid.uuid4().hex}"
+    for name, key in directory.files.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder")
+        path = temporary / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get_object(key))
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(temporary)  # another process laid out the same content first
+    return final
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished part: what it was made from and what it made. Written last; its existence means complete."""
+
+    stage: str
+    version: int
+    part: int
+    key: str
+    attempt: int
+    ingredients: Mapping[str, Any]
+    tables: Mapping[str, tuple[Piece, ...]]
+    directories: Mapping[str, Mapping[str, str]]
+    stats: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Where the manifest lies in the store."""
+        return manifest_path(self.stage, self.key, self.attempt)
+
+    def to_json(self) -> bytes:
+        """Write the manifest as JSON."""
+        record = dict(self.__dict__)
+        record["tables"] = {n: [p.__dict__ for p in pieces] for n, pieces in self.tables.items()}
+        return json.dumps(record, sort_keys=True, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """Read a manifest back."""
+        record = json.loads(data)
+        tables = {n: tuple(Piece(**p) for p in pieces) for n, pieces in record.pop("tables").items()}
+        return cls(tables=tables, **record)
+
+
+def manifest_path(stage: str, key: str, attempt: int) -> str:
+    """Name a manifest: attempt 0 is the part itself, higher ones are forced recomputations."""
+    return f"parts/{stage}/{key}-{attempt:03d}.json"
+
+
+def newest_attempts(store: Store, stage: str) -> dict[str, int]:
+    """Return key → highest attempt for every finished part of a stage, by one listing."""
+    newest: dict[str, int] = {}
+    for path in store.list(f"parts/{stage}"):
+        key, _, attempt = path.rsplit("/", 1)[-1].removesuffix(".json").rpartition("-")
+        newest[key] = max(newest.get(key, 0), int(attempt))
+    return newest
+
+
+def read_manifest(store: Store, stage: str, key: str, attempt: int) -> Manifest:
+    """Read one manifest that a listing named."""
+    data = store.read(manifest_path(stage, key, attempt))
+    if data is None:
+        raise StoreError(f"store {store.url}: manifest of {stage} {key} vanished between listing and reading")
+    return Manifest.from_json(data)
+
+
+def commit(store: Store, manifest: Manifest) -> Manifest:
+    """Write a manifest; where another writer was first, return the winner's."""
+    if store.create(manifest.path, manifest.to_json()):
+        return manifest
+    return read_manifest(store, manifest.stage, manifest.key, manifest.attempt)

@@ -1,0 +1,210 @@
+"""Where Prefect meets Ray: one Prefect task run per part on a thread, the work in Ray, the finished parts in the store.
+
+Prefect schedules, retries and shows; it caches and persists nothing. Ray computes and never retries. A part that has a
+manifest is shown as `Cached`. Ray's failures become failed attempts with their reason (ORCHESTRATION section 2).
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from infra.artifacts import Manifest
+from infra.ray_cluster import ray_cluster
+from infra.runner import Failure, PartSpec
+from infra.stage import Resources, Stage
+from infra.store import Store
+
+_RETRY_SECONDS = 1.0
+OnPart = Callable[[str, int, int, str], None]
+
+
+def _ignore(_stage: str, _done: int, _total: int, _message: str) -> None:
+    return None
+
+
+class PrefectRayExecutor:
+    """Computes parts inside a Prefect flow run; Ray is started when the first part needs it."""
+
+    def __init__(
+        self,
+        store: Store,
+        scratch: Path,
+        ray_address: str | None,
+        *,
+        engines: int = 1,
+        on_part: OnPart = _ignore,
+        on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            store: where parts are read and written.
+            scratch: a folder of every machine for directory inputs.
+            ray_address: the cluster to join; None starts a local one.
+            engines: how many actors hold an engine at a time.
+            on_part: called as (stage, parts done, parts to do, message), from any thread.
+            on_failure: called when a part failed for good.
+        """
+        self._store = store
+        self._scratch = scratch
+        self._ray_address = ray_address
+        self._engines = engines
+        self._on_part = on_part
+        self._on_failure = on_failure
+        self._stack = ExitStack()
+        self._ray_up = False
+        self._pool: Any = None
+
+    def __enter__(self) -> "PrefectRayExecutor":
+        """Start nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the engines and stop the Ray that was started here."""
+        self._release()
+        self._stack.close()
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
+        todo = [spec for spec in specs if spec.number not in finished]
+        if todo:
+            self._prepare(todo[0].stage, todo[0].engine)
+        done = _Counter(name, len(todo), self._on_part)
+        slots = self._slots(todo[0].stage.resources) if todo else nullcontext()
+        futures = {}
+        for spec in specs:
+            attempts = _Attempts(spec, slots, self._compute)
+            options = {"task_run_name": spec.name, "retries": spec.stage.retries}
+            run = _part.with_options(**options, retry_condition_fn=attempts.may_retry)  # type: ignore[call-overload]
+            futures[spec.number] = run.submit(_Quiet(attempts, finished.get(spec.number), done))
+        results: dict[int, Manifest | Failure] = {}
+        for spec in specs:
+            futures[spec.number].wait()
+            state = futures[spec.number].state
+            if state.is_completed():
+                results[spec.number] = state.result(raise_on_failure=False)
+                continue
+            reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
+            results[spec.number] = Failure(reason)
+            self._on_failure(spec, reason)
+        return results
+
+    def _compute(self, spec: PartSpec) -> Manifest:
+        if spec.stage.engine is not None:
+            manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
+            return manifest
+        from infra.plain_part import submit_part  # noqa: PLC0415 - Ray is imported once it is needed
+        from infra.ray_wait import await_ray  # noqa: PLC0415
+
+        reference = submit_part(self._store.url, spec, self._scratch)
+        manifest = await_ray(reference, spec.stage.resources.deadline)
+        return manifest
+
+    def _prepare(self, stage: Stage, engine: BaseModel | None) -> None:
+        if not self._ray_up:
+            self._stack.enter_context(ray_cluster(self._ray_address))
+            self._ray_up = True
+        if self._pool is not None and self._pool.spec != engine:
+            self._release()
+        if stage.engine is not None and self._pool is None:
+            from infra.engine_pool import EnginePool  # noqa: PLC0415 - Ray is imported once it is needed
+
+            if engine is None:
+                raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
+            self._pool = EnginePool(engine, stage.resources, self._engines)
+
+    def _release(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _slots(self, resources: Resources) -> AbstractContextManager[Any]:
+        """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
+        import ray  # noqa: PLC0415 - Ray is imported once it is needed
+
+        cpus = ray.cluster_resources().get("CPU", 1.0)
+        return threading.BoundedSemaphore(max(1, int(cpus / max(resources.num_cpus, 0.01))))
+
+
+class _Counter:
+    """Counts finished parts over threads and tells the progress bar."""
+
+    def __init__(self, stage: str, total: int, on_part: OnPart) -> None:
+        self._stage, self._total, self._on_part = stage, total, on_part
+        self._done = 0
+        self._lock = threading.Lock()
+        if total:
+            on_part(stage, 0, total, "")
+
+    def add(self, message: str = "") -> None:
+        with self._lock:
+            self._done += 1
+            self._on_part(self._stage, self._done, self._total, message)
+
+
+class _Attempts:
+    """The attempts of one part: what the last failure means for the next one."""
+
+    def __init__(
+        self, spec: PartSpec, slots: AbstractContextManager[Any], compute: Callable[[PartSpec], Manifest]
+    ) -> None:
+        self.spec = spec
+        self._slots = slots
+        self._compute = compute
+        self._retry = True
+
+    def run(self) -> Manifest:
+        try:
+            if self.spec.stage.engine is not None:
+                return self._compute(self.spec)  # waits for a free engine slot instead
+            with self._slots:
+                return self._compute(self.spec)
+        except Exception as error:
+            self._retry = bool(getattr(error, "retry", False))
+            if getattr(error, "out_of_memory", False):
+                self.spec = _smaller_batches(self.spec)
+            raise
+
+    def may_retry(self, *_: object) -> bool:
+        return self._retry
+
+
+class _Quiet:
+    """Carries a part through Prefect, which otherwise walks and copies every argument."""
+
+    __slots__ = ("attempts", "done", "finished")
+
+    def __init__(self, attempts: _Attempts, finished: Manifest | None, done: _Counter) -> None:
+        self.attempts, self.finished, self.done = attempts, finished, done
+
+
+@task(cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=_RETRY_SECONDS, name="part")
+def _part(work: _Quiet) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
+    spec = work.attempts.spec
+    if work.finished is not None:
+        return Completed(name="Cached", message=f"reused {work.finished.path}", data=work.finished)
+    manifest = work.attempts.run()
+    stats = manifest.stats
+    get_run_logger().info(
+        "%s: %s rows in, %s out, %.1f s of work", spec.name, stats["rows_in"], stats["rows_out"], stats["seconds"]
+    )
+    work.done.add()
+    return manifest
+
+
+def _smaller_batches(spec: PartSpec) -> PartSpec:
+    """Halve the operational batch size; the key does not cover it."""
+    size = spec.config.get("batch_size")
+    if not isinstance(size, int) or size < 2:  # noqa: PLR2004 - one is the smallest batch
+        return spec
+    return replace(spec, config={**spec.config, "batch_size": size // 2})

@@ -1,0 +1,44 @@
+"""What a part's key covers: everything that decides its content, and nothing else (DESIGN section 4)."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+_LENGTH = 32
+
+
+def canonical(value: Any) -> str:  # noqa: ANN401 - JSON is any
+    """Write JSON so that equal values are equal strings."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
+    """Hash a JSON value (32 hexadecimal digits of SHA-256 over its canonical form)."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:_LENGTH]
+
+
+def semantic(config: BaseModel) -> dict[str, Any]:
+    """Dump a config without its operational fields: batch sizes and the like do not decide the content."""
+    operational = {name for name, field in type(config).model_fields.items() if _is_operational(field.json_schema_extra)}
+    dumped = config.model_dump(mode="json", exclude=operational)
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name in dumped and isinstance(value, BaseModel):
+            dumped[name] = semantic(value)
+    return dumped
+
+
+def _is_operational(extra: Any) -> bool:  # noqa: ANN401 - pydantic types it so
+    return isinstance(extra, dict) and bool(extra.get("operational"))
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:  # noqa: ANN401 - JSON is any
+    """Name what differs between two keys' ingredients, one line each: `config.depth: 50 → 100`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines: list[str] = []
+        for name in sorted(old.keys() | new.keys()):
+            lines += differences(old.get(name), new.get(name), f"{path}.{name}" if path else name)
+        return lines
+    return [] if old == new else [f"{path}: {canonical(old)} → {canonical(new)}"]

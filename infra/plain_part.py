@@ -1,0 +1,23 @@
+"""Parts without an engine: plain Ray tasks, never retried by Ray (a silent rerun would hide a failure)."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from infra.artifacts import Manifest
+from infra.runner import PartSpec
+from infra.worker import compute_part
+
+
+@ray.remote(max_retries=0)
+def _compute(store_url: str, spec: PartSpec, cache: Path) -> Manifest:
+    return compute_part(store_url, spec, cache)
+
+
+def submit_part(store_url: str, spec: PartSpec, cache: Path) -> Any:  # noqa: ANN401 - a Ray reference
+    """Submit one part to Ray; wait for the returned reference with `await_ray`."""
+    resources = spec.stage.resources
+    return _compute.options(
+        name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
+    ).remote(store_url, spec, cache)

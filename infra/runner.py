@@ -1,0 +1,245 @@
+"""The stage runner: cuts a stage into parts, keys them, reuses what is finished and hands the rest to an executor.
+
+It knows stages, artifacts and keys; not Prefect, not Ray. Without an executor it only looks: a curation whose every
+part is finished is answered from the manifests, and nothing is started for it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import polars as pl
+from pydantic import BaseModel
+
+from infra import keys
+from infra.artifacts import (
+    Artifact,
+    Directory,
+    Manifest,
+    Piece,
+    Table,
+    newest_attempts,
+    read_manifest,
+    read_table,
+    write_directory,
+    write_table,
+)
+from infra.stage import SchemaLike, Stage
+from infra.store import Store
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One part of a stage, ready to be computed anywhere: references only, no data."""
+
+    stage: Stage
+    name: str  # as people see it: stage, label and number
+    index: int  # the index its output pieces carry
+    number: int
+    key: str
+    attempt: int
+    ingredients: Mapping[str, Any]
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    engine: BaseModel | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A part that could not be computed, with its reason in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What happened to one stage: the rows of `reneg status` and of the terminal's summary."""
+
+    name: str
+    parts: int
+    reused: int
+    computed: int
+    failed: Mapping[int, str]
+    blocked: int
+    rows: int
+    seconds: float  # working time of its parts, whenever they were computed
+    manifests: tuple[Manifest, ...] = ()
+
+
+class WorkNeeded(Exception):
+    """Raised by a runner that may only look, at the first stage with an unfinished part."""
+
+    def __init__(self, run: StageRun) -> None:
+        """Keep what is known of the stage."""
+        super().__init__(f"{run.name}: {run.parts - run.reused} of {run.parts} parts are not computed yet")
+        self.run = run
+
+
+class Executor(Protocol):
+    """Computes parts; the result has one entry per part number."""
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        """Compute the parts that are not in `finished`, and show those that are as reused."""
+        ...
+
+
+@dataclass
+class Runner:
+    """Runs the stages of one curation against one store.
+
+    force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
+    """
+
+    store: Store
+    executor: Executor | None = None
+    force: frozenset[tuple[str, int]] = frozenset()
+    on_stage: Callable[[StageRun], None] = lambda run: None
+    runs: list[StageRun] = field(default_factory=list)
+
+    def __call__(
+        self,
+        stage: Stage,
+        config: BaseModel,
+        *,
+        label: str = "",
+        key: Mapping[str, str] | None = None,
+        engine: BaseModel | None = None,
+        **inputs: Artifact,
+    ) -> dict[str, Any]:
+        """Run one stage and return its outputs by name.
+
+        Args:
+            stage: what to run.
+            config: its configuration; operational fields stay out of the key.
+            label: tells several runs of one stage apart (`treat-relabel`).
+            key: further ingredients of the key, such as a prompt's hash.
+            engine: the engine's specification, for stages that need one.
+            **inputs: the artifacts named in `stage.inputs`.
+
+        Raises:
+            WorkNeeded: parts are unfinished and there is no executor.
+        """
+        if set(inputs) != set(stage.inputs):
+            raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
+        name = f"{stage.name}-{label}" if label else stage.name
+        specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
+        newest = newest_attempts(self.store, stage.name) if specs else {}
+        specs = [self._attempt(spec, newest) for spec in specs]
+        finished = {
+            spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
+            for spec in specs
+            if newest.get(spec.key, -1) >= spec.attempt
+        }
+        if self.executor is None and len(finished) < len(specs):
+            raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), len(specs)))
+        results: Mapping[int, Manifest | Failure] = (
+            finished if self.executor is None else self.executor.run_stage(name, specs, finished)
+        )
+        manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
+        failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
+        run = _summarise(name, len(finished), manifests, failures, len(blocked), len(specs))
+        self.runs.append(run)
+        self.on_stage(run)
+        lost = blocked | {spec.index for spec in specs if spec.number in failures}
+        return _outputs(stage, specs, manifests, lost)
+
+    def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
+        attempt = newest.get(spec.key, 0)
+        if (spec.name.rsplit("-", 1)[0], spec.number) in self.force and spec.key in newest:
+            attempt += 1
+        return replace(spec, attempt=attempt)
+
+    def _cut(
+        self,
+        stage: Stage,
+        name: str,
+        config: BaseModel,
+        key: Mapping[str, str],
+        engine: BaseModel | None,
+        inputs: Mapping[str, Artifact],
+    ) -> tuple[list[PartSpec], frozenset[int]]:
+        """Cut a stage into parts; returns them and the indexes that wait for a failed part upstream."""
+        shared: dict[str, Any] = {"stage": stage.name, "version": stage.version, "config": keys.semantic(config), **key}
+        if engine is not None:
+            shared["engine"] = keys.semantic(engine)
+        whole_missing = any(inputs[i].missing for i in (*stage.every, *stage.late, *stage.across))
+        specs, blocked = [], set()
+        for number, (index, crossed) in enumerate(_indexes(stage, inputs)):
+            if whole_missing or any(index in inputs[i].missing for i in stage.each):
+                blocked.add(index)
+                continue
+            seen: dict[str, Artifact] = {i: inputs[i] for i in (*stage.every, *stage.late)}
+            seen |= {i: inputs[i].at(index) for i in stage.each}
+            seen |= {i: inputs[i].at(crossed) for i in stage.across}
+            ingredients = shared | {"inputs": {i: a.content() for i, a in seen.items() if i not in stage.late}}
+            specs.append(
+                PartSpec(
+                    stage=stage,
+                    name=f"{name}-{number:05d}",
+                    index=index,
+                    number=number,
+                    key=keys.digest(ingredients),
+                    attempt=0,
+                    ingredients=ingredients,
+                    config=config.model_dump(mode="json"),
+                    inputs=seen,
+                    engine=engine,
+                )
+            )
+        return specs, frozenset(blocked)
+
+    def import_directory(self, name: str, folder: Path) -> Directory:
+        """Copy a user's folder into the store, so that the curation can be repeated whatever becomes of it."""
+        return write_directory(self.store, name, folder)
+
+    def keep_table(self, name: str, frame: pl.DataFrame, schema: SchemaLike) -> Table:
+        """Store a table that no stage made (costs so far, or an empty one) as a single piece."""
+        return Table(name, (write_table(self.store, name, frame, schema, 0),))
+
+    def read(self, table: Table) -> pl.DataFrame:
+        """Read a whole table."""
+        return read_table(self.store, table)
+
+
+def _indexes(stage: Stage, inputs: Mapping[str, Artifact]) -> list[tuple[int, int]]:
+    if stage.arity in ("gather", "single"):
+        return [(0, 0)]
+    each = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.each)))
+    if stage.arity == "map":
+        return [(index, 0) for index in each]
+    across = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.across)))
+    return [(index, crossed) for index in each for crossed in across]
+
+
+def _outputs(
+    stage: Stage, specs: Sequence[PartSpec], manifests: Mapping[int, Manifest], lost: frozenset[int]
+) -> dict[str, Any]:
+    done = [(spec.index, manifests[spec.number]) for spec in specs if spec.number in manifests]
+    outputs: dict[str, Any] = {}
+    for name in stage.outputs:
+        # Parts of equal content share a manifest, so the index comes from the part, not from what was written.
+        pieces = [p if name in stage.splits else replace(p, index=i) for i, m in done for p in m.tables[name]]
+        outputs[name] = Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)), lost)
+    for name in stage.directories:
+        outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
+    return outputs
+
+
+def _summarise(
+    name: str, reused: int, manifests: Mapping[int, Manifest], failed: Mapping[int, str], blocked: int, planned: int
+) -> StageRun:
+    rows = sum(p.rows for m in manifests.values() for pieces in m.tables.values() for p in pieces)
+    return StageRun(
+        name=name,
+        parts=planned + blocked,
+        reused=reused,
+        computed=len(manifests) - reused,
+        failed=failed,
+        blocked=blocked,
+        rows=rows,
+        seconds=sum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
+        manifests=tuple(manifests[n] for n in sorted(manifests)),
+    )

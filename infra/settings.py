@@ -1,0 +1,58 @@
+"""Where things are: the one place that reads the environment."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Every dependency's usage statistics and telemetry, off. Set before those libraries are imported.
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",  # the newer UI calls an analytics host from the browser whatever is set
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Paths and addresses of this run.
+
+    home: the working folder of embedded mode (Prefect's database, logs, scratch).
+    store: the artifact store, a path or `s3://bucket/prefix`.
+    cache: the user's cache of models and of files laid out from the store.
+    prefect_api_url, ray_address: servers to join; None means embedded ones, started and stopped by the run.
+    """
+
+    home: Path
+    store: str
+    cache: Path
+    prefect_api_url: str | None
+    ray_address: str | None
+
+    @property
+    def scratch(self) -> Path:
+        """Where directory artifacts are laid out as files."""
+        return self.cache / "files"
+
+
+def read_settings() -> Settings:
+    """Read the environment: RENEG_HOME, RENEG_STORE, RENEG_CACHE, PREFECT_API_URL, RAY_ADDRESS."""
+    home = Path(os.environ.get("RENEG_HOME", ".reneg")).absolute()
+    default_cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "reneg"
+    return Settings(
+        home=home,
+        store=os.environ.get("RENEG_STORE", str(home / "store")),
+        cache=Path(os.environ.get("RENEG_CACHE", default_cache)).expanduser().absolute(),
+        prefect_api_url=os.environ.get("PREFECT_API_URL") or None,
+        ray_address=os.environ.get("RAY_ADDRESS") or None,
+    )
+
+
+def silence_telemetry() -> None:
+    """Turn every dependency's telemetry off; call before importing any of them."""
+    os.environ.update(QUIET)

@@ -1,0 +1,105 @@
+"""What runs inside a Ray worker for one part: read the inputs, call the stage's function, write outputs, manifest last."""
+
+import importlib
+import tempfile
+import time
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel
+
+from infra.artifacts import (
+    Artifact,
+    Directory,
+    Manifest,
+    Piece,
+    commit,
+    materialise,
+    read_table,
+    write_directory,
+    write_table,
+)
+from infra.runner import PartSpec
+from infra.store import Store
+
+
+def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
+    """Compute one part and write its manifest; the loser of a race returns the winner's manifest.
+
+    Args:
+        store_url: the store that holds the inputs and receives the outputs.
+        spec: which part.
+        cache: a folder on this machine for directory inputs.
+        engine: the engine of the actor this runs in, for stages that need one.
+
+    Raises:
+        StoreError: reading or writing failed.
+        ValueError: the stage's function refused its input, or made a table that is not of its schema.
+    """
+    store = Store(store_url)
+    function = load_function(spec.stage.function)
+    config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
+    inputs = {name: _read(store, artifact, cache) for name, artifact in spec.inputs.items()}
+    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
+    extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reneg-") as scratch:
+        if spec.stage.directories:
+            extra["out"] = Path(scratch)
+        result = _call(function, config, inputs | extra)
+        seconds = time.monotonic() - started
+        tables = _write_tables(store, spec, result)
+        directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
+    stats = {
+        "seconds": round(seconds, 3),
+        "rows_in": rows_in,
+        "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
+        "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
+    }
+    manifest = Manifest(
+        stage=spec.stage.name,
+        version=spec.stage.version,
+        part=spec.number,
+        key=spec.key,
+        attempt=spec.attempt,
+        ingredients=spec.ingredients,
+        tables=tables,
+        directories=directories,
+        stats=stats,
+    )
+    return commit(store, manifest)
+
+
+def load_function(reference: str) -> Callable[..., Any]:
+    """Import a stage's function from `module:name`."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _call(function: Callable[..., Any], config: BaseModel, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
+    result: Mapping[str, Any] = function(config, **keywords)
+    return result
+
+
+def _read(store: Store, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
+    if isinstance(artifact, Directory):
+        return materialise(store, artifact, cache)
+    return read_table(store, artifact)
+
+
+def _write_tables(store: Store, spec: PartSpec, result: Mapping[str, Any]) -> dict[str, tuple[Piece, ...]]:
+    if set(result) != set(spec.stage.outputs):
+        raise ValueError(f"{spec.name}: outputs {sorted(spec.stage.outputs)} expected, {sorted(result)} came")
+    tables: dict[str, tuple[Piece, ...]] = {}
+    for name, schema in spec.stage.outputs.items():
+        if name in spec.stage.splits:
+            tables[name] = tuple(write_table(store, name, f, schema, i) for i, f in enumerate(result[name]))
+        else:
+            tables[name] = (write_table(store, name, result[name], schema, spec.index),)
+    return tables
+
+

@@ -1,0 +1,1 @@
+"""The method: pure functions over tables. No Prefect, no Ray, no object storage, no environment."""

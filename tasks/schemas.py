@@ -1,0 +1,148 @@
+"""The tables Reneg stores, as polars schemas with their primary keys (DESIGN section 3).
+
+Long tables hold ids and hashes, never texts; texts are joined late, by `text_hash`. Every table lists its columns in
+order; a column named in `nullable` may hold nulls, no other may. `key` is unique within a whole table, over all parts.
+"""
+
+from dataclasses import dataclass, field
+
+import polars as pl
+
+Dtype = pl.DataType | type[pl.DataType]
+
+VERDICT_STATES = ("relevant", "not_relevant", "unsure", "unparsed")
+TREATMENTS = ("default", "remove", "remove_hn", "relabel")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns in order, the primary key, and which columns may be null."""
+
+    columns: dict[str, Dtype]
+    key: tuple[str, ...]
+    nullable: frozenset[str] = field(default_factory=frozenset)
+
+    def empty(self) -> pl.DataFrame:
+        """A frame of this schema without rows."""
+        return pl.DataFrame(schema=self.columns)
+
+
+_TEXT = pl.String
+_PAIR: dict[str, Dtype] = {"dataset": _TEXT, "query_id": _TEXT, "doc_id": _TEXT}
+_PAIR_KEY = ("dataset", "query_id", "doc_id")
+_VERDICT: dict[str, Dtype] = {
+    **_PAIR,
+    "tier": _TEXT,  # "similarity", "llm", "cascade": the step of the cascade that answered
+    "judge": _TEXT,  # who answered: model digest and prompt, short
+    "state": _TEXT,  # one of VERDICT_STATES
+    "score": pl.Float64,  # P(relevant) in 0..1, null when unparsed
+    "grade": pl.Float64,
+    "preference": _TEXT,  # better | equal | worse | none, against the positives
+    "call_id": _TEXT,
+    "attempt": pl.Int32,
+}
+
+QUERIES = Schema(
+    {"dataset": _TEXT, "query_id": _TEXT, "text": _TEXT, "text_hash": _TEXT, "split": _TEXT},
+    key=("dataset", "query_id"),
+)
+PASSAGES = Schema(
+    {"dataset": _TEXT, "doc_id": _TEXT, "title": _TEXT, "text": _TEXT, "text_hash": _TEXT},
+    key=("dataset", "doc_id"),
+)
+POSITIVES = Schema({**_PAIR, "text_hash": _TEXT, "source": _TEXT}, key=_PAIR_KEY)
+# Negatives that the input rows carried, in their order; score is the input's own where it had one.
+GIVEN = Schema(
+    {**_PAIR, "text_hash": _TEXT, "rank": pl.Int32, "score": pl.Float64},
+    key=_PAIR_KEY,
+    nullable=frozenset({"score"}),
+)
+QRELS = Schema({**_PAIR, "relevance": pl.Int32}, key=_PAIR_KEY)
+# False negatives that are known beforehand (planted, or by construction). No judge reads them.
+KNOWN = Schema({**_PAIR}, key=_PAIR_KEY)
+EMBEDDINGS = Schema({"text_hash": _TEXT, "vector": pl.Array}, key=("text_hash",))
+HITS = Schema(
+    {**_PAIR, "text_hash": _TEXT, "retriever": _TEXT, "rank": pl.Int32, "score": pl.Float64},
+    key=(*_PAIR_KEY, "retriever"),
+)
+CANDIDATES = Schema(
+    {
+        **_PAIR,
+        "text_hash": _TEXT,
+        "query_hash": _TEXT,
+        "positives_hash": _TEXT,  # tasks.hashing.combine_hashes of the query's positives
+        "retriever": _TEXT,
+        "rank": pl.Int32,
+        "score": pl.Float64,
+    },
+    key=_PAIR_KEY,
+    nullable=frozenset({"score"}),
+)
+NEGATIVES = Schema({**_PAIR, "text_hash": _TEXT, "rank": pl.Int32}, key=_PAIR_KEY)
+VERDICTS = Schema(
+    _VERDICT, key=(*_PAIR_KEY, "tier"), nullable=frozenset({"score", "grade", "preference", "call_id"})
+)
+CALLS = Schema(
+    {
+        "call_id": _TEXT,
+        "judge": _TEXT,
+        "order_seed": pl.Int64,
+        "raw": _TEXT,
+        "finish_reason": _TEXT,
+        "prompt_tokens": pl.Int64,
+        "output_tokens": pl.Int64,
+    },
+    key=("call_id",),
+    nullable=frozenset({"order_seed"}),
+)
+INSTANCES = Schema(
+    {
+        "dataset": _TEXT,
+        "query_id": _TEXT,
+        "positives": pl.List(pl.String),
+        "negatives": pl.List(pl.String),
+        "treatment": _TEXT,
+        "texts_hash": _TEXT,  # over the hashes of query, positives and negatives, in order
+    },
+    key=("dataset", "query_id"),
+)
+EDITS = Schema(
+    {**_PAIR, "from": _TEXT, "to": _TEXT, "because": _TEXT, "state": _TEXT, "score": pl.Float64},
+    key=_PAIR_KEY,
+    nullable=frozenset({"score"}),
+)
+SAMPLES = Schema(
+    {**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY
+)
+HUMAN = Schema(
+    {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "annotator": _TEXT, "label": _TEXT, "at": _TEXT},
+    key=(*_PAIR_KEY, "annotator"),
+)
+SCORES = Schema(
+    {
+        "model": _TEXT,
+        "dataset": _TEXT,
+        "measure": _TEXT,
+        "query_id": _TEXT,
+        "value": pl.Float64,
+        "seed": pl.Int64,
+    },
+    key=("model", "dataset", "measure", "query_id", "seed"),
+)
+REJECTS = Schema({"stage": _TEXT, "key": _TEXT, "reason": _TEXT, "detail": _TEXT}, key=())
+# How well each tier finds the known false negatives (all tiers over the same candidates).
+AGREEMENT = Schema(
+    {
+        "tier": _TEXT,
+        "candidates": pl.Int64,
+        "known": pl.Int64,
+        "found": pl.Int64,  # candidates this tier calls relevant
+        "known_found": pl.Int64,
+        "recall": pl.Float64,
+        "precision": pl.Float64,
+        "precision_at_cascade_recall": pl.Float64,
+        "auc": pl.Float64,
+    },
+    key=("tier",),
+    nullable=frozenset({"recall", "precision", "precision_at_cascade_recall", "auc"}),
+)
