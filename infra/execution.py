@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel
@@ -84,8 +84,7 @@ class PrefectRayExecutor:
         futures = {}
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
-            options = {"task_run_name": spec.name, "retries": spec.stage.retries}
-            run = _part.with_options(**options, retry_condition_fn=attempts.may_retry)  # type: ignore[call-overload]
+            run = _part.with_options(task_run_name=spec.name, retries=spec.stage.retries)
             futures[spec.number] = run.submit(_Quiet(attempts, finished.get(spec.number), done))
         results: dict[int, Manifest | Failure] = {}
         for spec in specs:
@@ -161,7 +160,6 @@ class _Attempts:
         self.spec = spec
         self._slots = slots
         self._compute = compute
-        self._retry = True
 
     def run(self) -> Manifest:
         try:
@@ -170,13 +168,9 @@ class _Attempts:
             with self._slots:
                 return self._compute(self.spec)
         except Exception as error:
-            self._retry = bool(getattr(error, "retry", False))
             if getattr(error, "out_of_memory", False):
                 self.spec = _smaller_batches(self.spec)
             raise
-
-    def may_retry(self, *_: object) -> bool:
-        return self._retry
 
 
 class _Quiet:
@@ -188,7 +182,18 @@ class _Quiet:
         self.attempts, self.finished, self.done = attempts, finished, done
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retry_delay_seconds=_RETRY_SECONDS, name="part")
+# A plain function: Prefect takes any other callable for "always retry" turned round.
+def _may_retry(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401 - Prefect's own generics
+    return bool(getattr(state.data, "retry", False))
+
+
+@task(
+    name="part",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_delay_seconds=_RETRY_SECONDS,
+    retry_condition_fn=_may_retry,
+)
 def _part(work: _Quiet) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
     spec = work.attempts.spec
     if work.finished is not None:

@@ -37,9 +37,9 @@ class Documentation:
 
 
 def read_docstring(doc: str) -> Documentation | None:
-    """Split a docstring into its summary line and the rest, without signature, code, tables and markup.
+    r"""Split a docstring into its summary line and the rest, without signature, code, tables and markup.
 
-    >>> read_docstring("head(n)\\n\\nGet the first `n` rows.\\n\\nParameters\\n----------\\nn : int\\n    How many.")
+    >>> read_docstring("head(n)\n\nGet the first `n` rows.\n\nParameters\n----------\nn : int\n    How many.")
     Documentation(summary='Get the first n rows.', body='Parameters: n (int): How many.')
     """
     lines = _drop_signatures([line.rstrip() for line in inspect.cleandoc(doc).expandtabs(4).split("\n")])
@@ -61,7 +61,7 @@ def plain(text: str) -> str:
     """
     text = _ROLE.sub(r"\1", text)
     text = _LINK.sub(r"\1", text)
-    text = _LITERAL.sub(lambda found: found[1] or found[2] or "", text)
+    text = _LITERAL.sub(lambda found: (found[1] or found[2] or "").lstrip("~"), text)
     text = _FOOTNOTE.sub("", _STRONG.sub(lambda found: found[1] or found[2], text))
     return _SPACE.sub(" ", text).strip()
 
@@ -176,7 +176,8 @@ def _join(unit: list[str]) -> str:
     """One paragraph from its lines; a deeper block after the first line is that line's explanation."""
     first = plain(unit[0])
     rest = plain(" ".join(unit[1:]))
-    if rest and _indent(unit[1]) > _indent(unit[0]) and not _ITEM.match(unit[0]):
+    described = _ITEM.match(unit[0]) or _ARGUMENT.match(unit[0])
+    if rest and _indent(unit[1]) > _indent(unit[0]) and not described:
         first = _FIELD.sub(r"\1 (\2)", first)
         first += "" if first.endswith((":", ".", ",")) else ":"
     return f"{first} {rest}" if rest else _FIELD.sub(r"\1 (\2)", first)

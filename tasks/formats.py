@@ -107,7 +107,7 @@ class Row:
 
 def clean(text: str) -> str:
     """Replace control characters (not tabs and line ends) by spaces and strip; the rest stays as it is."""
-    return _CONTROL.sub(" ", text).strip()
+    return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()
 
 
 def identifier(value: object, name: str) -> str:

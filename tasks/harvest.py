@@ -4,25 +4,22 @@ A query is an object's summary line, its positive passage the rest of the object
 share a summary line, one of their passages is labelled and the others are the query's known false negatives.
 """
 
-import importlib
-import inspect
 import json
-import sys
-import types
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.docstrings import Documentation, cut, read_docstring, words
+from tasks.docstrings import cut, read_docstring, words
+from tasks.documented import find_documentation
 from tasks.hashing import hash_text
 
-# Named one by one, so that what else a process has imported cannot change what is found; what a version lacks is skipped.
+# Named one by one: what a package happens to import as an attribute differs from process to process.
 MODULES = (
     *("numpy", "numpy.char", "numpy.fft", "numpy.lib.format", "numpy.lib.npyio", "numpy.lib.stride_tricks"),
     *("numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.polynomial.chebyshev", "numpy.polynomial.hermite"),
@@ -35,7 +32,7 @@ MODULES = (
     *("polars.series.string", "polars.series.struct", "polars.testing"),
     *("torch", "torch.accelerator", "torch.amp", "torch.autograd", "torch.autograd.functional"),
     *("torch.autograd.graph", "torch.autograd.profiler", "torch.backends.cuda", "torch.compiler", "torch.cpu"),
-    *("torch.cuda", "torch.distributed", "torch.distributions", "torch.export", "torch.fft", "torch.func"),
+    *("torch.cuda", "torch.distributions", "torch.export", "torch.fft", "torch.func"),
     *("torch.futures", "torch.fx", "torch.hub", "torch.jit", "torch.library", "torch.linalg", "torch.masked"),
     *("torch.mps", "torch.mtia", "torch.multiprocessing", "torch.nested", "torch.nn", "torch.nn.functional"),
     *("torch.nn.init", "torch.nn.parallel", "torch.nn.utils", "torch.nn.utils.parametrizations"),
@@ -47,10 +44,12 @@ MODULES = (
 # Summary lines that say nothing about their object, or that speak of another one.
 _EMPTY_SUMMARIES = (
     *("see ", "see also", "alias for", "alias of", "deprecated", "refer to", "same as", "equivalent to", "like "),
-    *("this is ", "this function", "this method", "this class", "note", "warning", "todo", "internal", "initialize self"),
-    *("return self", "overloaded function", "in place version of", "out of place version of", "scalar method"),
-    *("scalar attribute", "wrapper ", "decorator", "method equivalent", "for details", "performs the same", "convenience"),
+    *("this is ", "this function", "this method", "this class", "note", "warning", "todo", "internal"),
+    *("initialize self", "return self", "overloaded function", "in place version of", "out of place version of"),
+    *("scalar method", "scalar attribute", "wrapper ", "decorator", "method equivalent", "for details"),
+    *("performs the same", "convenience"),
 )
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # of a default argument: another one in each process
 _LEAST_PASSAGES, _LEAST_QUERIES = 2000, 100
 
 
@@ -79,7 +78,7 @@ class HarvestError(ValueError):
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage with its canonical name (the first in sorted order) and how many names share its text."""
+    """A passage with its canonical name (the shortest, then the first) and how many names share its text."""
 
     doc_id: str
     summary: str
@@ -104,7 +103,8 @@ def harvest(config: HarvestConfig, *, out: Path) -> dict[str, pl.DataFrame]:
     and `harvest.json` (counts and library versions). Titles are empty: a qualified name would give the answer away.
 
     Raises:
-        HarvestError: a library is not installed, or too few passages or queries came of it.
+    DocumentationError: a library is not installed.
+        HarvestError: too few passages or queries came of it.
     """
     documented = find_documentation(config.modules)
     groups, counts = group_passages(documented, config)
@@ -123,58 +123,43 @@ def harvest(config: HarvestConfig, *, out: Path) -> dict[str, pl.DataFrame]:
     return {}
 
 
-def find_documentation(modules: Iterable[str]) -> dict[str, str]:
-    """Map the qualified names of all public functions, classes and methods of the modules to their docstrings.
-
-    Raises:
-        HarvestError: a top-level module cannot be imported (a missing submodule is passed over).
-    """
-    found: dict[str, str] = {}
-    roots = {name.partition(".")[0] for name in modules}
-    for name in sorted(modules):
-        try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if "." in name:
-                continue
-            raise HarvestError(f"modules: {name} is not installed; install it or leave it out of modules") from error
-        for qualified, member in _walk(module, name, roots):
-            doc = getattr(member, "__doc__", None)
-            if isinstance(doc, str) and doc.strip() and doc != type(member).__doc__:
-                found.setdefault(qualified, doc)
-    return found
-
-
-def group_passages(documented: Mapping[str, str], config: HarvestConfig) -> tuple[list[list[Passage]], dict[str, int]]:
+def group_passages(
+    documented: Mapping[str, Sequence[str]], config: HarvestConfig
+) -> tuple[list[list[Passage]], dict[str, int]]:
     """Group the distinct passages by their summary line; say what was left out and why.
+
+    Args:
+        documented: each docstring with the names that carry it.
+        config: how passages are cut, and which are left out.
 
     Returns:
         The groups sorted by summary, each sorted by a hash of its doc_ids, and counts by name.
     """
-    names: dict[str, list[tuple[str, Documentation]]] = defaultdict(list)
-    counts = {"names": len(documented), "undocumented": 0, "short": 0, "tells_summary": 0, "two_summaries": 0}
-    for name in sorted(documented):
-        read = read_docstring(documented[name])
+    counts = {"names": sum(map(len, documented.values())), "docstrings": len(documented)}
+    counts |= dict.fromkeys(("without_prose", "short", "tells_summary", "two_summaries"), 0)
+    owners: dict[str, list[tuple[Sequence[str], str]]] = defaultdict(list)
+    for doc in sorted(documented):
+        read = read_docstring(doc)
         text = cut(read.body, config.max_chars) if read else ""
-        if read is None or not words(read.summary):
-            counts["undocumented"] += 1
+        if read is None or not words(read.summary) or _ADDRESS.search(text):
+            counts["without_prose"] += 1
         elif len(text) < config.min_chars:
             counts["short"] += 1
         else:
-            names[text].append((name, read))
+            owners[text].append((documented[doc], read.summary))
     groups: dict[str, list[Passage]] = defaultdict(list)
-    for text, owners in names.items():
-        summaries = {words(read.summary) for _, read in owners}
-        name, read = owners[0]
-        if len(summaries) > 1:  # one text under two summaries would be relevant to both
+    for text, found in owners.items():
+        names = sorted((name for names, _ in found for name in names), key=lambda name: (len(name), name))
+        summary = min(summary for _, summary in found)
+        if len({words(summary) for _, summary in found}) > 1:  # it would be relevant to both
             counts["two_summaries"] += 1
-        elif f" {words(read.summary)} " in f" {words(text)} ":
+        elif f" {words(summary)} " in f" {words(text)} ":
             counts["tells_summary"] += 1
         else:
-            groups[words(read.summary)].append(Passage(name, read.summary, text, len(owners)))
+            groups[words(summary)].append(Passage(names[0], summary, text, len(names)))
     kept = [_by_hash(groups[key], config.seed) for key in sorted(groups) if len(groups[key]) <= config.max_sharers]
-    counts["distinct_texts"] = len(names)
-    counts["texts_with_several_names"] = sum(len(owners) > 1 for owners in names.values())
+    counts["distinct_texts"] = len(owners)
+    counts["texts_with_several_names"] = sum(it.names > 1 for group in groups.values() for it in group)
     counts["widely_shared"] = sum(len(group) for group in groups.values() if len(group) > config.max_sharers)
     counts["summaries"] = len(kept)
     counts["shared_summaries"] = sum(len(group) > 1 for group in kept)
@@ -211,34 +196,6 @@ def is_query(summary: str, config: HarvestConfig) -> bool:
     count = len(simple.split())
     formula = "\\" in summary or "{" in summary or "://" in summary
     return config.min_words <= count <= config.max_words and not formula and not simple.startswith(_EMPTY_SUMMARIES)
-
-
-def _walk(module: types.ModuleType, name: str, roots: set[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the public members of a module, and those of its classes, as they stand: no attribute is computed."""
-    for attribute, member in _public(vars(module)):
-        if isinstance(member, types.ModuleType) or not _belongs(member, roots):
-            continue
-        yield f"{name}.{attribute}", member
-        if not inspect.isclass(member):
-            continue
-        inherited: dict[str, Any] = {}
-        for base in reversed(member.__mro__):
-            if base.__module__.partition(".")[0] in roots:
-                inherited |= vars(base)
-        for method, function in _public(inherited):
-            if _belongs(function, roots):
-                yield f"{name}.{attribute}.{method}", function
-
-
-def _public(members: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    return sorted((name, member) for name, member in list(members.items()) if not name.startswith("_"))
-
-
-def _belongs(member: Any, roots: set[str]) -> bool:
-    """Say whether an object was made by one of the harvested libraries, not merely imported or patched in."""
-    owner = getattr(member, "fget", None) or getattr(member, "__objclass__", None) or member
-    module = getattr(owner, "__module__", None)
-    return module is None or (isinstance(module, str) and module.partition(".")[0] in roots)
 
 
 def _rank(key: str, seed: int) -> str:
@@ -286,7 +243,7 @@ def _version(root: str) -> str:
     try:
         return metadata.version(root)
     except metadata.PackageNotFoundError:
-        return str(getattr(sys.modules[root], "__version__", "unknown"))
+        return "unknown"
 
 
 def _query_id(group: list[Passage]) -> str:

@@ -27,7 +27,7 @@ _FINISHED = frozenset({"stop", "length"})
 class JudgeConfig(BaseModel):
     """How the LLM is asked, and where its P(relevant) becomes a state.
 
-    judge: who answers, for the tables: model and prompt digest, short (`qwen2.5-1.5b:0123…/4567…`).
+    judge: who answers, for the tables: model and prompt digest, short (`qwen2.5-1.5b:0123…/4567…`); set by the flow.
     prompt: name of the file in `tasks/prompts`.
     relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
     min_mass: probability that Yes and No spellings must hold together, else the answer is `unparsed`.
@@ -40,7 +40,7 @@ class JudgeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    judge: str = Field(min_length=1)
+    judge: str = ""
     prompt: str = "yes_no"
     relevant_from: float = Field(0.5, ge=0, le=1)
     not_relevant_below: float = Field(0.5, ge=0, le=1)
@@ -104,8 +104,11 @@ def judge_llm(
         `verdicts` (tier "llm", one per candidate; attempt and call_id are the last call's) and `calls` (every call).
 
     Raises:
-        ValueError: a candidate comes twice, its hashes do not fit the texts, or the engine left a chat unanswered.
+        ValueError: the judge has no name, a candidate comes twice, its hashes do not fit the texts, or the engine left
+            a chat unanswered.
     """
+    if not config.judge:
+        raise ValueError("judge: a name expected (model and digests), got an empty one; calls could not be told apart")
     if escalated.select(_PAIR).is_duplicated().any():
         raise ValueError("escalated: one row per (dataset, query_id, doc_id) expected, some come twice")
     prompt = load_prompt(config.prompt)
@@ -166,9 +169,7 @@ def _quote(text: str, chars: int) -> str:
     return neutralise(clip(text, chars))
 
 
-def _ask_until_parsed(
-    config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], engine: LLM
-) -> list[_Call]:
+def _ask_until_parsed(config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], engine: LLM) -> list[_Call]:
     """Ask all, then the unparsed ones again in other words; the calls of every attempt, in the order made."""
     calls: list[_Call] = []
     pending = list(questions)
@@ -183,9 +184,7 @@ def _ask_until_parsed(
     return calls
 
 
-def _ask(
-    config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], attempt: int, engine: LLM
-) -> list[_Call]:
+def _ask(config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], attempt: int, engine: LLM) -> list[_Call]:
     chats = [
         [{"role": "user", "content": prompt.render(asked.query, asked.positives, asked.passage, attempt)}]
         for asked in questions

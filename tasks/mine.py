@@ -1,8 +1,8 @@
 """Mine: merge the hits, mask the positives, apply the margins, pick the negatives; the whole pool stays (paper 1.1).
 
-Parameters keep the names and the meaning of sentence-transformers' `mine_hard_negatives`, with two differences. A margin
-never takes a candidate out of the pool, only out of the pick: one that scores too near a positive is exactly the
-suspected false negative that the judges must see. And the rank window is laid before the filters, not after them.
+Parameters keep the names and the meaning of sentence-transformers' `mine_hard_negatives`, with two differences. A
+margin never takes a candidate out of the pool, only out of the pick: one that scores too near a positive is exactly
+the suspected false negative that the judges must see. And the rank window is laid before the filters, not after them.
 """
 
 from typing import Literal, Self
@@ -31,7 +31,9 @@ class MineConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    depth: int = Field(100, ge=1, description="the search's depth: below it the ranks of merged corpus parts are not exact")
+    depth: int = Field(
+        100, ge=1, description="the search's depth: below it the ranks of merged corpus parts are not exact"
+    )
     range_min: int = Field(0, ge=0, description="nearest passages left out of the pool, after the positives are masked")
     range_max: int = Field(25, ge=1, description="last rank of the pool (25: what the paper's judge reads, section 4)")
     relative_margin: float | None = Field(
@@ -56,7 +58,9 @@ class MineConfig(BaseModel):
                 "0.05 picks negatives up to 95% of the positive's score"
             )
         if self.absolute_margin is not None and not 0 <= self.absolute_margin <= 2:  # noqa: PLR2004 - cosines differ by 2
-            raise ValueError(f"absolute_margin must be between 0 and 2 (scores are cosines), got {self.absolute_margin:g}")
+            raise ValueError(
+                f"absolute_margin must be between 0 and 2 (scores are cosines), got {self.absolute_margin:g}"
+            )
         low, high = self.min_score, self.max_score
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_score must not exceed max_score, got min_score={low:g} and max_score={high:g}")
@@ -80,7 +84,7 @@ class AdoptConfig(BaseModel):
     num_negatives: int | None = Field(None, ge=1, description="the first so many; without it all of them")
 
 
-def mine(
+def mine(  # noqa: PLR0913 - one keyword per table
     config: MineConfig,
     *,
     hits: pl.DataFrame,
@@ -111,7 +115,7 @@ def mine(
     kept, duplicates = mask_positives(hits=merged, positives=positives)
     pool = kept.filter(pl.col("rank") > config.range_min, pl.col("rank") <= config.range_max)
     labelled, unlabelled = _with_positives(wanted, positives)
-    candidates = pool.join(labelled, on=_QUERY).select(schemas.CANDIDATES.columns)
+    candidates = pool.join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
 
     scores = score_positives(
         queries=labelled, positives=positives, query_embeddings=query_embeddings, passage_embeddings=passage_embeddings
@@ -122,7 +126,9 @@ def mine(
     return {
         "candidates": candidates.sort(schemas.CANDIDATES.key),
         "negatives": negatives.sort(schemas.NEGATIVES.key),
-        "rejects": _rejects(duplicates, _reject("mine", unlabelled, NO_POSITIVES, pl.lit("nothing to mine against")), counted),
+        "rejects": _rejects(
+            duplicates, _reject("mine", unlabelled, NO_POSITIVES, pl.lit("nothing to mine against")), counted
+        ),
     }
 
 
@@ -226,10 +232,8 @@ def adopt(
     candidates = (
         given.join(labelled, on=_QUERY)
         .sort(*_QUERY, "rank", "doc_id")
-        .with_columns(
-            retriever=pl.lit("given"), rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-        )
-        .select(schemas.CANDIDATES.columns)
+        .with_columns(retriever=pl.lit("given"), rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY))
+        .select(*schemas.CANDIDATES.columns)
     )
     limit = config.num_negatives or max(given.height, 1)
     negatives = _rank_negatives(candidates.filter(pl.col("rank") <= limit))
@@ -239,7 +243,9 @@ def adopt(
         "negatives": negatives.sort(schemas.NEGATIVES.key),
         "rejects": _rejects(
             _reject("adopt", unlabelled, NO_POSITIVES, pl.lit("its negatives are left out")),
-            _reject("adopt", given.join(queries, on=_QUERY, how="anti"), UNKNOWN_QUERY, pl.lit("not in queries"), key=_PAIR),
+            _reject(
+                "adopt", given.join(queries, on=_QUERY, how="anti"), UNKNOWN_QUERY, pl.lit("not in queries"), key=_PAIR
+            ),
             _count_short("adopt", wanted, labelled, candidates, negatives),
         ),
     }
@@ -249,16 +255,14 @@ def _with_positives(queries: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.
     """Queries with their hash and their positives' hash, and the queries without any positive."""
     hashes = positives.group_by(_QUERY).agg(pl.col("text_hash").sort())
     combined = pl.Series("positives_hash", [combine_hashes(texts) for texts in hashes["text_hash"]], dtype=pl.String)
-    labelled = queries.select(*_QUERY, query_hash="text_hash").join(
-        hashes.select(*_QUERY, combined), on=_QUERY
-    )
+    labelled = queries.select(*_QUERY, query_hash="text_hash").join(hashes.select(*_QUERY, combined), on=_QUERY)
     return labelled, queries.join(hashes, on=_QUERY, how="anti")
 
 
 def _rank_negatives(picked: pl.DataFrame) -> pl.DataFrame:
     """The schema's columns, ranked from 1 in the candidates' order."""
     rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-    return picked.sort(*_QUERY, "rank").with_columns(rank=rank).select(schemas.NEGATIVES.columns)
+    return picked.sort(*_QUERY, "rank").with_columns(rank=rank).select(*schemas.NEGATIVES.columns)
 
 
 def _count_short(

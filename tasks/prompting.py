@@ -129,9 +129,7 @@ def join_texts(
 
 def _shown(passages: pl.DataFrame) -> pl.DataFrame:
     texts = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    return passages.select(
-        "dataset", "doc_id", pl.Series("_shown", texts, dtype=pl.String), _text_hash="text_hash"
-    )
+    return passages.select("dataset", "doc_id", pl.Series("_shown", texts, dtype=pl.String), _text_hash="text_hash")
 
 
 def _gather(labelled: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:

@@ -146,3 +146,14 @@ AGREEMENT = Schema(
     key=("tier",),
     nullable=frozenset({"recall", "precision", "precision_at_cascade_recall", "auc"}),
 )
+# What each stage cost, from the manifests of its parts; seconds are working time, summed over parts.
+COSTS = Schema(
+    {
+        "stage": _TEXT,
+        "parts": pl.Int64,
+        "seconds": pl.Float64,
+        "rows_in": pl.Int64,
+        "rows_out": pl.Int64,
+    },
+    key=("stage",),
+)

@@ -87,7 +87,7 @@ def _search_dataset(
         .with_columns(retriever=pl.lit("dense"))
         .pipe(rank_by_score)
         .filter(pl.col("rank") <= depth)
-        .select(schemas.HITS.columns)
+        .select(*schemas.HITS.columns)
     )
 
 

@@ -1,0 +1,182 @@
+"""The command line: `reneg demo`, `curate`, `plan`, `list`, `status`, `rerun`, `export`, `ui`, `doctor`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from infra.settings import Settings, read_settings, silence_telemetry
+
+app = typer.Typer(
+    name="reneg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Curate the training data of retrieval models: mine hard negatives, find the false ones, relabel, retrain, "
+        "evaluate.\n\nEvery finished part is kept in the store and never computed twice: type a command again and it "
+        "goes on where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME (.reneg), "
+        "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to join servers instead of starting some."
+    ),
+)
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of standard output.")]
+CurationArgument = Annotated[str, typer.Argument(help="A curation's id, as `reneg list` shows it.")]
+
+
+def main() -> None:
+    """Run the command line; expected errors are one message and exit code 1 or 2, never a traceback."""
+    silence_telemetry()
+    from flows.config import ConfigError
+    from infra.models import ModelError
+    from infra.prefect_server import ServerError
+    from infra.store import StoreError
+
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except (StoreError, ModelError, ServerError) as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        if type(error).__name__ != "CurationFailed":  # imported only with Prefect, which takes seconds
+            raise
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    _err.print(message, style="red", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+@app.command()
+def demo(
+    config: Annotated[Path | None, typer.Option(help="Another configuration than the built-in one.")] = None,
+) -> None:
+    """Curate the documentation of installed libraries, whose false negatives are known, and count what is found.
+
+    Minutes on two cores. The last line of standard output is one JSON object.
+    """
+    from flows.config import load_config
+    from flows.terminal import execute
+
+    path = config or Path(__file__).parent / "configs" / "demo.yaml"
+    result = execute(read_settings(), load_config(path), _out, _err, reuse_latest=True)
+    _print_json(result)
+
+
+@app.command()
+def curate(
+    config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")],
+    as_json: Json = False,
+) -> None:
+    """Run a whole curation: from the source to the report. Finished parts are reused."""
+    from flows.config import load_config
+    from flows.terminal import execute
+
+    result = execute(read_settings(), load_config(config), _out, _err)
+    if as_json:
+        _print_json(result)
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")], as_json: Json = False
+) -> None:
+    """Say what a curation would compute and what it would reuse, without computing anything."""
+    from flows.config import load_config
+    from flows.terminal import show_plan
+
+    rows = show_plan(read_settings(), load_config(config), _out)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the curations of the store and how they ended."""
+    from flows.terminal import show_list
+
+    rows = show_list(read_settings(), _out)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command()
+def status(curation: CurationArgument, as_json: Json = False) -> None:
+    """Show each stage of a curation: parts finished, failed and waiting, with the reasons of failures."""
+    from flows.terminal import show_status
+
+    rows = show_status(read_settings(), curation, _out)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command()
+def rerun(
+    curation: CurationArgument,
+    stage: Annotated[str, typer.Option(help="The stage, as `reneg status` names it.")],
+    part: Annotated[int, typer.Option(min=0, help="The part's number.")],
+    as_json: Json = False,
+) -> None:
+    """Compute one part again, then whatever lies downstream of a changed result; everything else is reused."""
+    from flows.terminal import rerun_part
+
+    result = rerun_part(read_settings(), curation, (stage, part), _out, _err)
+    if as_json:
+        _print_json(result)
+
+
+@app.command()
+def export(
+    curation: CurationArgument,
+    format_: Annotated[str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers or beir.")],
+    treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
+) -> None:
+    """Write a curation's training set in a trainer's own format."""
+    from flows.terminal import export_to
+
+    export_to(read_settings(), curation, format_, treatment, out, _out)
+
+
+@app.command()
+def ui(stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` kept.")] = False) -> None:
+    """Start the embedded Prefect server, leave it up, and print its address."""
+    from infra.prefect_server import PrefectServer
+
+    settings: Settings = read_settings()
+    server = PrefectServer(settings.home)
+    if stop:
+        _out.print("stopped" if server.stop(ui=True) else "nothing to stop, or another run still uses it")
+        return
+    address = settings.prefect_api_url or server.start(keep=True)
+    _out.print(f"Prefect UI: {address.removesuffix('/api')}", soft_wrap=True)
+    _out.print("It stays up until `reneg ui --stop`.")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check what is installed, reachable and missing, each with its remedy; exit code 1 if something is missing."""
+    from flows.doctor import examine, show
+
+    findings = examine(read_settings())
+    show(findings, _out)
+    if as_json:
+        _print_json([finding.__dict__ for finding in findings])
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()

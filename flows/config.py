@@ -1,0 +1,176 @@
+"""One configuration for one curation: a YAML file, validated, unknown keys refused with the nearest known one named."""
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tasks.agree import AgreeConfig
+from tasks.cascade import DecideConfig, EscalateConfig
+from tasks.encode import EncodeConfig
+from tasks.evaluate import EvaluateConfig
+from tasks.export import ExportConfig
+from tasks.harvest import HarvestConfig
+from tasks.ingest import IngestConfig
+from tasks.judge import JudgeConfig
+from tasks.mine import AdoptConfig, MineConfig
+from tasks.report import ReportConfig
+from tasks.sample import SampleConfig
+from tasks.schemas import TREATMENTS
+from tasks.search import SearchConfig
+from tasks.similarity import SimilarityConfig
+from tasks.train import TrainConfig
+from tasks.treat import TreatConfig
+
+Treatment = Literal["default", "remove", "remove_hn", "relabel"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message has one line per problem."""
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(_Config):
+    """Where the training data comes from: a file or folder, or the documentation of installed libraries."""
+
+    path: str | None = Field(None, description="a JSONL file, a folder of them, or a BEIR folder")
+    harvest: HarvestConfig | None = Field(None, description="the embedded demo corpus instead of a path")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        """Demand one source."""
+        if (self.path is None) == (self.harvest is None):
+            raise ValueError("give either source.path or source.harvest")
+        return self
+
+
+class EncoderConfig(_Config):
+    """The embedding model that mines and gives the similarity judge its features."""
+
+    model: str = "package:minilm"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_seq_length: int = Field(256, ge=8)
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    batch_size: int = Field(32, ge=1, json_schema_extra={"operational": True})
+    threads: int = Field(2, ge=1, json_schema_extra={"operational": True})
+
+
+class LLMConfig(_Config):
+    """The language model that judges what similarity leaves open."""
+
+    model: str = "package:qwen2.5-coder-1.5b-instruct"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: int = Field(2048, ge=128)
+    threads: int = Field(2, ge=1, json_schema_extra={"operational": True})
+    engines: int = Field(1, ge=1, description="engines side by side", json_schema_extra={"operational": True})
+
+
+class CurationConfig(_Config):
+    """Everything one curation needs. Defaults are the paper's values where it has one."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="lower-case letters, digits, dashes")
+    source: SourceConfig
+    encoder: EncoderConfig = EncoderConfig()
+    llm: LLMConfig | None = LLMConfig()
+    treatments: tuple[Treatment, ...] = Field(TREATMENTS, min_length=1)
+    train_on: tuple[Treatment, ...] = ("default", "relabel")
+    ingest: IngestConfig
+    encode: EncodeConfig = EncodeConfig()
+    search: SearchConfig = SearchConfig()
+    mine: MineConfig = MineConfig()
+    adopt: AdoptConfig = AdoptConfig()
+    similarity: SimilarityConfig = SimilarityConfig()
+    escalate: EscalateConfig = EscalateConfig()
+    judge: JudgeConfig = JudgeConfig()
+    decide: DecideConfig = DecideConfig()
+    agree: AgreeConfig = AgreeConfig()
+    treat: TreatConfig = TreatConfig()
+    sample: SampleConfig = SampleConfig()
+    train: TrainConfig | None = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_dataset(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Use the curation's name for rows that name no dataset."""
+        if isinstance(data, dict) and isinstance(data.get("ingest", {}), dict) and "name" in data:
+            return {**data, "ingest": {"dataset": data["name"], **data.get("ingest", {})}}
+        return data
+
+    @model_validator(mode="after")
+    def _train_on_what_is_treated(self) -> Self:
+        """Demand the instances of every treatment that a model is trained on."""
+        absent = [t for t in self.train_on if t not in self.treatments]
+        if self.train is not None and absent:
+            raise ValueError(f"train_on names {absent}, which treatments {list(self.treatments)} does not make")
+        return self
+
+
+def load_config(path: Path) -> CurationConfig:
+    """Read and validate one YAML file; a relative `source.path` is taken from the file's folder.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or does not fit; every problem on its own line.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a mapping of settings expected, {type(data).__name__} came")
+    config = parse_config(data, str(path))
+    source = config.source.path
+    if source is None or "://" in source or Path(source).is_absolute():
+        return config
+    absolute = str((path.parent / source).resolve())
+    return config.model_copy(update={"source": config.source.model_copy(update={"path": absolute})})
+
+
+def parse_config(data: dict[str, Any], origin: str) -> CurationConfig:
+    """Validate settings; `origin` names them in errors.
+
+    Raises:
+        ConfigError: every problem on its own line.
+    """
+    try:
+        return CurationConfig.model_validate(data)
+    except ValidationError as error:
+        lines = [f"{origin}: {_explain(problem)}" for problem in error.errors()]
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's error details
+    where = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key {where!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _known_keys(path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys a section knows, walking down the models by field name."""
+    model: Any = CurationConfig
+    for step in path:
+        field = model.model_fields.get(step) if isinstance(step, str) else None
+        candidates = [a for a in (field.annotation, *typing.get_args(field.annotation))] if field else []
+        models = [a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)

@@ -1,0 +1,61 @@
+"""The Prefect flow: one flow run per curation, one task run per part."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.method import Outcome, Setup, curate_method
+from infra.execution import PrefectRayExecutor
+from infra.runner import Runner
+
+_MAX_PARTS_IN_FLIGHT = 32
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a flow run works on; it stays in this process, Prefect sees the curation's name only."""
+
+    setup: Setup
+    executor: Callable[[], PrefectRayExecutor]
+    runner: Callable[[PrefectRayExecutor], Runner]
+    done: Callable[[Outcome], None]
+
+
+WORK: ContextVar[Work] = ContextVar("work")
+
+
+class CurationFailed(Exception):
+    """Parts failed; the message lists them with the command that repairs them."""
+
+
+@flow(
+    name="curate",
+    flow_run_name="{curation}",
+    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_PARTS_IN_FLIGHT),
+    persist_result=False,
+)
+def curate(curation: str) -> None:
+    """Curate once: compute every part that has no manifest, reuse the others.
+
+    Raises:
+        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+    """
+    work = WORK.get()
+    with work.executor() as executor:
+        run = work.runner(executor)
+        outcome = curate_method(run, work.setup)
+    failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
+    if failed:
+        raise CurationFailed(explain_failures(curation, failed))
+    work.done(outcome)
+
+
+def explain_failures(curation: str, failed: list[tuple[str, int, str]]) -> str:
+    """List failed parts, each with its reason and the command that computes it again."""
+    lines = [f"{len(failed)} part(s) failed; everything else is kept."]
+    for stage, number, reason in failed:
+        lines += [f"  {stage} part {number}: {reason}", f"    reneg rerun {curation} --stage {stage} --part {number}"]
+    return "\n".join(lines)

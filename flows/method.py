@@ -1,0 +1,203 @@
+"""The method on one screen: each line is a stage; what it reads is what it is given (paper sections 3 to 5)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from pydantic import BaseModel
+
+from flows import stages as st
+from flows.config import CurationConfig
+from infra.artifacts import Directory, Table
+from infra.runner import Runner
+from tasks import schemas
+from tasks.prompting import prompt_digest
+
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One curation made ready: its configuration, its source in the store, its engines with their digests."""
+
+    config: CurationConfig
+    source: Directory | None
+    base_model: Directory | None
+    encoder: BaseModel
+    llm: BaseModel | None
+    encoder_key: str  # the encoder's weights, for keys of stages that read embeddings through hashes
+    judge_name: str
+    base_model_path: str
+    configuration: str  # as YAML, for the report
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a curation leaves: the page, the sheet for people, and one folder of exports per treatment."""
+
+    page: Directory
+    sheet: Directory
+    exports: Mapping[str, Directory]
+
+
+def curate_method(run: Runner, setup: Setup) -> Outcome:
+    """Run the whole method once, from the source to the report."""
+    c = setup.config
+    source = run(st.HARVEST, c.source.harvest)["source"] if c.source.harvest else setup.source
+    data = run(st.INGEST, c.ingest, source=source)
+    data |= encode(run, setup, data)
+    pool = find_candidates(run, setup, data)
+    verdicts = judge(run, setup, data, pool)
+    sheet = run(st.SAMPLE, c.sample, **_pick(pool, "candidates"), **_pick(verdicts, "decisions"), **_texts(data))["sheet"]
+    treated = {t: treat(run, setup, data | pool | verdicts, t) for t in c.treatments}
+    exports = {
+        t: run(st.EXPORT, c.export, label=t, instances=made["instances"], **_pick(data, "queries", "passages"))["export"]
+        for t, made in treated.items()
+    }
+    scores = retrain(run, setup, data, treated)
+    edits = treated["relabel"]["edits"] if "relabel" in treated else run.keep_table("edits", *_empty(schemas.EDITS))
+    rejects = _union("rejects", data["rejects"], pool["rejects"], *(made["rejects"] for made in treated.values()))
+    page = run(
+        st.REPORT,
+        c.report.model_copy(update={"configuration": setup.configuration}),
+        **_texts(data),
+        **_pick(pool, "candidates"),
+        **verdicts,
+        edits=edits,
+        scores=scores,
+        rejects=rejects,
+        costs=run.keep_table("costs", costs(run), schemas.COSTS),
+    )["page"]
+    return Outcome(page, sheet, exports)
+
+
+def encode(run: Runner, setup: Setup, data: Data) -> Data:
+    """Encode the passages and the queries, each text once."""
+    c, engine = setup.config, setup.encoder
+    passages = run(st.ENCODE_PASSAGES, c.encode, engine=engine, passages=data["passages"])
+    queries = run(st.ENCODE_QUERIES, c.encode, engine=engine, queries=data["queries"])
+    return {"passage_embeddings": passages["embeddings"], "query_embeddings": queries["embeddings"]}
+
+
+def find_candidates(run: Runner, setup: Setup, data: Data) -> Data:
+    """Mine the queries that carry no negatives; take those of the others as they came."""
+    c, found = setup.config, []
+    if data["given"].rows:
+        found.append(run(st.ADOPT, c.adopt, **_pick(data, "given", "queries", "positives")))
+    if _queries_to_mine(run, data):
+        vectors = _pick(data, "query_embeddings", "passage_embeddings")
+        hits = run(st.SEARCH, c.search, **_pick(data, "queries", "passages"), **vectors)["hits"]
+        key = {"encoder": setup.encoder_key}
+        found.append(run(st.MINE, c.mine, key=key, hits=hits, **_pick(data, "queries", "positives", "given"), **vectors))
+    return {name: _union(name, *(made[name] for made in found)) for name in ("candidates", "negatives", "rejects")}
+
+
+def judge(run: Runner, setup: Setup, data: Data, pool: Data) -> Data:
+    """Judge every candidate: similarity first, the LLM where that leaves it open, then one decision per pair."""
+    c, candidates = setup.config, pool["candidates"]
+    similarity = run(
+        st.JUDGE_SIMILARITY,
+        c.similarity,
+        key={"encoder": setup.encoder_key},
+        candidates=candidates,
+        **_pick(data, "query_embeddings", "passage_embeddings", "positives"),
+    )["verdicts"]
+    if setup.llm is None:
+        llm = {n: run.keep_table(n, *_empty(s)) for n, s in (("verdicts", schemas.VERDICTS), ("calls", schemas.CALLS))}
+    else:
+        escalated = run(st.ESCALATE, c.escalate, candidates=candidates, verdicts=similarity)["escalated"]
+        llm = run(
+            st.JUDGE_LLM,
+            c.judge.model_copy(update={"judge": setup.judge_name}),
+            key={"prompt": prompt_digest(c.judge.prompt)},
+            engine=setup.llm,
+            escalated=escalated,
+            **_pick(data, "queries", "passages", "positives"),
+        )
+    answers = llm["verdicts"]
+    decided = run(st.DECIDE, c.decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)["decisions"]
+    judged = {"similarity": similarity, "llm_verdicts": answers, "decisions": decided}
+    agreement = run(st.AGREE, c.agree, candidates=candidates, **judged, known=data["known"])["agreement"]
+    return {**judged, "calls": llm["calls"], "agreement": agreement}
+
+
+def treat(run: Runner, setup: Setup, data: Data, treatment: str) -> Data:
+    """Make the training instances under one treatment (paper section 3.2)."""
+    config = setup.config.treat.model_copy(update={"treatment": treatment})
+    return run(
+        st.TREAT,
+        config,
+        label=treatment,
+        **_pick(data, "queries", "positives", "candidates", "negatives", "decisions"),
+    )
+
+
+def retrain(run: Runner, setup: Setup, data: Data, treated: Mapping[str, Data]) -> Table:
+    """Train one model per treatment from the same start, and score each and the start on the held-out queries."""
+    c = setup.config
+    if c.train is None or not data["qrels"].rows or setup.base_model is None:
+        return run.keep_table("scores", *_empty(schemas.SCORES))
+    models = {"base": setup.base_model}
+    config = c.train.model_copy(update={"model": setup.base_model_path})
+    for name in c.train_on:
+        models[name] = run(
+            st.TRAIN,
+            config,
+            label=name,
+            key={"base": setup.encoder_key},
+            instances=treated[name]["instances"],
+            **_pick(data, "queries", "passages"),
+        )["model"]
+    scores = [
+        run(
+            st.EVALUATE,
+            c.evaluate.model_copy(update={"model_name": name}),
+            label=name,
+            model=model,
+            **_pick(data, "queries", "passages", "qrels"),
+        )["scores"]
+        for name, model in models.items()
+    ]
+    return _union("scores", *scores)
+
+
+def costs(run: Runner) -> pl.DataFrame:
+    """Sum up what each stage so far cost, from the manifests: the figures stay those of the day it was computed."""
+    rows = [
+        {
+            "stage": done.name,
+            "parts": len(done.manifests),
+            "seconds": done.seconds,
+            "rows_in": sum(int(m.stats["rows_in"]) for m in done.manifests),
+            "rows_out": sum(int(m.stats["rows_out"]) for m in done.manifests),
+        }
+        for done in run.runs
+    ]
+    return pl.DataFrame(rows, schema=schemas.COSTS.columns)
+
+
+def _queries_to_mine(run: Runner, data: Data) -> bool:
+    """Tell whether any training query carries no negatives of its own."""
+    if data["queries"].missing:
+        return True  # nothing is known yet; the stages that follow are blocked and say so
+    query = ["dataset", "query_id"]
+    train = run.read(data["queries"]).filter(pl.col("split") == "train")
+    return not train.join(run.read(data["given"]), on=query, how="anti").is_empty()
+
+
+def _pick(data: Data, *names: str) -> Data:
+    return {name: data[name] for name in names}
+
+
+def _texts(data: Data) -> Data:
+    return _pick(data, "queries", "passages", "positives")
+
+
+def _union(name: str, *tables: Table) -> Table:
+    pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
+    return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+
+
+def _empty(schema: schemas.Schema) -> tuple[pl.DataFrame, schemas.Schema]:
+    return schema.empty(), schema

@@ -1,0 +1,210 @@
+"""The stage table: every stage of the method as one entry. A new stage is one entry here and one call in method.py.
+
+Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
+"""
+
+from infra.stage import Resources, Stage
+from tasks import schemas as s
+
+_WHOLE_MACHINE = Resources(num_cpus=2.0, deadline=7200.0)
+_ENGINE = Resources(num_cpus=2.0, deadline=7200.0)
+
+HARVEST = Stage("harvest", "tasks.harvest:harvest", 1, "single", directories=("source",))
+INGEST = Stage(
+    "ingest",
+    "tasks.ingest:ingest",
+    1,
+    "single",
+    every=("source",),
+    outputs={
+        "queries": s.QUERIES,
+        "positives": s.POSITIVES,
+        "given": s.GIVEN,
+        "passages": s.PASSAGES,
+        "qrels": s.QRELS,
+        "known": s.KNOWN,
+        "rejects": s.REJECTS,
+    },
+    splits=("queries", "positives", "given", "passages"),
+)
+ENCODE_PASSAGES = Stage(
+    "encode_passages",
+    "tasks.encode:encode_passages",
+    1,
+    "map",
+    each=("passages",),
+    outputs={"embeddings": s.EMBEDDINGS},
+    engine="encoder",
+    resources=_ENGINE,
+)
+ENCODE_QUERIES = Stage(
+    "encode_queries",
+    "tasks.encode:encode_queries",
+    1,
+    "map",
+    each=("queries",),
+    outputs={"embeddings": s.EMBEDDINGS},
+    engine="encoder",
+    resources=_ENGINE,
+)
+SEARCH = Stage(
+    "search",
+    "tasks.search:search",
+    1,
+    "grid",
+    each=("queries", "query_embeddings"),
+    across=("passages", "passage_embeddings"),
+    outputs={"hits": s.HITS},
+)
+MINE = Stage(
+    "mine",
+    "tasks.mine:mine",
+    1,
+    "map",
+    each=("hits", "queries", "positives", "given", "query_embeddings"),
+    late=("passage_embeddings",),
+    outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
+)
+ADOPT = Stage(
+    "adopt",
+    "tasks.mine:adopt",
+    1,
+    "map",
+    each=("given", "queries", "positives"),
+    outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
+)
+JUDGE_SIMILARITY = Stage(
+    "judge_similarity",
+    "tasks.similarity:judge_similarity",
+    1,
+    "map",
+    each=("candidates",),
+    late=("query_embeddings", "passage_embeddings", "positives"),
+    outputs={"verdicts": s.VERDICTS},
+)
+ESCALATE = Stage(
+    "escalate",
+    "tasks.cascade:escalate",
+    1,
+    "gather",
+    every=("candidates", "verdicts"),
+    outputs={"escalated": s.CANDIDATES},
+    splits=("escalated",),
+)
+JUDGE_LLM = Stage(
+    "judge_llm",
+    "tasks.judge:judge_llm",
+    1,
+    "map",
+    each=("escalated",),
+    late=("queries", "passages", "positives"),
+    outputs={"verdicts": s.VERDICTS, "calls": s.CALLS},
+    engine="llm",
+    resources=_ENGINE,
+)
+DECIDE = Stage(
+    "decide",
+    "tasks.cascade:decide",
+    1,
+    "map",
+    each=("candidates", "verdicts"),
+    every=("llm_verdicts",),
+    outputs={"decisions": s.VERDICTS},
+)
+AGREE = Stage(
+    "agree",
+    "tasks.agree:agree",
+    1,
+    "gather",
+    every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
+    outputs={"agreement": s.AGREEMENT},
+)
+TREAT = Stage(
+    "treat",
+    "tasks.treat:treat",
+    1,
+    "map",
+    each=("queries", "positives", "candidates", "negatives", "decisions"),
+    outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
+)
+SAMPLE = Stage(
+    "sample",
+    "tasks.sample:sample",
+    1,
+    "gather",
+    every=("candidates", "decisions"),
+    late=("queries", "passages", "positives"),
+    outputs={"samples": s.SAMPLES},
+    directories=("sheet",),
+)
+TRAIN = Stage(
+    "train",
+    "tasks.train:train",
+    1,
+    "single",
+    every=("instances",),
+    late=("queries", "passages"),
+    directories=("model",),
+    resources=_WHOLE_MACHINE,
+)
+EVALUATE = Stage(
+    "evaluate",
+    "tasks.evaluate:evaluate",
+    1,
+    "single",
+    every=("queries", "passages", "qrels", "model"),
+    outputs={"scores": s.SCORES},
+    resources=_WHOLE_MACHINE,
+)
+EXPORT = Stage(
+    "export",
+    "tasks.export:export",
+    1,
+    "gather",
+    every=("instances",),
+    late=("queries", "passages"),
+    directories=("export",),
+)
+REPORT = Stage(
+    "report",
+    "tasks.report:report",
+    1,
+    "gather",
+    every=(
+        "queries",
+        "passages",
+        "positives",
+        "candidates",
+        "similarity",
+        "llm_verdicts",
+        "calls",
+        "decisions",
+        "agreement",
+        "edits",
+        "scores",
+        "rejects",
+        "costs",
+    ),
+    directories=("page",),
+)
+
+STAGES = (
+    HARVEST,
+    INGEST,
+    ENCODE_PASSAGES,
+    ENCODE_QUERIES,
+    SEARCH,
+    MINE,
+    ADOPT,
+    JUDGE_SIMILARITY,
+    ESCALATE,
+    JUDGE_LLM,
+    DECIDE,
+    AGREE,
+    TREAT,
+    SAMPLE,
+    TRAIN,
+    EVALUATE,
+    EXPORT,
+    REPORT,
+)

@@ -1,0 +1,210 @@
+"""What the commands print: progress while a curation runs, tables afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from flows.config import ConfigError, CurationConfig
+from flows.curation import Curator, Hooks, Result
+from infra.runner import StageRun
+from infra.settings import Settings
+from infra.worker import load_function
+from tasks.export import FORMATS
+
+
+def execute(
+    settings: Settings, config: CurationConfig, out: Console, err: Console, *, reuse_latest: bool = False
+) -> dict[str, Any]:
+    """Run a curation with progress on the terminal; returns the JSON record of its result.
+
+    `reuse_latest` continues the newest curation of the same configuration and source instead of numbering a new one.
+    """
+    with _progress(err) as hooks:
+        curator = Curator.open(settings, hooks)
+        curation = (curator.latest_like(config) if reuse_latest else None) or curator.create(config)
+        err.print(f"curation [bold]{curation.id}[/bold] in {settings.store}", soft_wrap=True)
+        result = curator.execute(curation)
+    show_result(result, out)
+    return result.as_json()
+
+
+def rerun_part(
+    settings: Settings, curation_id: str, target: tuple[str, int], out: Console, err: Console
+) -> dict[str, Any]:
+    """Compute one part again and what follows from it."""
+    with _progress(err) as hooks:
+        curator = Curator.open(settings, hooks)
+        curation = curator.load(curation_id)
+        _, runs = curator.look(curation)
+        known = {run.name: run.parts for run in runs}
+        if target[0] in known and target[1] >= known[target[0]]:
+            raise ConfigError(f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there")
+        if target[0] not in known:
+            raise ConfigError(f"no stage {target[0]!r} so far in {curation_id}; known: {', '.join(known)}")
+        result = curator.execute(curation, frozenset({target}))
+    show_result(result, out)
+    return result.as_json()
+
+
+def show_plan(settings: Settings, config: CurationConfig, out: Console) -> list[dict[str, Any]]:
+    """Walk a curation without computing: what is finished, and where work begins."""
+    curator = Curator.open(settings)
+    outcome, runs = curator.look(curator.draft(config))
+    rows = [_stage_row(run) for run in runs]
+    out.print(_stage_table(rows, "plan"))
+    if outcome is None:
+        out.print(f"Work begins at [bold]{runs[-1].name}[/bold]; the stages after it depend on its result.")
+    else:
+        out.print("Nothing to compute: every part is finished.")
+    return rows
+
+
+def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
+    """List all curations with how their last execution ended."""
+    curator = Curator.open(settings)
+    rows = []
+    table = Table("curation", "executions", "found", "parts computed", "reused", "report", title="curations")
+    for name in curator.list():
+        results = curator.results(name)
+        last = results[-1] if results else {}
+        parts = last.get("parts", {})
+        rows.append({"curation": name, "executions": len(results), "last": last or None})
+        cells = (last.get("found", "unfinished"), parts.get("computed", ""), parts.get("reused", ""))
+        table.add_row(name, str(len(results)), *map(str, cells), str(last.get("report", "")))
+    out.print(table if rows else f"no curation in {settings.store} yet; start one with `reneg curate CONFIG.yaml`")
+    return rows
+
+
+def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict[str, Any]]:
+    """Show every stage that can be told, with failures not repaired since."""
+    curator = Curator.open(settings)
+    curation = curator.load(curation_id)
+    outcome, runs = curator.look(curation)
+    rows = [_stage_row(run) for run in runs]
+    out.print(_stage_table(rows, curation_id))
+    if outcome is not None:
+        out.print("finished")
+        return rows
+    unfinished = runs[-1]
+    out.print(f"unfinished: {unfinished.name}, {unfinished.parts - unfinished.reused} of {unfinished.parts} parts to compute")
+    for (stage, number), reason in curator.failures(curation_id).items():
+        if stage == unfinished.name:
+            out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
+            out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number}", soft_wrap=True)
+    return rows
+
+
+def export_to(
+    settings: Settings, curation_id: str, format_: str, treatment: str, folder: Path, out: Console
+) -> None:
+    """Write one treatment of a finished curation in one format to a folder."""
+    if format_ not in FORMATS:
+        raise ConfigError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds files already; give another folder with --out")
+    curator = Curator.open(settings)
+    curation = curator.load(curation_id)
+    tables = curator.training_set(curation, treatment)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = curation.config.export.model_copy(update={"formats": (format_,)})
+    load_function("tasks.export:export")(config, **tables, out=folder)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        out.print(str(path), soft_wrap=True)
+
+
+def show_result(result: Result, out: Console) -> None:
+    """Print the report in short."""
+    out.print(_stage_table([_stage_row(run) for run in result.runs], result.curation))
+    summary = result.summary
+    out.print(_verdict_table(summary))
+    if summary.get("tiers"):
+        out.print(_tier_table(summary["tiers"]))
+    for line in summary.get("conclusions", []):
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
+
+
+def _stage_row(run: StageRun) -> dict[str, Any]:
+    return {
+        "stage": run.name,
+        "parts": run.parts,
+        "reused": run.reused,
+        "computed": run.computed,
+        "failed": len(run.failed),
+        "blocked": run.blocked,
+        "rows": run.rows,
+        "seconds": round(run.seconds, 1),
+    }
+
+
+def _stage_table(rows: list[dict[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in ("stage", "parts", "reused", "computed", "failed", "blocked", "rows", "seconds"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for row in rows:
+        table.add_row(*(f"{value}" for value in row.values()))
+    table.add_section()
+    table.add_row("all", *(f"{sum(row[n] for row in rows):.0f}" for n in list(rows[0])[1:] if rows))
+    return table
+
+
+def _verdict_table(summary: Any) -> Table:  # noqa: ANN401 - the report's JSON
+    table = Table(title="verdicts", title_justify="left")
+    verdicts = summary["verdicts"]
+    cells = {
+        "queries": summary["queries"],
+        "passages": summary["passages"],
+        "candidates": summary["candidates"],
+        **verdicts,
+        "relabelled": summary["found"],
+        "LLM calls": summary["llm_calls"],
+    }
+    for name in cells:
+        table.add_column(name, justify="right")
+    table.add_row(*map(str, cells.values()))
+    return table
+
+
+def _tier_table(tiers: list[dict[str, Any]]) -> Table:
+    table = Table(title="how each tier finds the known false negatives", title_justify="left")
+    for name in tiers[0]:
+        table.add_column(name.replace("_", " "), justify="left" if name == "tier" else "right")
+    for tier in tiers:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else "–" if v is None else str(v) for v in tier.values()))
+    return table
+
+
+@contextmanager
+def _progress(err: Console) -> Iterator[Hooks]:
+    """Show one bar per stage with work; on a pipe, one line per stage instead."""
+    if not err.is_terminal:
+        yield Hooks(on_message=lambda text: _line(err, text), on_stage=lambda run: _line(err, _one_line(run)))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err) as bars:
+        known: dict[str, Any] = {}
+
+        def on_part(stage: str, done: int, total: int, _message: str) -> None:
+            if stage not in known:
+                known[stage] = bars.add_task(stage, total=total)
+            bars.update(known[stage], completed=done)
+
+        yield Hooks(on_message=bars.console.print, on_part=on_part, on_stage=lambda run: None)
+
+
+def _line(err: Console, text: str) -> None:
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def _one_line(run: StageRun) -> str:
+    failed = f", {len(run.failed)} failed" if run.failed else ""
+    blocked = f", {run.blocked} blocked" if run.blocked else ""
+    return (
+        f"{run.name}: {run.computed} computed, {run.reused} reused{failed}{blocked}; "
+        f"{run.rows} rows, {run.seconds:.1f} s of work"
+    )

@@ -1,0 +1,138 @@
+"""Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Part of a tiny model's digest: raise it when a builder changes.
+VERSION = 1
+
+_SENTENCES = (
+    "Yes or No: is the passage relevant to the query? Answer Yes or No. Yes No Yes No Yes No",
+    "Query: get the first rows of a frame. Passage: Return the first n rows of the data frame or series.",
+    "The quick brown fox jumps over the lazy dog, and 0123456789 are the digits.",
+    "Parameters: the number of rows to return. Returns: a new array, tensor or series of the same type.",
+    "Compute the sum, the mean, the minimum and the maximum of all values along an axis of an array.",
+    "system user assistant You are a careful judge. Relevant passages: document, positive, negative.",
+)
+_CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+_END_OF_TEXT, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+_MAX_LENGTH = 8192
+_ENCODER_LENGTH = 256
+
+
+def build_tiny_llm(directory: Path, seed: int = 0) -> None:
+    """Write a two-layer random Qwen2 chat model with a byte-level tokenizer that knows Yes and No into `directory`."""
+    import torch
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    words = _byte_level_tokenizer()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        eos_token=_END,
+        pad_token=_END_OF_TEXT,
+        additional_special_tokens=[_START],
+        model_max_length=_MAX_LENGTH,
+        chat_template=_CHAT_TEMPLATE,
+    )
+    tokens: Mapping[str, int] = tokenizer.get_vocab()
+    config = Qwen2Config(
+        vocab_size=len(tokens),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,  # heads of 32: the smallest that vLLM's CPU attention takes
+        num_key_value_heads=2,
+        max_position_embeddings=_MAX_LENGTH,
+        tie_word_embeddings=True,
+        eos_token_id=tokens[_END],
+        pad_token_id=tokens[_END_OF_TEXT],
+        dtype="bfloat16",
+    )
+    with _seeded(seed):
+        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
+    """Write a two-layer random BERT with mean pooling, as sentence-transformers loads it, into `directory`."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    vocabulary = _word_pieces()
+    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=_ENCODER_LENGTH)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=_ENCODER_LENGTH,
+        pad_token_id=vocabulary["[PAD]"],
+    )
+    with _seeded(seed):
+        model = BertModel(config)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    transformer = Transformer(str(directory), max_seq_length=_ENCODER_LENGTH)
+    encoder = SentenceTransformer(modules=[transformer, Pooling(config.hidden_size)], device="cpu")
+    encoder.save_pretrained(str(directory), create_model_card=False)
+
+
+def _seeded(seed: int) -> Any:  # noqa: ANN401 - torch's context managers are untyped
+    """Draw from torch's generator with a fixed seed, and leave the caller's as it was."""
+    import torch
+
+    fork = torch.random.fork_rng(devices=[])
+
+    class Seeded:
+        def __enter__(self) -> None:
+            fork.__enter__()
+            torch.manual_seed(seed)
+
+        def __exit__(self, *reason: object) -> None:
+            fork.__exit__(*reason)
+
+    return Seeded()
+
+
+def _byte_level_tokenizer() -> Any:  # noqa: ANN401 - `tokenizers` carries no types
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=448,
+        special_tokens=[_END_OF_TEXT, _START, _END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    # Each word also at the start of a text: an answer is "Yes", not " Yes".
+    tokenizer.train_from_iterator([*_SENTENCES, *["Yes", "No"] * 8], trainer)
+    return tokenizer
+
+
+def _word_pieces() -> dict[str, int]:
+    """A vocabulary of the sentences' words and of all printable ASCII characters, alone and within a word."""
+    characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    words = sorted({word.strip(",.:?").lower() for text in _SENTENCES for word in text.split()} - set(characters))
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *characters, *(f"##{character}" for character in characters), *words]
+    return {piece: number for number, piece in enumerate(pieces)}
+
+
+def describe(kind: str) -> str:
+    """What decides a tiny model's bytes, for its digest."""
+    from importlib.metadata import version
+
+    libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers", "sentence-transformers")}
+    return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)

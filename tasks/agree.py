@@ -1,0 +1,103 @@
+"""How well each tier finds the false negatives that are known beforehand, all tiers over the same candidates.
+
+Known pairs are a lower bound of the truth: a candidate that is relevant but not known counts against precision.
+"""
+
+import math
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
+
+from tasks.schemas import AGREEMENT
+
+_PAIR = ["dataset", "query_id", "doc_id"]
+_CASCADE = "cascade"
+_UNJUDGED = -math.inf  # below every score
+
+
+class AgreeConfig(BaseModel):
+    """Nothing to set: every tier is read at its own threshold, and at the cascade's recall."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def agree(
+    config: AgreeConfig,
+    *,
+    candidates: pl.DataFrame,
+    similarity: pl.DataFrame,
+    llm_verdicts: pl.DataFrame,
+    decisions: pl.DataFrame,
+    known: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Compare the tiers' verdicts with the known false negatives among the candidates.
+
+    A candidate that a tier did not judge, or could not parse, is not found by it and ranks last.
+    `precision_at_cascade_recall` is the precision at the smallest cut-off of the tier's own ranking at which its recall
+    reaches the cascade's; among equal scores the unknown candidates count first. Without any known candidate all rates
+    are null; precision is null where a tier found nothing, the last column also where the cascade found no known one.
+
+    Returns:
+        `agreement`: one row per tier, `cascade`, `llm`, `similarity`.
+    """
+    labelled = candidates.select(_PAIR).join(
+        known.select(_PAIR).unique().with_columns(known=pl.lit(True)), on=_PAIR, how="left"
+    )
+    labelled = labelled.with_columns(pl.col("known").fill_null(False))
+    tiers = {_CASCADE: decisions, "llm": llm_verdicts, "similarity": similarity}
+    judged = {tier: _judged(labelled, verdicts) for tier, verdicts in tiers.items()}
+    target = judged[_CASCADE].filter("known", "relevant").height
+    rows = [_measure(tier, frame, target) for tier, frame in judged.items()]
+    return {"agreement": pl.DataFrame(rows, schema=AGREEMENT.columns).sort(AGREEMENT.key)}
+
+
+def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Give Wilson's interval of a share; (0, 1) where nothing was counted.
+
+    >>> low, high = wilson_interval(8, 10)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.490 0.943'
+    """
+    if total == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _judged(labelled: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    return labelled.join(verdicts.select(*_PAIR, "state", "score"), on=_PAIR, how="left").select(
+        "known",
+        relevant=(pl.col("state") == "relevant").fill_null(False),
+        score=pl.col("score").fill_nan(None).fill_null(_UNJUDGED),
+    )
+
+
+def _measure(tier: str, judged: pl.DataFrame, target: int) -> dict[str, str | int | float | None]:
+    known = judged.filter("known").height
+    found = judged.filter("relevant").height
+    known_found = judged.filter("known", "relevant").height
+    return {
+        "tier": tier,
+        "candidates": judged.height,
+        "known": known,
+        "found": found,
+        "known_found": known_found,
+        "recall": known_found / known if known else None,
+        "precision": known_found / found if known and found else None,
+        "precision_at_cascade_recall": _precision_at(judged, target) if target else None,
+        "auc": _auc(judged) if 0 < known < judged.height else None,
+    }
+
+
+def _precision_at(judged: pl.DataFrame, target: int) -> float:
+    """Precision at the rank of the `target`-th known candidate; the pessimistic order among equal scores."""
+    ranked = judged.sort("score", "known", descending=[True, False])
+    rank = ranked["known"].arg_true()[target - 1] + 1
+    return float(target / rank)
+
+
+def _auc(judged: pl.DataFrame) -> float:
+    order = judged["score"].rank("dense")  # scikit-learn refuses an infinite score
+    return float(roc_auc_score(judged["known"].to_numpy(), order.to_numpy()))

@@ -1,0 +1,119 @@
+"""Prefect and Ray for real: parts as task runs, Ray's failures as failed attempts with their reason."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from infra.execution import PrefectRayExecutor
+from infra.prefect_server import embedded_server
+from infra.ray_cluster import ray_cluster
+from infra.runner import Runner
+from infra.store import Store
+from tests.conftest import ROOT
+from tests.infra.test_runner import pipeline
+from tests.infra.toy import ToyConfig
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect server on loopback; Ray is started by the executor."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, embedded_server(home) as address:
+        patch.setenv("PYTHONPATH", str(ROOT))  # Ray's workers must find the toy stages
+        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home / "client"}), ray_cluster(None):
+            yield
+
+
+def execute(url: str, tmp_path: Path, config: ToyConfig) -> tuple[Runner, str]:
+    """Run the toy pipeline as a flow run; returns the runner and the flow run's id."""
+    runners: list[Runner] = []
+    ids: list[str] = []
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+    def toy_flow() -> None:
+        from prefect.runtime import flow_run
+
+        ids.append(str(flow_run.id))
+        store = Store.open(url)
+        with PrefectRayExecutor(store, tmp_path / "scratch", None) as executor:
+            run = Runner(store, executor)
+            runners.append(run)
+            pipeline(run, config)
+
+    toy_flow()
+    return runners[0], ids[0]
+
+
+def task_states(flow_run_id: str, expected: int) -> dict[str, tuple[str, str]]:
+    """Read name → (state, message), waiting for the history: the server records task runs a little later."""
+    import time
+
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    with get_client(sync_client=True) as client:
+        for _ in range(60):
+            runs = client.read_task_runs(flow_run_filter=wanted)
+            final = {r.name: (r.state.name, r.state.message or "") for r in runs if r.state and r.state.is_final()}
+            if len(final) >= expected:
+                return final
+            time.sleep(0.5)
+    raise AssertionError(f"{expected} finished task runs expected, {final} recorded")
+
+
+def test_every_part_is_a_task_run_named_after_it_and_a_reused_one_is_shown_as_cached(
+    services: None, store_url: str, tmp_path: Path
+) -> None:
+    run, first = execute(store_url, tmp_path, ToyConfig())
+    assert [r.computed for r in run.runs] == [1, 4, 1]
+    states = task_states(first, 6)
+    assert {name: state for name, (state, _) in states.items()} == {
+        "produce-00000": "Completed",
+        **{f"double-{n:05d}": "Completed" for n in range(4)},
+        "add_up-00000": "Completed",
+    }
+    again, second = execute(store_url, tmp_path, ToyConfig())
+    assert [(r.reused, r.computed) for r in again.runs] == [(1, 0), (4, 0), (1, 0)]
+    assert {state for state, _ in task_states(second, 6).values()} == {"Cached"}
+
+
+def executions(log: Path) -> list[str]:
+    return sorted(log.read_text().split("\n")[:-1])
+
+
+def test_a_killed_ray_worker_is_a_visible_failed_attempt_that_prefect_retries(
+    services: None, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    config = ToyConfig(log=str(log), trouble=f"kill:{tmp_path / 'once'}")
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, config)
+    assert run.runs[1].failed == {}
+    assert executions(log) == ["0 8", "10 8", "20 8", "20 8", "30 8"]
+    assert task_states(flow_run, 6)["double-00002"][0] == "Completed"
+
+
+def test_a_stages_own_refusal_is_not_retried_and_its_siblings_finish(services: None, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    config = ToyConfig(log=str(log), trouble="raise")
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, config)
+    assert executions(log) == ["0 8", "10 8", "20 8", "30 8"]
+    assert "ValueError: 20 is not to my liking" in run.runs[1].failed[2]
+    assert (run.runs[1].computed, run.runs[2].blocked) == (3, 1)
+    state, message = task_states(flow_run, 5)["double-00002"]
+    assert state == "Failed"
+    assert "20 is not to my liking" in message
+
+
+def test_a_passing_trouble_of_the_machine_is_retried(services: None, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    config = ToyConfig(log=str(log), trouble=f"oserror:{tmp_path / 'once'}")
+    run, _ = execute(str(tmp_path / "store"), tmp_path, config)
+    assert run.runs[1].failed == {}
+    assert executions(log).count("20 8") == 2

@@ -1,0 +1,152 @@
+"""The runner without Prefect and Ray: cutting, keying, reusing, blocking. Parts are computed in this process."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from infra.artifacts import Manifest, materialise
+from infra.keys import differences
+from infra.runner import Failure, PartSpec, Runner, WorkNeeded
+from infra.stage import Stage
+from infra.store import Store
+from infra.worker import compute_part
+from tests.infra import toy
+from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig
+
+
+class InProcess:
+    """Computes parts here and now; a part that raises has failed."""
+
+    def __init__(self, store: Store, scratch: Path) -> None:
+        self.store, self.scratch = store, scratch
+        self.computed: list[str] = []
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        results: dict[int, Manifest | Failure] = dict(finished)
+        for spec in specs:
+            if spec.number not in finished:
+                self.computed.append(spec.name)
+                try:
+                    results[spec.number] = compute_part(self.store.url, spec, self.scratch)
+                except ValueError as error:
+                    results[spec.number] = Failure(str(error))
+        return results
+
+
+def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:
+    store = Store.open(url)
+    executor = InProcess(store, tmp_path / "scratch")
+    return Runner(store, executor, **options), executor  # type: ignore[arg-type]
+
+
+def pipeline(run: Runner, config: ToyConfig = ToyConfig()) -> dict[str, object]:
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    doubled = run(DOUBLE, config, numbers=numbers)["doubled"]
+    return run(ADD_UP, ToyConfig(), doubled=doubled)
+
+
+def test_stages_compute_once_and_are_reused_by_every_later_run(tmp_path: Path, store_url: str) -> None:
+    run, executor = make(tmp_path, store_url)
+    first = pipeline(run)
+    assert run.read(first["total"])["n"].to_list() == [2 * sum(i * 10 + j for i in range(4) for j in range(3))]  # type: ignore[arg-type]
+    assert len(executor.computed) == 6
+    again, second = make(tmp_path, store_url)
+    assert pipeline(again) == first
+    assert second.computed == []
+    assert [(r.reused, r.computed) for r in again.runs] == [(1, 0), (4, 0), (1, 0)]
+
+
+def test_without_an_executor_a_finished_pipeline_is_answered_and_an_unfinished_one_names_its_stage(
+    tmp_path: Path,
+) -> None:
+    url = str(tmp_path / "store")
+    with pytest.raises(WorkNeeded, match="produce: 1 of 1 parts"):
+        pipeline(Runner(Store.open(url)))
+    run, _ = make(tmp_path, url)
+    expected = pipeline(run)
+    assert pipeline(Runner(Store.open(url))) == expected
+
+
+def test_operational_settings_do_not_change_the_key_and_semantic_ones_do(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    pipeline(make(tmp_path, url)[0])
+    run, executor = make(tmp_path, url)
+    pipeline(run, ToyConfig(batch_size=1))
+    assert executor.computed == []
+    pipeline(run, ToyConfig(factor=3))
+    assert executor.computed == ["double-00000", "double-00001", "double-00002", "double-00003", "add_up-00000"]
+
+
+def test_a_raised_version_recomputes_the_stage_and_an_equal_result_stops_the_wave(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    pipeline(make(tmp_path, url)[0])
+    run, executor = make(tmp_path, url)
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    doubled = run(dataclasses.replace(DOUBLE, version=2), ToyConfig(), numbers=numbers)["doubled"]
+    run(ADD_UP, ToyConfig(), doubled=doubled)
+    assert executor.computed == [f"double-{n:05d}" for n in range(4)]
+
+
+def test_a_failed_part_spares_its_siblings_and_blocks_the_gather(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    run, executor = make(tmp_path, url)
+    outputs = pipeline(run, ToyConfig(trouble="raise"))
+    assert "20 is not to my liking" in run.runs[1].failed[2]
+    assert (run.runs[1].computed, run.runs[2].blocked) == (3, 1)
+    assert outputs["total"].missing == {0}  # type: ignore[attr-defined]
+    again, second = make(tmp_path, url)
+    pipeline(again)
+    assert second.computed == ["double-00002", "add_up-00000"]
+
+
+def test_a_forced_part_is_a_new_attempt_that_later_runs_read(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    pipeline(make(tmp_path, url)[0])
+    run, executor = make(tmp_path, url, force=frozenset({("double", 1)}))
+    pipeline(run)
+    assert executor.computed == ["double-00001"]  # the same bytes: nothing downstream
+    assert [m.attempt for m in run.runs[1].manifests] == [0, 1, 0, 0]
+    later, third = make(tmp_path, url)
+    pipeline(later)
+    assert third.computed == []
+    assert [m.attempt for m in later.runs[1].manifests] == [0, 1, 0, 0]
+
+
+def test_a_grid_crosses_every_part_of_one_side_with_every_part_of_the_other(tmp_path: Path) -> None:
+    run, executor = make(tmp_path, str(tmp_path / "store"))
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    pairs = run(CROSS, ToyConfig(), left=numbers, right=numbers)["pairs"]
+    assert len(executor.computed) == 1 + 16
+    assert [piece.index for piece in pairs.pieces] == [i for i in range(4) for _ in range(4)]
+    assert run.read(pairs.at(1))["n"].to_list() == [33 * 1000 + s for s in (3, 33, 63, 93)]
+
+
+def test_a_table_off_its_schema_fails_at_the_stores_door(tmp_path: Path) -> None:
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    run(Stage("wrong", "tests.infra.toy:wrong", 1, "map", each=("numbers",), outputs={"doubled": toy.NUMBERS}),
+        ToyConfig(), numbers=numbers)  # fmt: skip
+    assert run.runs[-1].failed[0] == "table doubled: columns ['n'] expected, ['m'] came"
+
+
+def test_directories_come_back_as_they_were(tmp_path: Path, store_url: str) -> None:
+    run, _ = make(tmp_path, store_url)
+    folder = materialise(run.store, pipeline(run)["sum"], tmp_path / "laid-out")  # type: ignore[arg-type]
+    assert (folder / "folder" / "total.txt").read_text() == "384"
+
+
+def test_wrong_inputs_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    run, executor = make(tmp_path, str(tmp_path / "store"))
+    with pytest.raises(ValueError, match=r"inputs \['numbers'\] expected"):
+        run(DOUBLE, ToyConfig())
+    assert executor.computed == []
+
+
+def test_what_changed_in_a_key_can_be_named() -> None:
+    old = {"config": {"depth": 50, "seed": 0}, "prompt": "a"}
+    new = {"config": {"depth": 100, "seed": 0}, "prompt": "b"}
+    assert differences(old, new) == ["config.depth: 50 → 100", 'prompt: "a" → "b"']

@@ -1,0 +1,81 @@
+"""Toy stages for the runner's tests: numbers in, numbers out, with failures on demand."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.stage import Resources, Stage
+from tasks.schemas import Schema
+
+NUMBERS = Schema({"n": pl.Int64}, key=("n",))
+
+
+class ToyConfig(BaseModel):
+    """Semantic: factor. Operational: everything that makes a part misbehave."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    factor: int = 1
+    batch_size: int = Field(8, json_schema_extra={"operational": True})
+    log: str = Field("", json_schema_extra={"operational": True})
+    trouble: str = Field("", json_schema_extra={"operational": True})
+
+
+def produce(config: ToyConfig) -> dict[str, list[pl.DataFrame]]:
+    return {"numbers": [pl.DataFrame({"n": [i * 10 + j for j in range(3)]}) for i in range(4)]}
+
+
+def double(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Multiply; logs each execution, and misbehaves for the part that starts with 20, once or always."""
+    if config.log:
+        with Path(config.log).open("a") as log:
+            log.write(f"{numbers['n'][0]} {config.batch_size}\n")
+    if numbers["n"][0] == 20 and config.trouble:
+        _misbehave(config)
+    return {"doubled": numbers.select(pl.col("n") * 2 * config.factor)}
+
+
+def _misbehave(config: ToyConfig) -> None:
+    kind, _, flag = config.trouble.partition(":")
+    if flag:
+        if Path(flag).exists():
+            return
+        Path(flag).touch()
+    if kind == "raise":
+        raise ValueError("20 is not to my liking")
+    if kind == "oserror":
+        raise OSError("the disk hiccuped")
+    if kind == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "hang":
+        time.sleep(60)
+
+
+def add_up(config: ToyConfig, *, doubled: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
+    (out / "folder").mkdir()
+    (out / "folder" / "total.txt").write_text(str(doubled["n"].sum()))
+    return {"total": doubled.select(pl.col("n").sum())}
+
+
+def cross(config: ToyConfig, *, left: pl.DataFrame, right: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {"pairs": pl.DataFrame({"n": [left["n"].sum() * 1000 + right["n"].sum()]})}
+
+
+def wrong(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {"doubled": numbers.rename({"n": "m"})}
+
+
+PRODUCE = Stage("produce", "tests.infra.toy:produce", 1, "single", outputs={"numbers": NUMBERS}, splits=("numbers",))
+DOUBLE = Stage(
+    "double", "tests.infra.toy:double", 1, "map", each=("numbers",), outputs={"doubled": NUMBERS},
+    resources=Resources(num_cpus=0.5, deadline=20.0),
+)  # fmt: skip
+ADD_UP = Stage(
+    "add_up", "tests.infra.toy:add_up", 1, "gather", every=("doubled",), outputs={"total": NUMBERS}, directories=("sum",)
+)
+CROSS = Stage(
+    "cross", "tests.infra.toy:cross", 1, "grid", each=("left",), across=("right",), outputs={"pairs": NUMBERS}
+)

@@ -1,0 +1,331 @@
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tasks.cascade import IncompleteError
+from tasks.hashing import combine_hashes
+from tasks.schemas import CANDIDATES, EDITS, INSTANCES, NEGATIVES, POSITIVES, QUERIES, REJECTS, TREATMENTS, VERDICTS
+from tasks.treat import DROP_REASONS, TreatConfig, treat
+
+Frames = dict[str, pl.DataFrame]
+STATES = {"R": ("relevant", 0.9), "N": ("not_relevant", 0.1), "S": ("unsure", 0.5), "U": ("unparsed", None)}
+
+
+def text_of(doc_id: str) -> str:
+    """The hash of a doc's text: its id up to a dash, so that "a" and "a-copy" are one text."""
+    return f"hash-{doc_id.partition('-')[0]}"
+
+
+def build(
+    pools: Mapping[str, Sequence[str]],
+    picks: int = 2,
+    positives: Mapping[str, Sequence[str]] | None = None,
+    split: str = "train",
+) -> Frames:
+    """Tables of queries with their pools, nearest first: "aR" is doc a, judged relevant (see STATES).
+
+    The first `picks` of a pool are the negatives. Scores of equal states fall with the rank. Every query has the
+    positive "pos" unless said otherwise.
+    """
+    labelled = positives or dict.fromkeys(pools, ("pos",))
+    pairs = [(q, doc[:-1], doc[-1], n) for q, docs in pools.items() for n, doc in enumerate(docs)]
+    score = {(q, doc): STATES[s][1] and STATES[s][1] - n / 1000 for q, doc, s, n in pairs}
+    rows: dict[str, tuple[list[tuple[Any, ...]], Mapping[str, Any]]] = {
+        "queries": ([("d", q, q, f"hash-of-{q}", split) for q in pools], QUERIES.columns),
+        "positives": (
+            [("d", q, doc, text_of(doc), "label") for q, docs in labelled.items() for doc in docs],
+            POSITIVES.columns,
+        ),
+        "candidates": (
+            [("d", q, doc, text_of(doc), f"hash-of-{q}", "p", "dense", n + 1, 0.5) for q, doc, _, n in pairs],
+            CANDIDATES.columns,
+        ),
+        "negatives": (
+            [("d", q, doc, text_of(doc), n + 1) for q, doc, _, n in pairs if n < picks],
+            NEGATIVES.columns,
+        ),
+        "decisions": (
+            [
+                ("d", q, doc, "cascade", "judge", STATES[s][0], score[q, doc], None, None, None, 1)
+                for q, doc, s, _ in pairs
+            ],
+            VERDICTS.columns,
+        ),
+    }
+    return {name: pl.DataFrame(data, schema=dict(schema), orient="row") for name, (data, schema) in rows.items()}
+
+
+def run(frames: Frames, **settings: Any) -> Frames:
+    config = TreatConfig.model_validate({"max_unparsed": 1.0} | settings)
+    result = treat(config, **frames)
+    for name, schema in (("instances", INSTANCES), ("edits", EDITS), ("rejects", REJECTS)):
+        assert dict(result[name].schema) == schema.columns
+    check_conservation(frames, result)
+    return result
+
+
+def check_conservation(frames: Frames, result: Frames) -> None:
+    """Every training query is an instance or a reject, once; no text is positive and negative; no edit comes twice."""
+    kept = [f"{d}/{q}" for d, q in result["instances"].select("dataset", "query_id").iter_rows()]
+    dropped = result["rejects"].filter(pl.col("reason").is_in(DROP_REASONS))["key"].to_list()
+    train = frames["queries"].filter(split="train")
+    assert sorted(kept + dropped) == sorted(f"{d}/{q}" for d, q in train.select("dataset", "query_id").iter_rows())
+    assert not result["edits"].select(EDITS.key).is_duplicated().any()
+    for positives, negatives in result["instances"].select("positives", "negatives").iter_rows():
+        assert len(set(negatives)) == len(negatives)
+        assert not {text_of(doc) for doc in positives} & {text_of(doc) for doc in negatives}
+
+
+def rows_of(result: Frames) -> dict[str, tuple[list[str], list[str]]]:
+    table = result["instances"].select("query_id", "positives", "negatives")
+    return {q: (positives, negatives) for q, positives, negatives in table.iter_rows()}
+
+
+def edits_of(result: Frames) -> list[tuple[Any, ...]]:
+    return result["edits"].select("doc_id", "from", "to", "because", "state").rows()
+
+
+def rejects_of(result: Frames) -> list[tuple[str, ...]]:
+    return result["rejects"].select("key", "reason").rows()
+
+
+MIXED = {"q1": ["aR", "bN", "cR", "eN"], "q2": ["fN", "gN"]}
+
+
+def test_default_changes_nothing() -> None:
+    result = run(build(MIXED), treatment="default")
+    assert rows_of(result) == {"q1": (["pos"], ["a", "b"]), "q2": (["pos"], ["f", "g"])}
+    assert result["edits"].is_empty()
+    assert result["rejects"].is_empty()
+    assert result["instances"]["treatment"].unique().to_list() == ["default"]
+
+
+def test_default_needs_no_decisions() -> None:
+    frames = build(MIXED)
+    without = frames | {"decisions": VERDICTS.empty()}
+    assert run(without, treatment="default")["instances"].equals(run(frames, treatment="default")["instances"])
+
+
+def test_remove_drops_the_row_with_a_false_negative_among_its_negatives() -> None:
+    result = run(build(MIXED), treatment="remove")
+    assert rows_of(result) == {"q2": (["pos"], ["f", "g"])}
+    assert rejects_of(result) == [("d/q1", "has_false_negative")]
+    assert edits_of(result) == [
+        ("a", "negative", "dropped", "judge", "relevant"),
+        ("c", "pool", "dropped", "judge", "relevant"),
+    ]
+
+
+def test_remove_keeps_a_row_whose_only_false_negative_is_not_trained_on() -> None:
+    assert rows_of(run(build({"q": ["aN", "bN", "cR"]}), treatment="remove")) == {"q": (["pos"], ["a", "b"])}
+
+
+def test_remove_hn_takes_the_false_negative_out_and_the_next_candidate_in() -> None:
+    result = run(build(MIXED), treatment="remove_hn")
+    assert rows_of(result)["q1"] == (["pos"], ["b", "e"])
+    assert edits_of(result) == [("a", "negative", "removed", "judge", "relevant")]
+
+
+def test_relabel_makes_positives_of_the_false_negatives_of_the_whole_pool() -> None:
+    result = run(build(MIXED), treatment="relabel")
+    assert rows_of(result) == {"q1": (["pos", "a", "c"], ["b", "e"]), "q2": (["pos"], ["f", "g"])}
+    assert edits_of(result) == [
+        ("a", "negative", "positive", "judge", "relevant"),
+        ("c", "pool", "positive", "judge", "relevant"),
+    ]
+    assert result["rejects"].is_empty()
+
+
+def test_relabel_can_be_held_to_the_negatives() -> None:
+    result = run(build(MIXED), treatment="relabel", relabel_from="negatives")
+    assert rows_of(result)["q1"] == (["pos", "a"], ["b", "e"])
+
+
+def test_labelled_positives_come_first_and_the_relabelled_by_falling_score() -> None:
+    frames = build({"q": ["aN", "bR", "cR"]}, picks=1, positives={"q": ["z", "y"]})
+    scores = pl.Series("score", [0.1, 0.6, 0.8])
+    result = run(frames | {"decisions": frames["decisions"].with_columns(scores)}, treatment="relabel")
+    assert rows_of(result)["q"][0] == ["y", "z", "c", "b"]
+
+
+def test_the_hash_covers_query_positives_and_negatives_in_order() -> None:
+    result = run(build(MIXED), treatment="relabel")
+    hashes = ["hash-of-q1", "hash-pos", "hash-a", "hash-c", "hash-b", "hash-e"]
+    assert result["instances"]["texts_hash"][0] == combine_hashes(hashes)
+
+
+def test_without_refill_a_row_just_gets_shorter_and_is_counted() -> None:
+    result = run(build(MIXED), treatment="remove_hn", refill=False)
+    assert rows_of(result)["q1"] == (["pos"], ["b"])
+    assert result["rejects"].rows() == [("treat", "d/q1", "few_negatives", "1 of 2 left after the edits")]
+
+
+def test_refill_passes_over_the_relevant_the_unparsed_and_second_copies() -> None:
+    frames = build({"q": ["aR", "bR", "cN", "eR", "fU", "c-copyN", "gS", "hN"]}, picks=3)
+    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["c", "g", "h"])
+
+
+def test_refill_takes_nothing_that_ranks_before_the_first_pick_where_margins_cut() -> None:
+    frames = build({"q": ["nearN", "aR", "bN", "cN"]}, picks=3)
+    frames["negatives"] = frames["negatives"].filter(pl.col("doc_id") != "near")
+    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["b", "c"])
+
+
+def test_all_treatments_train_on_as_many_negatives_while_the_pool_lasts() -> None:
+    frames = build(MIXED)
+    lengths = {
+        treatment: [len(negatives) for _, negatives in rows_of(run(frames, treatment=treatment)).values()]
+        for treatment in ("default", "remove_hn", "relabel")
+    }
+    assert set(map(tuple, lengths.values())) == {(2, 2)}
+
+
+def test_a_row_left_without_negatives_is_dropped_and_said_so() -> None:
+    result = run(build({"q": ["aR"]}), treatment="relabel")
+    assert result["instances"].is_empty()
+    assert rejects_of(result) == [("d/q", "no_negatives")]
+    assert edits_of(result) == [("a", "negative", "dropped", "judge", "relevant")]
+
+
+def test_queries_without_positives_or_candidates_are_rejects_in_every_treatment() -> None:
+    frames = build({"q1": ["aN"], "q2": [], "q3": ["bR"]}, positives={"q1": ["pos"], "q2": ["pos"]})
+    for treatment in TREATMENTS:
+        result = run(frames, treatment=treatment)
+        assert rejects_of(result) == [("d/q2", "no_negatives"), ("d/q3", "no_positives")]
+
+
+def test_held_out_queries_are_not_treated() -> None:
+    result = run(build(MIXED, split="test"), treatment="relabel")
+    assert result["instances"].is_empty()
+    assert result["edits"].is_empty()
+    assert result["rejects"].is_empty()
+
+
+def test_unsure_negatives_stay_unless_ambiguous_ones_are_to_go_as_in_arhn() -> None:
+    frames = build({"q": ["aS", "bN", "cS", "eN"]})
+    assert rows_of(run(frames, treatment="relabel"))["q"][1] == ["a", "b"]
+    result = run(frames, treatment="relabel", drop_ambiguous=True)
+    assert rows_of(result)["q"] == (["pos"], ["b", "e"])
+    assert edits_of(result) == [("a", "negative", "removed", "judge", "unsure")]
+
+
+def test_paper_7_1_an_unparsed_negative_is_counted_and_never_taken_for_clean() -> None:
+    frames = build({"q": ["aU", "bN", "cN"]})
+    result = run(frames, treatment="relabel")
+    assert rows_of(result)["q"][1] == ["a", "b"]
+    assert rejects_of(result) == [("d/q/a", "unparsed_kept")]
+    dropped = run(frames, treatment="relabel", drop_unparsed=True)
+    assert rows_of(dropped)["q"][1] == ["b", "c"]
+    assert edits_of(dropped) == [("a", "negative", "removed", "rule", "unparsed")]
+
+
+def test_paper_7_1_too_many_unparsed_pairs_stop_every_treatment_that_reads_verdicts() -> None:
+    frames = build({"q": ["aU", "bN", "cN"]})
+    for treatment in ("remove", "remove_hn", "relabel"):
+        with pytest.raises(IncompleteError, match="1 of 3 pairs unparsed"):
+            treat(TreatConfig(treatment=treatment), **frames)
+    assert treat(TreatConfig(treatment="default"), **frames)["instances"].height == 1
+
+
+def test_paper_7_1_a_candidate_without_any_decision_is_refused() -> None:
+    frames = build(MIXED)
+    with pytest.raises(ValueError, match="a decision for each of 6 candidates expected, 1 have none"):
+        run(frames | {"decisions": frames["decisions"].head(5)}, treatment="relabel")
+
+
+def test_paper_7_3_the_last_negative_is_never_promoted_in_place_of_another() -> None:
+    result = run(build({"q": ["aR", "bN", "cN"]}, picks=3), treatment="relabel", refill=False)
+    assert rows_of(result)["q"] == (["pos", "a"], ["b", "c"])
+
+
+def test_paper_7_4_a_passage_under_two_ids_becomes_one_positive_and_leaves_the_negatives_twice() -> None:
+    result = run(build({"q": ["aR", "a-copyR", "bN", "cN"]}, picks=3), treatment="relabel")
+    assert rows_of(result)["q"] == (["pos", "a"], ["b", "c"])
+    assert edits_of(result) == [
+        ("a", "negative", "positive", "judge", "relevant"),
+        ("a-copy", "negative", "removed", "rule", "relevant"),
+    ]
+
+
+def test_paper_7_4_a_copy_of_a_labelled_positive_is_not_added_to_the_positives_and_no_negative() -> None:
+    frames = build({"q": ["pos-copyR", "bN"]})
+    for treatment in TREATMENTS:
+        result = run(frames, treatment=treatment)
+        assert rows_of(result)["q"] == (["pos"], ["b"])
+        assert rejects_of(result) == [("d/q/pos-copy", "negative_is_positive")]
+
+
+def test_paper_7_5_what_is_promoted_is_what_was_judged_whatever_the_order_of_the_tables() -> None:
+    frames = build({"q": ["aN", "bR", "cN"]}, picks=3)
+    shuffled = {name: frame.reverse() for name, frame in frames.items()}
+    result = run(shuffled, treatment="relabel")
+    assert rows_of(result)["q"] == (["pos", "b"], ["a", "c"])
+    for name, frame in run(frames, treatment="relabel").items():
+        assert result[name].equals(frame)
+
+
+def pool_with(relevant: int) -> list[str]:
+    return [f"r{n}R" for n in range(relevant)] + ["aN", "bN"]
+
+
+@pytest.mark.parametrize("treatment", ["relabel", "remove_hn"])
+def test_paper_7_6_threshold_seven_is_kept(treatment: str) -> None:
+    result = run(build({"q": pool_with(7)}, picks=9), treatment=treatment)
+    assert rows_of(result)["q"][1] == ["a", "b"]
+
+
+@pytest.mark.parametrize("treatment", ["relabel", "remove_hn"])
+def test_paper_7_6_threshold_eight_is_dropped(treatment: str) -> None:
+    result = run(build({"q": pool_with(8)}, picks=9), treatment=treatment)
+    assert result["instances"].is_empty()
+    assert result["rejects"].rows() == [("treat", "d/q", "ambiguous", "8 false negatives in the pool")]
+    assert result["edits"]["to"].to_list() == ["dropped"] * 8
+
+
+def test_paper_7_6_copies_of_one_passage_count_once() -> None:
+    result = run(build({"q": ["r0-copyR", *pool_with(7)]}, picks=10), treatment="relabel")
+    assert len(rows_of(result)["q"][0]) == 1 + 7
+
+
+def test_the_cut_counts_where_false_negatives_are_looked_for() -> None:
+    frames = build({"q": ["aN", "bN", *pool_with(8)[:8]]})
+    assert run(frames, treatment="remove_hn")["instances"].is_empty()
+    assert run(frames, treatment="remove_hn", relabel_from="negatives")["instances"].height == 1
+
+
+def test_the_cut_does_not_touch_remove_and_default() -> None:
+    frames = build({"q": ["aN", "bN", *pool_with(8)[:8]]})
+    for treatment in ("default", "remove"):
+        assert rows_of(run(frames, treatment=treatment)) == {"q": (["pos"], ["a", "b"])}
+
+
+@pytest.mark.parametrize("treatment", TREATMENTS)
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("refill", [False, True])
+def test_rows_are_conserved_for_every_pool_of_four_verdicts_and_a_copy(
+    treatment: str, drop: bool, refill: bool
+) -> None:
+    names = ("a", "b", "a-copy", "c", "pos-copy")
+    pools = {
+        "".join(states): [f"{name}{state}" for name, state in zip(names, states, strict=True)]
+        for states in itertools.product("RNSU", repeat=4)
+        for states in [(*states[:2], states[0], *states[2:])]  # equal texts have equal verdicts
+    }
+    settings = {"drop_ambiguous": drop, "drop_unparsed": drop, "refill": refill, "max_false_negatives": 1}
+    result = run(build(pools, picks=3), treatment=treatment, **settings)
+    assert result["instances"].height > 0
+
+
+def test_a_negative_that_is_no_candidate_is_refused() -> None:
+    frames = build(MIXED)
+    frames["candidates"] = frames["candidates"].filter(pl.col("doc_id") != "b")
+    with pytest.raises(ValueError, match="4 negatives expected among the candidates, 3 are"):
+        run(frames, treatment="relabel")
+
+
+def test_an_empty_part_gives_empty_tables() -> None:
+    for treatment in TREATMENTS:
+        assert all(frame.is_empty() for frame in run(build({}), treatment=treatment).values())
