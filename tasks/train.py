@@ -6,6 +6,7 @@ of optimiser steps: more rows mean fewer rounds, not more training.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from tasks.hashing import combine_hashes, show_passage
 SUMMARY_FILE = "training.json"
 
 Features = dict[str, Tensor]
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 _TOKENS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
@@ -45,6 +47,7 @@ class TrainConfig(BaseModel):
     steps: optimiser steps, the same for every treatment.
     positives: "all" makes a row of each positive of a query, "first" of the first one only.
     temperature: similarities are divided by it.
+    frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
     rows_per_forward: texts that go through the model at once, of like length.
     """
 
@@ -59,6 +62,7 @@ class TrainConfig(BaseModel):
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
     temperature: float = Field(0.05, gt=0)
     max_seq_length: int = Field(128, ge=8)
+    frozen_layers: int = Field(0, ge=0)
     query_prompt: str = ""
     passage_prompt: str = ""
     seed: int = Field(42, ge=0)
@@ -230,6 +234,7 @@ def _fit(config: TrainConfig, rows: Rows, out: Path) -> tuple[SentenceTransforme
     model = SentenceTransformer(config.model, device=config.device, local_files_only=True)
     model.max_seq_length = config.max_seq_length
     model.prompts = {"query": config.query_prompt, "document": config.passage_prompt}
+    _freeze(model, config.frozen_layers)
     prompts = {name: config.query_prompt if name == "anchor" else config.passage_prompt for name in rows.columns}
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(out),
@@ -256,6 +261,20 @@ def _fit(config: TrainConfig, rows: Rows, out: Path) -> tuple[SentenceTransforme
     if len(losses) != config.steps:
         raise ValueError(f"train: {config.steps} steps expected, the trainer made {len(losses)}; lower batch_size")
     return model, losses
+
+
+def _freeze(model: SentenceTransformer, layers: int) -> None:
+    """Exclude embeddings and the lowest `layers` layers from training; nothing for 0."""
+    if not layers:
+        return
+    frozen = set()
+    for name, parameter in model.named_parameters():
+        layer = _LAYER.search(name)
+        if "embed" in name or (layer and int(layer[1]) < layers):
+            parameter.requires_grad = False
+            frozen.add(layer[1] if layer else "")
+    if len(frozen - {""}) != layers or not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"frozen_layers={layers} expects a model of more layers than that; lower it")
 
 
 @contextmanager

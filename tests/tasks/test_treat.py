@@ -250,6 +250,14 @@ def test_paper_7_4_a_passage_under_two_ids_becomes_one_positive_and_leaves_the_n
     ]
 
 
+def test_a_copy_that_was_judged_otherwise_is_no_negative_beside_its_relabelled_text() -> None:
+    result = run(build({"q": ["aR", "a-copyN", "bN"]}, picks=1), treatment="relabel")
+    assert rows_of(result)["q"] == (["pos", "a"], ["b"])
+    result = run(build({"q": ["aR", "a-copyS", "bN"]}), treatment="relabel", drop_ambiguous=True)
+    assert rows_of(result)["q"] == (["pos", "a"], ["b"])
+    assert edits_of(result)[1] == ("a-copy", "negative", "removed", "rule", "unsure")
+
+
 def test_paper_7_4_a_copy_of_a_labelled_positive_is_not_added_to_the_positives_and_no_negative() -> None:
     frames = build({"q": ["pos-copyR", "bN"]})
     for treatment in TREATMENTS:

@@ -1,0 +1,71 @@
+# Reneg's two commands are `make demo` and `make test`; each sets up what it needs, once. Target: Linux x86-64.
+SHELL := /bin/bash
+VENV := .venv
+S3 := .venv-s3
+BIN := $(VENV)/bin
+REQUIREMENTS := infra/requirements
+DEVICE ?= cpu
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Each step says its name and, when it fails, what to do.
+STEP = step() { local name="$$1"; shift; echo "==> $$name" >&2; "$$@" >&2 || { \
+  echo "reneg: the step '$$name' failed (see above). Python 3.11 or 3.12 with pip and venv, a package index that answers" >&2; \
+  echo "and 10 GB of free disk are needed; then run the same command again, finished steps are kept." >&2; exit 1; }; }
+
+.PHONY: demo test check install install-gpu install-dev lock format clean
+.DEFAULT_GOAL := demo
+
+demo: install  ## curate the demo corpus from beginning to end
+	@$(BIN)/reneg demo
+
+test: install-dev  ## every test, the fast ones first
+	@$(BIN)/python -m pytest
+
+check: install-dev  ## lint, types, formatting, requirements
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+install: $(VENV)/.installed-$(DEVICE)
+
+install-gpu:  ## the same with vLLM's CUDA build
+	@$(MAKE) --no-print-directory install DEVICE=gpu
+
+install-dev: $(VENV)/.installed-dev $(S3)/.installed
+
+$(BIN)/uv:
+	@$(STEP); \
+	step "checking the machine" bash infra/check_machine.sh "$(PYTHON)" && \
+	step "creating $(VENV)" "$(PYTHON)" -m venv $(VENV) && \
+	step "installing uv" $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.9"
+
+$(VENV)/.installed-$(DEVICE): $(REQUIREMENTS)/$(DEVICE).txt pyproject.toml | $(BIN)/uv
+	@$(STEP); \
+	step "installing dependencies ($(DEVICE); 7 GB, once)" $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/$(DEVICE).txt && \
+	step "installing reneg" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(REQUIREMENTS)/dev.txt | $(VENV)/.installed-$(DEVICE)
+	@$(STEP); \
+	step "installing what tests and checks need" $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/dev.txt
+	@touch $@
+
+$(S3)/.installed: $(REQUIREMENTS)/s3.txt | $(BIN)/uv
+	@$(STEP); \
+	step "creating $(S3)" "$(PYTHON)" -m venv $(S3) && \
+	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --require-hashes -r $(REQUIREMENTS)/s3.txt
+	@touch $@
+
+lock: | $(BIN)/uv  ## compile the requirements anew
+	@cd $(REQUIREMENTS) && for device in cpu gpu; do \
+	  ../../$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --override overrides.txt --extra $$device --extra setup ../../pyproject.toml -o $$device.txt || exit 1; done
+	@cd $(REQUIREMENTS) && for name in dev s3; do \
+	  ../../$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    $$(test $$name = dev && echo -c cpu.txt) $$name.in -o $$name.txt || exit 1; done
+
+format: install-dev  ## lay the code out
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove the environments; stores and models stay
+	@rm -rf $(VENV) $(S3)

@@ -1,0 +1,131 @@
+"""Engines that are costly to build: what they are made of, what their process needs, and how one is built."""
+
+import importlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+# A setting that does not decide the content of what the engine answers: it stays out of the keys.
+_OPERATIONAL: dict[str, Any] = {"operational": True}
+
+# Set before the worker's process starts: each of these is read when its library is imported.
+_QUIET_AND_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class _Spec(BaseModel):
+    """What every engine has.
+
+    model: folder of the weights, as safetensors, with the tokenizer; a path, so not in the key.
+    digest: digest of that folder's content, which is.
+    device: where it runs.
+    threads: OpenMP threads; None leaves it to Ray, which sets them to the actor's `num_cpus`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model: str = Field(json_schema_extra=_OPERATIONAL)
+    digest: str
+    device: Literal["cpu", "cuda"] = Field("cpu", json_schema_extra=_OPERATIONAL)
+    threads: int | None = Field(None, ge=1, json_schema_extra=_OPERATIONAL)
+
+
+class VLLMSpec(_Spec):
+    """A language model under vLLM, in process on one device.
+
+    quantization: as vLLM names it; None takes what the model's own configuration says.
+    max_model_len: tokens of prompt and answer together.
+    tensor_parallel_size: devices; more than one costs child processes.
+    gpu_memory_utilization: share of a GPU's memory taken; on a CPU `cpu_kvcache_gib` says it.
+    cpu_kvcache_gib: memory for the key-value cache on a CPU.
+    max_num_seqs, max_num_batched_tokens: the most prompts and tokens in one step.
+    block_size: tokens per cache block, the grain in which prompts share a prefix; None is vLLM's own (128 on a CPU).
+    enforce_eager: no compilation; it costs a minute at each start on a CPU and saves little there.
+    """
+
+    kind: Literal["vllm"] = "vllm"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: str | None = None
+    max_model_len: int = Field(2048, ge=64)
+    seed: int = Field(0, ge=0)
+    tensor_parallel_size: int = Field(1, ge=1, json_schema_extra=_OPERATIONAL)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=_OPERATIONAL)
+    cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=_OPERATIONAL)
+    max_num_seqs: int = Field(64, ge=1, json_schema_extra=_OPERATIONAL)
+    max_num_batched_tokens: int = Field(2048, ge=64, json_schema_extra=_OPERATIONAL)
+    block_size: int | None = Field(32, ge=16, multiple_of=16, json_schema_extra=_OPERATIONAL)
+    enforce_eager: bool = Field(True, json_schema_extra=_OPERATIONAL)
+
+
+class SentenceTransformersSpec(_Spec):
+    """An embedding model under sentence-transformers; a longer text is cut at `max_seq_length` tokens.
+
+    query_prompt, passage_prompt: put before each text of that role.
+    """
+
+    kind: Literal["sentence_transformers"] = "sentence_transformers"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_seq_length: int = Field(256, ge=8)
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
+
+
+EngineSpec = Annotated[VLLMSpec | SentenceTransformersSpec, Field(discriminator="kind")]
+
+_SPECS: TypeAdapter[VLLMSpec | SentenceTransformersSpec] = TypeAdapter(EngineSpec)
+
+
+def parse_spec(data: str | bytes) -> VLLMSpec | SentenceTransformersSpec:
+    """Read a spec from its JSON (`spec.model_dump_json()`); `kind` says which."""
+    return _SPECS.validate_json(data)
+
+
+def environment(spec: BaseModel) -> dict[str, str]:
+    """Name the environment variables that the engine's process must be started with: offline, silent, its threads.
+
+    Raises:
+        ValueError: `spec` is not an engine's.
+    """
+    checked = _check(spec)
+    variables = dict(_QUIET_AND_OFFLINE)
+    if checked.threads is not None:
+        variables["OMP_NUM_THREADS"] = str(checked.threads)
+    if isinstance(checked, VLLMSpec):
+        variables["VLLM_NO_USAGE_STATS"] = "1"
+        variables["VLLM_DO_NOT_TRACK"] = "1"
+        variables["VLLM_LOGGING_LEVEL"] = "ERROR"
+        # One process: killed with one signal, and nothing is left behind. Several devices need the children.
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if checked.tensor_parallel_size == 1 else "1"
+        if checked.enforce_eager:
+            # vLLM's sampler compiles one small function even then: 20 s with a cold cache, 3 s with a warm one.
+            variables["TORCH_COMPILE_DISABLE"] = "1"
+    return variables
+
+
+def build_engine(spec: BaseModel) -> Any:  # noqa: ANN401 - an encoder or a language model, by the spec's kind
+    """Build the engine a spec describes, in a process that was started with `environment(spec)`.
+
+    Returns a `VLLMEngine` (`answer`) or an `EncoderEngine` (`encode`); both have `provenance` and `close`.
+
+    Raises:
+        ValueError: `spec` is not an engine's, the model's folder is missing or cannot be loaded this way.
+    """
+    module, name = {
+        "vllm": ("infra.vllm_engine", "VLLMEngine"),
+        "sentence_transformers": ("infra.encoder_engine", "EncoderEngine"),
+    }[_check(spec).kind]
+    return getattr(importlib.import_module(module), name)(spec)
+
+
+def _check(spec: BaseModel) -> VLLMSpec | SentenceTransformersSpec:
+    if isinstance(spec, VLLMSpec | SentenceTransformersSpec):
+        return spec
+    raise ValueError(f"an engine's spec expected (VLLMSpec or SentenceTransformersSpec), got {type(spec).__name__}")

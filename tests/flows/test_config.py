@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.config import ConfigError, load_config, parse_config
+
+MINIMAL = {"name": "mine", "source": {"path": "rows.jsonl"}}
+
+
+def refuse(changes: dict[str, object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**MINIMAL, **changes}, "my.yaml")
+    return str(caught.value)
+
+
+def test_a_name_and_a_source_are_enough_and_the_dataset_takes_the_name() -> None:
+    config = parse_config(MINIMAL, "my.yaml")
+    assert config.ingest.dataset == "mine"
+    assert config.treatments == ("default", "remove", "remove_hn", "relabel")
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
+    assert refuse({"mime": {}}) == "my.yaml: unknown key 'mime'; did you mean 'mine'?"
+    assert refuse({"mine": {"relative_marign": 0.05}}) == (
+        "my.yaml: unknown key 'mine.relative_marign'; did you mean 'relative_margin'?"
+    )
+
+
+def test_an_unknown_key_without_a_near_one_lists_what_is_known() -> None:
+    assert "known here: harvest, path" in refuse({"source": {"path": "a", "zzzzzz": 1}})
+
+
+def test_a_margin_out_of_range_is_refused_with_its_bounds() -> None:
+    message = refuse({"mine": {"relative_margin": 95}})
+    assert message.startswith("my.yaml: mine: relative_margin must be between 0 and 1, got 95")
+
+
+def test_every_problem_is_on_its_own_line() -> None:
+    lines = refuse({"name": "Not A Name", "mine": {"range_max": -1}, "llm": {"dtype": "int8"}}).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("my.yaml: ") for line in lines)
+
+
+def test_exactly_one_source_is_demanded() -> None:
+    assert "give either source.path or source.harvest" in refuse({"source": {}})
+
+
+def test_training_needs_its_treatments() -> None:
+    assert "train_on names ['relabel']" in refuse({"treatments": ["default"]})
+
+
+def test_a_relative_source_is_taken_from_the_files_folder(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    assert load_config(path).source.path == str(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "a mapping of settings expected, list came"),
+        (b"a: [unclosed", "not YAML"),
+        (b"\xff\xfe\x00", "not YAML"),
+    ],
+    ids=["list", "broken", "binary"],
+)
+def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        load_config(tmp_path / "none.yaml")
