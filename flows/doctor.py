@@ -85,8 +85,12 @@ def _machine(settings: Settings) -> list[Finding]:
     disk = shutil.disk_usage(home).free / _GIB
     return [
         Finding("cores", "ok", str(os.cpu_count())),
-        _enough("memory", memory, _NEEDED_MEMORY_GIB, "the 1.5B judge on the CPU takes about 7 GiB; use a smaller model"),
-        _enough("free disk", disk, _NEEDED_DISK_GIB, "models take 4 GiB, the environment 7; free some or set RENEG_CACHE"),
+        _enough(
+            "memory", memory, _NEEDED_MEMORY_GIB, "the 1.5B judge on the CPU takes about 7 GiB; use a smaller model"
+        ),
+        _enough(
+            "free disk", disk, _NEEDED_DISK_GIB, "models take 4 GiB, the environment 7; free some or set RENEG_CACHE"
+        ),
     ]
 
 
@@ -106,7 +110,9 @@ def _servers(settings: Settings) -> list[Finding]:
     findings = []
     if settings.prefect_api_url is None:
         running = PrefectServer(settings.home).running()
-        findings.append(Finding("Prefect", "ok", f"embedded{f', up at {running}' if running else ', started by a run'}"))
+        findings.append(
+            Finding("Prefect", "ok", f"embedded{f', up at {running}' if running else ', started by a run'}")
+        )
     elif is_healthy(settings.prefect_api_url):
         findings.append(Finding("Prefect", "ok", settings.prefect_api_url))
     else:
@@ -143,5 +149,7 @@ def _models(settings: Settings) -> list[Finding]:
             continue
         present = models.is_present(reference, settings.cache)
         found = f"{'in' if present else 'not yet in'} {settings.cache}, pinned {digest[:12]}"
-        findings.append(Finding(reference, "ok" if present else "note", found, "" if present else "fetched at first use"))
+        findings.append(
+            Finding(reference, "ok" if present else "note", found, "" if present else "fetched at first use")
+        )
     return findings

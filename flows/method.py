@@ -47,15 +47,19 @@ class Outcome:
 def curate_method(run: Runner, setup: Setup) -> Outcome:
     """Run the whole method once, from the source to the report."""
     c = setup.config
-    source = run(st.HARVEST, c.source.harvest)["source"] if c.source.harvest else setup.source
+    source: Any = run(st.HARVEST, c.source.harvest)["source"] if c.source.harvest else setup.source
     data = run(st.INGEST, c.ingest, source=source)
     data |= encode(run, setup, data)
     pool = find_candidates(run, setup, data)
     verdicts = judge(run, setup, data, pool)
-    sheet = run(st.SAMPLE, c.sample, **_pick(pool, "candidates"), **_pick(verdicts, "decisions"), **_texts(data))["sheet"]
-    treated = {t: treat(run, setup, data | pool | verdicts, t) for t in c.treatments}
-    exports = {
-        t: run(st.EXPORT, c.export, label=t, instances=made["instances"], **_pick(data, "queries", "passages"))["export"]
+    sheet = run(st.SAMPLE, c.sample, **_pick(pool, "candidates"), **_pick(verdicts, "decisions"), **_texts(data))[
+        "sheet"
+    ]
+    treated: dict[str, Data] = {t: treat(run, setup, data | pool | verdicts, t) for t in c.treatments}
+    exports: dict[str, Directory] = {
+        t: run(st.EXPORT, c.export, label=t, instances=made["instances"], **_pick(data, "queries", "passages"))[
+            "export"
+        ]
         for t, made in treated.items()
     }
     scores = retrain(run, setup, data, treated)
@@ -72,7 +76,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         rejects=rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
     )["page"]
-    instances = {t: made["instances"] for t, made in treated.items()}
+    instances: dict[str, Table] = {t: made["instances"] for t, made in treated.items()}
     return Outcome(page, sheet, exports, instances, data["queries"], data["passages"])
 
 
@@ -93,7 +97,9 @@ def find_candidates(run: Runner, setup: Setup, data: Data) -> Data:
         vectors = _pick(data, "query_embeddings", "passage_embeddings")
         hits = run(st.SEARCH, c.search, **_pick(data, "queries", "passages"), **vectors)["hits"]
         key = {"encoder": setup.encoder_key}
-        found.append(run(st.MINE, c.mine, key=key, hits=hits, **_pick(data, "queries", "positives", "given"), **vectors))
+        found.append(
+            run(st.MINE, c.mine, key=key, hits=hits, **_pick(data, "queries", "positives", "given"), **vectors)
+        )
     return {name: _union(name, *(made[name] for made in found)) for name in ("candidates", "negatives", "rejects")}
 
 
@@ -137,7 +143,7 @@ def treat(run: Runner, setup: Setup, data: Data, treatment: str) -> Data:
     )
 
 
-def retrain(run: Runner, setup: Setup, data: Data, treated: Mapping[str, Data]) -> Table:
+def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> Table:
     """Train one model per treatment from the same start, and score each and the start on the held-out queries."""
     c = setup.config
     if c.train is None or not data["qrels"].rows or setup.base_model is None:

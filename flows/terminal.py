@@ -38,7 +38,9 @@ def rerun_part(
         _, runs = curator.look(curation)
         known = {run.name: run.parts for run in runs}
         if target[0] in known and target[1] >= known[target[0]]:
-            raise ConfigError(f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there")
+            raise ConfigError(
+                f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there"
+            )
         if target[0] not in known:
             raise ConfigError(f"no stage {target[0]!r} so far in {curation_id}; known: {', '.join(known)}")
         result = curator.execute(curation, frozenset({target}))
@@ -64,7 +66,7 @@ def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
     curator = Curator.open(settings)
     rows = []
     table = Table("curation", "executions", "found", "parts computed", "reused", "report", title="curations")
-    for name in curator.list():
+    for name in curator.names():
         results = curator.results(name)
         last = results[-1] if results else {}
         parts = last.get("parts", {})
@@ -86,7 +88,9 @@ def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict
         out.print("finished")
         return rows
     unfinished = runs[-1]
-    out.print(f"unfinished: {unfinished.name}, {unfinished.parts - unfinished.reused} of {unfinished.parts} parts to compute")
+    out.print(
+        f"unfinished: {unfinished.name}, {unfinished.parts - unfinished.reused} of {unfinished.parts} parts to compute"
+    )
     for (stage, number), reason in curator.failures(curation_id).items():
         if stage == unfinished.name:
             out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
@@ -94,9 +98,7 @@ def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict
     return rows
 
 
-def export_to(
-    settings: Settings, curation_id: str, format_: str, treatment: str, folder: Path, out: Console
-) -> None:
+def export_to(settings: Settings, curation_id: str, format_: str, treatment: str, folder: Path, out: Console) -> None:
     """Write one treatment of a finished curation in one format to a folder."""
     if format_ not in FORMATS:
         raise ConfigError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")

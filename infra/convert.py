@@ -16,13 +16,22 @@ def convert_gguf(gguf: Path, target: Path) -> None:
     Raises:
         RuntimeError: the conversion failed; with the last line it said.
     """
+    run_offline(Path(__file__), str(gguf), str(target))
+
+
+def run_offline(program: Path, *arguments: str) -> None:
+    """Run one of this folder's programs in a process of its own, without network for the libraries it loads.
+
+    Raises:
+        RuntimeError: it failed; with the last line it said.
+    """
     # -P: this folder must not stand on the path, where its files would hide modules of the same name.
-    command = [sys.executable, "-P", __file__, str(gguf), str(target)]
+    command = [sys.executable, "-P", str(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _OFFLINE, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit status {done.returncode}"
-        raise RuntimeError(f"{gguf.name} could not be converted to safetensors: {reason}")
+        raise RuntimeError(f"{program.stem} {' '.join(arguments)}: {reason}")
 
 
 def main(gguf: Path, target: Path) -> None:

@@ -41,6 +41,7 @@ class VLLMSpec(_Spec):
     """A language model under vLLM, in process on one device.
 
     quantization: as vLLM names it; None takes what the model's own configuration says.
+    head_dtype: precision of the last layer; bfloat16 logits come in steps of 1/8, so scores would tie by the dozen.
     max_model_len: tokens of prompt and answer together.
     tensor_parallel_size: devices; more than one costs child processes.
     gpu_memory_utilization: share of a GPU's memory taken; on a CPU `cpu_kvcache_gib` says it.
@@ -52,6 +53,7 @@ class VLLMSpec(_Spec):
 
     kind: Literal["vllm"] = "vllm"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    head_dtype: Literal["float32", "model"] = "float32"
     quantization: str | None = None
     max_model_len: int = Field(2048, ge=64)
     seed: int = Field(0, ge=0)

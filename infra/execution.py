@@ -91,7 +91,8 @@ class PrefectRayExecutor:
             futures[spec.number].wait()
             state = futures[spec.number].state
             if state.is_completed():
-                results[spec.number] = state.result(raise_on_failure=False)
+                manifest: Manifest = state.result()
+                results[spec.number] = manifest
                 continue
             reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
             results[spec.number] = Failure(reason)
@@ -102,8 +103,8 @@ class PrefectRayExecutor:
         if spec.stage.engine is not None:
             manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
             return manifest
-        from infra.plain_part import submit_part  # noqa: PLC0415 - Ray is imported once it is needed
-        from infra.ray_wait import await_ray  # noqa: PLC0415
+        from infra.plain_part import submit_part
+        from infra.ray_wait import await_ray
 
         reference = submit_part(self._store.url, spec, self._scratch)
         manifest = await_ray(reference, spec.stage.resources.deadline)
@@ -116,7 +117,7 @@ class PrefectRayExecutor:
         if self._pool is not None and self._pool.spec != engine:
             self._release()
         if stage.engine is not None and self._pool is None:
-            from infra.engine_pool import EnginePool  # noqa: PLC0415 - Ray is imported once it is needed
+            from infra.engine_pool import EnginePool
 
             if engine is None:
                 raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
@@ -129,7 +130,7 @@ class PrefectRayExecutor:
 
     def _slots(self, resources: Resources) -> AbstractContextManager[Any]:
         """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
-        import ray  # noqa: PLC0415 - Ray is imported once it is needed
+        import ray
 
         cpus = ray.cluster_resources().get("CPU", 1.0)
         return threading.BoundedSemaphore(max(1, int(cpus / max(resources.num_cpus, 0.01))))

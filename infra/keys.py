@@ -21,7 +21,9 @@ def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
 
 def semantic(config: BaseModel) -> dict[str, Any]:
     """Dump a config without its operational fields: batch sizes and the like do not decide the content."""
-    operational = {name for name, field in type(config).model_fields.items() if _is_operational(field.json_schema_extra)}
+    operational = {
+        name for name, field in type(config).model_fields.items() if _is_operational(field.json_schema_extra)
+    }
     dumped = config.model_dump(mode="json", exclude=operational)
     for name in type(config).model_fields:
         value = getattr(config, name)

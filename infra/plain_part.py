@@ -10,7 +10,7 @@ from infra.runner import PartSpec
 from infra.worker import compute_part
 
 
-@ray.remote(max_retries=0)
+@ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
 def _compute(store_url: str, spec: PartSpec, cache: Path) -> Manifest:
     return compute_part(store_url, spec, cache)
 

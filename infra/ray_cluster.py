@@ -13,7 +13,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     """Connect to the cluster at `address`, or start a local one that listens on loopback only and stops with us."""
     if address is None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes every socket of a local Ray 127.0.0.1
-    import ray  # noqa: PLC0415 - Ray reads the environment when it is imported
+    import ray
 
     if ray.is_initialized():
         yield  # whoever connected this process also disconnects it

@@ -21,9 +21,7 @@ class PartError(Exception):
     out_of_memory: the worker was killed for memory; the next attempt takes smaller batches.
     """
 
-    def __init__(
-        self, reason: str, *, retry: bool, engine_lost: bool = False, out_of_memory: bool = False
-    ) -> None:
+    def __init__(self, reason: str, *, retry: bool, engine_lost: bool = False, out_of_memory: bool = False) -> None:
         """Keep the reason and what it means for the next attempt."""
         super().__init__(reason)
         self.retry = retry

@@ -17,7 +17,6 @@ from infra.artifacts import (
     Artifact,
     Directory,
     Manifest,
-    Piece,
     Table,
     newest_attempts,
     read_manifest,

@@ -38,7 +38,9 @@ class Store:
         try:
             self._fs, root = url_to_fs(url, **options)
         except (ValueError, ImportError) as error:
-            raise StoreError(f"store {url!r}: not an address this build can use ({error}); give a path or s3://") from error
+            raise StoreError(
+                f"store {url!r}: not an address this build can use ({error}); give a path or s3://"
+            ) from error
         self._root = root.rstrip("/")
         protocol = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
         self.local = "file" in protocol
@@ -58,7 +60,9 @@ class Store:
             written = store.read_json("FORMAT.json")
         if not isinstance(written, dict) or written.get("format") != FORMAT:
             found = written.get("format") if isinstance(written, dict) else written
-            raise StoreError(f"store {url}: format {found!r} found, this version reads {FORMAT}; use another store path")
+            raise StoreError(
+                f"store {url}: format {found!r} found, this version reads {FORMAT}; use another store path"
+            )
         return store
 
     def _probe(self) -> None:
@@ -164,7 +168,7 @@ class Store:
         data = self.read(key)
         if data is None:
             raise StoreError(f"store {self.url}: object {key} is missing though a manifest names it; rerun its part")
-        expected = key.rsplit("/", 1)[-1].split(".")[0]
+        expected = key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")

@@ -1,6 +1,10 @@
-"""Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted."""
+"""Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted.
+
+As a program, with `llm` or `encoder` and a directory, it builds one in a process of its own.
+"""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -8,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # Part of a tiny model's digest: raise it when a builder changes.
-VERSION = 1
+VERSION = 2
 
 _SENTENCES = (
     "Yes or No: is the passage relevant to the query? Answer Yes or No. Yes No Yes No Yes No",
@@ -52,14 +56,15 @@ def build_tiny_llm(directory: Path, seed: int = 0) -> None:
         num_attention_heads=4,  # heads of 32: the smallest that vLLM's CPU attention takes
         num_key_value_heads=2,
         max_position_embeddings=_MAX_LENGTH,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         eos_token_id=tokens[_END],
         pad_token_id=tokens[_END_OF_TEXT],
         dtype="bfloat16",
     )
     with _seeded(seed):
-        model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(directory)
+        model = Qwen2ForCausalLM(config)
+    _prefer(model, [tokens[token] for token in ("Yes", "No", "ĠYes", "ĠNo")], tokens["Ċ"])
+    model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
@@ -87,6 +92,25 @@ def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
     transformer = Transformer(str(directory), max_seq_length=_ENCODER_LENGTH)
     encoder = SentenceTransformer(modules=[transformer, Pooling(config.hidden_size)], device="cpu")
     encoder.save_pretrained(str(directory), create_model_card=False)
+
+
+def _prefer(model: Any, answers: list[int], newline: int) -> None:  # noqa: ANN401 - transformers is not type-checked
+    """Make some tokens the likeliest next ones after any prompt, in an order that depends on the prompt.
+
+    The last layer's value biases give every hidden state a constant part; the answers' output rows point along it.
+    Every prompt ends with the template's newline.
+    """
+    import torch
+
+    attention = model.model.layers[-1].self_attn
+    with torch.no_grad():
+        attention.v_proj.bias.fill_(0.2)
+        last = model.model.embed_tokens.weight[newline]
+        same, _ = torch.linalg.qr(torch.stack([attention.o_proj.weight.sum(dim=1), last], dim=1))
+        same[:, 0] *= torch.sign(same[:, 0] @ attention.o_proj.weight.sum(dim=1))
+        rows = model.lm_head.weight[answers]
+        across = rows - rows @ same @ same.T  # what all prompts share favours no answer
+        model.lm_head.weight[answers] = 20 * across + same[:, 0]
 
 
 @contextmanager
@@ -129,3 +153,9 @@ def describe(kind: str) -> str:
     """Say what decides a tiny model's bytes, for its digest."""
     libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers", "sentence-transformers")}
     return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)
+
+
+BUILDERS = {"llm": build_tiny_llm, "encoder": build_tiny_encoder}
+
+if __name__ == "__main__":
+    BUILDERS[sys.argv[1]](Path(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""What runs inside a Ray worker for one part: read the inputs, call the stage's function, write outputs, manifest last."""
+"""What runs inside a Ray worker for one part: read inputs, call the stage, write outputs, manifest last."""
 
 import importlib
 import tempfile
@@ -101,5 +101,3 @@ def _write_tables(store: Store, spec: PartSpec, result: Mapping[str, Any]) -> di
         else:
             tables[name] = (write_table(store, name, result[name], schema, spec.index),)
     return tables
-
-

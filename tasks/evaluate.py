@@ -4,23 +4,21 @@ Exact dense search over the whole corpus; measures and their spelling are ir_mea
 two models are compared on the same queries, pair by pair.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import faiss
-import ir_measures
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from scipy import stats
-from sentence_transformers import SentenceTransformer
 
 from tasks.hashing import show_passage
 from tasks.schemas import SCORES
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 Vectors = npt.NDArray[np.float32]
 
@@ -42,7 +40,7 @@ class EvaluateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_name: str = Field(min_length=1)
+    model_name: str = "base"
     seed: int = Field(42, ge=0)
     measures: tuple[str, ...] = Field(MEASURES, min_length=1)
     depth: int = Field(100, ge=1)
@@ -57,6 +55,8 @@ class EvaluateConfig(BaseModel):
     @classmethod
     def _check_measures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse what ir_measures does not know; keep its own spelling."""
+        import ir_measures
+
         try:
             return tuple(str(ir_measures.parse_measure(name)) for name in names)
         except (NameError, SyntaxError, ValueError) as error:
@@ -146,7 +146,10 @@ def paired_differences(scores: pl.DataFrame, baseline: str = "default", treatmen
     )
 
 
-def _load(config: EvaluateConfig, model: Path) -> SentenceTransformer:
+def _load(config: EvaluateConfig, model: Path) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+
     encoder = SentenceTransformer(
         str(model),
         device=config.device,
@@ -163,12 +166,14 @@ def _only(dataset: str, *frames: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 def _score(
     config: EvaluateConfig,
-    encoder: SentenceTransformer,
+    encoder: "SentenceTransformer",
     queries: pl.DataFrame,
     passages: pl.DataFrame,
     qrels: pl.DataFrame,
 ) -> pl.DataFrame:
     """Search one dataset's passages for its held-out queries and measure the result."""
+    import ir_measures
+
     queries, passages = queries.sort("query_id"), passages.sort("doc_id")
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
     passage_vectors = _encode(config, encoder, shown, config.passage_prompt)
@@ -189,7 +194,7 @@ def _score(
     return pl.DataFrame(rows, schema=SCORES.columns, orient="row")
 
 
-def _encode(config: EvaluateConfig, encoder: SentenceTransformer, texts: list[str], prompt: str) -> Vectors:
+def _encode(config: EvaluateConfig, encoder: "SentenceTransformer", texts: list[str], prompt: str) -> Vectors:
     """Encode each distinct text once, so that equal passages tie; the library sorts by length."""
     distinct = sorted(set(texts))
     vectors = encoder.encode(
@@ -208,6 +213,8 @@ def _search(
     queries: Vectors, passages: Vectors, query_ids: pl.Series, doc_ids: pl.Series, depth: int
 ) -> dict[str, dict[str, float]]:
     """Rank all passages by inner product; the `depth` best of each query."""
+    import faiss
+
     index = faiss.IndexFlatIP(passages.shape[1])
     index.add(passages)
     scores, rows = index.search(queries, min(depth, len(passages)))
@@ -247,6 +254,8 @@ def _interval_and_p(
     differences: npt.NDArray[np.float64], seed: int, resamples: int
 ) -> tuple[float | None, float | None, float | None]:
     """Percentile bootstrap and sign-flip test of the mean; nothing for fewer than two queries."""
+    from scipy import stats
+
     if len(differences) < 2:  # noqa: PLR2004 - a single difference has no spread
         return None, None, None
     batch = max(1, _BLOCK // len(differences))
@@ -264,12 +273,3 @@ def _interval_and_p(
     interval = boot.confidence_interval
     return float(interval.low), float(interval.high), float(test.pvalue)
 
-
-def summarise_models(scores: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
-    """Mean of each measure by model: measure, model, value, queries (over all queries alike, means over seeds)."""
-    per_query = scores.filter(pl.col("model").is_in(models)).group_by("model", *_PAIRED).agg(pl.col("value").mean())
-    return (
-        per_query.sort("model", *_PAIRED)
-        .group_by("measure", "model", maintain_order=True)
-        .agg(pl.col("value").mean(), queries=pl.len())
-    )

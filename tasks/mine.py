@@ -1,4 +1,4 @@
-"""Mine: merge the hits, mask the positives, apply the margins, pick the negatives; the whole pool stays with its scores.
+"""Mine: merge the hits, mask the positives, apply the margins, pick the negatives; the pool stays whole, with scores.
 
 Parameters keep the names and the meaning of sentence-transformers' `mine_hard_negatives`, with two differences. A
 margin never takes a candidate out of the pool, only out of the pick: one that scores too near a positive is exactly

@@ -6,36 +6,19 @@ of optimiser steps: more rows mean fewer rounds, not more training.
 """
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
-import torch
-from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from torch import Tensor
-from torch.nn.functional import pad
-from transformers import PrinterCallback
 
 from tasks.hashing import combine_hashes, show_passage
 
 SUMMARY_FILE = "training.json"
 
-Features = dict[str, Tensor]
-_LAYER = re.compile(r"\.layers?\.(\d+)\.")
-_TOKENS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 class TrainConfig(BaseModel):
@@ -48,12 +31,11 @@ class TrainConfig(BaseModel):
     positives: "all" makes a row of each positive of a query, "first" of the first one only.
     temperature: similarities are divided by it.
     frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
-    rows_per_forward: texts that go through the model at once, of like length.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str = Field(json_schema_extra={"operational": True})
+    model: str = Field("", json_schema_extra={"operational": True})
     steps: int = Field(60, ge=1)
     batch_size: int = Field(16, ge=2)
     num_negatives: int = Field(3, ge=0)
@@ -68,7 +50,6 @@ class TrainConfig(BaseModel):
     seed: int = Field(42, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
     bf16: bool = False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
-    rows_per_forward: int = Field(16, ge=1)
 
 
 @dataclass(frozen=True)
@@ -108,9 +89,9 @@ def train(
             f"train: at least one instance with a negative expected, {instances.height} instances came and "
             f"{rows.skipped} of them have none; mine more candidates, or train with num_negatives=0"
         )
-    with _deterministic():
-        model, losses = _fit(config, rows, out)
-    model.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
+    from tasks.fit import fit  # torch and its company take seconds to import: not for those who read a config
+
+    losses = fit(config, rows.columns, out)
     summary = {
         "instances": rows.instances,
         "skipped_without_negatives": rows.skipped,
@@ -180,109 +161,3 @@ def _with_texts(
         if combine_hashes(hashes) != row["texts_hash"]:
             raise ValueError(f"train: the texts of {name} are not those its instance was made with; treat again")
         yield query, [text for _, text in positives], [text for _, text in negatives]
-
-
-class LengthSortedRankingLoss(MultipleNegativesRankingLoss):
-    """MultipleNegativesRankingLoss that embeds a batch's texts in groups of like length.
-
-    The loss is the same. The library pads all passages of a batch to the longest one; sorting them saves that work,
-    on a CPU half of the time.
-    """
-
-    def __init__(self, model: SentenceTransformer, scale: float, rows_per_forward: int) -> None:
-        """Keep the size of a group."""
-        super().__init__(model, scale=scale)
-        self.rows_per_forward = rows_per_forward
-
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
-        """Compute the loss of a batch of columns: anchor, positive, negatives."""
-        columns = list(sentence_features)
-        if not all(_is_right_padded(column) for column in columns):
-            return super().forward(columns, labels)
-        lengths = torch.cat([column["attention_mask"].sum(dim=1) for column in columns])
-        order = torch.argsort(lengths, stable=True)
-        widest = int(lengths.max())
-        merged = {key: torch.cat([_resize(column[key], widest) for column in columns]) for key in columns[0]}
-        embedded = []
-        for group in order.split(self.rows_per_forward):
-            width = int(lengths[group].max())
-            embedded.append(self.model({key: values[group, :width] for key, values in merged.items()}))
-        sorted_embeddings = torch.cat([output["sentence_embedding"] for output in embedded])
-        embeddings = sorted_embeddings[torch.argsort(order)]
-        return self.compute_loss_from_embeddings(list(embeddings.split(len(columns[0]["input_ids"]))), labels)
-
-
-def _is_right_padded(features: Mapping[str, Any]) -> bool:
-    """Whether the features are nothing but tokens, with all padding at the end."""
-    if not {"input_ids", "attention_mask"} <= features.keys() <= _TOKENS:
-        return False
-    mask = features["attention_mask"]
-    return bool((mask[:, 1:] <= mask[:, :-1]).all())
-
-
-def _resize(tokens: Tensor, width: int) -> Tensor:
-    return pad(tokens, [0, width - tokens.shape[1]]) if tokens.shape[1] < width else tokens[:, :width]
-
-
-class _Trainer(SentenceTransformerTrainer):
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Do without: the card's callback samples the data and asks the model hub."""
-
-
-def _fit(config: TrainConfig, rows: Rows, out: Path) -> tuple[SentenceTransformer, list[float]]:
-    """Train for exactly `config.steps` steps; the loss of each."""
-    model = SentenceTransformer(config.model, device=config.device, local_files_only=True)
-    model.max_seq_length = config.max_seq_length
-    model.prompts = {"query": config.query_prompt, "document": config.passage_prompt}
-    _freeze(model, config.frozen_layers)
-    prompts = {name: config.query_prompt if name == "anchor" else config.passage_prompt for name in rows.columns}
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(out),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
-        batch_sampler=BatchSamplers.NO_DUPLICATES,
-        prompts={name: prompt for name, prompt in prompts.items() if prompt} or None,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
-        seed=config.seed,
-        bf16=config.bf16,
-        use_cpu=config.device == "cpu",
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    loss = LengthSortedRankingLoss(model, 1 / config.temperature, config.rows_per_forward)
-    trainer = _Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(rows.columns), loss=loss)
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    if len(losses) != config.steps:
-        raise ValueError(f"train: {config.steps} steps expected, the trainer made {len(losses)}; lower batch_size")
-    return model, losses
-
-
-def _freeze(model: SentenceTransformer, layers: int) -> None:
-    """Exclude embeddings and the lowest `layers` layers from training; nothing for 0."""
-    if not layers:
-        return
-    frozen = set()
-    for name, parameter in model.named_parameters():
-        layer = _LAYER.search(name)
-        if "embed" in name or (layer and int(layer[1]) < layers):
-            parameter.requires_grad = False
-            frozen.add(layer[1] if layer else "")
-    if len(frozen - {""}) != layers or not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"frozen_layers={layers} expects a model of more layers than that; lower it")
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Let torch use deterministic algorithms only, as far as it has them; leave its setting as it was."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -110,9 +110,7 @@ def s3_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 @pytest.fixture(params=["directory", "s3"])
-def store_url(
-    request: pytest.FixtureRequest, tmp_path: Path, s3_environment: Callable[[str], None]
-) -> str:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, s3_environment: Callable[[str], None]) -> str:
     """A fresh store, once in a local directory and once in a bucket of a real S3 server."""
     if request.param == "directory":
         return str(tmp_path / "store")

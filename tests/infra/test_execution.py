@@ -88,9 +88,7 @@ def executions(log: Path) -> list[str]:
     return sorted(log.read_text().split("\n")[:-1])
 
 
-def test_a_killed_ray_worker_is_a_visible_failed_attempt_that_prefect_retries(
-    services: None, tmp_path: Path
-) -> None:
+def test_a_killed_ray_worker_is_a_visible_failed_attempt_that_prefect_retries(services: None, tmp_path: Path) -> None:
     log = tmp_path / "log"
     config = ToyConfig(log=str(log), trouble=f"kill:{tmp_path / 'once'}")
     run, flow_run = execute(str(tmp_path / "store"), tmp_path, config)

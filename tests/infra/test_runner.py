@@ -43,7 +43,10 @@ def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess
     return Runner(store, executor, **options), executor  # type: ignore[arg-type]
 
 
-def pipeline(run: Runner, config: ToyConfig = ToyConfig()) -> dict[str, object]:
+_PLAIN = ToyConfig()
+
+
+def pipeline(run: Runner, config: ToyConfig = _PLAIN) -> dict[str, object]:
     numbers = run(PRODUCE, ToyConfig())["numbers"]
     doubled = run(DOUBLE, config, numbers=numbers)["doubled"]
     return run(ADD_UP, ToyConfig(), doubled=doubled)
@@ -93,7 +96,7 @@ def test_a_raised_version_recomputes_the_stage_and_an_equal_result_stops_the_wav
 
 def test_a_failed_part_spares_its_siblings_and_blocks_the_gather(tmp_path: Path) -> None:
     url = str(tmp_path / "store")
-    run, executor = make(tmp_path, url)
+    run, _ = make(tmp_path, url)
     outputs = pipeline(run, ToyConfig(trouble="raise"))
     assert "20 is not to my liking" in run.runs[1].failed[2]
     assert (run.runs[1].computed, run.runs[2].blocked) == (3, 1)

@@ -74,7 +74,13 @@ DOUBLE = Stage(
     resources=Resources(num_cpus=0.5, deadline=20.0),
 )  # fmt: skip
 ADD_UP = Stage(
-    "add_up", "tests.infra.toy:add_up", 1, "gather", every=("doubled",), outputs={"total": NUMBERS}, directories=("sum",)
+    "add_up",
+    "tests.infra.toy:add_up",
+    1,
+    "gather",
+    every=("doubled",),
+    outputs={"total": NUMBERS},
+    directories=("sum",),
 )
 CROSS = Stage(
     "cross", "tests.infra.toy:cross", 1, "grid", each=("left",), across=("right",), outputs={"pairs": NUMBERS}

@@ -59,7 +59,8 @@ def test_code_and_tables_and_sections_of_references_are_left_out() -> None:
 
 
 def test_arguments_in_the_google_style_stay_apart() -> None:
-    read = read_docstring("Find it.\n\nArgs:\n    a (int): first\n        of all\n    b: second\n\nExample::\n    >>> f()\n")
+    doc = "Find it.\n\nArgs:\n    a (int): first\n        of all\n    b: second\n\nExample::\n    >>> f()\n"
+    read = read_docstring(doc)
     assert read == Documentation("Find it.", "Args: a (int): first of all. b: second.")
 
 

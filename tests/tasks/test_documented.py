@@ -22,5 +22,5 @@ def test_a_missing_submodule_is_passed_over() -> None:
 
 
 def test_a_missing_library_is_named() -> None:
-    with pytest.raises(DocumentationError, match="no_such_library.*install what is missing"):
+    with pytest.raises(DocumentationError, match=r"no_such_library.*install what is missing"):
         find_documentation(["no_such_library"])

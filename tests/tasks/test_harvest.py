@@ -112,7 +112,7 @@ def test_unfit_passages_are_left_out_and_counted(documented: dict[str, list[str]
 
 
 @pytest.mark.parametrize(
-    "summary", ["Return x.", "See torch.abs for more of it.", "Alias for the other function.", r"Computes \sin of x now."]
+    "summary", ["Return x.", "See torch.abs for more of it.", "Alias for the other one.", r"Computes \sin of x now."]
 )
 def test_summaries_that_say_too_little_are_no_queries(summary: str) -> None:
     assert not is_query(summary, HarvestConfig())

@@ -1,0 +1,99 @@
+"""The training loop of `train`: sentence-transformers' trainer, kept deterministic, silent and off the network."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from transformers import PrinterCallback
+
+from tasks.train import TrainConfig
+
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
+
+
+class _Trainer(SentenceTransformerTrainer):
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Do without: the card's callback samples the data and asks the model hub."""
+
+
+def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[float]:
+    """Train on the columns for exactly `config.steps` steps, save the model below `out`, return the loss of each step.
+
+    Raises:
+        ValueError: more layers are to be frozen than the model has, or the trainer stopped early.
+    """
+    model = SentenceTransformer(config.model, device=config.device, local_files_only=True)
+    length = model.max_seq_length
+    with _deterministic():
+        losses = _train(config, model, columns, out)
+    model.max_seq_length = length  # the short texts of a quick training do not limit the model's users
+    model.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
+    return losses
+
+
+def _train(config: TrainConfig, model: SentenceTransformer, columns: dict[str, list[str]], out: Path) -> list[float]:
+    model.max_seq_length = config.max_seq_length
+    model.prompts = {"query": config.query_prompt, "document": config.passage_prompt}
+    _freeze(model, config.frozen_layers)
+    prompts = {name: config.query_prompt if name == "anchor" else config.passage_prompt for name in columns}
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(out),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        prompts={name: prompt for name, prompt in prompts.items() if prompt} or None,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_ratio,  # below 1 it is a share of the steps
+        seed=config.seed,
+        bf16=config.bf16,
+        use_cpu=config.device == "cpu",
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    loss = MultipleNegativesRankingLoss(model, scale=1 / config.temperature)
+    trainer = _Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    if len(losses) != config.steps:
+        raise ValueError(f"train: {config.steps} steps expected, the trainer made {len(losses)}; lower batch_size")
+    return losses
+
+
+def _freeze(model: SentenceTransformer, layers: int) -> None:
+    """Exclude embeddings and the lowest `layers` layers from training; nothing for 0."""
+    if not layers:
+        return
+    frozen = set()
+    for name, parameter in model.named_parameters():
+        layer = _LAYER.search(name)
+        if "embed" in name or (layer and int(layer[1]) < layers):
+            parameter.requires_grad = False
+            frozen.add(layer[1] if layer else "")
+    if len(frozen - {""}) != layers or not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"frozen_layers={layers} expects a model of more layers than that; lower it")
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Let torch use deterministic algorithms only, as far as it has them; leave its setting as it was."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -1,0 +1,94 @@
+"""A GGUF file becomes safetensors with the same weights and the same tokenizer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infra.models import ModelError, resolve
+from infra.tiny import build_tiny_llm
+
+TENSORS = {
+    "model.embed_tokens": "token_embd",
+    "model.norm": "output_norm",
+    "lm_head": "output",
+    "model.layers": "blk",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def _write_gguf(model: Path, path: Path) -> None:
+    """The tiny model as quantised tools publish one: matrices in Q8_0, vectors in float32, the tokenizer inside."""
+    import gguf
+    from transformers import AutoModelForCausalLM
+
+    writer = gguf.GGUFWriter(path, "qwen2")
+    config = json.loads((model / "config.json").read_text())
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10000.0)
+    words = json.loads((model / "tokenizer.json").read_text())
+    added = {token["content"] for token in words["added_tokens"]}
+    tokens = sorted(words["model"]["vocab"], key=words["model"]["vocab"].__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in added else 1 for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in words["model"]["merges"]])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_chat_template((model / "chat_template.jinja").read_text())
+    for name, tensor in AutoModelForCausalLM.from_pretrained(model).state_dict().items():
+        for theirs, ours in TENSORS.items():
+            name = name.replace(theirs, ours)  # noqa: PLW2901
+        values = tensor.float().numpy()
+        kind = gguf.GGMLQuantizationType.Q8_0
+        writer.add_tensor(name, *((values,) if values.ndim == 1 else (gguf.quantize(values, kind), None, kind)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.slow
+def test_a_gguf_file_is_converted_once_to_unquantised_safetensors(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    build_tiny_llm(tmp_path / "model")
+    gguf_file = tmp_path / "mine.gguf"
+    _write_gguf(tmp_path / "model", gguf_file)
+    said: list[str] = []
+    found = resolve(f"path:{gguf_file}", tmp_path / "cache", said.append)
+    assert resolve(f"path:{gguf_file}", tmp_path / "cache", said.append) == found
+    assert said == ["mine: converting to safetensors (once; one to two minutes)"]
+    assert "quantization_config" not in json.loads((found.path / "config.json").read_text())
+    one = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
+    two = AutoModelForCausalLM.from_pretrained(found.path).state_dict()
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        np.testing.assert_allclose(
+            two[name].float().numpy(), tensor.float().numpy(), rtol=1e-2, atol=1e-2, err_msg=name
+        )
+    text = "<|im_start|>user\nYes or No?<|im_end|>\n"
+    tokenizers = [AutoTokenizer.from_pretrained(path) for path in (tmp_path / "model", found.path)]
+    assert tokenizers[0](text).input_ids == tokenizers[1](text).input_ids
+
+
+@pytest.mark.slow
+def test_a_broken_gguf_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF and then nothing")
+    with pytest.raises(ModelError, match=r"broken\.gguf.*is the file whole"):
+        resolve(str(tmp_path / "broken.gguf"), tmp_path / "cache")
+    assert list((tmp_path / "cache/models").iterdir()) == []
