@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from tasks.report import ReportConfig
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from tasks.agree import AgreeConfig
 from tasks.cascade import DecideConfig, EscalateConfig
@@ -18,6 +17,7 @@ from tasks.harvest import HarvestConfig
 from tasks.ingest import IngestConfig
 from tasks.judge import JudgeConfig
 from tasks.mine import AdoptConfig, MineConfig
+from tasks.report import ReportConfig
 from tasks.sample import SampleConfig
 from tasks.search import SearchConfig
 from tasks.similarity import SimilarityConfig
@@ -26,6 +26,9 @@ from tasks.treat import TreatConfig
 
 Treatment = Literal["default", "remove", "remove_hn", "relabel"]
 _ALL: tuple[Treatment, ...] = ("default", "remove", "remove_hn", "relabel")
+
+
+_OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 
 
 class ConfigError(Exception):
@@ -58,8 +61,9 @@ class EncoderConfig(_Config):
     max_seq_length: int = Field(256, ge=8)
     query_prompt: str = ""
     passage_prompt: str = ""
-    batch_size: int = Field(32, ge=1, json_schema_extra={"operational": True})
-    threads: int = Field(2, ge=1, json_schema_extra={"operational": True})
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
 
 
 class LLMConfig(_Config):
@@ -68,8 +72,22 @@ class LLMConfig(_Config):
     model: str = "package:qwen2.5-coder-1.5b-instruct"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_model_len: int = Field(2048, ge=128)
-    threads: int = Field(2, ge=1, json_schema_extra={"operational": True})
-    engines: int = Field(1, ge=1, description="engines side by side", json_schema_extra={"operational": True})
+    quantization: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs per engine")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    cpu_kvcache_gib: float = Field(1.0, gt=0)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+    engines: int = Field(1, ge=1, description="engines side by side")
+
+
+class ResourcesConfig(_Config):
+    """What Ray grants to each part of one stage; unset fields keep the stage table's values."""
+
+    num_cpus: float | None = Field(None, gt=0)
+    num_gpus: float | None = Field(None, ge=0)
+    memory: int | None = Field(None, gt=0, description="bytes")
+    deadline: float | None = Field(None, gt=0, description="seconds a part may work")
 
 
 class CurationConfig(_Config):
@@ -79,6 +97,7 @@ class CurationConfig(_Config):
     source: SourceConfig
     encoder: EncoderConfig = EncoderConfig()
     llm: LLMConfig | None = LLMConfig()
+    resources: dict[str, ResourcesConfig] = Field({}, description="by stage name")
     treatments: tuple[Treatment, ...] = Field(_ALL, min_length=1)
     train_on: tuple[Treatment, ...] = ("default", "relabel")
     ingest: IngestConfig
@@ -105,6 +124,13 @@ class CurationConfig(_Config):
         if isinstance(data, dict) and isinstance(data.get("ingest", {}), dict) and "name" in data:
             return {**data, "ingest": {"dataset": data["name"], **data.get("ingest", {})}}
         return data
+
+    @model_validator(mode="after")
+    def _search_as_deep_as_mining_reads(self) -> Self:
+        """Demand one depth: below the search's, ranks over several corpus parts are not exact."""
+        if self.search.depth < self.mine.depth:
+            raise ValueError(f"search.depth={self.search.depth} must not be below mine.depth={self.mine.depth}")
+        return self
 
     @model_validator(mode="after")
     def _train_on_what_is_treated(self) -> Self:

@@ -1,6 +1,7 @@
 """Runs the Prefect flow for a curation and cleans up after runs that died."""
 
 import os
+from dataclasses import replace
 
 from prefect import tags
 from prefect.client.orchestration import get_client
@@ -11,11 +12,14 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
+from flows.config import ConfigError, CurationConfig
 from flows.curate import WORK, CurationFailed, Work, curate
 from flows.curation import Curation, Curator
 from flows.method import Outcome, Setup
+from flows.stages import STAGES
 from infra.execution import PrefectRayExecutor
 from infra.runner import Runner, StageRun
+from infra.stage import Resources
 
 _OWNER = "pid:"
 
@@ -43,7 +47,9 @@ def run_flow(
         )
 
     def make_runner(executor: PrefectRayExecutor) -> Runner:
-        runners.append(Runner(curator.store, executor, force=force, on_stage=hooks.on_stage))
+        runners.append(
+            Runner(curator.store, executor, force=force, on_stage=hooks.on_stage, resources=resources_of(setup.config))
+        )
         return runners[-1]
 
     token = WORK.set(Work(setup, make_executor, make_runner, outcomes.append))
@@ -60,6 +66,19 @@ def run_flow(
             raise error
         raise CurationFailed(state.message or "the flow run ended without an outcome")
     return outcomes[0], tuple(runners[0].runs)
+
+
+def resources_of(config: CurationConfig) -> dict[str, Resources]:
+    """Lay the configured resources over the stage table's.
+
+    Raises:
+        ConfigError: a stage that is not there.
+    """
+    table = {stage.name: stage.resources for stage in STAGES}
+    unknown = sorted(set(config.resources) - set(table))
+    if unknown:
+        raise ConfigError(f"resources: no stage {unknown[0]!r}; known: {', '.join(table)}")
+    return {n: replace(table[n], **c.model_dump(exclude_none=True)) for n, c in config.resources.items()}
 
 
 def await_history() -> None:

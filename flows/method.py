@@ -126,7 +126,9 @@ def judge(run: Runner, setup: Setup, data: Data, pool: Data) -> Data:
             **_pick(data, "queries", "passages", "positives"),
         )
     answers = llm["verdicts"]
-    decided = run(st.DECIDE, c.decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)["decisions"]
+    band = {"lower": c.escalate.lower, "upper": c.escalate.upper}
+    decide = c.decide.model_copy(update=band)
+    decided = run(st.DECIDE, decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)["decisions"]
     judged = {"similarity": similarity, "llm_verdicts": answers, "decisions": decided}
     agreement = run(st.AGREE, c.agree, candidates=candidates, **judged, known=data["known"])["agreement"]
     return {**judged, "calls": llm["calls"], "agreement": agreement}

@@ -123,6 +123,16 @@ def digest_of(reference: str, cache: Path) -> str:
     return _converted(file_digest(path, cache)) if path.suffix == ".gguf" else directory_digest(path, cache)
 
 
+def is_present(reference: str, cache: Path) -> bool:
+    """Tell whether `resolve` would find the model in place, without fetching, converting or building anything."""
+    scheme, rest = parse(reference)
+    if scheme == "path" and not rest.endswith(".gguf"):
+        return Path(rest).expanduser().exists()
+    digest = digest_of(reference, cache)
+    found = (cache / "models").glob(f"*/{MANIFEST}")
+    return any(_intact(manifest.parent, digest) for manifest in found)
+
+
 def name_of(reference: str) -> str:
     """Return the short name a resolved model carries: `minilm` for `package:minilm`.
 

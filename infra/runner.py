@@ -24,7 +24,7 @@ from infra.artifacts import (
     write_directory,
     write_table,
 )
-from infra.stage import SchemaLike, Stage
+from infra.stage import Resources, SchemaLike, Stage
 from infra.store import Store
 
 
@@ -90,11 +90,13 @@ class Runner:
     """Runs the stages of one curation against one store.
 
     force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
+    resources: by stage name, instead of the stage table's.
     """
 
     store: Store
     executor: Executor | None = None
     force: frozenset[tuple[str, int]] = frozenset()
+    resources: Mapping[str, Resources] = field(default_factory=dict)
     on_stage: Callable[[StageRun], None] = lambda run: None
     runs: list[StageRun] = field(default_factory=list)
 
@@ -124,6 +126,7 @@ class Runner:
         if set(inputs) != set(stage.inputs):
             raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
         name = f"{stage.name}-{label}" if label else stage.name
+        stage = replace(stage, resources=self.resources.get(stage.name, stage.resources))
         specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
         newest = newest_attempts(self.store, stage.name) if specs else {}
         specs = [self._attempt(spec, newest) for spec in specs]

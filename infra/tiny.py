@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 # Part of a tiny model's digest: raise it when a builder changes.
-VERSION = 2
+VERSION = 3
 
 _SENTENCES = (
     "Yes or No: is the passage relevant to the query? Answer Yes or No. Yes No Yes No Yes No",
