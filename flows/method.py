@@ -71,6 +71,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         **_texts(data),
         **_pick(pool, "candidates"),
         **verdicts,
+        known=data["known"],
         edits=edits,
         scores=scores,
         rejects=rejects,

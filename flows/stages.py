@@ -180,6 +180,7 @@ REPORT = Stage(
         "calls",
         "decisions",
         "agreement",
+        "known",
         "edits",
         "scores",
         "rejects",

@@ -35,6 +35,7 @@ class EvaluateConfig(BaseModel):
 
     model_name: what the scores are filed under: "base", or the treatment it was trained on.
     seed: of the training, so that several can stand side by side.
+    max_seq_length: tokens read of a text, at most as many as the model reads.
     batch_size: texts at once, of like length.
     """
 
@@ -60,7 +61,9 @@ class EvaluateConfig(BaseModel):
         try:
             return tuple(str(ir_measures.parse_measure(name)) for name in names)
         except (NameError, SyntaxError, ValueError) as error:
-            raise ValueError(f"measures known to ir_measures expected, such as {', '.join(MEASURES)}: {error}") from error
+            raise ValueError(
+                f"measures known to ir_measures expected, such as {', '.join(MEASURES)}: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,8 @@ def _load(config: EvaluateConfig, model: Path) -> "SentenceTransformer":
         local_files_only=True,
         model_kwargs={"dtype": getattr(torch, config.dtype)},
     )
-    encoder.max_seq_length = config.max_seq_length
+    if isinstance(encoder.max_seq_length, int):  # models of static vectors have no limit
+        encoder.max_seq_length = min(config.max_seq_length, encoder.max_seq_length)
     return encoder
 
 
@@ -260,7 +264,12 @@ def _interval_and_p(
         return None, None, None
     batch = max(1, _BLOCK // len(differences))
     boot = stats.bootstrap(
-        (differences,), np.mean, n_resamples=resamples, method="percentile", batch=batch, rng=np.random.default_rng(seed)
+        (differences,),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        batch=batch,
+        rng=np.random.default_rng(seed),
     )
     test = stats.permutation_test(
         (differences,),
@@ -272,4 +281,3 @@ def _interval_and_p(
     )
     interval = boot.confidence_interval
     return float(interval.low), float(interval.high), float(test.pvalue)
-

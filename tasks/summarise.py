@@ -99,7 +99,7 @@ class Figures:
         }
 
 
-def count_figures(
+def count_figures(  # noqa: PLR0913 - tables by name
     *,
     queries: pl.DataFrame,
     passages: pl.DataFrame,
@@ -227,7 +227,9 @@ def _say_training(comparisons: Sequence[Comparison]) -> str:
             f"{signed(found.difference)} {span}."
         )
     verb = "raised" if found.difference > 0 else "lowered"
-    return f"Training on the relabelled instead of the default data {verb} {NDCG} by {abs(found.difference):.3f} {span}."
+    return (
+        f"Training on the relabelled instead of the default data {verb} {NDCG} by {abs(found.difference):.3f} {span}."
+    )
 
 
 def _say_losses(figures: Figures) -> list[str]:
@@ -238,7 +240,8 @@ def _say_losses(figures: Figures) -> list[str]:
             "they count neither as relevant nor as not relevant."
         )
     if figures.dropped:
-        said.append(f"{figures.dropped:,} queries were dropped whole, having too many false negatives to be clear.")
+        subject = "1 query was" if figures.dropped == 1 else f"{figures.dropped:,} queries were"
+        said.append(f"{subject} dropped whole, having too many false negatives to be clear.")
     return said
 
 

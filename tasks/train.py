@@ -20,7 +20,6 @@ from tasks.hashing import combine_hashes, show_passage
 SUMMARY_FILE = "training.json"
 
 
-
 class TrainConfig(BaseModel):
     """What is trained and how; the defaults suit a small model on two cores.
 
@@ -30,6 +29,7 @@ class TrainConfig(BaseModel):
     steps: optimiser steps, the same for every treatment.
     positives: "all" makes a row of each positive of a query, "first" of the first one only.
     temperature: similarities are divided by it.
+    max_seq_length: tokens read of a text, at most as many as the model reads.
     frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
     """
 
@@ -49,7 +49,9 @@ class TrainConfig(BaseModel):
     passage_prompt: str = ""
     seed: int = Field(42, ge=0)
     device: Literal["cpu", "cuda"] = "cpu"
-    bf16: bool = False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
+    bf16: bool = (
+        False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
+    )
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,9 @@ def _with_texts(
     }
     asked = {
         (dataset, query_id): (text_hash, text, split)
-        for dataset, query_id, text_hash, text, split in queries.join(
-            instances, on=["dataset", "query_id"], how="semi"
-        ).select("dataset", "query_id", "text_hash", "text", "split").iter_rows()
+        for dataset, query_id, text_hash, text, split in queries.join(instances, on=["dataset", "query_id"], how="semi")
+        .select("dataset", "query_id", "text_hash", "text", "split")
+        .iter_rows()
     }
     for row in instances.sort("dataset", "query_id").iter_rows(named=True):
         name = f"{row['dataset']}/{row['query_id']}"

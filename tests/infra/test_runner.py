@@ -1,40 +1,18 @@
 """The runner without Prefect and Ray: cutting, keying, reusing, blocking. Parts are computed in this process."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from infra.artifacts import Manifest, materialise
+from infra.artifacts import materialise
 from infra.keys import differences
-from infra.runner import Failure, PartSpec, Runner, WorkNeeded
+from infra.runner import Runner, WorkNeeded
 from infra.stage import Stage
 from infra.store import Store
-from infra.worker import compute_part
+from tests.flows.fakes import InProcess
 from tests.infra import toy
 from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig
-
-
-class InProcess:
-    """Computes parts here and now; a part that raises has failed."""
-
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self.store, self.scratch = store, scratch
-        self.computed: list[str] = []
-
-    def run_stage(
-        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
-    ) -> Mapping[int, Manifest | Failure]:
-        results: dict[int, Manifest | Failure] = dict(finished)
-        for spec in specs:
-            if spec.number not in finished:
-                self.computed.append(spec.name)
-                try:
-                    results[spec.number] = compute_part(self.store.url, spec, self.scratch)
-                except ValueError as error:
-                    results[spec.number] = Failure(str(error))
-        return results
 
 
 def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:

@@ -46,7 +46,9 @@ def qrels_of(*rows: tuple[str, str, str, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schemas.QRELS.columns, orient="row")
 
 
-PASSAGES = passages_of(("toy", "d1", "red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue"), ("toy", "d4", "old"))
+PASSAGES = passages_of(
+    ("toy", "d1", "red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue"), ("toy", "d4", "old")
+)
 
 
 def values(scores: pl.DataFrame, measure: str) -> dict[str, float]:
@@ -57,7 +59,11 @@ def test_measures_are_those_worked_out_by_hand(bag_of_words: Path) -> None:
     queries = queries_of(("toy", "q1", "red", "test"), ("toy", "q2", "blue", "test"))
     qrels = qrels_of(("toy", "q1", "d2", 1), ("toy", "q2", "d3", 1))
     scores = evaluate(
-        EvaluateConfig(model_name="relabel", seed=7), queries=queries, passages=PASSAGES, qrels=qrels, model=bag_of_words
+        EvaluateConfig(model_name="relabel", seed=7),
+        queries=queries,
+        passages=PASSAGES,
+        qrels=qrels,
+        model=bag_of_words,
     )["scores"]
     assert scores.columns == list(schemas.SCORES.columns)
     assert values(scores, "RR@10") == {"q1": 1 / 2, "q2": 1.0}
@@ -183,7 +189,9 @@ def test_the_interval_covers_the_true_difference_about_as_often_as_it_says() -> 
     covered = 0
     for _ in range(60):
         base = rng.normal(0.5, 0.1, 40)
-        (found,) = compare(scores_of(default=base.tolist(), relabel=(base + rng.normal(0.05, 0.1, 40)).tolist()), resamples=500)
+        (found,) = compare(
+            scores_of(default=base.tolist(), relabel=(base + rng.normal(0.05, 0.1, 40)).tolist()), resamples=500
+        )
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0.05 <= found.high

@@ -119,15 +119,19 @@ def test_a_missing_passage_is_named() -> None:
 def test_a_held_out_query_is_refused() -> None:
     config = TrainConfig(model="unused")
     with pytest.raises(ValueError, match="toy/q0 is held out"):
-        training_rows(
-            config, instances=eight_instances(), queries=queries_table("test"), passages=passages_table()
-        )
+        training_rows(config, instances=eight_instances(), queries=queries_table("test"), passages=passages_table())
 
 
 def test_no_instances_at_all_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     config = TrainConfig(model=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="at least one instance with a negative expected, 0 instances came"):
-        train(config, instances=schemas.INSTANCES.empty(), queries=queries_table(), passages=passages_table(), out=tmp_path)
+        train(
+            config,
+            instances=schemas.INSTANCES.empty(),
+            queries=queries_table(),
+            passages=passages_table(),
+            out=tmp_path,
+        )
 
 
 @pytest.mark.parametrize("field", [{"steps": 0}, {"temperature": 0}, {"warmup_ratio": 1.0}, {"epochs": 3}])
@@ -154,7 +158,10 @@ def test_training_lowers_the_loss_and_leaves_a_loadable_model(base_model: Path, 
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     assert (summary["steps"], summary["rows"], summary["instances"], len(losses)) == (30, 16, 8, 30)
     trained = SentenceTransformer(str(tmp_path / "out"), device="cpu")
-    query, passages = trained.encode(["what about cats"]), trained.encode(["cats are nice", "not cats", "dogs are nice"])
+    query, passages = (
+        trained.encode(["what about cats"]),
+        trained.encode(["cats are nice", "not cats", "dogs are nice"]),
+    )
     assert int(trained.similarity(query, passages).argmax()) == 0
     assert trained.max_seq_length == 64
 

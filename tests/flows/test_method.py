@@ -1,0 +1,184 @@
+"""The whole method with fake engines: what flows where, what is reused when the data grows, golden digests."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from flows.config import parse_config
+from flows.method import Outcome, Setup, curate_method
+from flows.stages import STAGES
+from infra.artifacts import read_table, write_directory
+from infra.engines import SentenceTransformersSpec, VLLMSpec
+from infra.keys import digest
+from infra.runner import Runner
+from infra.store import Store
+from infra.worker import load_function
+from tests.flows.fakes import InProcess
+
+GOLDEN = Path(__file__).with_name("golden.json")
+ANIMALS = ("otter", "heron", "lynx", "marten", "beaver", "raven", "viper", "toad", "hare", "boar", "stork", "trout")
+PLACES = ("river", "forest", "mountain", "meadow")
+
+
+def write_source(folder: Path, queries: int = 12) -> Path:
+    """A BEIR folder: each animal in each place, one labelled passage per query, one more that is known relevant."""
+    (folder / "qrels").mkdir(parents=True)
+    corpus, asked, train, known, test = [], [], [], [], []
+    for i, animal in enumerate(ANIMALS):
+        for j, place in enumerate(PLACES):
+            text = f"The {animal} lives near the {place}, where the {animal} hunts and sleeps in spring number {i * j}."
+            corpus.append({"_id": f"{animal}-{place}", "title": "", "text": text})
+    for i, animal in enumerate(ANIMALS[:queries]):
+        asked.append({"_id": f"q{i}", "text": f"where does the {animal} live"})
+        rows = test if i % 4 == 3 else train
+        rows.append(f"q{i}\t{animal}-river\t1")
+        if i % 4 != 3:
+            known.append(f"q{i}\t{animal}-forest\t1")
+    for name, rows in (("corpus", corpus), ("queries", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, lines in (("train", train), ("test", test), ("known", known)):
+        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{x}\n" for x in lines))
+    return folder
+
+
+def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
+    config = {
+        "name": "animals",
+        "source": {"path": str(source)},
+        "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
+        "mine": {"range_max": 6, "num_negatives": 3},
+        "escalate": {"lower": 0.0, "upper": 1.0, "pairs_per_part": 8},
+        "treat": {"max_unparsed": 0.5},
+        "train": None,
+        **changes,
+    }
+    return Setup(
+        config=parse_config(config, "test"),
+        source=write_directory(store, "source", source),
+        base_model=None,
+        encoder=SentenceTransformersSpec(model="", digest="hash-encoder"),
+        llm=VLLMSpec(model="", digest="overlap-llm"),
+        encoder_key="hash-encoder",
+        judge_name="overlap",
+        base_model_path="",
+        configuration="",
+    )
+
+
+def run_method(tmp_path: Path, source: Path, **changes: Any) -> tuple[Outcome, Runner, InProcess]:
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    run = Runner(store, executor)
+    outcome = curate_method(run, make_setup(store, source, **changes))
+    assert {r.name: r.failed for r in run.runs if r.failed} == {}
+    return outcome, run, executor
+
+
+def test_every_row_of_the_source_ends_as_instance_or_reject_and_every_candidate_has_one_decision(
+    tmp_path: Path,
+) -> None:
+    _, run, _ = run_method(tmp_path, write_source(tmp_path / "source"))
+    tables = {r.name: r for r in run.runs}
+    assert tables["judge_similarity"].rows == tables["decide"].rows
+    instances = sum(p.rows for m in tables["treat-default"].manifests for p in m.tables["instances"])
+    assert instances == 9
+
+
+def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mines_nothing(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source")
+    run_method(tmp_path, source)
+    assert run_method(tmp_path, source)[2].computed == []
+    computed = run_method(tmp_path, source, judge={"passage_chars": 100})[2].computed
+    assert {name.rsplit("-", 1)[0] for name in computed} <= {
+        "judge_llm", "decide", "agree", "sample", "treat-default", "treat-remove", "treat-remove_hn", "treat-relabel",
+        "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
+    }  # fmt: skip
+    assert "judge_llm-00000" in computed
+
+
+def test_another_treatment_costs_no_call(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source")
+    run_method(tmp_path, source)
+    computed = run_method(tmp_path, source, treat={"max_unparsed": 0.5, "max_false_negatives": 1})[2].computed
+    assert not [name for name in computed if name.startswith(("judge", "mine", "encode", "decide"))]
+
+
+def test_relabelled_passages_move_from_the_negatives_to_the_positives(tmp_path: Path) -> None:
+    outcome, run, _ = run_method(
+        tmp_path, write_source(tmp_path / "source"), decide={"relevant_from": 0.97, "not_relevant_below": 0.5}
+    )
+    instances = {t: read_table(run.store, table) for t, table in outcome.instances.items()}
+    assert (instances["default"]["positives"].list.len() == 1).all()
+    moved = instances["relabel"].filter(pl.col("positives").list.len() > 1)
+    assert moved.height
+    for row in moved.iter_rows(named=True):
+        assert not set(row["positives"]) & set(row["negatives"])
+
+
+def test_rows_that_carry_negatives_are_judged_as_they_are_and_not_mined(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    rows = [
+        {"query": f"where does the {a} live", "pos": [f"The {a} lives near the river."],
+         "neg": [f"The {a} eats fish {n}." for n in range(4)]}
+        for a in ANIMALS[:5]
+    ]  # fmt: skip
+    (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, run, _ = run_method(tmp_path, source, ingest={"query_parts": 2})
+    names = [r.name for r in run.runs]
+    assert "mine" not in names
+    assert "search" not in names
+    assert next(r for r in run.runs if r.name == "judge_similarity").rows == 20
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_stage_table_fits_the_functions_it_names(stage: Any) -> None:
+    parameters = inspect.signature(load_function(stage.function)).parameters
+    expected = {"config", *stage.inputs}
+    expected |= {"engine"} if stage.engine else set()
+    expected |= {"out"} if stage.directories else set()
+    assert set(parameters) == expected
+
+
+def stage_digests(run: Runner) -> dict[str, dict[str, Any]]:
+    """Digest what each stage wrote: equal digests are equal bytes."""
+    versions = {stage.name: stage.version for stage in STAGES}
+    found = {}
+    for done in run.runs:
+        written = [(m.part, {n: [p.object for p in t] for n, t in m.tables.items()}) for m in done.manifests]
+        files = [{n: dict(f) for n, f in m.directories.items()} for m in done.manifests]
+        if done.name in ("report", "sample"):
+            continue  # the report shows how long things took
+        found[done.name] = {"version": versions[done.manifests[0].stage], "digest": digest([written, files])}
+    return found
+
+
+def test_a_stage_whose_output_changed_has_a_raised_version(tmp_path: Path) -> None:
+    """A golden digest per stage: when this fails and the change is meant, raise the stage's version and regenerate.
+
+    python -m tests.flows.test_method
+    """
+    _, run, _ = run_method(tmp_path, write_source(tmp_path / "source"))
+    golden = json.loads(GOLDEN.read_text())
+    found = stage_digests(run)
+    assert set(found) == set(golden)
+    changed = {n for n in found if found[n]["digest"] != golden[n]["digest"]}
+    silent = sorted(n for n in changed if found[n]["version"] == golden[n]["version"])
+    assert silent == [], f"{silent[0]}: output changed, version did not; raise it in flows/stages.py"
+    assert not changed, f"{sorted(changed)}: regenerate {GOLDEN.name} with `python -m tests.flows.test_method`"
+
+
+def _regenerate() -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        _, run, _ = run_method(Path(folder), write_source(Path(folder) / "source"))
+        GOLDEN.write_text(json.dumps(stage_digests(run), indent=1, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    _regenerate()
