@@ -23,7 +23,8 @@ app = typer.Typer(
         "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to join servers instead of starting some."
     ),
 )
-_out = Console(highlight=False)
+_WIDTH = None if sys.stdout.isatty() else 140  # a pipe has no width; tables in it are not cut short
+_out = Console(highlight=False, width=_WIDTH)
 _err = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of standard output.")]

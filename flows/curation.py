@@ -6,6 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -232,13 +233,20 @@ class Curator:
 
     def _compute(self, curation: Curation, force: frozenset[tuple[str, int]]) -> tuple[Outcome, tuple[StageRun, ...]]:
         setup = self.setup(curation, resolve=True)
-        from infra.prefect_server import embedded_server
+        from infra.prefect_server import PrefectServer
+        from infra.ray_cluster import ray_cluster
 
         with ExitStack() as stack:
             address = self.settings.prefect_api_url
+            self.hooks.on_message("starting " + ("Ray" if address else "Ray and the embedded Prefect server"))
+            starting = None
             if address is None:
-                self.hooks.on_message("starting the embedded Prefect server")
-                address = stack.enter_context(embedded_server(self.settings.home))
+                server = PrefectServer(self.settings.home)
+                stack.callback(server.stop)
+                starting = stack.enter_context(ThreadPoolExecutor(1)).submit(server.start)
+            # In the main thread: Ray's signal handlers are set only there, and SIGTERM must stop what was started.
+            stack.enter_context(ray_cluster(self.settings.ray_address))
+            address = address or (starting.result() if starting else "")
             os.environ.setdefault("PREFECT_HOME", str(self.settings.home / "prefect-client"))
             os.environ.setdefault(
                 "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"

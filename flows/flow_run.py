@@ -1,8 +1,10 @@
 """Runs the Prefect flow for a curation and cleans up after runs that died."""
 
 import os
+import time
 from dataclasses import replace
 
+import httpx
 from prefect import tags
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
@@ -22,6 +24,7 @@ from infra.runner import Runner, StageRun
 from infra.stage import Resources
 
 _OWNER = "pid:"
+_HISTORY_SECONDS = 30.0
 
 
 def run_flow(
@@ -57,7 +60,8 @@ def run_flow(
         with temporary_settings({PREFECT_API_URL: api_url}), tags(f"{_OWNER}{os.getpid()}", setup.config.name):
             sweep_dead_runs()
             state = curate(curation.id, return_state=True)
-            await_history()
+            parts = sum(run.parts - run.blocked for runner in runners for run in runner.runs)
+            await_history(api_url, str(state.state_details.flow_run_id), parts)
     finally:
         WORK.reset(token)
     if not outcomes:
@@ -81,10 +85,19 @@ def resources_of(config: CurationConfig) -> dict[str, Resources]:
     return {n: replace(table[n], **c.model_dump(exclude_none=True)) for n, c in config.resources.items()}
 
 
-def await_history() -> None:
-    """Let the log and event workers send what they hold, before an embedded server is stopped."""
+def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
+    """Wait until the server has recorded how every part ended: it learns of task runs from events, seconds later."""
     APILogWorker.drain_all(timeout=5)
     EventsWorker.drain_all(timeout=5)
+    finished = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
+    query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": finished}
+    deadline = time.monotonic() + _HISTORY_SECONDS
+    while time.monotonic() < deadline:
+        reply = httpx.post(f"{api_url}/task_runs/count", json=query, timeout=10)
+        if reply.is_success and int(reply.text) >= parts:
+            return True
+        time.sleep(0.25)
+    return False
 
 
 def sweep_dead_runs() -> int:

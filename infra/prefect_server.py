@@ -14,7 +14,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +121,6 @@ class PrefectServer:
                 _await_end(pid)
                 return True
         return False
-
-
-@contextlib.contextmanager
-def embedded_server(home: Path) -> Iterator[str]:
-    """Run within the embedded server of a home."""
-    server = PrefectServer(home)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
 
 
 def _await_end(pid: int, seconds: float = 10.0) -> None:

@@ -37,7 +37,7 @@ def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[f
     length = model.max_seq_length
     if isinstance(length, int):  # models of static vectors have no limit
         model.max_seq_length = min(config.max_seq_length, length)
-    with _deterministic():
+    with _deterministic(config.threads):
         losses = _train(config, model, columns, out)
     if isinstance(length, int):
         model.max_seq_length = length  # the short texts of a quick training do not limit the model's users
@@ -91,11 +91,14 @@ def _freeze(model: SentenceTransformer, layers: int) -> None:
 
 
 @contextmanager
-def _deterministic() -> Iterator[None]:
-    """Let torch use deterministic algorithms only, as far as it has them; leave its setting as it was."""
+def _deterministic(threads: int) -> Iterator[None]:
+    """Let torch use deterministic algorithms only, as far as it has them, on so many threads; undo both after."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    threads_before = torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_num_threads(threads_before)

@@ -79,9 +79,7 @@ CANDIDATES = Schema(
     nullable=frozenset({"score"}),
 )
 NEGATIVES = Schema({**_PAIR, "text_hash": _TEXT, "rank": pl.Int32}, key=_PAIR_KEY)
-VERDICTS = Schema(
-    _VERDICT, key=(*_PAIR_KEY, "tier"), nullable=frozenset({"score", "grade", "preference", "call_id"})
-)
+VERDICTS = Schema(_VERDICT, key=(*_PAIR_KEY, "tier"), nullable=frozenset({"score", "grade", "preference", "call_id"}))
 CALLS = Schema(
     {
         "call_id": _TEXT,
@@ -111,9 +109,7 @@ EDITS = Schema(
     key=_PAIR_KEY,
     nullable=frozenset({"score"}),
 )
-SAMPLES = Schema(
-    {**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY
-)
+SAMPLES = Schema({**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY)
 HUMAN = Schema(
     {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "annotator": _TEXT, "label": _TEXT, "at": _TEXT},
     key=(*_PAIR_KEY, "annotator"),

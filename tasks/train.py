@@ -30,6 +30,7 @@ class TrainConfig(BaseModel):
     positives: "all" makes a row of each positive of a query, "first" of the first one only.
     temperature: similarities are divided by it.
     max_seq_length: tokens read of a text, at most as many as the model reads.
+    threads: of the CPU; sums are split between them, so the last bits of the weights depend on their number.
     frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
     """
 
@@ -48,6 +49,7 @@ class TrainConfig(BaseModel):
     query_prompt: str = ""
     passage_prompt: str = ""
     seed: int = Field(42, ge=0)
+    threads: int = Field(2, ge=1)
     device: Literal["cpu", "cuda"] = "cpu"
     bf16: bool = (
         False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
@@ -78,8 +80,8 @@ def train(
 ) -> dict[str, pl.DataFrame]:
     """Fine-tune `config.model` and write it below `out`, with `training.json` (rows, steps, seed, loss by step).
 
-    `queries` and `passages` may hold more than the instances name. On one machine and number of threads the same
-    input gives the same weights.
+    `queries` and `passages` may hold more than the instances name. On one kind of machine the same input gives the
+    same weights.
 
     Raises:
         ValueError: a text is missing or not the one the instances were made with, a query is held out, or no instance

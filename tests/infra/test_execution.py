@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from infra.execution import PrefectRayExecutor
-from infra.prefect_server import embedded_server
+from infra.prefect_server import PrefectServer
 from infra.ray_cluster import ray_cluster
 from infra.runner import Runner
 from infra.store import Store
@@ -25,10 +25,13 @@ pytestmark = pytest.mark.slow
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A real Prefect server on loopback; Ray is started by the executor."""
     home = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch, embedded_server(home) as address:
+    server = PrefectServer(home)
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))  # Ray's workers must find the toy stages
-        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: home / "client"}), ray_cluster(None):
+        settings = {PREFECT_API_URL: server.start(), PREFECT_HOME: home / "client"}
+        with temporary_settings(settings), ray_cluster(None):
             yield
+    assert server.stop()
 
 
 def execute(url: str, tmp_path: Path, config: ToyConfig) -> tuple[Runner, str]:

@@ -142,7 +142,14 @@ def test_settings_out_of_range_are_refused(field: dict[str, Any]) -> None:
 
 def run(base: Path, out: Path, **settings: Any) -> dict[str, Any]:
     out.mkdir()
-    wanted: dict[str, Any] = {"steps": 30, "batch_size": 4, "num_negatives": 2, "learning_rate": 3e-3, **settings}
+    wanted: dict[str, Any] = {
+        "steps": 30,
+        "batch_size": 4,
+        "num_negatives": 2,
+        "learning_rate": 3e-3,
+        "threads": 1,
+        **settings,
+    }
     config = TrainConfig(model=str(base), **wanted)
     made = train(config, instances=eight_instances(), queries=queries_table(), passages=passages_table(), out=out)
     assert made == {}
