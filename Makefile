@@ -4,7 +4,7 @@ VENV := .venv
 S3 := .venv-s3
 BIN := $(VENV)/bin
 REQUIREMENTS := infra/requirements
-DEVICE ?= cpu
+DEVICE ?= $(if $(wildcard $(VENV)/.installed-gpu),gpu,cpu)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Each step says its name and, when it fails, what to do.
 STEP = step() { local name="$$1"; shift; echo "==> $$name" >&2; "$$@" >&2 || { \

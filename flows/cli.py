@@ -37,14 +37,17 @@ def main() -> None:
     from flows.config import ConfigError
     from infra.models import ModelError
     from infra.prefect_server import ServerError
+    from infra.ray_cluster import ClusterError
     from infra.store import StoreError
 
     try:
         app()
     except ConfigError as error:
         _fail(str(error), 2)
-    except (StoreError, ModelError, ServerError) as error:
+    except (StoreError, ModelError, ServerError, ClusterError) as error:
         _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{type(error).__name__}: {error}", 1)
     except Exception as error:
         if type(error).__name__ != "CurationFailed":  # imported only with Prefect, which takes seconds
             raise

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from flows.stages import STAGES
 from tasks.agree import AgreeConfig
-from tasks.cascade import DecideConfig, EscalateConfig
+from tasks.cascade import CompleteConfig, DecideConfig, EscalateConfig
 from tasks.encode import EncodeConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.export import ExportConfig
@@ -110,6 +111,7 @@ class CurationConfig(_Config):
     judge: JudgeConfig = JudgeConfig()
     decide: DecideConfig = DecideConfig()
     agree: AgreeConfig = AgreeConfig()
+    complete: CompleteConfig = CompleteConfig()
     treat: TreatConfig = TreatConfig()
     sample: SampleConfig = SampleConfig()
     train: TrainConfig | None = TrainConfig()
@@ -124,6 +126,17 @@ class CurationConfig(_Config):
         if isinstance(data, dict) and isinstance(data.get("ingest", {}), dict) and "name" in data:
             return {**data, "ingest": {"dataset": data["name"], **data.get("ingest", {})}}
         return data
+
+    @field_validator("resources")
+    @classmethod
+    def _resources_of_stages(cls, value: dict[str, ResourcesConfig]) -> dict[str, ResourcesConfig]:
+        """Refuse resources of a stage that is not there."""
+        known = [stage.name for stage in STAGES]
+        for name in value:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                raise ValueError(f"no stage {name!r}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(known)))
+        return value
 
     @model_validator(mode="after")
     def _search_as_deep_as_mining_reads(self) -> Self:

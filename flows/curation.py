@@ -1,5 +1,7 @@
 """One curation from configuration to outcome: recorded in the store, looked up first, computed where needed."""
 
+import contextlib
+import filecmp
 import json
 import os
 import platform
@@ -18,12 +20,12 @@ import yaml
 
 from flows.config import ConfigError, CurationConfig, parse_config
 from flows.method import Outcome, Setup, curate_method
-from infra import models
+from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import SentenceTransformersSpec, VLLMSpec
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
-from infra.store import Store
+from infra.store import Store, StoreError
 from tasks.prompting import prompt_digest
 
 _VERSIONED = (
@@ -97,9 +99,9 @@ class Curator:
     hooks: Hooks = field(default_factory=Hooks)
 
     @classmethod
-    def open(cls, settings: Settings, hooks: Hooks | None = None) -> "Curator":
+    def open(cls, settings: Settings, hooks: Hooks | None = None, *, write: bool = True) -> "Curator":
         """Open the store that the settings name."""
-        return cls(settings, Store.open(settings.store), hooks or Hooks())
+        return cls(settings, Store.open(settings.store, write=write), hooks or Hooks())
 
     def draft(self, config: CurationConfig) -> Curation:
         """Make a curation that is not recorded, to look at what it would do; its source is kept in the store.
@@ -112,15 +114,16 @@ class Curator:
     def open_curation(self, config: CurationConfig) -> Curation:
         """Continue the newest curation of the same configuration and source, or record a new one."""
         draft = self.draft(config)
+        files = None if draft.source is None else dict(draft.source.files)
+        identity = {"config": config.model_dump(mode="json"), "source": files}
         known = self.names(config.name)
         if known:
-            newest = self.load(known[-1])
-            if (newest.config, newest.source) == (draft.config, draft.source):
-                return newest
+            newest = self.store.read_json(f"curations/{known[-1]}/curation.json") or {}
+            if {name: newest.get(name) for name in identity} == identity:
+                return Curation(known[-1], config, draft.source)
         number = len(known) + 1
         record = {
-            "config": config.model_dump(mode="json"),
-            "source": None if draft.source is None else dict(draft.source.files),
+            **identity,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": _versions(),
         }
@@ -196,10 +199,16 @@ class Curator:
             base_model=self._import_base(config, encoder_model, resolve),
             encoder=encoder,
             llm=llm,
-            encoder_key=encoder_model[1],
+            encoder_key=keys.digest(keys.semantic(encoder)),
+            base_model_key=encoder_model[1],
             judge_name=judge_name,
             base_model_path=encoder_model[0],
-            configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+            page={
+                "title": curation.id.rpartition("-")[0],
+                "configuration": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+                "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
+                "versions": _versions(),
+            },
         )
 
     def _model(self, reference: str, cache: Path, resolve: bool) -> tuple[str, str, str]:
@@ -233,11 +242,13 @@ class Curator:
 
     def _compute(self, curation: Curation, force: frozenset[tuple[str, int]]) -> tuple[Outcome, tuple[StageRun, ...]]:
         setup = self.setup(curation, resolve=True)
-        from infra.prefect_server import PrefectServer
+        from infra.prefect_server import PrefectServer, ServerError, is_healthy
         from infra.ray_cluster import ray_cluster
 
         with ExitStack() as stack:
             address = self.settings.prefect_api_url
+            if address is not None and not is_healthy(address):
+                raise ServerError(f"PREFECT_API_URL: {address} does not answer; start that server, or unset it")
             self.hooks.on_message("starting " + ("Ray" if address else "Ray and the embedded Prefect server"))
             starting = None
             if address is None:
@@ -273,7 +284,8 @@ class Curator:
         """Keep why a part failed, for `reneg status`."""
         record = json.dumps({"stage": spec.name.rpartition("-")[0], "part": spec.number, "reason": reason})
         key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
-        self.store.create(key, record.encode())
+        with contextlib.suppress(StoreError):  # a full disk failed the part already; its siblings go on
+            self.store.create(key, record.encode())
 
     def failures(self, curation: str) -> dict[tuple[str, int], str]:
         """Read the newest reason of every part that failed once; it may have been computed since."""
@@ -283,12 +295,18 @@ class Curator:
     def _lay_out(self, curation: Curation, outcome: Outcome) -> Path:
         """Lay the results out as files a person opens: the report, the sheet, the exports."""
         folder = self.settings.home / "curations" / curation.id
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
         for directory, below in ((outcome.page, ""), (outcome.sheet, "sample"), *_exports(outcome)):
-            shutil.copytree(
-                materialise(self.store, directory, self.settings.scratch), folder / below, dirs_exist_ok=True
-            )
+            laid_out = materialise(self.store, directory, self.settings.scratch)
+            for name in directory.files:
+                target = folder / below / name
+                if target.exists() and below == "sample" and not filecmp.cmp(laid_out / name, target, shallow=False):
+                    # Somebody has written labels into it: theirs stays, a fresh one goes beside it.
+                    target = target.with_name(f"new-{target.name}")
+                    self.hooks.on_message(f"{target.parent / name} was filled in and is kept; the new one: {target}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+                shutil.copyfile(laid_out / name, temporary)
+                temporary.replace(target)
         return folder
 
     def _record(self, curation: Curation, result: Result) -> None:

@@ -1,20 +1,27 @@
 """Runs the Prefect flow for a curation and cleans up after runs that died."""
 
+import contextlib
 import os
+import socket
 import time
 from dataclasses import replace
 
 import httpx
 from prefect import tags
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from flows.config import ConfigError, CurationConfig
+from flows.config import CurationConfig
 from flows.curate import WORK, CurationFailed, Work, curate
 from flows.curation import Curation, Curator
 from flows.method import Outcome, Setup
@@ -23,7 +30,8 @@ from infra.execution import PrefectRayExecutor
 from infra.runner import Runner, StageRun
 from infra.stage import Resources
 
-_OWNER = "pid:"
+_OWNER = f"pid:{socket.gethostname()}:"
+_DIED = "the process that ran it died"
 _HISTORY_SECONDS = 30.0
 
 
@@ -73,15 +81,8 @@ def run_flow(
 
 
 def resources_of(config: CurationConfig) -> dict[str, Resources]:
-    """Lay the configured resources over the stage table's.
-
-    Raises:
-        ConfigError: a stage that is not there.
-    """
+    """Lay the configured resources over the stage table's."""
     table = {stage.name: stage.resources for stage in STAGES}
-    unknown = sorted(set(config.resources) - set(table))
-    if unknown:
-        raise ConfigError(f"resources: no stage {unknown[0]!r}; known: {', '.join(table)}")
     return {n: replace(table[n], **c.model_dump(exclude_none=True)) for n, c in config.resources.items()}
 
 
@@ -93,23 +94,29 @@ def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
     query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": finished}
     deadline = time.monotonic() + _HISTORY_SECONDS
     while time.monotonic() < deadline:
-        reply = httpx.post(f"{api_url}/task_runs/count", json=query, timeout=10)
-        if reply.is_success and int(reply.text) >= parts:
-            return True
+        with contextlib.suppress(httpx.HTTPError):
+            reply = httpx.post(f"{api_url}/task_runs/count", json=query, timeout=10)
+            if reply.is_success and int(reply.text) >= parts:
+                return True
         time.sleep(0.25)
     return False
 
 
 def sweep_dead_runs() -> int:
-    """Mark flow runs whose process died on this machine Crashed, with their task runs; returns how many."""
+    """Mark flow runs whose process on this machine died Crashed, with their task runs; returns how many."""
     running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
     swept = 0
     with get_client(sync_client=True) as client:
         for found in client.read_flow_runs(flow_run_filter=running):
             owners = [int(tag.removeprefix(_OWNER)) for tag in found.tags if tag.startswith(_OWNER)]
-            if owners and not any(_alive(pid) for pid in owners):
-                client.set_flow_run_state(found.id, Crashed(message="the process that ran it died"), force=True)
-                swept += 1
+            if not owners or any(_alive(pid) for pid in owners):
+                continue
+            parts = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[found.id])))
+            for part in parts:
+                if part.state is None or not part.state.is_final():
+                    client.set_task_run_state(part.id, Crashed(message=_DIED), force=True)
+            client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
+            swept += 1
     return swept
 
 

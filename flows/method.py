@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import polars as pl
@@ -26,10 +27,11 @@ class Setup:
     base_model: Directory | None
     encoder: BaseModel
     llm: BaseModel | None
-    encoder_key: str  # the encoder's weights, for keys of stages that read embeddings through hashes
+    encoder_key: str  # weights and settings of the encoder, for stages that read embeddings through hashes
+    base_model_key: str  # its weights alone: where training starts
     judge_name: str
     base_model_path: str
-    configuration: str  # as YAML, for the report
+    page: Mapping[str, Any]  # what the report says of the run: configuration, command, versions
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Outcome:
 def curate_method(run: Runner, setup: Setup) -> Outcome:
     """Run the whole method once, from the source to the report."""
     c = setup.config
-    source: Any = run(st.HARVEST, c.source.harvest)["source"] if c.source.harvest else setup.source
+    source: Any = run(st.HARVEST, c.source.harvest, key=_versions(c))["source"] if c.source.harvest else setup.source
     data = run(st.INGEST, c.ingest, source=source)
     data |= encode(run, setup, data)
     pool = find_candidates(run, setup, data)
@@ -55,7 +57,9 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     sheet = run(st.SAMPLE, c.sample, **_pick(pool, "candidates"), **_pick(verdicts, "decisions"), **_texts(data))[
         "sheet"
     ]
-    treated: dict[str, Data] = {t: treat(run, setup, data | pool | verdicts, t) for t in c.treatments}
+    gate = run(st.COMPLETE, c.complete, **_pick(verdicts, "decisions"))["completeness"]
+    admitted = _behind(gate, verdicts["decisions"])
+    treated: dict[str, Data] = {t: treat(run, setup, data | pool | {"decisions": admitted}, t) for t in c.treatments}
     exports: dict[str, Directory] = {
         t: run(st.EXPORT, c.export, label=t, instances=made["instances"], **_pick(data, "queries", "passages"))[
             "export"
@@ -67,7 +71,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     rejects = _union("rejects", data["rejects"], pool["rejects"], *(made["rejects"] for made in treated.values()))
     page = run(
         st.REPORT,
-        c.report.model_copy(update={"configuration": setup.configuration}),
+        c.report.model_copy(update={**setup.page, "max_false_negatives": c.treat.max_false_negatives}),
         **_texts(data),
         **_pick(pool, "candidates"),
         **verdicts,
@@ -101,6 +105,10 @@ def find_candidates(run: Runner, setup: Setup, data: Data) -> Data:
         found.append(
             run(st.MINE, c.mine, key=key, hits=hits, **_pick(data, "queries", "positives", "given"), **vectors)
         )
+    if not found:  # no training query at all: the report says so
+        schema = {"candidates": schemas.CANDIDATES, "negatives": schemas.NEGATIVES, "rejects": schemas.REJECTS}
+        parts = data["queries"].indexes
+        return {name: run.keep_table(name, *_empty(of), parts) for name, of in schema.items()}
     return {name: _union(name, *(made[name] for made in found)) for name in ("candidates", "negatives", "rejects")}
 
 
@@ -158,7 +166,7 @@ def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> 
             st.TRAIN,
             config,
             label=name,
-            key={"base": setup.encoder_key},
+            key={"base": setup.base_model_key},
             instances=treated[name]["instances"],
             **_pick(data, "queries", "passages"),
         )["model"]
@@ -173,6 +181,12 @@ def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> 
         for name, model in models.items()
     ]
     return _union("scores", *scores)
+
+
+def _versions(config: CurationConfig) -> dict[str, str]:
+    """Name the versions of the libraries whose documentation is harvested: their content is the stage's input."""
+    modules = config.source.harvest.modules if config.source.harvest else ()
+    return {name: metadata.version(name) for name in sorted({module.split(".")[0] for module in modules})}
 
 
 def costs(run: Runner) -> pl.DataFrame:
@@ -210,6 +224,11 @@ def _texts(data: Data) -> Data:
 def _union(name: str, *tables: Table) -> Table:
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
     return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+
+
+def _behind(gate: Table, table: Table) -> Table:
+    """Make a table wait for a gate: with the gate shut, everything that reads the table is blocked."""
+    return Table(table.name, table.pieces, table.indexes) if gate.missing else table
 
 
 def _empty(schema: schemas.Schema) -> tuple[pl.DataFrame, schemas.Schema]:

@@ -119,6 +119,14 @@ AGREE = Stage(
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
 )
+COMPLETE = Stage(
+    "complete",
+    "tasks.cascade:complete",
+    1,
+    "gather",
+    every=("decisions",),
+    outputs={"completeness": s.COMPLETENESS},
+)
 TREAT = Stage(
     "treat",
     "tasks.treat:treat",
@@ -202,6 +210,7 @@ STAGES = (
     JUDGE_LLM,
     DECIDE,
     AGREE,
+    COMPLETE,
     TREAT,
     SAMPLE,
     TRAIN,

@@ -41,7 +41,7 @@ def rerun_part(
             raise ConfigError(
                 f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there"
             )
-        if target[0] not in known:
+        if target[0] not in known and target not in curator.failures(curation_id):
             raise ConfigError(f"no stage {target[0]!r} so far in {curation_id}; known: {', '.join(known)}")
         result = curator.execute(curation, frozenset({target}))
     show_result(result, out)
@@ -63,7 +63,7 @@ def show_plan(settings: Settings, config: CurationConfig, out: Console) -> list[
 
 def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
     """List all curations with how their last execution ended."""
-    curator = Curator.open(settings)
+    curator = Curator.open(settings, write=False)
     rows = []
     table = Table("curation", "executions", "found", "parts computed", "reused", "report", title="curations")
     for name in curator.names():
@@ -79,22 +79,28 @@ def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
 
 def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict[str, Any]]:
     """Show every stage that can be told, with failures not repaired since."""
-    curator = Curator.open(settings)
+    curator = Curator.open(settings, write=False)
     curation = curator.load(curation_id)
     outcome, runs = curator.look(curation)
-    rows = [_stage_row(run) for run in runs]
-    out.print(_stage_table(rows, curation_id))
     if outcome is not None:
+        rows = [_stage_row(run) for run in runs]
+        out.print(_stage_table(rows, curation_id))
         out.print("finished")
         return rows
-    unfinished = runs[-1]
-    out.print(
-        f"unfinished: {unfinished.name}, {unfinished.parts - unfinished.reused} of {unfinished.parts} parts to compute"
-    )
-    for (stage, number), reason in curator.failures(curation_id).items():
-        if stage == unfinished.name:
-            out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
-            out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number}", soft_wrap=True)
+    # A failure is current while its part has no manifest; beyond the first unfinished stage nothing is known.
+    open_parts = {run.name: run.unfinished for run in runs}
+    failures = {
+        (stage, number): reason
+        for (stage, number), reason in curator.failures(curation_id).items()
+        if number in open_parts.get(stage, {number})
+    }
+    rows = [_stage_row(run) | {"failed": sum(s == run.name for s, _ in failures)} for run in runs]
+    out.print(_stage_table(rows, curation_id))
+    last = runs[-1]
+    out.print(f"unfinished: {last.name}, {len(last.unfinished)} of {last.parts} parts to compute")
+    for (stage, number), reason in failures.items():
+        out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
+        out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number}", soft_wrap=True)
     return rows
 
 
@@ -102,9 +108,9 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
     """Write one treatment of a finished curation in one format to a folder."""
     if format_ not in FORMATS:
         raise ConfigError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ConfigError(f"{folder} holds files already; give another folder with --out")
-    curator = Curator.open(settings)
+    curator = Curator.open(settings, write=False)
     curation = curator.load(curation_id)
     tables = curator.training_set(curation, treatment)
     folder.mkdir(parents=True, exist_ok=True)

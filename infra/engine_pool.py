@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from infra.artifacts import Manifest
 from infra.engines import build_engine, environment
+from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import PartError, await_ray
 from infra.runner import PartSpec
 from infra.stage import Resources
@@ -44,11 +45,12 @@ class EnginePool:
     def __init__(self, spec: BaseModel, resources: Resources, size: int) -> None:
         """Prepare the slots; no actor is started before a part needs it."""
         self.spec = spec
-        self._resources = resources
+        self._build_spec = spec  # with smaller batches once memory ran out
+        self._resources = granted(resources)
         self._slots: queue.Queue[Any] = queue.Queue()
         self._actors: set[Any] = set()
         self._kills: dict[str, int] = {}
-        for _ in range(size):
+        for _ in range(max(1, min(size, slots_for(self._resources)))):
             self._slots.put(None)
 
     def compute(self, spec: PartSpec, store_url: str, cache: Path) -> Manifest:
@@ -65,6 +67,8 @@ class EnginePool:
             try:
                 manifest: Manifest = await_ray(reference, self._resources.deadline)
             except PartError as error:
+                if error.out_of_memory:
+                    self._build_spec = _smaller_batches(self._build_spec)
                 if error.engine_lost:
                     self._kills[spec.key] = self._kills.get(spec.key, 0) + 1
                     self._discard(slot)
@@ -84,8 +88,8 @@ class EnginePool:
             num_cpus=self._resources.num_cpus,
             num_gpus=self._resources.num_gpus,
             memory=self._resources.memory,
-            runtime_env={"env_vars": environment(self.spec)},
-        ).remote(self.spec)
+            runtime_env={"env_vars": environment(self._build_spec)},
+        ).remote(self._build_spec)
         self._actors.add(actor)
         slot["actor"] = actor
         try:
@@ -116,3 +120,8 @@ class EnginePool:
 def _granted(resources: Resources) -> bool:
     available: Mapping[str, float] = ray.available_resources()
     return available.get("CPU", 0.0) >= resources.num_cpus and available.get("GPU", 0.0) >= resources.num_gpus
+
+
+def _smaller_batches(spec: BaseModel) -> BaseModel:
+    size = getattr(spec, "batch_size", 1)
+    return spec.model_copy(update={"batch_size": size // 2}) if size > 1 else spec

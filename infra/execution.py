@@ -17,7 +17,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from infra.artifacts import Manifest
-from infra.ray_cluster import ray_cluster
+from infra.ray_cluster import granted, ray_cluster, slots_for
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
@@ -80,7 +80,7 @@ class PrefectRayExecutor:
         if todo:
             self._prepare(todo[0].stage, todo[0].engine)
         done = _Counter(name, len(todo), self._on_part)
-        slots = self._slots(todo[0].stage.resources) if todo else nullcontext()
+        slots = _slots(todo[0].stage.resources) if todo else nullcontext()
         futures = {}
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
@@ -121,19 +121,17 @@ class PrefectRayExecutor:
 
             if engine is None:
                 raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
-            self._pool = EnginePool(engine, stage.resources, self._engines)
+            self._pool = EnginePool(engine, stage.resources, self._engines if stage.engine == "llm" else 1)
 
     def _release(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
-    def _slots(self, resources: Resources) -> AbstractContextManager[Any]:
-        """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
-        import ray
 
-        cpus = ray.cluster_resources().get("CPU", 1.0)
-        return threading.BoundedSemaphore(max(1, int(cpus / max(resources.num_cpus, 0.01))))
+def _slots(resources: Resources) -> AbstractContextManager[Any]:
+    """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
+    return threading.BoundedSemaphore(slots_for(granted(resources)))
 
 
 class _Counter:

@@ -2,7 +2,8 @@
 
 References: `package:<name>` (pinned files that Python packages carry), `path:<directory or .gguf file>` (or just the
 path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder` (random weights, for
-tests). `w8a8:` before any of them quantises a language model to 8 bits: on a CPU several times the speed. Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
+tests). `w8a8:` before any of them quantises a language model to 8 bits: several times the speed on a CPU.
+Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
 """
 
 import json
@@ -33,7 +34,10 @@ _FORMAT_VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-_FORMS = "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm or tiny:encoder, or w8a8:<one of these>"
+_FORMS = (
+    "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm, tiny:encoder, "
+    "or w8a8:<one of these>"
+)
 
 Tell = Callable[[str], None]
 Scheme = Literal["package", "path", "hub", "tiny", "w8a8"]

@@ -6,6 +6,7 @@ from typing import Any
 import ray
 
 from infra.artifacts import Manifest
+from infra.ray_cluster import granted
 from infra.runner import PartSpec
 from infra.worker import compute_part
 
@@ -17,7 +18,7 @@ def _compute(store_url: str, spec: PartSpec, cache: Path) -> Manifest:
 
 def submit_part(store_url: str, spec: PartSpec, cache: Path) -> Any:  # noqa: ANN401 - a Ray reference
     """Submit one part to Ray; wait for the returned reference with `await_ray`."""
-    resources = spec.stage.resources
+    resources = granted(spec.stage.resources)
     return _compute.options(
         name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
     ).remote(store_url, spec, cache)

@@ -44,7 +44,7 @@ def main(source: Path, target: Path) -> None:
     tensors: dict[str, Any] = {}
     for file in sorted(source.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping
+            for name in opened.keys():
                 tensors |= _quantise(name, opened.get_tensor(name))
     for file in source.iterdir():
         if file.suffix != ".safetensors" and not file.name.endswith((".index.json", "reneg-model.json")):

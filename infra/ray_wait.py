@@ -10,6 +10,7 @@ from ray import exceptions as ray_errors
 from infra.store import StoreError
 
 _POLL_SECONDS = 0.5
+_OUT_OF_MEMORY = "out of memory: Ray killed the worker; the next attempt takes smaller batches"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -56,11 +57,17 @@ def _result(reference: Any) -> Any:  # noqa: ANN401 - whatever the task returns
     try:
         return ray.get(reference)
     except ray_errors.OutOfMemoryError as error:
-        raise PartError("out of memory: Ray killed the worker", retry=True, out_of_memory=True) from error
+        raise PartError(_OUT_OF_MEMORY, retry=True, out_of_memory=True, engine_lost=True) from error
     except ray_errors.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
         text = f"{type(cause).__name__}: {_first_lines(str(cause))}"
         raise PartError(text, retry=_may_pass(cause)) from error
+    except ray_errors.ActorDiedError as error:
+        if "creation task" in str(error):  # the engine's own refusal stands in the last line, below Ray's account of it
+            reason = _ANSI.sub("", str(error)).strip().splitlines()[-1]
+            retry = not reason.startswith(("ValueError", "ImportError", "ModuleNotFoundError"))
+            raise PartError(reason[:500], retry=retry, engine_lost=True) from error
+        raise PartError(f"engine died: {_first_lines(str(error))}", retry=True, engine_lost=True) from error
     except ray_errors.RayActorError as error:
         raise PartError(f"engine died: {_first_lines(str(error))}", retry=True, engine_lost=True) from error
     except ray_errors.RayError as error:

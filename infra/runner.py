@@ -61,6 +61,7 @@ class StageRun:
     computed: int
     failed: Mapping[int, str]
     blocked: int
+    unfinished: frozenset[int]  # numbers of the parts that have no manifest
     rows: int
     seconds: float  # working time of its parts, whenever they were computed
     manifests: tuple[Manifest, ...] = ()
@@ -136,13 +137,13 @@ class Runner:
             if newest.get(spec.key, -1) >= spec.attempt
         }
         if self.executor is None and len(finished) < len(specs):
-            raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), len(specs)))
+            raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
         results: Mapping[int, Manifest | Failure] = (
             finished if self.executor is None else self.executor.run_stage(name, specs, finished)
         )
         manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
         failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
-        run = _summarise(name, len(finished), manifests, failures, len(blocked), len(specs))
+        run = _summarise(name, len(finished), manifests, failures, len(blocked), specs)
         self.runs.append(run)
         self.on_stage(run)
         lost = blocked | {spec.index for spec in specs if spec.number in failures}
@@ -197,9 +198,12 @@ class Runner:
         """Copy a user's folder into the store, so that the curation can be repeated whatever becomes of it."""
         return write_directory(self.store, name, folder)
 
-    def keep_table(self, name: str, frame: pl.DataFrame, schema: SchemaLike) -> Table:
-        """Store a table that no stage made (costs so far, or an empty one) as a single piece."""
-        return Table(name, (write_table(self.store, name, frame, schema, 0),))
+    def keep_table(
+        self, name: str, frame: pl.DataFrame, schema: SchemaLike, indexes: frozenset[int] = frozenset({0})
+    ) -> Table:
+        """Store a table that no stage made (costs so far, or an empty one), the same piece at each index."""
+        piece = write_table(self.store, name, frame, schema, 0)
+        return Table(name, tuple(replace(piece, index=index) for index in sorted(indexes)))
 
     def read(self, table: Table) -> pl.DataFrame:
         """Read a whole table."""
@@ -231,16 +235,22 @@ def _outputs(
 
 
 def _summarise(
-    name: str, reused: int, manifests: Mapping[int, Manifest], failed: Mapping[int, str], blocked: int, planned: int
+    name: str,
+    reused: int,
+    manifests: Mapping[int, Manifest],
+    failed: Mapping[int, str],
+    blocked: int,
+    specs: Sequence[PartSpec],
 ) -> StageRun:
     rows = sum(p.rows for m in manifests.values() for pieces in m.tables.values() for p in pieces)
     return StageRun(
         name=name,
-        parts=planned + blocked,
+        parts=len(specs) + blocked,
         reused=reused,
         computed=len(manifests) - reused,
         failed=failed,
         blocked=blocked,
+        unfinished=frozenset(spec.number for spec in specs) - frozenset(manifests),
         rows=rows,
         seconds=sum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
         manifests=tuple(manifests[n] for n in sorted(manifests)),

@@ -46,16 +46,17 @@ class Store:
         self.local = "file" in protocol
 
     @classmethod
-    def open(cls, url: str) -> "Store":
-        """Open a store for writing: probe the condition it must honour, and check its format version.
+    def open(cls, url: str, *, write: bool = True) -> "Store":
+        """Open a store and check its format version; for writing, also probe the condition it must honour.
 
         Raises:
             StoreError: it cannot be reached or written, ignores create-if-absent, or has another format.
         """
         store = cls(url)
         written = store.read_json("FORMAT.json")
-        if written is None:
+        if write or written is None:
             store._probe()
+        if written is None:
             store.create("FORMAT.json", json.dumps({"format": FORMAT}).encode())
             written = store.read_json("FORMAT.json")
         if not isinstance(written, dict) or written.get("format") != FORMAT:
@@ -151,7 +152,14 @@ class Store:
         key = f"objects/{digest[:2]}/{digest}{suffix}"
         if not self.exists(key):
             self.create(key, data)
+        elif self._size(key) != len(data):
+            with self._errors("repair", key):  # cut short by a failing disk or server; the name says what belongs here
+                self._fs.pipe_file(self._path(key), data)
         return key
+
+    def _size(self, key: str) -> int:
+        with self._errors("look at", key):
+            return int(self._fs.size(self._path(key)))
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there, without reading it."""

@@ -7,8 +7,6 @@ import math
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import binomtest
-from sklearn.metrics import roc_auc_score
 
 from tasks.schemas import AGREEMENT
 
@@ -62,6 +60,8 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     """
     if total == 0:
         return 0.0, 1.0
+    from scipy.stats import binomtest
+
     interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -100,4 +100,6 @@ def _precision_at(judged: pl.DataFrame, target: int) -> float:
 
 def _auc(judged: pl.DataFrame) -> float:
     order = judged["score"].rank("dense")  # scikit-learn refuses an infinite score
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(judged["known"].to_numpy(), order.to_numpy()))

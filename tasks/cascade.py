@@ -11,7 +11,7 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.schemas import CANDIDATES, VERDICTS
+from tasks.schemas import CANDIDATES, COMPLETENESS, VERDICTS
 
 TIER = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -145,6 +145,28 @@ def decide(
         attempt=pl.coalesce("llm_attempt", "attempt"),
     )
     return {"decisions": decided.select(*VERDICTS.columns).sort(VERDICTS.key)}
+
+
+class CompleteConfig(BaseModel):
+    """How many pairs may be without a verdict.
+
+    max_unparsed: share of all pairs above which nothing is treated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_unparsed: float = Field(0.05, ge=0, le=1)
+
+
+def complete(config: CompleteConfig, *, decisions: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Pass the gate before any treatment: over all parts together, few enough pairs are unparsed.
+
+    Raises:
+        IncompleteError: too many are.
+    """
+    check_complete(decisions, config.max_unparsed)
+    counted = {"pairs": [decisions.height], "unparsed": [decisions.filter(pl.col("state") == "unparsed").height]}
+    return {"completeness": pl.DataFrame(counted, schema=COMPLETENESS.columns)}
 
 
 def check_complete(decisions: pl.DataFrame, max_unparsed: float) -> None:

@@ -109,6 +109,8 @@ EDITS = Schema(
     key=_PAIR_KEY,
     nullable=frozenset({"score"}),
 )
+# The gate before the treatments: how many pairs there are, and how many have no verdict.
+COMPLETENESS = Schema({"pairs": pl.Int64, "unparsed": pl.Int64}, key=())
 SAMPLES = Schema({**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY)
 HUMAN = Schema(
     {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "annotator": _TEXT, "label": _TEXT, "at": _TEXT},

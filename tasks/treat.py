@@ -17,7 +17,6 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.cascade import check_complete
 from tasks.hashing import combine_hashes
 from tasks.schemas import EDITS, INSTANCES, REJECTS
 
@@ -46,7 +45,6 @@ class TreatConfig(BaseModel):
     refill: a removed negative's place goes to the next candidate of the pool, so that all treatments train on as many.
     drop_ambiguous: negatives that are `unsure` are removed, as ARHN does.
     drop_unparsed: negatives that are `unparsed` are removed; without it they stay and are counted.
-    max_unparsed: share of unparsed pairs above which nothing is treated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,7 +55,6 @@ class TreatConfig(BaseModel):
     refill: bool = True
     drop_ambiguous: bool = False
     drop_unparsed: bool = False
-    max_unparsed: float = Field(0.05, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,6 @@ def treat(
         rejects: queries left out (`DROP_REASONS`; queries in = instances + these), and counted oddities.
 
     Raises:
-        IncompleteError: more than `max_unparsed` of the pairs are unparsed (not for `default`, which reads no verdict).
         ValueError: a candidate has no decision, or a negative is no candidate.
     """
     rows = _read(config, queries, positives, candidates, negatives, decisions)
@@ -139,8 +135,6 @@ def _read(
             f"treat: a decision for each of {pool.height} candidates expected, {pool['state'].null_count()} have none; "
             "judge and decide them first"
         )
-    else:
-        check_complete(pool, config.max_unparsed)
     picked = negatives.join(train, on=_QUERY, how="semi").select(*_PAIR, picked=pl.lit(True))
     pool = (
         pool.join(picked, on=_PAIR, how="left")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def write_source(folder: Path, queries: int = 12) -> Path:
     for name, rows in (("corpus", corpus), ("queries", asked)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, lines in (("train", train), ("test", test), ("known", known)):
-        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"{x}\n" for x in lines))
+        table = ["query-id\tcorpus-id\tscore", *lines]
+        (folder / "qrels" / f"{name}.tsv").write_text("".join(f"{line}\n" for line in table))
     return folder
 
 
@@ -52,7 +54,7 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
         "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
         "mine": {"range_max": 6, "num_negatives": 3},
         "escalate": {"lower": 0.0, "upper": 1.0, "pairs_per_part": 8},
-        "treat": {"max_unparsed": 0.5},
+        "complete": {"max_unparsed": 0.5},
         "train": None,
         **changes,
     }
@@ -63,9 +65,10 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
         encoder=SentenceTransformersSpec(model="", digest="hash-encoder"),
         llm=VLLMSpec(model="", digest="overlap-llm"),
         encoder_key="hash-encoder",
+        base_model_key="hash-encoder",
         judge_name="overlap",
         base_model_path="",
-        configuration="",
+        page={},
     )
 
 
@@ -94,7 +97,8 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
     assert run_method(tmp_path, source)[2].computed == []
     computed = run_method(tmp_path, source, judge={"passage_chars": 100})[2].computed
     assert {name.rsplit("-", 1)[0] for name in computed} <= {
-        "judge_llm", "decide", "agree", "sample", "treat-default", "treat-remove", "treat-remove_hn", "treat-relabel",
+        table = ["query-id\tcorpus-id\tscore", *lines]
+        (folder / "qrels" / f"{name}.tsv").write_text("".join(f"{line}\n" for line in table))
         "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
     }  # fmt: skip
     assert "judge_llm-00000" in computed
@@ -103,8 +107,42 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
 def test_another_treatment_costs_no_call(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source")
     run_method(tmp_path, source)
-    computed = run_method(tmp_path, source, treat={"max_unparsed": 0.5, "max_false_negatives": 1})[2].computed
+    computed = run_method(tmp_path, source, treat={"max_false_negatives": 1})[2].computed
     assert not [name for name in computed if name.startswith(("judge", "mine", "encode", "decide"))]
+
+
+def test_paper_7_1_too_many_unparsed_pairs_shut_the_gate_before_every_treatment(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source")
+    store = Store.open(str(tmp_path / "store"))
+    run = Runner(store, InProcess(store, tmp_path / "scratch"))
+    curate_method(run, make_setup(store, source, complete={"max_unparsed": 0.0}))
+    done = {r.name: r for r in run.runs}
+    assert "pairs unparsed" in done["complete"].failed[0]
+    assert done["treat-relabel"].blocked == done["treat-relabel"].parts == 2
+    assert done["report"].blocked == 1
+
+
+def test_a_source_without_training_queries_ends_with_an_empty_report(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "source")
+    (source / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    (source / "qrels" / "known.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    _, run, _ = run_method(tmp_path, source)
+    assert next(r for r in run.runs if r.name == "decide").rows == 0
+    assert run.runs[-1].name == "report"
+
+
+def test_an_encoder_read_otherwise_judges_given_negatives_again(tmp_path: Path) -> None:
+    """The embeddings are joined late, so the encoder's settings must be in the key of what reads them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    row = {"query": "where does the otter live", "pos": ["In the river."], "neg": ["It eats fish.", "It sleeps."]}
+    (source / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    run_method(tmp_path, source, ingest={})
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    setup = replace(make_setup(store, source, ingest={}), encoder_key="the same weights, shorter texts")
+    curate_method(Runner(store, executor), setup)
+    assert "judge_similarity-00000" in executor.computed
 
 
 def test_relabelled_passages_move_from_the_negatives_to_the_positives(tmp_path: Path) -> None:

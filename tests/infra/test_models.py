@@ -293,7 +293,7 @@ def test_a_model_is_quantised_once_and_keeps_its_name_its_licence_and_its_unquan
     made = resolve("w8a8:tiny:llm", cache)
     assert (made.name, made.digest) == ("tiny-llm-w8a8", digest_of("w8a8:tiny:llm", cache))
     with safe_open(made.path / "model.safetensors", "pt") as file:
-        types = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+        types = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}
     assert types["model.layers.0.mlp.down_proj.weight"] == "I8"
     assert types["model.layers.0.mlp.down_proj.weight_scale"] == "F32"
     assert types["model.embed_tokens.weight"] == "BF16"

@@ -5,7 +5,16 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks.cascade import DecideConfig, EscalateConfig, IncompleteError, check_complete, decide, escalate
+from tasks.cascade import (
+    CompleteConfig,
+    DecideConfig,
+    EscalateConfig,
+    IncompleteError,
+    check_complete,
+    complete,
+    decide,
+    escalate,
+)
 from tasks.schemas import CANDIDATES, VERDICTS
 
 Judged = tuple[str, str, str, float | None]  # query, doc, state, score
@@ -187,7 +196,9 @@ def test_paper_7_1_too_many_unparsed_pairs_stop_the_work_and_say_what_to_do() ->
     with pytest.raises(
         IncompleteError, match=r"judgments: 12 of 40 pairs unparsed \(30% > max_unparsed=5%\); read raw"
     ):
-        check_complete(verdicts(rows), 0.05)
+        complete(CompleteConfig(), decisions=verdicts(rows))
+    passed = complete(CompleteConfig(max_unparsed=0.3), decisions=verdicts(rows))["completeness"]
+    assert passed.to_dicts() == [{"pairs": 40, "unparsed": 12}]
     check_complete(verdicts(rows), 0.3)
     check_complete(verdicts([]), 0.0)
 
