@@ -97,9 +97,8 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
     assert run_method(tmp_path, source)[2].computed == []
     computed = run_method(tmp_path, source, judge={"passage_chars": 100})[2].computed
     assert {name.rsplit("-", 1)[0] for name in computed} <= {
-        table = ["query-id\tcorpus-id\tscore", *lines]
-        (folder / "qrels" / f"{name}.tsv").write_text("".join(f"{line}\n" for line in table))
-        "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
+        "judge_llm", "decide", "agree", "complete", "sample", "treat-default", "treat-remove", "treat-remove_hn",
+        "treat-relabel", "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
     }  # fmt: skip
     assert "judge_llm-00000" in computed
 
