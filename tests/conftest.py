@@ -93,15 +93,23 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         stop(process)
 
 
+def s3_variables(endpoint: str) -> dict[str, str]:
+    """Name what points the usual S3 clients at a server of the tests."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
 @pytest.fixture
 def s3_environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Point the S3 client at an endpoint, through the environment as users do."""
 
     def use(endpoint: str) -> None:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        for name, value in s3_variables(endpoint).items():
+            monkeypatch.setenv(name, value)
         import s3fs
 
         s3fs.S3FileSystem.clear_instance_cache()

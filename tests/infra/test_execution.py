@@ -1,6 +1,6 @@
 """Prefect and Ray for real: parts as task runs, Ray's failures as failed attempts with their reason."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,32 +9,39 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from infra.engines import SentenceTransformersSpec
 from infra.execution import PrefectRayExecutor
+from infra.models import resolve
 from infra.prefect_server import PrefectServer
 from infra.ray_cluster import ray_cluster
 from infra.runner import Runner
 from infra.store import Store
-from tests.conftest import ROOT
+from tests.conftest import ROOT, s3_variables
 from tests.infra.test_runner import pipeline
-from tests.infra.toy import ToyConfig
+from tests.infra.toy import PRODUCE, WITH_ENGINE, ToyConfig
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterator[None]:
     """A real Prefect server on loopback; Ray is started by the executor."""
     home = tmp_path_factory.mktemp("home")
     server = PrefectServer(home)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))  # Ray's workers must find the toy stages
+        # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
+        for name, value in {"PYTHONPATH": str(ROOT), **s3_variables(seaweedfs)}.items():
+            patch.setenv(name, value)
         settings = {PREFECT_API_URL: server.start(), PREFECT_HOME: home / "client"}
         with temporary_settings(settings), ray_cluster(None):
             yield
     assert server.stop()
 
 
-def execute(url: str, tmp_path: Path, config: ToyConfig) -> tuple[Runner, str]:
+Pipeline = Callable[[Runner, ToyConfig], object]
+
+
+def execute(url: str, tmp_path: Path, config: ToyConfig, stages: Pipeline = pipeline) -> tuple[Runner, str]:
     """Run the toy pipeline as a flow run; returns the runner and the flow run's id."""
     runners: list[Runner] = []
     ids: list[str] = []
@@ -48,7 +55,7 @@ def execute(url: str, tmp_path: Path, config: ToyConfig) -> tuple[Runner, str]:
         with PrefectRayExecutor(store, tmp_path / "scratch", None) as executor:
             run = Runner(store, executor)
             runners.append(run)
-            pipeline(run, config)
+            stages(run, config)
 
     toy_flow()
     return runners[0], ids[0]
@@ -118,3 +125,46 @@ def test_a_passing_trouble_of_the_machine_is_retried(services: None, tmp_path: P
     run, _ = execute(str(tmp_path / "store"), tmp_path, config)
     assert run.runs[1].failed == {}
     assert executions(log).count("20 8") == 2
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformersSpec:
+    model = resolve("tiny:encoder", tmp_path_factory.mktemp("cache"))
+    return SentenceTransformersSpec(model=str(model.path), digest=model.digest)
+
+
+def engine_pipeline(encoder: SentenceTransformersSpec) -> Pipeline:
+    def stages(run: Runner, config: ToyConfig) -> object:
+        numbers = run(PRODUCE, ToyConfig())["numbers"]
+        return run(WITH_ENGINE, config, engine=encoder, numbers=numbers)
+
+    return stages
+
+
+def test_an_engine_that_dies_fails_only_the_part_it_held_and_is_rebuilt(
+    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
+) -> None:
+    log = tmp_path / "log"
+    config = ToyConfig(log=str(log), trouble=f"kill:{tmp_path / 'once'}")
+    run, _ = execute(str(tmp_path / "store"), tmp_path, config, engine_pipeline(encoder))
+    assert (run.runs[1].failed, run.runs[1].computed) == ({}, 4)
+    assert executions(log) == ["0 8", "10 8", "20 8", "20 8", "30 8"]
+
+
+def test_a_part_that_kills_engines_is_set_aside_with_its_reason(
+    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
+) -> None:
+    log = tmp_path / "log"
+    run, _ = execute(
+        str(tmp_path / "store"), tmp_path, ToyConfig(log=str(log), trouble="kill"), engine_pipeline(encoder)
+    )
+    assert run.runs[1].computed == 3
+    assert "set aside: the engine died 2 times" in run.runs[1].failed[2]
+    assert executions(log).count("20 8") == 2
+
+
+def test_an_engine_that_cannot_be_built_says_why_and_is_not_tried_again(services: None, tmp_path: Path) -> None:
+    nowhere = SentenceTransformersSpec(model=str(tmp_path / "nowhere"), digest="none")
+    run, _ = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(nowhere))
+    assert set(run.runs[1].failed) == {0, 1, 2, 3}
+    assert all("nowhere" in reason for reason in run.runs[1].failed.values())

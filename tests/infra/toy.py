@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,6 +37,12 @@ def double(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFram
     if numbers["n"][0] == 20 and config.trouble:
         _misbehave(config)
     return {"doubled": numbers.select(pl.col("n") * 2 * config.factor)}
+
+
+def double_with_engine(config: ToyConfig, *, numbers: pl.DataFrame, engine: Any) -> dict[str, pl.DataFrame]:
+    """As `double`, with an encoder at hand."""
+    assert len(engine.encode(["a", "b"], "query")) == 2
+    return double(config, numbers=numbers)
 
 
 def _misbehave(config: ToyConfig) -> None:
@@ -72,6 +79,10 @@ PRODUCE = Stage("produce", "tests.infra.toy:produce", 1, "single", outputs={"num
 DOUBLE = Stage(
     "double", "tests.infra.toy:double", 1, "map", each=("numbers",), outputs={"doubled": NUMBERS},
     resources=Resources(num_cpus=0.5, deadline=20.0),
+)  # fmt: skip
+WITH_ENGINE = Stage(
+    "with_engine", "tests.infra.toy:double_with_engine", 1, "map", each=("numbers",), outputs={"doubled": NUMBERS},
+    engine="encoder", resources=Resources(num_cpus=1.0, deadline=60.0),
 )  # fmt: skip
 ADD_UP = Stage(
     "add_up",
