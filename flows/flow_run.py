@@ -27,6 +27,7 @@ from flows.curation import Curation, Curator
 from flows.method import Outcome, Setup
 from flows.stages import STAGES
 from infra.execution import PrefectRayExecutor
+from infra.prefect_server import is_alive
 from infra.runner import Runner, StageRun
 from infra.stage import Resources
 
@@ -109,7 +110,7 @@ def sweep_dead_runs() -> int:
     with get_client(sync_client=True) as client:
         for found in client.read_flow_runs(flow_run_filter=running):
             owners = [int(tag.removeprefix(_OWNER)) for tag in found.tags if tag.startswith(_OWNER)]
-            if not owners or any(_alive(pid) for pid in owners):
+            if not owners or any(is_alive(pid) for pid in owners):
                 continue
             parts = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[found.id])))
             for part in parts:
@@ -118,13 +119,3 @@ def sweep_dead_runs() -> int:
             client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
             swept += 1
     return swept
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -52,7 +52,7 @@ class PrefectServer:
         """Return the API address of a living server of this home, or None."""
         with contextlib.suppress(FileNotFoundError, ValueError):
             record = json.loads(self._record.read_text())
-            if _alive(int(record["pid"])) and is_healthy(record["api_url"]):
+            if is_alive(int(record["pid"])) and is_healthy(record["api_url"]):
                 return str(record["api_url"])
         return None
 
@@ -79,7 +79,7 @@ class PrefectServer:
             if ui:
                 (self._users / _UI).unlink(missing_ok=True)
             for user in list(self._users.iterdir()):
-                if user.name != _UI and not _alive(int(user.name)):
+                if user.name != _UI and not is_alive(int(user.name)):
                     user.unlink(missing_ok=True)
             if any(self._users.iterdir()):
                 return False
@@ -116,7 +116,7 @@ class PrefectServer:
         with contextlib.suppress(FileNotFoundError, ValueError):
             pid = int(json.loads(self._record.read_text())["pid"])
             self._record.unlink()
-            if _alive(pid) and _is_ours(pid):
+            if is_alive(pid) and _is_ours(pid):
                 os.killpg(pid, signal.SIGTERM)
                 _await_end(pid)
                 return True
@@ -128,14 +128,15 @@ def _await_end(pid: int, seconds: float = 10.0) -> None:
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        if not _alive(pid):
+        if not is_alive(pid):
             return
         time.sleep(0.1)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine lives (a zombie does not)."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
