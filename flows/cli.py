@@ -35,6 +35,7 @@ def main() -> None:
     """Run the command line; expected errors are one message and exit code 1 or 2, never a traceback."""
     silence_telemetry()
     from flows.config import ConfigError
+    from flows.method import CurationFailed
     from infra.models import ModelError
     from infra.prefect_server import ServerError
     from infra.ray_cluster import ClusterError
@@ -44,14 +45,10 @@ def main() -> None:
         app()
     except ConfigError as error:
         _fail(str(error), 2)
-    except (StoreError, ModelError, ServerError, ClusterError) as error:
+    except (CurationFailed, StoreError, ModelError, ServerError, ClusterError) as error:
         _fail(str(error), 1)
     except OSError as error:
         _fail(f"{type(error).__name__}: {error}", 1)
-    except Exception as error:
-        if type(error).__name__ != "CurationFailed":  # imported only with Prefect, which takes seconds
-            raise
-        _fail(str(error), 1)
 
 
 def _fail(message: str, code: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.method import Outcome, Setup, curate_method
+from flows.method import CurationFailed, Outcome, Setup, curate_method
 from infra.execution import PrefectRayExecutor
 from infra.runner import Runner
 
@@ -25,10 +25,6 @@ class Work:
 
 
 WORK: ContextVar[Work] = ContextVar("work")
-
-
-class CurationFailed(Exception):
-    """Parts failed; the message lists them with the command that repairs them."""
 
 
 @flow(

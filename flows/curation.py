@@ -46,7 +46,7 @@ class Hooks:
     """How a curation tells what it does."""
 
     on_message: Callable[[str], None] = lambda text: None
-    on_part: Callable[[str, int, int, str], None] = lambda stage, done, total, message: None
+    on_part: Callable[[str, int, int], None] = lambda stage, done, total: None
     on_stage: Callable[[StageRun], None] = lambda run: None
 
 
@@ -160,7 +160,7 @@ class Curator:
         """Run a curation to its end; what is finished is reused, and with nothing left to do nothing is started.
 
         Raises:
-            CurationFailed: parts failed (from flows.curate).
+            CurationFailed: parts failed (from flows.method).
         """
         started = time.monotonic()
         outcome, runs = self.look(curation) if not force else (None, ())
@@ -299,10 +299,13 @@ class Curator:
             laid_out = materialise(self.store, directory, self.settings.scratch)
             for name in directory.files:
                 target = folder / below / name
-                if target.exists() and below == "sample" and not filecmp.cmp(laid_out / name, target, shallow=False):
-                    # Somebody has written labels into it: theirs stays, a fresh one goes beside it.
-                    target = target.with_name(f"new-{target.name}")
-                    self.hooks.on_message(f"{target.parent / name} was filled in and is kept; the new one: {target}")
+                if below == "sample" and target.exists() and not filecmp.cmp(laid_out / name, target, shallow=False):
+                    # It may hold people's labels: it stays, and this run's stands beside it under its content's name.
+                    digest = directory.files[name].rsplit("/", 1)[-1][:8]
+                    kept, target = target, target.with_name(f"{target.stem}-{digest}{target.suffix}")
+                    self.hooks.on_message(f"{kept} is not this run's (filled in, or older) and is kept; see {target}")
+                    if target.exists():
+                        continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
                 shutil.copyfile(laid_out / name, temporary)

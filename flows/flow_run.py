@@ -1,6 +1,7 @@
 """Runs the Prefect flow for a curation and cleans up after runs that died."""
 
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -22,9 +23,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
 from flows.config import CurationConfig
-from flows.curate import WORK, CurationFailed, Work, curate
+from flows.curate import WORK, Work, curate
 from flows.curation import Curation, Curator
-from flows.method import Outcome, Setup
+from flows.method import CurationFailed, Outcome, Setup
 from flows.stages import STAGES
 from infra.execution import PrefectRayExecutor
 from infra.prefect_server import is_alive
@@ -34,6 +35,7 @@ from infra.stage import Resources
 _OWNER = f"pid:{socket.gethostname()}:"
 _DIED = "the process that ran it died"
 _HISTORY_SECONDS = 30.0
+_PAGE = 200  # the most task runs the server lists at a time
 
 
 def run_flow(
@@ -52,7 +54,6 @@ def run_flow(
         return PrefectRayExecutor(
             curator.store,
             curator.settings.scratch,
-            curator.settings.ray_address,
             engines=setup.config.llm.engines if setup.config.llm else 1,
             on_part=hooks.on_part,
             on_failure=lambda spec, reason: curator.record_failure(curation.id, spec, reason),
@@ -67,7 +68,8 @@ def run_flow(
     token = WORK.set(Work(setup, make_executor, make_runner, outcomes.append))
     try:
         with temporary_settings({PREFECT_API_URL: api_url}), tags(f"{_OWNER}{os.getpid()}", setup.config.name):
-            sweep_dead_runs()
+            with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
+                sweep_dead_runs()
             state = curate(curation.id, return_state=True)
             parts = sum(run.parts - run.blocked for runner in runners for run in runner.runs)
             await_history(api_url, str(state.state_details.flow_run_id), parts)
@@ -112,10 +114,14 @@ def sweep_dead_runs() -> int:
             owners = [int(tag.removeprefix(_OWNER)) for tag in found.tags if tag.startswith(_OWNER)]
             if not owners or any(is_alive(pid) for pid in owners):
                 continue
-            parts = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[found.id])))
-            for part in parts:
-                if part.state is None or not part.state.is_final():
-                    client.set_task_run_state(part.id, Crashed(message=_DIED), force=True)
+            wanted = FlowRunFilter(id=FlowRunFilterId(any_=[found.id]))
+            for offset in itertools.count(0, _PAGE):
+                parts = client.read_task_runs(flow_run_filter=wanted, limit=_PAGE, offset=offset)
+                for part in parts:
+                    if part.state is None or not part.state.is_final():
+                        client.set_task_run_state(part.id, Crashed(message=_DIED), force=True)
+                if len(parts) < _PAGE:
+                    break
             client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
             swept += 1
     return swept

@@ -18,6 +18,10 @@ from tasks.prompting import prompt_digest
 Data = dict[str, Any]
 
 
+class CurationFailed(Exception):
+    """Parts failed; the message lists them with the command that repairs them."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """One curation made ready: its configuration, its source in the store, its engines with their digests."""

@@ -192,7 +192,7 @@ def _progress(err: Console) -> Iterator[Hooks]:
     with Progress(*columns, console=err) as bars:
         known: dict[str, Any] = {}
 
-        def on_part(stage: str, done: int, total: int, _message: str) -> None:
+        def on_part(stage: str, done: int, total: int) -> None:
             if stage not in known:
                 known[stage] = bars.add_task(stage, total=total)
             bars.update(known[stage], completed=done)

@@ -6,7 +6,7 @@ manifest is shown as `Cached`. Ray's failures become failed attempts with their 
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,26 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from infra.artifacts import Manifest
-from infra.ray_cluster import granted, ray_cluster, slots_for
+from infra.ray_cluster import granted, slots_for
+from infra.ray_wait import await_ray
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
 
 _RETRY_SECONDS = 1.0
-OnPart = Callable[[str, int, int, str], None]
-
-
-def _ignore(_stage: str, _done: int, _total: int, _message: str) -> None:
-    return None
+OnPart = Callable[[str, int, int], None]
 
 
 class PrefectRayExecutor:
-    """Computes parts inside a Prefect flow run; Ray is started when the first part needs it."""
+    """Computes parts inside a Prefect flow run, on the Ray that this process is connected to."""
 
     def __init__(
         self,
         store: Store,
         scratch: Path,
-        ray_address: str | None,
         *,
         engines: int = 1,
-        on_part: OnPart = _ignore,
+        on_part: OnPart = lambda stage, done, total: None,
         on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
     ) -> None:
         """Prepare; nothing is started.
@@ -48,19 +44,15 @@ class PrefectRayExecutor:
         Args:
             store: where parts are read and written.
             scratch: a folder of every machine for directory inputs.
-            ray_address: the cluster to join; None starts a local one.
             engines: how many actors hold an engine at a time.
-            on_part: called as (stage, parts done, parts to do, message), from any thread.
+            on_part: called as (stage, parts done, parts to do), from any thread.
             on_failure: called when a part failed for good.
         """
         self._store = store
         self._scratch = scratch
-        self._ray_address = ray_address
         self._engines = engines
         self._on_part = on_part
         self._on_failure = on_failure
-        self._stack = ExitStack()
-        self._ray_up = False
         self._pool: Any = None
 
     def __enter__(self) -> "PrefectRayExecutor":
@@ -68,19 +60,19 @@ class PrefectRayExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the engines and stop the Ray that was started here."""
+        """Release the engines."""
         self._release()
-        self._stack.close()
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
     ) -> Mapping[int, Manifest | Failure]:
         """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
-        todo = [spec for spec in specs if spec.number not in finished]
-        if todo:
-            self._prepare(todo[0].stage, todo[0].engine)
-        done = _Counter(name, len(todo), self._on_part)
-        slots = _slots(todo[0].stage.resources) if todo else nullcontext()
+        unfinished = [spec for spec in specs if spec.number not in finished]
+        slots: AbstractContextManager[Any] = nullcontext()
+        if unfinished:
+            self._prepare(unfinished[0].stage, unfinished[0].engine)
+            slots = _slots(unfinished[0].stage.resources)
+        done = _Counter(name, len(unfinished), self._on_part)
         futures = {}
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
@@ -104,16 +96,12 @@ class PrefectRayExecutor:
             manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
             return manifest
         from infra.plain_part import submit_part
-        from infra.ray_wait import await_ray
 
         reference = submit_part(self._store.url, spec, self._scratch)
         manifest = await_ray(reference, spec.stage.resources.deadline)
         return manifest
 
     def _prepare(self, stage: Stage, engine: BaseModel | None) -> None:
-        if not self._ray_up:
-            self._stack.enter_context(ray_cluster(self._ray_address))
-            self._ray_up = True
         if self._pool is not None and self._pool.spec != engine:
             self._release()
         if stage.engine is not None and self._pool is None:
@@ -142,12 +130,12 @@ class _Counter:
         self._done = 0
         self._lock = threading.Lock()
         if total:
-            on_part(stage, 0, total, "")
+            on_part(stage, 0, total)
 
-    def add(self, message: str = "") -> None:
+    def add(self) -> None:
         with self._lock:
             self._done += 1
-            self._on_part(self._stage, self._done, self._total, message)
+            self._on_part(self._stage, self._done, self._total)
 
 
 class _Attempts:

@@ -22,9 +22,6 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes every socket of a local Ray 127.0.0.1
     import ray
 
-    if ray.is_initialized():
-        yield  # whoever connected this process also disconnects it
-        return
     if address is None:
         ray.init(
             address="local",

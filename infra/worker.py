@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel
 
 from infra.artifacts import (
     Artifact,
@@ -49,7 +48,7 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
     with tempfile.TemporaryDirectory(prefix="reneg-") as scratch:
         if spec.stage.directories:
             extra["out"] = Path(scratch)
-        result = _call(function, config, inputs | extra)
+        result: Mapping[str, Any] = function(config, **inputs, **extra)
         seconds = time.monotonic() - started
         tables = _write_tables(store, spec, result)
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
@@ -78,11 +77,6 @@ def load_function(reference: str) -> Callable[..., Any]:
     module, _, name = reference.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
-
-
-def _call(function: Callable[..., Any], config: BaseModel, keywords: Mapping[str, Any]) -> Mapping[str, Any]:
-    result: Mapping[str, Any] = function(config, **keywords)
-    return result
 
 
 def _read(store: Store, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:

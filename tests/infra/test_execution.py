@@ -52,7 +52,7 @@ def execute(url: str, tmp_path: Path, config: ToyConfig, stages: Pipeline = pipe
 
         ids.append(str(flow_run.id))
         store = Store.open(url)
-        with PrefectRayExecutor(store, tmp_path / "scratch", None) as executor:
+        with PrefectRayExecutor(store, tmp_path / "scratch") as executor:
             run = Runner(store, executor)
             runners.append(run)
             stages(run, config)
