@@ -17,7 +17,7 @@ from infra.settings import Settings
 from infra.store import Store, StoreError
 
 _GIB = 2**30
-_NEEDED_DISK_GIB = 8
+_NEEDED_DISK_GIB = 13
 _NEEDED_MEMORY_GIB = 8
 _PACKAGES = ("polars", "ray", "prefect", "faiss", "sentence_transformers", "vllm", "torch", "s3fs", "ir_measures")
 
@@ -89,7 +89,10 @@ def _machine(settings: Settings) -> list[Finding]:
             "memory", memory, _NEEDED_MEMORY_GIB, "the 1.5B judge on the CPU takes about 7 GiB; use a smaller model"
         ),
         _enough(
-            "free disk", disk, _NEEDED_DISK_GIB, "models take 4 GiB, the environment 7; free some or set RENEG_CACHE"
+            "free disk",
+            disk,
+            _NEEDED_DISK_GIB,
+            "the demo takes 6 GiB of models and 7 of packages; or set RENEG_CACHE",
         ),
     ]
 
