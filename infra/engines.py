@@ -20,16 +20,18 @@ _QUIET_AND_OFFLINE = {
 }
 
 
-class _Spec(BaseModel):
-    """What every engine has.
+class _Base(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class _Spec(_Base):
+    """What every engine with weights of its own has.
 
     model: folder of the weights, as safetensors, with the tokenizer; a path, so not in the key.
     digest: digest of that folder's content, which is.
     device: where it runs.
     threads: OpenMP threads; None leaves it to Ray, which sets them to the actor's `num_cpus`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     model: str = Field(json_schema_extra=_OPERATIONAL)
     digest: str
@@ -80,12 +82,79 @@ class SentenceTransformersSpec(_Spec):
     batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
 
 
-EngineSpec = Annotated[VLLMSpec | SentenceTransformersSpec, Field(discriminator="kind")]
+class CrossEncoderSpec(_Spec):
+    """A cross-encoder under sentence-transformers; a longer pair is cut at `max_seq_length` tokens.
 
-_SPECS: TypeAdapter[VLLMSpec | SentenceTransformersSpec] = TypeAdapter(EngineSpec)
+    activation: makes a probability of the model's output; `none` where the model gives one itself.
+    """
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_seq_length: int = Field(512, ge=8)
+    activation: Literal["sigmoid", "none"] = "sigmoid"
+    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
 
 
-def parse_spec(data: str | bytes) -> VLLMSpec | SentenceTransformersSpec:
+class OpenAISpec(_Base):
+    """Any OpenAI-compatible endpoint, Azure's included.
+
+    model: the dated name the endpoint knows it by. revision: a word of the user's own, to tell apart what the name does not.
+    base_url: None for the vendor's default. api_version: given, the endpoint is Azure's.
+    api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
+    structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.
+    temperature: None leaves it out, for models that refuse it. extra_body: further fields of the request.
+    concurrency: requests in flight, over all engines of this process that share the key.
+    requests_per_minute, tokens_per_minute: limits over all engines of the cluster that share the key; None for none.
+    timeout: seconds for one request. max_retries: further tries of a request that may succeed later.
+    """
+
+    kind: Literal["openai"] = "openai"
+    model: str = Field(min_length=1)
+    revision: str = ""
+    base_url: str | None = None
+    api_version: str | None = None
+    seed: int | None = 0
+    temperature: float | None = Field(0.0, ge=0)
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=_OPERATIONAL)
+    concurrency: int = Field(16, ge=1, json_schema_extra=_OPERATIONAL)
+    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=_OPERATIONAL)
+    tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=_OPERATIONAL)
+    timeout: float = Field(120.0, gt=0, json_schema_extra=_OPERATIONAL)
+    max_retries: int = Field(6, ge=0, json_schema_extra=_OPERATIONAL)
+
+
+class OpenAIBatchSpec(OpenAISpec):
+    """The batch interface of such an endpoint: half the price, hours instead of seconds.
+
+    requests_per_batch: the most in one job. parallel: jobs at a time. poll_seconds: between two looks at a job.
+    completion_window: what is asked of the vendor. max_rounds: jobs a request may be part of before it counts as failed.
+    """
+
+    kind: Literal["openai_batch"] = "openai_batch"  # type: ignore[assignment]
+    requests_per_batch: int = Field(5000, ge=1, json_schema_extra=_OPERATIONAL)
+    parallel: int = Field(8, ge=1, json_schema_extra=_OPERATIONAL)
+    poll_seconds: float = Field(30.0, gt=0, json_schema_extra=_OPERATIONAL)
+    completion_window: str = Field("24h", json_schema_extra=_OPERATIONAL)
+    max_rounds: int = Field(3, ge=1, json_schema_extra=_OPERATIONAL)
+
+
+Spec = VLLMSpec | SentenceTransformersSpec | CrossEncoderSpec | OpenAISpec | OpenAIBatchSpec
+EngineSpec = Annotated[Spec, Field(discriminator="kind")]
+
+_SPECS: TypeAdapter[Spec] = TypeAdapter(EngineSpec)
+_ENGINES = {
+    "vllm": ("infra.vllm_engine", "VLLMEngine"),
+    "sentence_transformers": ("infra.encoder_engine", "EncoderEngine"),
+    "cross_encoder": ("infra.cross_encoder_engine", "CrossEncoderEngine"),
+    "openai": ("infra.openai_engine", "OpenAIEngine"),
+    "openai_batch": ("infra.openai_batch", "OpenAIBatchEngine"),
+}
+
+
+def parse_spec(data: str | bytes) -> Spec:
     """Read a spec from its JSON (`spec.model_dump_json()`); `kind` says which."""
     return _SPECS.validate_json(data)
 
@@ -98,7 +167,7 @@ def environment(spec: BaseModel) -> dict[str, str]:
     """
     checked = _check(spec)
     variables = dict(_QUIET_AND_OFFLINE)
-    if checked.threads is not None:
+    if isinstance(checked, _Spec) and checked.threads is not None:
         variables["OMP_NUM_THREADS"] = str(checked.threads)
     if isinstance(checked, VLLMSpec):
         variables["VLLM_NO_USAGE_STATS"] = "1"
@@ -112,22 +181,19 @@ def environment(spec: BaseModel) -> dict[str, str]:
     return variables
 
 
-def build_engine(spec: BaseModel) -> Any:  # noqa: ANN401 - an encoder or a language model, by the spec's kind
+def build_engine(spec: BaseModel) -> Any:  # noqa: ANN401 - what it answers depends on the spec's kind
     """Build the engine a spec describes, in a process that was started with `environment(spec)`.
 
-    Returns a `VLLMEngine` (`answer`) or an `EncoderEngine` (`encode`); both have `provenance` and `close`.
+    Returns an engine that can `answer` (vLLM, endpoints), `encode` or `score`; all have `provenance` and `close`.
 
     Raises:
         ValueError: `spec` is not an engine's, the model's folder is missing or cannot be loaded this way.
     """
-    module, name = {
-        "vllm": ("infra.vllm_engine", "VLLMEngine"),
-        "sentence_transformers": ("infra.encoder_engine", "EncoderEngine"),
-    }[_check(spec).kind]
+    module, name = _ENGINES[_check(spec).kind]
     return getattr(importlib.import_module(module), name)(spec)
 
 
-def _check(spec: BaseModel) -> VLLMSpec | SentenceTransformersSpec:
-    if isinstance(spec, VLLMSpec | SentenceTransformersSpec):
+def _check(spec: BaseModel) -> Spec:
+    if isinstance(spec, Spec):
         return spec
-    raise ValueError(f"an engine's spec expected (VLLMSpec or SentenceTransformersSpec), got {type(spec).__name__}")
+    raise ValueError(f"an engine's spec expected ({', '.join(sorted(_ENGINES))}), got {type(spec).__name__}")

@@ -6,56 +6,73 @@ chat template's control token, so a passage that says "answer Yes" stays a passa
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
 import polars as pl
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.hashing import combine_hashes, show_passage
 
 FOLDER = Path(__file__).parent / "prompts"
+DEFINITIONS = "definitions"
 CUT = " […]"
+# Nothing a reader sees: zero-width, bidirectional and tag characters (not the joiners that Persian or emoji need).
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]")
 # "<" where it could begin a tag or a control token (<|im_end|>, </s>, DeepSeek's full-width bar), and Mistral's [INST].
-_TAG = re.compile(r"<(?=\s*[/!|\uff5c]|[A-Za-z])|\[(?=\s*/?\s*INST)")
+_GAP = "[\\s\u200c\u200d]*"
+_TAG = re.compile(rf"<(?={_GAP}[/!|\uff5c]|{_GAP}[A-Za-z])|\[(?={_GAP}/?{_GAP}INST)")
 _QUIET = {"<": "\u2039", "[": "\u2045"}  # lookalikes: a person still reads the text as it was
 
 
-def _has_one_place_for_text(template: str) -> str:
-    if template.count("{text}") != 1 or template.count("{") != 1:
-        raise ValueError(f"expected {{text}} exactly once and no other brace, got {template!r}")
-    return template
-
-
-Template = Annotated[str, AfterValidator(_has_one_place_for_text)]
-
-
 class Prompt(BaseModel):
-    """A Yes/No prompt: the parts in reading order, one question per attempt, and the spellings that count."""
+    """A judge's prompt: the parts in reading order, and one question per attempt.
+
+    opening: may hold {definition}. query, positive: hold {text}. candidate: holds {text}, and {id} if `listwise`.
+    reasoned: `listwise`: the question where reasons are wanted. positives_first: put them before the query.
+    spellings: `yes_no` and `graded`: label to the first tokens that mean it, exactly as the tokenizer decodes them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: int
+    protocol: Literal["yes_no", "graded", "listwise", "snippet"]
     opening: str
-    query: Template
-    positive: Template
-    candidate: Template
+    query: str
+    positive: str
+    candidate: str
     questions: tuple[str, ...] = Field(min_length=1)
-    yes: frozenset[str] = Field(min_length=1)
-    no: frozenset[str] = Field(min_length=1)
+    reasoned: str = ""
+    spellings: Mapping[str, frozenset[str]] = Field(default_factory=dict)
 
-    def render(self, query: str, positives: list[str], candidate: str, attempt: int) -> str:
-        """Build the message of one attempt (from 1): what is the same for a query first, the candidate last."""
+    @model_validator(mode="after")
+    def _check(self) -> "Prompt":
+        candidate = {"text", "id"} if self.protocol == "listwise" else {"text"}
+        slots = {"query": {"text"}, "positive": {"text"}, "candidate": candidate}
+        for name, expected in slots.items():
+            found = sorted(re.findall(r"\{(\w*)\}", getattr(self, name)))
+            if found != sorted(expected):
+                raise ValueError(f"{name}: the slots {sorted(expected)} expected, each once, got {found}")
+        wanted = {"yes_no": {"yes", "no"}, "graded": {"0", "1", "2", "3"}}.get(self.protocol, set())
+        if set(self.spellings) != wanted:
+            raise ValueError(f"spellings: {sorted(wanted)} expected, got {sorted(self.spellings)}")
+        return self
+
+    def render(
+        self, *, definition: str, query: str, positives: Sequence[str], candidates: Sequence[tuple[str, str]], ask: str
+    ) -> str:
+        """Build the message: what is the same for a query first, the candidates (id, text) last, then the question."""
         return "".join(
             [
-                self.opening,
+                self.opening.replace("{definition}", definition),
                 self.query.replace("{text}", query),
                 *(self.positive.replace("{text}", positive) for positive in positives),
-                self.candidate.replace("{text}", candidate),
-                self.questions[attempt - 1],
+                *(self.candidate.replace("{id}", id_).replace("{text}", text) for id_, text in candidates),
+                ask,
             ]
         )
 
@@ -70,16 +87,36 @@ def load_prompt(name: str) -> Prompt:
     return Prompt.model_validate(yaml.safe_load(_file(name).read_text(encoding="utf-8")))
 
 
+@cache
+def load_definition(name: str) -> str:
+    """Give the sentence of a named definition of relevance, or the sentence itself where it is one (it has a space).
+
+    Raises:
+        ValueError: a single word that names no definition.
+    """
+    known: dict[str, str] = yaml.safe_load((FOLDER / f"{DEFINITIONS}.yaml").read_text(encoding="utf-8"))
+    if name in known:
+        return known[name]
+    if " " not in name:
+        raise ValueError(f"definition: one of {', '.join(sorted(known))} or a sentence expected, got {name!r}")
+    return name.rstrip() + "\n"
+
+
 def prompt_digest(name: str) -> str:
     """Hash the prompt file's bytes (64 hexadecimal digits): part of a judge's identity."""
     return hashlib.sha256(_file(name).read_bytes()).hexdigest()
 
 
 def _file(name: str) -> Path:
-    known = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    known = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != DEFINITIONS)
     if name not in known:
         raise ValueError(f"prompt: one of {', '.join(known)} expected, got {name!r}")
     return FOLDER / f"{name}.yaml"
+
+
+def quote(text: str, chars: int) -> str:
+    """Make a text safe to show: cut at a stated length, invisible characters gone, tags defused."""
+    return neutralise(clip(_INVISIBLE.sub("", text), chars))
 
 
 def neutralise(text: str) -> str:
@@ -103,7 +140,7 @@ def clip(text: str, chars: int) -> str:
 def join_texts(
     candidates: pl.DataFrame, *, queries: pl.DataFrame, passages: pl.DataFrame, positives: pl.DataFrame
 ) -> pl.DataFrame:
-    """Add `query`, `passage` (texts) and `positives` (list of distinct texts, by their hash) to candidates.
+    """Add `query`, `passage` (texts), `positives` (distinct texts, by their hash) and `subjects` (their hashes).
 
     The three tables may hold more rows than are needed. Order of rows is kept.
 
@@ -146,6 +183,7 @@ def _gather(labelled: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         "dataset",
         "query_id",
         pl.col("_shown").list.unique(maintain_order=True).alias("positives"),
+        pl.col("text_hash").list.unique(maintain_order=True).alias("subjects"),
         pl.Series("_positives_hash", hashes, dtype=pl.String),
     )
 

@@ -1,0 +1,189 @@
+"""What every judging protocol shares: its configuration, the question, the call made of it, and what an answer says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.prompting import load_definition, load_prompt
+
+Protocol = Literal["yes_no", "graded", "listwise", "snippet", "cross_encoder"]
+Preference = Literal["better", "equal", "worse", "none"]
+
+
+class Policy(BaseModel):
+    """How one dataset is judged; matched on the rows' `dataset` field, never on a path.
+
+    skip: not judged at all, its rows pass untouched (the paper's ArguAna).
+    definition: what relevant means there: a name of `tasks/prompts/definitions.yaml`, or a sentence of one's own.
+    prompt: another prompt file of the same protocol.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    skip: bool = False
+    definition: str | None = None
+    prompt: str | None = None
+
+
+class JudgeConfig(BaseModel):
+    """How a judge is asked, and where its answer becomes a state.
+
+    judge, tier: who answers and as which tier, for the tables; set by the flow.
+    protocol: `yes_no` and `graded` ask about one passage and read the first token's log-probabilities; `listwise` asks
+        about up to `per_call` at once (the paper's); `snippet` extracts answers, then ranks them (ARHN);
+        `cross_encoder` takes a score.
+    prompt: name of the file in `tasks/prompts`; empty for the protocol's own.
+    definition: what relevant means, for datasets that `policies` does not name.
+    policies: by dataset.
+    relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
+    min_mass: probability that the spellings asked for must hold together, else the answer is `unparsed`.
+    max_attempts: times a passage is asked about in all; the unparsed are asked again in other words or another order.
+    *_chars: lengths shown, in characters; what was cut is marked with […].
+    max_positives: known relevant texts shown, the first by text hash.
+    top: log-probabilities asked of the engine.
+    relevant_grade: `graded`: the lowest grade that counts as relevant.
+    per_call: `listwise`: passages in one call.
+    reasoning: `listwise`: let the judge write its reasons before the verdicts.
+    max_output_tokens: `listwise` and `snippet`: the longest answer.
+    relevant_preferences: `listwise`: what counts as relevant; `worse` that is not among them is `unsure`.
+    isolate: passages that look like an attack on the judge are asked about alone, so that they cannot sway others.
+    order_seed: seed of the order in which passages (or positives) are shown.
+    votes: orders tried in all; the majority counts, and voting stops once it is settled.
+    flip_share: share of the queries asked a second time in another order, to report how often verdicts flip.
+    batch_size: calls handed to the engine at once; the ledger keeps one segment per batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judge: str = ""
+    tier: str = "llm"
+    protocol: Protocol = "yes_no"
+    prompt: str = ""
+    definition: str = "default"
+    policies: Mapping[str, Policy] = Field(default_factory=dict)
+    relevant_from: float = Field(0.5, ge=0, le=1)
+    not_relevant_below: float = Field(0.5, ge=0, le=1)
+    min_mass: float = Field(0.2, ge=0, le=1)
+    max_attempts: int = Field(2, ge=1)
+    query_chars: int = Field(500, ge=1)
+    positive_chars: int = Field(700, ge=1)
+    passage_chars: int = Field(900, ge=1)
+    max_positives: int = Field(3, ge=1)
+    top: int = Field(20, ge=2)
+    relevant_grade: int = Field(2, ge=1, le=3)
+    per_call: int = Field(25, ge=1)
+    reasoning: bool = False
+    max_output_tokens: int = Field(1024, ge=1)
+    relevant_preferences: tuple[Preference, ...] = ("better", "equal")
+    isolate: bool = True
+    order_seed: int = Field(0, ge=0)
+    votes: int = Field(1, ge=1)
+    flip_share: float = Field(0.0, ge=0, le=1)
+    batch_size: int = Field(256, ge=1, json_schema_extra={"operational": True})
+
+    @property
+    def prompt_name(self) -> str:
+        """The prompt file, for datasets whose policy names no other."""
+        return self.prompt or self.protocol
+
+    def prompt_of(self, dataset: str) -> str:
+        """Name the prompt file for one dataset."""
+        policy = self.policies.get(dataset)
+        return (policy.prompt if policy else None) or self.prompt_name
+
+    def definition_of(self, dataset: str) -> str:
+        """Say what relevant means in one dataset, as the judge reads it."""
+        policy = self.policies.get(dataset)
+        return load_definition((policy.definition if policy else None) or self.definition)
+
+    @model_validator(mode="after")
+    def _check(self) -> "JudgeConfig":
+        if self.not_relevant_below > self.relevant_from:
+            raise ValueError(
+                f"not_relevant_below={self.not_relevant_below} must not exceed relevant_from={self.relevant_from}"
+            )
+        if self.votes % 2 == 0:
+            raise ValueError(f"votes={self.votes}: an odd number expected, so that a majority exists")
+        if self.protocol == "cross_encoder":
+            return self
+        names = {self.prompt_name, *(p.prompt for p in self.policies.values() if p.prompt)}
+        for name in sorted(names):
+            prompt = load_prompt(name)
+            if prompt.protocol != self.protocol:
+                raise ValueError(f"prompt {name!r} is for protocol {prompt.protocol!r}, the judge's is {self.protocol!r}")
+            if self.protocol in ("yes_no", "graded") and self.max_attempts > len(prompt.questions):
+                raise ValueError(
+                    f"max_attempts={self.max_attempts}, but prompt {name!r} holds {len(prompt.questions)} questions; "
+                    "asking the same again greedily changes nothing: lower max_attempts or add a question"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage as the judge is shown it: by its text's hash, cut and neutralised."""
+
+    hash: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """One query with its positives and the passages to be judged, whatever the ids they go by.
+
+    prompt, definition: after the dataset's policy. positives: as shown. subjects: hashes of the query and of every
+    positive. passages: distinct by hash, in the order of their hashes.
+    """
+
+    prompt: str
+    definition: str
+    query_hash: str
+    positives_hash: str
+    query: str
+    positives: tuple[str, ...]
+    subjects: tuple[str, ...]
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One chat made of a question: what an engine is given, and what is needed to read its answer.
+
+    call_id: hash of everything that decides the answer. ids: the passages' ids in this call, in the order shown, to
+    their hashes; a pointwise call has one, under the empty id.
+    """
+
+    call_id: str
+    chat: tuple[Mapping[str, str], ...]
+    question: Question
+    ids: Mapping[str, str]
+    attempt: int
+    max_tokens: int = 1
+    top: int = 0
+    schema: Mapping[str, Any] | None = None
+    order_seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What an answer says of one passage; `failure` names why nothing could be read (`length`, `missing_id`, …)."""
+
+    score: float | None = None
+    grade: float | None = None
+    preference: Preference | None = None
+    snippet: str | None = None
+    failure: str | None = None
+
+
+def unread(call: Call, failure: str) -> dict[str, Reading]:
+    """Say of every passage of a call that nothing could be read."""
+    return {passage: Reading(failure=failure) for passage in call.ids.values()}
+
+
+def narrow(question: Question, passages: Sequence[str]) -> Question:
+    """Keep of a question the passages of these hashes."""
+    wanted = set(passages)
+    kept = tuple(passage for passage in question.passages if passage.hash in wanted)
+    return Question(**{**question.__dict__, "passages": kept})
