@@ -45,7 +45,7 @@ def main() -> None:
 
     known = table("ingest", "known").with_columns(known=pl.lit(1))
     similarity = table("judge_similarity", "verdicts").select(*PAIR, similarity="score")
-    llm = table("judge_llm", "verdicts").select(*PAIR, llm="score").drop_nulls()
+    llm = table("judge-llm", "verdicts").select(*PAIR, llm="score").drop_nulls()
     pairs = (
         llm.join(similarity, on=PAIR)
         .join(known, on=PAIR, how="left")
@@ -62,8 +62,10 @@ def main() -> None:
         "pairs": pairs.height,
         "known": int(labels.sum()),
         "queries": int(pairs["query_id"].n_unique()),
-        "similarity_weight": round(float(model.coef_[0][0]), 3),
-        "llm_weight": round(float(model.coef_[0][1]), 3),
+        "weights": {
+            "similarity": round(float(model.coef_[0][0]), 3),
+            "llm": round(float(model.coef_[0][1]), 3),
+        },
         "bias": round(float(model.intercept_[0]), 3),
         "auc": {
             "similarity": round(float(roc_auc_score(labels, features[:, 0])), 4),

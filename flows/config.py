@@ -3,20 +3,21 @@
 import difflib
 import typing
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from flows.stages import STAGES
+from infra.engines import OpenAIBatchSpec, OpenAISpec
 from tasks.agree import AgreeConfig
+from tasks.asking import JudgeConfig, Policy
 from tasks.cascade import CompleteConfig, DecideConfig, EscalateConfig
 from tasks.encode import EncodeConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.export import ExportConfig
 from tasks.harvest import HarvestConfig
 from tasks.ingest import IngestConfig
-from tasks.judge import JudgeConfig
 from tasks.mine import AdoptConfig, MineConfig
 from tasks.report import ReportConfig
 from tasks.sample import SampleConfig
@@ -67,19 +68,80 @@ class EncoderConfig(_Config):
     threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
 
 
-class LLMConfig(_Config):
-    """The language model that judges what similarity leaves open."""
+class VLLMConfig(_Config):
+    """A language model under vLLM."""
 
+    kind: Literal["vllm"] = "vllm"
     model: str = "package:qwen2.5-coder-1.5b-instruct"
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_model_len: int = Field(2048, ge=128)
     quantization: str | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs per engine")
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    cpu_kvcache_gib: float = Field(1.0, gt=0)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=_OPERATIONAL)
+    cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=_OPERATIONAL)
     threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
-    engines: int = Field(1, ge=1, description="engines side by side")
+
+
+class CrossEncoderConfig(_Config):
+    """A cross-encoder under sentence-transformers, as a judge."""
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    model: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_seq_length: int = Field(512, ge=8)
+    activation: Literal["sigmoid", "none"] = "sigmoid"
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+
+
+EngineConfig = Annotated[
+    VLLMConfig | CrossEncoderConfig | OpenAISpec | OpenAIBatchSpec,
+    Field(discriminator="kind"),
+]
+
+
+class TierConfig(_Config):
+    """One judge of the cascade, after similarity: who it is, how it is asked, and about what.
+
+    name: `similarity` and `cascade` are taken. engines: how many stand side by side.
+    """
+
+    name: str = Field("llm", pattern=r"^[a-z][a-z0-9_]{0,20}$", description="lower-case letters, digits, underscores")
+    engine: EngineConfig = VLLMConfig()
+    engines: int = Field(1, ge=1, json_schema_extra=_OPERATIONAL)
+    judge: JudgeConfig = JudgeConfig()
+    escalate: EscalateConfig = EscalateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Take an engine without a kind for vLLM, and a cross-encoder's protocol for granted."""
+        if not isinstance(data, dict) or not isinstance(data.get("engine", {}), dict):
+            return data
+        engine = {"kind": "vllm", **data.get("engine", {})}
+        judge = data.get("judge", {})
+        if engine["kind"] == "cross_encoder" and isinstance(judge, dict):
+            judge = {"protocol": "cross_encoder", **judge}
+        return {**data, "engine": engine, "judge": judge}
+
+    @model_validator(mode="after")
+    def _engine_fits_protocol(self) -> Self:
+        """Refuse a protocol that the engine cannot speak."""
+        if (self.engine.kind == "cross_encoder") != (self.judge.protocol == "cross_encoder"):
+            raise ValueError(f"engine {self.engine.kind!r} cannot be asked by protocol {self.judge.protocol!r}")
+        if self.name in ("similarity", "cascade"):
+            raise ValueError(f"name {self.name!r} is taken")
+        return self
+
+
+class BudgetConfig(_Config):
+    """What one run of a curation may use before it stops, resumable; unset: no limit."""
+
+    tokens: int | None = Field(None, ge=1, description="read and written")
+    money: float | None = Field(None, gt=0, description="in the currency of the price file")
+    hours: float | None = Field(None, gt=0, description="in which engines work")
 
 
 class ResourcesConfig(_Config):
@@ -97,8 +159,13 @@ class CurationConfig(_Config):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="lower-case letters, digits, dashes")
     source: SourceConfig
     encoder: EncoderConfig = EncoderConfig()
-    llm: LLMConfig | None = LLMConfig()
-    resources: dict[str, ResourcesConfig] = Field({}, description="by stage name")
+    tiers: tuple[TierConfig, ...] = Field((TierConfig(),), description="judges after similarity, in the order asked")
+    policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
+    budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=_OPERATIONAL)
+    prices: str | None = Field(None, description="a file like flows/prices.yaml", json_schema_extra=_OPERATIONAL)
+    resources: dict[str, ResourcesConfig] = Field(
+        {}, description="by stage name, with or without its label (`judge-llm`)", json_schema_extra=_OPERATIONAL
+    )
     treatments: tuple[Treatment, ...] = Field(_ALL, min_length=1)
     train_on: tuple[Treatment, ...] = ("default", "relabel")
     ingest: IngestConfig
@@ -107,8 +174,6 @@ class CurationConfig(_Config):
     mine: MineConfig = MineConfig()
     adopt: AdoptConfig = AdoptConfig()
     similarity: SimilarityConfig = SimilarityConfig()
-    escalate: EscalateConfig = EscalateConfig()
-    judge: JudgeConfig = JudgeConfig()
     decide: DecideConfig = DecideConfig()
     agree: AgreeConfig = AgreeConfig()
     complete: CompleteConfig = CompleteConfig()
@@ -133,10 +198,21 @@ class CurationConfig(_Config):
         """Refuse resources of a stage that is not there."""
         known = [stage.name for stage in STAGES]
         for name in value:
-            if name not in known:
+            if name.partition("-")[0] not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 raise ValueError(f"no stage {name!r}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(known)))
         return value
+
+    @model_validator(mode="after")
+    def _tiers_have_names_of_their_own(self) -> Self:
+        """Refuse two tiers of one name, and weights of tiers that are not there."""
+        names = [tier.name for tier in self.tiers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tiers: names must differ, got {names}")
+        unknown = sorted(set(self.decide.weights) - {"similarity", *names})
+        if unknown:
+            raise ValueError(f"decide.weights names {unknown}; the tiers are {['similarity', *names]}")
+        return self
 
     @model_validator(mode="after")
     def _search_as_deep_as_mining_reads(self) -> Self:
@@ -155,7 +231,7 @@ class CurationConfig(_Config):
 
 
 def load_config(path: Path) -> CurationConfig:
-    """Read and validate one YAML file; a relative `source.path` is taken from the file's folder.
+    """Read and validate one YAML file; relative paths in it are taken from its folder.
 
     Raises:
         ConfigError: the file cannot be read, is not YAML, or does not fit; every problem on its own line.
@@ -169,11 +245,15 @@ def load_config(path: Path) -> CurationConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a mapping of settings expected, {type(data).__name__} came")
     config = parse_config(data, str(path))
-    source = config.source.path
-    if source is None or "://" in source or Path(source).is_absolute():
-        return config
-    absolute = str((path.parent / source).resolve())
-    return config.model_copy(update={"source": config.source.model_copy(update={"path": absolute})})
+    source = config.source.model_copy(update={"path": _beside(path, config.source.path)})
+    return config.model_copy(update={"source": source, "prices": _beside(path, config.prices)})
+
+
+def _beside(config: Path, name: str | None) -> str | None:
+    """Take a relative path from the configuration's folder."""
+    if name is None or "://" in name or Path(name).is_absolute():
+        return name
+    return str((config.parent / name).resolve())
 
 
 def parse_config(data: dict[str, Any], origin: str) -> CurationConfig:
@@ -204,12 +284,20 @@ def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's error details
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     """Return the keys a section knows, walking down the models by field name."""
-    model: Any = CurationConfig
+    models: list[Any] = [CurationConfig]
     for step in path:
-        field = model.model_fields.get(step) if isinstance(step, str) else None
-        candidates = [a for a in (field.annotation, *typing.get_args(field.annotation))] if field else []
-        models = [a for a in candidates if isinstance(a, type) and issubclass(a, BaseModel)]
-        if not models:
-            return []
-        model = models[0]
-    return list(model.model_fields)
+        fields = [m.model_fields[step] for m in models if isinstance(step, str) and step in m.model_fields]
+        if fields:
+            models = _models_in(fields[0].annotation)
+        else:  # a place in a list, or the kind that chose among several models
+            models = [
+                m for m in models if "kind" not in m.model_fields or m.model_fields["kind"].default == step
+            ] or models
+    return [name for model in models for name in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[Any]:  # noqa: ANN401 - any type expression
+    """List the models that a field's type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]

@@ -9,9 +9,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.method import CurationFailed, Outcome, Setup, curate_method
 from infra.execution import PrefectRayExecutor
+from infra.meter import BudgetReached
 from infra.runner import Runner
 
 _MAX_PARTS_IN_FLIGHT = 32
+_BUDGET = BudgetReached.__name__
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,17 @@ def curate(curation: str) -> None:
 
 
 def explain_failures(curation: str, failed: list[tuple[str, int, str]]) -> str:
-    """List failed parts, each with its reason and the command that computes it again."""
+    """List failed parts, each with its reason and the command that computes it again.
+
+    Parts that a used-up budget stopped are not failures to repair one by one: they are told in one line.
+    """
+    stopped = [reason for _, _, reason in failed if _BUDGET in reason]
+    if len(stopped) == len(failed):
+        reason = stopped[0].partition(_BUDGET)[2].lstrip(": ")
+        return (
+            f"stopped: {reason}. {len(stopped)} part(s) are left; every answer so far is kept and not paid for again.\n"
+            "Type the same command again for another run of that budget, or raise it."
+        )
     lines = [f"{len(failed)} part(s) failed; everything else is kept."]
     for stage, number, reason in failed:
         lines += [f"  {stage} part {number}: {reason}", f"    reneg rerun {curation} --stage {stage} --part {number}"]

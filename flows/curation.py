@@ -18,15 +18,14 @@ from typing import Any
 import polars as pl
 import yaml
 
-from flows.config import ConfigError, CurationConfig, parse_config
-from flows.method import Outcome, Setup, curate_method
+from flows.config import ConfigError, CurationConfig, TierConfig, parse_config
+from flows.method import Outcome, Setup, Tier, curate_method
 from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
-from infra.engines import SentenceTransformersSpec, VLLMSpec
+from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
 from infra.store import Store, StoreError
-from tasks.prompting import prompt_digest
 
 _VERSIONED = (
     "vllm",
@@ -47,6 +46,7 @@ class Hooks:
 
     on_message: Callable[[str], None] = lambda text: None
     on_part: Callable[[str, int, int], None] = lambda stage, done, total: None
+    on_usage: Callable[[Mapping[str, Mapping[str, float]], str], None] = lambda totals, currency: None
     on_stage: Callable[[StageRun], None] = lambda run: None
 
 
@@ -115,15 +115,17 @@ class Curator:
         """Continue the newest curation of the same configuration and source, or record a new one."""
         draft = self.draft(config)
         files = None if draft.source is None else dict(draft.source.files)
-        identity = {"config": config.model_dump(mode="json"), "source": files}
+        identity = keys.digest({"config": keys.semantic(config), "source": files})
         known = self.names(config.name)
         if known:
             newest = self.store.read_json(f"curations/{known[-1]}/curation.json") or {}
-            if {name: newest.get(name) for name in identity} == identity:
+            if newest.get("identity") == identity:
                 return Curation(known[-1], config, draft.source)
         number = len(known) + 1
         record = {
-            **identity,
+            "identity": identity,
+            "config": config.model_dump(mode="json"),
+            "source": files,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": _versions(),
         }
@@ -188,20 +190,14 @@ class Curator:
         encoder = SentenceTransformersSpec(
             model=encoder_model[0], digest=encoder_model[1], **config.encoder.model_dump(exclude={"model"})
         )
-        llm, judge_name = None, "none"
-        if config.llm is not None:
-            path, digest, short = self._model(config.llm.model, cache, resolve)
-            llm = VLLMSpec(model=path, digest=digest, **config.llm.model_dump(exclude={"model", "engines"}))
-            judge_name = f"{short}:{digest[:12]}/{prompt_digest(config.judge.prompt)[:12]}"
         return Setup(
             config=config,
             source=curation.source,
             base_model=self._import_base(config, encoder_model, resolve),
             encoder=encoder,
-            llm=llm,
+            tiers=tuple(self._tier(tier, config, resolve) for tier in config.tiers),
             encoder_key=keys.digest(keys.semantic(encoder)),
             base_model_key=encoder_model[1],
-            judge_name=judge_name,
             base_model_path=encoder_model[0],
             page={
                 "title": curation.id.rpartition("-")[0],
@@ -210,6 +206,14 @@ class Curator:
                 "versions": _versions(),
             },
         )
+
+    def _tier(self, tier: TierConfig, config: CurationConfig, resolve: bool) -> Tier:
+        engine = tier.engine
+        if isinstance(engine, OpenAISpec):
+            return Tier.of(tier, config, engine, engine.model)
+        path, digest, short = self._model(engine.model, self.settings.cache, resolve)
+        spec = {"vllm": VLLMSpec, "cross_encoder": CrossEncoderSpec}[engine.kind]
+        return Tier.of(tier, config, spec(model=path, digest=digest, **engine.model_dump(exclude={"model"})), short)
 
     def _model(self, reference: str, cache: Path, resolve: bool) -> tuple[str, str, str]:
         if not resolve:

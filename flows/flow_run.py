@@ -4,8 +4,11 @@ import contextlib
 import itertools
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import httpx
 from prefect import tags
@@ -22,16 +25,21 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
 
-from flows.config import CurationConfig
+from flows.config import CurationConfig, EngineConfig
 from flows.curate import WORK, Work, curate
 from flows.curation import Curation, Curator
 from flows.method import CurationFailed, Outcome, Setup
-from flows.stages import STAGES
+from flows.pricing import load_prices
+from flows.stages import JUDGE, STAGES
+from infra.engines import OpenAIBatchSpec, OpenAISpec
 from infra.execution import PrefectRayExecutor
+from infra.meter import Budget, RemoteMeter
 from infra.prefect_server import is_alive
 from infra.runner import Runner, StageRun
 from infra.stage import Resources
 
+_METER_SECONDS = 2.0
+_BATCH_SECONDS = 7 * 24 * 3600.0  # a batch may take a day, and a request may be in several
 _OWNER = f"pid:{socket.gethostname()}:"
 _DIED = "the process that ran it died"
 _HISTORY_SECONDS = 30.0
@@ -50,11 +58,14 @@ def run_flow(
     runners: list[Runner] = []
     hooks = curator.hooks
 
+    prices = load_prices(setup.config)
+    meter = RemoteMeter.start(Budget(**setup.config.budget.model_dump()), prices.of_stages(setup.config))
+
     def make_executor() -> PrefectRayExecutor:
         return PrefectRayExecutor(
             curator.store,
             curator.settings.scratch,
-            engines=setup.config.llm.engines if setup.config.llm else 1,
+            meter=meter,
             on_part=hooks.on_part,
             on_failure=lambda spec, reason: curator.record_failure(curation.id, spec, reason),
         )
@@ -70,7 +81,8 @@ def run_flow(
         with temporary_settings({PREFECT_API_URL: api_url}), tags(f"{_OWNER}{os.getpid()}", setup.config.name):
             with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
                 sweep_dead_runs()
-            state = curate(curation.id, return_state=True)
+            with watch(meter, lambda totals: hooks.on_usage(totals, prices.currency)):
+                state = curate(curation.id, return_state=True)
             parts = sum(run.parts - run.blocked for runner in runners for run in runner.runs)
             await_history(api_url, str(state.state_details.flow_run_id), parts)
     finally:
@@ -83,10 +95,45 @@ def run_flow(
     return outcomes[0], tuple(runners[0].runs)
 
 
+@contextlib.contextmanager
+def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]], None]) -> Iterator[None]:
+    """Tell what is used up every few seconds, and once at the end."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_METER_SECONDS):
+            tell(meter.totals())
+
+    thread = threading.Thread(target=look, daemon=True, name="meter")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        tell(meter.totals())
+
+
 def resources_of(config: CurationConfig) -> dict[str, Resources]:
-    """Lay the configured resources over the stage table's."""
+    """Lay what the tiers' engines need, then the configured resources, over the stage table's."""
     table = {stage.name: stage.resources for stage in STAGES}
-    return {n: replace(table[n], **c.model_dump(exclude_none=True)) for n, c in config.resources.items()}
+    for tier in config.tiers:
+        table[f"{JUDGE.name}-{tier.name}"] = replace(JUDGE.resources, engines=tier.engines, **_needs(tier.engine))
+    for name, wanted in config.resources.items():
+        start = table.get(name) or table[name.partition("-")[0]]
+        table[name] = replace(start, **wanted.model_dump(exclude_none=True))
+    return table
+
+
+def _needs(engine: EngineConfig) -> dict[str, Any]:
+    """Say what an engine's actor is granted where the configuration does not: GPUs, or next to nothing."""
+    if isinstance(engine, OpenAIBatchSpec):
+        return {"num_cpus": 0.1, "deadline": _BATCH_SECONDS}
+    if isinstance(engine, OpenAISpec):
+        return {"num_cpus": 0.1}
+    if engine.device == "cuda":
+        return {"num_gpus": float(getattr(engine, "tensor_parallel_size", 1))}
+    return {}
 
 
 def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:

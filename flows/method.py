@@ -9,10 +9,13 @@ import polars as pl
 from pydantic import BaseModel
 
 from flows import stages as st
-from flows.config import CurationConfig
+from flows.config import CurationConfig, TierConfig
+from infra import keys
 from infra.artifacts import Directory, Table
 from infra.runner import Runner
 from tasks import schemas
+from tasks.asking import JudgeConfig
+from tasks.cascade import AdmitConfig, EscalateConfig
 from tasks.prompting import prompt_digest
 
 Data = dict[str, Any]
@@ -23,6 +26,27 @@ class CurationFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Tier:
+    """One judge made ready: whom it is asked about, how, with which engine, and the digests of its prompts."""
+
+    name: str
+    escalate: EscalateConfig
+    judge: JudgeConfig
+    engine: BaseModel
+    prompts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":
+        """Complete a tier's configuration with the policies, and with the judge's name: model, engine and prompts."""
+        policies = {dataset: policy for dataset, policy in config.policies.items() if not policy.skip}
+        judge = JudgeConfig.model_validate(tier.judge.model_dump() | {"tier": tier.name, "policies": policies})
+        prompts = {name: prompt_digest(name) for name in judge.prompt_names}
+        settings = keys.digest(keys.semantic(engine))
+        name = f"{model}:{settings[:12]}/{keys.digest(prompts)[:12]}"
+        return cls(tier.name, tier.escalate, judge.model_copy(update={"judge": name}), engine, prompts)
+
+
+@dataclass(frozen=True)
 class Setup:
     """One curation made ready: its configuration, its source in the store, its engines with their digests."""
 
@@ -30,10 +54,9 @@ class Setup:
     source: Directory | None
     base_model: Directory | None
     encoder: BaseModel
-    llm: BaseModel | None
+    tiers: tuple[Tier, ...]
     encoder_key: str  # weights and settings of the encoder, for stages that read embeddings through hashes
     base_model_key: str  # its weights alone: where training starts
-    judge_name: str
     base_model_path: str
     page: Mapping[str, Any]  # what the report says of the run: configuration, command, versions
 
@@ -58,12 +81,11 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     data |= encode(run, setup, data)
     pool = find_candidates(run, setup, data)
     verdicts = judge(run, setup, data, pool)
-    sheet = run(st.SAMPLE, c.sample, **_pick(pool, "candidates"), **_pick(verdicts, "decisions"), **_texts(data))[
+    sheet = run(st.SAMPLE, c.sample, candidates=verdicts["judged"], **_pick(verdicts, "decisions"), **_texts(data))[
         "sheet"
     ]
     gate = run(st.COMPLETE, c.complete, **_pick(verdicts, "decisions"))["completeness"]
-    admitted = _behind(gate, verdicts["decisions"])
-    treated: dict[str, Data] = {t: treat(run, setup, data | pool | {"decisions": admitted}, t) for t in c.treatments}
+    treated: dict[str, Data] = {t: treat(run, setup, data | pool | verdicts, gate, t) for t in c.treatments}
     exports: dict[str, Directory] = {
         t: run(st.EXPORT, c.export, label=t, instances=made["instances"], **_pick(data, "queries", "passages"))[
             "export"
@@ -75,10 +97,12 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     rejects = _union("rejects", data["rejects"], pool["rejects"], *(made["rejects"] for made in treated.values()))
     page = run(
         st.REPORT,
-        c.report.model_copy(update={**setup.page, "max_false_negatives": c.treat.max_false_negatives}),
+        c.report.model_copy(
+            update={**setup.page, "max_false_negatives": c.treat.max_false_negatives, "tiers": _names(setup)}
+        ),
         **_texts(data),
-        **_pick(pool, "candidates"),
-        **verdicts,
+        candidates=verdicts["judged"],
+        **_pick(verdicts, "similarity", "llm_verdicts", "calls", "decisions", "agreement"),
         known=data["known"],
         edits=edits,
         scores=scores,
@@ -117,8 +141,8 @@ def find_candidates(run: Runner, setup: Setup, data: Data) -> Data:
 
 
 def judge(run: Runner, setup: Setup, data: Data, pool: Data) -> Data:
-    """Judge every candidate: similarity first, the LLM where that leaves it open, then one decision per pair."""
-    c, candidates = setup.config, pool["candidates"]
+    """Judge the candidates: similarity first, each tier where the one before leaves it open, then one decision each."""
+    c, candidates = setup.config, admit(run, setup, pool["candidates"])
     similarity = run(
         st.JUDGE_SIMILARITY,
         c.similarity,
@@ -126,35 +150,47 @@ def judge(run: Runner, setup: Setup, data: Data, pool: Data) -> Data:
         candidates=candidates,
         **_pick(data, "query_embeddings", "passage_embeddings", "positives"),
     )["verdicts"]
-    if setup.llm is None:
-        llm = {n: run.keep_table(n, *_empty(s)) for n, s in (("verdicts", schemas.VERDICTS), ("calls", schemas.CALLS))}
-    else:
-        escalated = run(st.ESCALATE, c.escalate, candidates=candidates, verdicts=similarity)["escalated"]
-        llm = run(
-            st.JUDGE_LLM,
-            c.judge.model_copy(update={"judge": setup.judge_name}),
-            key={"prompt": prompt_digest(c.judge.prompt)},
-            engine=setup.llm,
-            escalated=escalated,
-            **_pick(data, "queries", "passages", "positives"),
+    before, answers = similarity, [_nothing(run)]
+    for tier in setup.tiers:
+        escalated = run(st.ESCALATE, tier.escalate, label=tier.name, candidates=candidates, verdicts=before)
+        answers.append(
+            run(
+                st.JUDGE,
+                tier.judge,
+                label=tier.name,
+                key={"prompts": tier.prompts},
+                engine=tier.engine,
+                **escalated,
+                **_pick(data, "queries", "passages", "positives"),
+            )
         )
-    answers = llm["verdicts"]
-    band = {"lower": c.escalate.lower, "upper": c.escalate.upper}
-    decide = c.decide.model_copy(update=band)
-    decided = run(st.DECIDE, decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)["decisions"]
-    judged = {"similarity": similarity, "llm_verdicts": answers, "decisions": decided}
-    agreement = run(st.AGREE, c.agree, candidates=candidates, **judged, known=data["known"])["agreement"]
-    return {**judged, "calls": llm["calls"], "agreement": agreement}
+        before = answers[-1]["verdicts"]
+    llm_verdicts, calls = (_union(name, *(answer[name] for answer in answers)) for name in ("verdicts", "calls"))
+    first = setup.tiers[0].escalate if setup.tiers else EscalateConfig()
+    decide = c.decide.model_copy(update={"lower": first.lower, "upper": first.upper, "tiers": _names(setup)})
+    decided = run(st.DECIDE, decide, candidates=candidates, verdicts=similarity, llm_verdicts=llm_verdicts)
+    judged = {"similarity": similarity, "llm_verdicts": llm_verdicts, "decisions": decided["decisions"]}
+    agree = c.agree.model_copy(update={"tiers": _names(setup)})
+    agreement = run(st.AGREE, agree, candidates=candidates, **judged, known=data["known"])["agreement"]
+    return {**judged, "judged": candidates, "calls": calls, "agreement": agreement}
 
 
-def treat(run: Runner, setup: Setup, data: Data, treatment: str) -> Data:
-    """Make the training instances under one treatment (paper section 3.2)."""
-    config = setup.config.treat.model_copy(update={"treatment": treatment})
+def admit(run: Runner, setup: Setup, candidates: Table) -> Table:
+    """Take out the candidates of datasets that are not to be judged."""
+    skip = _skipped(setup)
+    return run(st.ADMIT, AdmitConfig(skip=skip), candidates=candidates)["admitted"] if skip else candidates
+
+
+def treat(run: Runner, setup: Setup, data: Data, gate: Table, treatment: str) -> Data:
+    """Make the training instances under one treatment (paper section 3.2); `default` reads no verdict, so no gate."""
+    config = setup.config.treat.model_copy(update={"treatment": treatment, "skip": _skipped(setup)})
+    decisions = data["decisions"] if treatment == "default" else _behind(gate, data["decisions"])
     return run(
         st.TREAT,
         config,
         label=treatment,
-        **_pick(data, "queries", "positives", "candidates", "negatives", "decisions"),
+        decisions=decisions,
+        **_pick(data, "queries", "positives", "candidates", "negatives"),
     )
 
 
@@ -215,6 +251,20 @@ def _queries_to_mine(run: Runner, data: Data) -> bool:
     query = ["dataset", "query_id"]
     train = run.read(data["queries"]).filter(pl.col("split") == "train")
     return not train.join(run.read(data["given"]), on=query, how="anti").is_empty()
+
+
+def _names(setup: Setup) -> tuple[str, ...]:
+    return tuple(tier.name for tier in setup.tiers)
+
+
+def _skipped(setup: Setup) -> tuple[str, ...]:
+    return tuple(sorted(dataset for dataset, policy in setup.config.policies.items() if policy.skip))
+
+
+def _nothing(run: Runner) -> Data:
+    """What tiers that are not there would have said."""
+    schema = {"verdicts": schemas.VERDICTS, "calls": schemas.CALLS}
+    return {name: run.keep_table(name, *_empty(of)) for name, of in schema.items()}
 
 
 def _pick(data: Data, *names: str) -> Data:

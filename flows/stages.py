@@ -73,6 +73,14 @@ ADOPT = Stage(
     each=("given", "queries", "positives"),
     outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
 )
+ADMIT = Stage(
+    "admit",
+    "tasks.cascade:admit",
+    1,
+    "map",
+    each=("candidates",),
+    outputs={"admitted": s.CANDIDATES},
+)
 JUDGE_SIMILARITY = Stage(
     "judge_similarity",
     "tasks.similarity:judge_similarity",
@@ -85,27 +93,28 @@ JUDGE_SIMILARITY = Stage(
 ESCALATE = Stage(
     "escalate",
     "tasks.cascade:escalate",
-    1,
+    2,
     "gather",
     every=("candidates", "verdicts"),
     outputs={"escalated": s.CANDIDATES},
     splits=("escalated",),
 )
-JUDGE_LLM = Stage(
-    "judge_llm",
-    "tasks.judge:judge_llm",
+JUDGE = Stage(
+    "judge",
+    "tasks.judge:judge",
     1,
     "map",
     each=("escalated",),
     late=("queries", "passages", "positives"),
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS},
-    engine="llm",
+    engine="judge",
+    ledger=True,
     resources=_ENGINE,
 )
 DECIDE = Stage(
     "decide",
     "tasks.cascade:decide",
-    1,
+    2,
     "map",
     each=("candidates", "verdicts"),
     every=("llm_verdicts",),
@@ -114,7 +123,7 @@ DECIDE = Stage(
 AGREE = Stage(
     "agree",
     "tasks.agree:agree",
-    1,
+    2,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
@@ -130,7 +139,7 @@ COMPLETE = Stage(
 TREAT = Stage(
     "treat",
     "tasks.treat:treat",
-    1,
+    2,
     "map",
     each=("queries", "positives", "candidates", "negatives", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
@@ -205,9 +214,10 @@ STAGES = (
     SEARCH,
     MINE,
     ADOPT,
+    ADMIT,
     JUDGE_SIMILARITY,
     ESCALATE,
-    JUDGE_LLM,
+    JUDGE,
     DECIDE,
     AGREE,
     COMPLETE,

@@ -1,6 +1,6 @@
 """What the commands print: progress while a curation runs, tables afterwards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,19 @@ def _tier_table(tiers: list[dict[str, Any]]) -> Table:
 def _progress(err: Console) -> Iterator[Hooks]:
     """Show one bar per stage with work; on a pipe, one line per stage instead."""
     if not err.is_terminal:
-        yield Hooks(on_message=lambda text: _line(err, text), on_stage=lambda run: _line(err, _one_line(run)))
+        used: dict[str, str] = {}
+
+        def on_usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> None:
+            text = usage_line(totals, currency)
+            if text and used.get("last") != text:
+                used["last"] = text
+                _line(err, text)
+
+        yield Hooks(
+            on_message=lambda text: _line(err, text),
+            on_stage=lambda run: _line(err, _one_line(run)),
+            on_usage=on_usage_line,
+        )
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err) as bars:
@@ -197,7 +209,30 @@ def _progress(err: Console) -> Iterator[Hooks]:
                 known[stage] = bars.add_task(stage, total=total)
             bars.update(known[stage], completed=done)
 
-        yield Hooks(on_message=bars.console.print, on_part=on_part, on_stage=lambda run: None)
+        def on_usage(totals: Mapping[str, Mapping[str, float]], currency: str) -> None:
+            text = usage_line(totals, currency)
+            if text and "" not in known:
+                known[""] = bars.add_task(text, total=None)
+            if text:
+                bars.update(known[""], description=text)
+
+        yield Hooks(on_message=bars.console.print, on_part=on_part, on_usage=on_usage)
+
+
+def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
+    """Say what the judges have used so far; empty while they have used nothing.
+
+    >>> usage_line({"judge-llm": {"calls": 2, "prompt_tokens": 900, "cached_tokens": 0, "output_tokens": 100,
+    ...     "seconds": 4.0, "money": 0.5}}, "USD")
+    'used: 2 calls, 1,000 tokens (250/s of engine time), 0.5 USD'
+    """
+    judges = [total for stage, total in totals.items() if total["calls"]]
+    calls, seconds, money = (sum(total[name] for total in judges) for name in ("calls", "seconds", "money"))
+    if not calls:
+        return ""
+    tokens = sum(total["prompt_tokens"] + total["output_tokens"] for total in judges)
+    rate = f" ({tokens / seconds:,.0f}/s of engine time)" if seconds else ""
+    return f"used: {calls:,.0f} calls, {tokens:,.0f} tokens{rate}" + (f", {money:,.4g} {currency}" if money else "")
 
 
 def _line(err: Console, text: str) -> None:

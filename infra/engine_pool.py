@@ -1,9 +1,10 @@
 """Costly engines in Ray actors: built once, kept for the parts that need them, rebuilt when one dies."""
 
-import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,112 +13,155 @@ from pydantic import BaseModel
 
 from infra.artifacts import Manifest
 from infra.engines import build_engine, environment
+from infra.meter import MeterLike
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import PartError, await_ray
 from infra.runner import PartSpec
+from infra.shared_engine import EngineThread, LentEngine
 from infra.stage import Resources
 from infra.worker import compute_part
 
 _BUILD_SECONDS = 900.0
 _MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
+# Parts in one actor at a time: the engine works for one while the other is read or written.
+_LANES = 2
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
+@ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=_LANES + 1)
 class EngineActor:
-    """Holds one engine and computes parts with it, one at a time."""
+    """Holds one engine and computes parts with it; the engine works for one of them at a time."""
 
     def __init__(self, spec: BaseModel) -> None:
         """Build the engine; minutes for a large model."""
-        self._engine = build_engine(spec)
+        self._engine = EngineThread(lambda: build_engine(spec))
 
     def ready(self) -> bool:
         """Answer once the engine is built."""
         return True
 
-    def compute(self, store_url: str, spec: PartSpec, cache: Path) -> Manifest:
+    def compute(self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike) -> Manifest:
         """Compute one part with the engine."""
-        return compute_part(store_url, spec, cache, self._engine)
+        stage = spec.name.rpartition("-")[0]
+        return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
+
+
+@dataclass
+class _Host:
+    """A place for an actor, which stands there once it was needed."""
+
+    actor: Any = None
+    busy: int = 0
+    building: threading.Lock = field(default_factory=threading.Lock)
 
 
 class EnginePool:
-    """A fixed number of slots; a slot holds a living actor, or nothing until it is first needed."""
+    """A fixed number of hosts with two lanes each. No actor is started before a part needs it."""
 
-    def __init__(self, spec: BaseModel, resources: Resources, size: int) -> None:
-        """Prepare the slots; no actor is started before a part needs it."""
+    def __init__(self, spec: BaseModel, resources: Resources, meter: MeterLike) -> None:
+        """Prepare the hosts."""
         self.spec = spec
+        self.resources = resources
+        self._meter = meter
         self._build_spec = spec  # with smaller batches once memory ran out
-        self._resources = granted(resources)
-        self._slots: queue.Queue[Any] = queue.Queue()
-        self._actors: set[Any] = set()
+        self._granted = granted(resources)
+        self._hosts = [_Host() for _ in range(max(1, min(resources.engines, slots_for(self._granted))))]
+        self._free = threading.Condition()
+        self._suspects = 0  # how many parts wait to be computed alone
         self._kills: dict[str, int] = {}
-        for _ in range(max(1, min(size, slots_for(self._resources)))):
-            self._slots.put(None)
 
     def compute(self, spec: PartSpec, store_url: str, cache: Path) -> Manifest:
-        """Wait for a free engine, however long that takes, then compute within the part's deadline.
+        """Wait for a free lane, however long that takes, then compute within the part's deadline.
+
+        When an engine dies, every part in it may be the cause: each is tried again alone, and one that kills the
+        engine then too is set aside.
 
         Raises:
             PartError: the part failed; `retry` says whether another attempt makes sense.
+            BudgetReached: the run's budget is used up.
         """
-        if self._kills.get(spec.key, 0) >= _MAX_KILLS:
+        kills = self._kills.get(spec.key, 0)
+        if kills >= _MAX_KILLS:
             raise PartError(f"set aside: the engine died {_MAX_KILLS} times while it computed this part", retry=False)
-        with self._slot() as slot:
-            actor = slot["actor"] or self._build(slot)
-            reference = actor.compute.remote(store_url, spec, cache)
+        with self._lane(alone=kills > 0) as host:
+            actor = self._actor(host)
+            reference = actor.compute.remote(store_url, spec, cache, self._meter)
             try:
-                manifest: Manifest = await_ray(reference, self._resources.deadline)
+                # Both lanes' work may lie within one part's time.
+                manifest: Manifest = await_ray(reference, self._granted.deadline * _LANES)
             except PartError as error:
                 if error.out_of_memory:
                     self._build_spec = _smaller_batches(self._build_spec)
                 if error.engine_lost:
-                    self._kills[spec.key] = self._kills.get(spec.key, 0) + 1
-                    self._discard(slot)
+                    self._kills[spec.key] = kills + 1
+                    self._discard(host, actor)
                 raise
             return manifest
 
     @contextmanager
-    def _slot(self) -> Iterator[dict[str, Any]]:
-        slot = {"actor": self._slots.get()}
+    def _lane(self, *, alone: bool) -> Iterator[_Host]:
+        host = self._enter(alone)
         try:
-            yield slot
+            yield host
         finally:
-            self._slots.put(slot["actor"])
+            with self._free:
+                host.busy -= _LANES if alone else 1
+                self._free.notify_all()
 
-    def _build(self, slot: dict[str, Any]) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+    def _enter(self, alone: bool) -> _Host:
+        """Take a lane of the least busy host, or all of an idle one; those that want to be alone go first."""
+        with self._free:
+            self._suspects += alone
+            try:
+                while True:
+                    host = min(self._hosts, key=lambda host: host.busy)
+                    if host.busy == 0 if alone else (host.busy < _LANES and not self._suspects):
+                        host.busy += _LANES if alone else 1
+                        return host
+                    self._free.wait()
+            finally:
+                self._suspects -= alone
+                self._free.notify_all()
+
+    def _actor(self, host: _Host) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+        with host.building:
+            if host.actor is None:
+                host.actor = self._build()
+            return host.actor
+
+    def _build(self) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
         actor = EngineActor.options(  # type: ignore[attr-defined]
-            num_cpus=self._resources.num_cpus,
-            num_gpus=self._resources.num_gpus,
-            memory=self._resources.memory,
+            num_cpus=self._granted.num_cpus,
+            num_gpus=self._granted.num_gpus,
+            memory=self._granted.memory,
             runtime_env={"env_vars": environment(self._build_spec)},
         ).remote(self._build_spec)
-        self._actors.add(actor)
-        slot["actor"] = actor
         try:
             await_ray(actor.ready.remote(), _BUILD_SECONDS)
         except PartError as error:
-            self._discard(slot)
+            ray.kill(actor)
             raise PartError(f"the engine could not be built: {error}", retry=error.retry) from error
         return actor
 
-    def _discard(self, slot: dict[str, Any]) -> None:
-        actor, slot["actor"] = slot["actor"], None
-        if actor is not None:
-            self._actors.discard(actor)
-            ray.kill(actor)
+    def _discard(self, host: _Host, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
+        """Give up a dead actor, unless another part of it did so already and a new one stands there."""
+        with host.building:
+            if host.actor is actor:
+                host.actor = None
+                ray.kill(actor)
 
     def close(self) -> None:
         """Release every engine and wait until Ray has the resources back: a leftover actor starves the next stage."""
-        if not self._actors:
-            return
-        for actor in list(self._actors):
+        actors = [host.actor for host in self._hosts if host.actor is not None]
+        for host in self._hosts:
+            host.actor = None
+        for actor in actors:
             ray.kill(actor)
-        self._actors.clear()
         deadline = time.monotonic() + 30.0
-        while time.monotonic() < deadline and not _granted(self._resources):
+        while actors and time.monotonic() < deadline and not _is_free(self._granted):
             time.sleep(0.1)
 
 
-def _granted(resources: Resources) -> bool:
+def _is_free(resources: Resources) -> bool:
     available: Mapping[str, float] = ray.available_resources()
     return available.get("CPU", 0.0) >= resources.num_cpus and available.get("GPU", 0.0) >= resources.num_gpus
 

@@ -98,7 +98,7 @@ class CrossEncoderSpec(_Spec):
 class OpenAISpec(_Base):
     """Any OpenAI-compatible endpoint, Azure's included.
 
-    model: the dated name the endpoint knows it by. revision: a word of the user's own, to tell apart what the name does not.
+    model: the dated name the endpoint knows it by. revision: a word of the user's own, for what the name does not tell.
     base_url: None for the vendor's default. api_version: given, the endpoint is Azure's.
     api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
     structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.
@@ -130,7 +130,7 @@ class OpenAIBatchSpec(OpenAISpec):
     """The batch interface of such an endpoint: half the price, hours instead of seconds.
 
     requests_per_batch: the most in one job. parallel: jobs at a time. poll_seconds: between two looks at a job.
-    completion_window: what is asked of the vendor. max_rounds: jobs a request may be part of before it counts as failed.
+    completion_window: what is asked of the vendor. max_rounds: jobs a request may be part of before it has failed.
     """
 
     kind: Literal["openai_batch"] = "openai_batch"  # type: ignore[assignment]

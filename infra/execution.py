@@ -6,7 +6,7 @@ manifest is shown as `Cached`. Ray's failures become failed attempts with their 
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,17 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from infra.artifacts import Manifest
+from infra.meter import Budget, MeterLike, RemoteMeter
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import await_ray
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
+from infra.tables import show_stage
+from infra.worker import EngineNeeded
 
 _RETRY_SECONDS = 1.0
+_PROBES = 4  # parts that ask the ledger at a time whether they need an engine
 OnPart = Callable[[str, int, int], None]
 
 
@@ -35,7 +39,7 @@ class PrefectRayExecutor:
         store: Store,
         scratch: Path,
         *,
-        engines: int = 1,
+        meter: MeterLike | None = None,
         on_part: OnPart = lambda stage, done, total: None,
         on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
     ) -> None:
@@ -44,16 +48,18 @@ class PrefectRayExecutor:
         Args:
             store: where parts are read and written.
             scratch: a folder of every machine for directory inputs.
-            engines: how many actors hold an engine at a time.
+            meter: counts what engines use up, for all of them; None counts without a limit.
             on_part: called as (stage, parts done, parts to do), from any thread.
             on_failure: called when a part failed for good.
         """
         self._store = store
         self._scratch = scratch
-        self._engines = engines
+        self._meter = meter
         self._on_part = on_part
         self._on_failure = on_failure
         self._pool: Any = None
+        self._remembers = False  # whether any ledger holds anything at all
+        self._probes = threading.BoundedSemaphore(_PROBES)
 
     def __enter__(self) -> "PrefectRayExecutor":
         """Start nothing yet."""
@@ -89,27 +95,39 @@ class PrefectRayExecutor:
             reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
             results[spec.number] = Failure(reason)
             self._on_failure(spec, reason)
+        show_stage(name, specs, finished, results)
         return results
 
     def _compute(self, spec: PartSpec) -> Manifest:
-        if spec.stage.engine is not None:
-            manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
-            return manifest
+        if spec.stage.engine is None:
+            return self._compute_plainly(spec, spec.stage.resources.num_cpus)
+        if spec.stage.ledger and self._remembers:
+            # On no CPU of its own: the engine may hold them all, and this is little more than reading.
+            with suppress(EngineNeeded), self._probes:
+                return self._compute_plainly(spec, 0.0)
+        manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
+        return manifest
+
+    def _compute_plainly(self, spec: PartSpec, num_cpus: float) -> Manifest:
         from infra.plain_part import submit_part
 
-        reference = submit_part(self._store.url, spec, self._scratch)
-        manifest = await_ray(reference, spec.stage.resources.deadline)
+        reference = submit_part(self._store.url, spec, self._scratch, num_cpus)
+        manifest: Manifest = await_ray(reference, spec.stage.resources.deadline)
         return manifest
 
     def _prepare(self, stage: Stage, engine: BaseModel | None) -> None:
-        if self._pool is not None and self._pool.spec != engine:
+        if self._pool is not None and (self._pool.spec != engine or self._pool.resources != stage.resources):
             self._release()
+        if stage.ledger:
+            self._remembers = bool(self._store.list("ledger"))
         if stage.engine is not None and self._pool is None:
             from infra.engine_pool import EnginePool
 
             if engine is None:
                 raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
-            self._pool = EnginePool(engine, stage.resources, self._engines if stage.engine == "llm" else 1)
+            if self._meter is None:
+                self._meter = RemoteMeter.start(Budget(), {})
+            self._pool = EnginePool(engine, stage.resources, self._meter)
 
     def _release(self) -> None:
         if self._pool is not None:

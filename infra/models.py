@@ -1,8 +1,9 @@
 """One resolver from a model reference to a verified local directory of safetensors.
 
 References: `package:<name>` (pinned files that Python packages carry), `path:<directory or .gguf file>` (or just the
-path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder` (random weights, for
-tests). `w8a8:` before any of them quantises a language model to 8 bits: several times the speed on a CPU.
+path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder`, `tiny:cross_encoder`
+(random weights, for tests). `w8a8:` before any of them quantises a language model to 8 bits: several times the speed
+on a CPU.
 Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
 """
 
@@ -36,7 +37,7 @@ _HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _FORMS = (
     "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm, tiny:encoder, "
-    "or w8a8:<one of these>"
+    "tiny:cross_encoder, or w8a8:<one of these>"
 )
 
 Tell = Callable[[str], None]

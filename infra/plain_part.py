@@ -1,5 +1,6 @@
 """Parts without an engine: plain Ray tasks, never retried by Ray (a silent rerun would hide a failure)."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ def _compute(store_url: str, spec: PartSpec, cache: Path) -> Manifest:
     return compute_part(store_url, spec, cache)
 
 
-def submit_part(store_url: str, spec: PartSpec, cache: Path) -> Any:  # noqa: ANN401 - a Ray reference
+def submit_part(store_url: str, spec: PartSpec, cache: Path, num_cpus: float) -> Any:  # noqa: ANN401 - a Ray reference
     """Submit one part to Ray; wait for the returned reference with `await_ray`."""
-    resources = granted(spec.stage.resources)
+    resources = granted(replace(spec.stage.resources, num_cpus=num_cpus, num_gpus=0.0))
     return _compute.options(
         name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
     ).remote(store_url, spec, cache)

@@ -7,7 +7,9 @@ from typing import Any
 import ray
 from ray import exceptions as ray_errors
 
+from infra.meter import BudgetReached
 from infra.store import StoreError
+from infra.worker import EngineNeeded
 
 _POLL_SECONDS = 0.5
 _OUT_OF_MEMORY = "out of memory: Ray killed the worker; the next attempt takes smaller batches"
@@ -35,6 +37,7 @@ def await_ray(reference: Any, deadline: float) -> Any:  # noqa: ANN401 - whateve
 
     Raises:
         PartError: the task raised, its worker or actor died, it ran out of memory, or the deadline passed.
+        EngineNeeded, BudgetReached: as the task raised them.
     """
     started = time.monotonic()
     while True:
@@ -60,6 +63,8 @@ def _result(reference: Any) -> Any:  # noqa: ANN401 - whatever the task returns
         raise PartError(_OUT_OF_MEMORY, retry=True, out_of_memory=True, engine_lost=True) from error
     except ray_errors.RayTaskError as error:
         cause = error.cause if isinstance(error.cause, Exception) else error
+        if isinstance(cause, EngineNeeded | BudgetReached):
+            raise type(cause)(str(cause)) from error
         text = f"{type(cause).__name__}: {_first_lines(str(cause))}"
         raise PartError(text, retry=_may_pass(cause)) from error
     except ray_errors.ActorDiedError as error:

@@ -91,7 +91,7 @@ class Runner:
     """Runs the stages of one curation against one store.
 
     force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
-    resources: by stage name, instead of the stage table's.
+    resources: by stage name, with or without its label, instead of the stage table's.
     """
 
     store: Store
@@ -107,7 +107,7 @@ class Runner:
         config: BaseModel,
         *,
         label: str = "",
-        key: Mapping[str, str] | None = None,
+        key: Mapping[str, Any] | None = None,
         engine: BaseModel | None = None,
         **inputs: Artifact,
     ) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Runner:
         if set(inputs) != set(stage.inputs):
             raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
         name = f"{stage.name}-{label}" if label else stage.name
-        stage = replace(stage, resources=self.resources.get(stage.name, stage.resources))
+        stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
         specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
         newest = newest_attempts(self.store, stage.name) if specs else {}
         specs = [self._attempt(spec, newest) for spec in specs]
@@ -160,7 +160,7 @@ class Runner:
         stage: Stage,
         name: str,
         config: BaseModel,
-        key: Mapping[str, str],
+        key: Mapping[str, Any],
         engine: BaseModel | None,
         inputs: Mapping[str, Artifact],
     ) -> tuple[list[PartSpec], frozenset[int]]:

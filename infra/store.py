@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,11 +84,12 @@ class Store:
             raise StoreError(f"store key {key!r} would leave the store")
         return f"{self._root}/{key}"
 
-    def read(self, key: str) -> bytes | None:
-        """Read an object, or None where there is none."""
+    def read(self, key: str, *, last: int | None = None) -> bytes | None:
+        """Read an object, or its `last` bytes only; None where there is none."""
+        start = None if last is None else -last
         with self._errors("read", key):
             try:
-                data: bytes = self._fs.cat_file(self._path(key))
+                data: bytes = self._fs.cat_file(self._path(key), start=start)
             except FileNotFoundError:
                 return None
             return data
@@ -134,14 +136,18 @@ class Store:
 
     def list(self, prefix: str) -> list[str]:
         """List the keys below a prefix (a folder), sorted; never a stale listing."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """List the keys below a prefix with their sizes in bytes."""
         with self._errors("list", prefix):
             self._fs.invalidate_cache()
             try:
-                found = self._fs.find(self._path(prefix))
+                found = self._fs.find(self._path(prefix), detail=True)
             except FileNotFoundError:
-                return []
-        names = (path[len(self._root) + 1 :] for path in map(self._strip, found))
-        return sorted(name for name in names if not name.endswith(".tmp"))
+                return {}
+        sizes = {self._strip(path)[len(self._root) + 1 :]: int(info.get("size", 0)) for path, info in found.items()}
+        return {name: size for name, size in sizes.items() if not name.endswith(".tmp")}
 
     def _strip(self, path: str) -> str:
         return str(self._fs._strip_protocol(path))
@@ -153,9 +159,39 @@ class Store:
         if not self.exists(key):
             self.create(key, data)
         elif self._size(key) != len(data):
-            with self._errors("repair", key):  # cut short by a failing disk or server; the name says what belongs here
-                self._fs.pipe_file(self._path(key), data)
+            self.repair(key, data)  # cut short by a failing disk or server; the name says what belongs here
         return key
+
+    def repair(self, key: str, data: bytes) -> None:
+        """Write the bytes that the key's name calls for over whatever lies there: for content-addressed keys only."""
+        with self._errors("repair", key):
+            if not self.local:
+                self._fs.pipe_file(self._path(key), data)
+                return
+            path = Path(self._path(key))
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)  # a reader sees the old bytes or the new ones, never half
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is gone already is no error.
+
+        Only the ledger's compaction and the purge remove anything; a bucket with versions keeps the old ones itself.
+        """
+        with self._errors("delete", key), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(key))
+
+    def sweep(self, older: float = 3600.0) -> int:
+        """Remove what killed writers left half-written, by age in seconds; only local stores have such files."""
+        if not self.local:
+            return 0
+        left = [p for p in Path(self._root).rglob(".*.tmp") if time.time() - p.stat().st_mtime > older]
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
 
     def _size(self, key: str) -> int:
         with self._errors("look at", key):

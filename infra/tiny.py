@@ -1,6 +1,6 @@
 """Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted.
 
-As a program, with `llm` or `encoder` and a directory, it builds one in a process of its own.
+As a program, with `llm`, `encoder` or `cross_encoder` and a directory, it builds one in a process of its own.
 """
 
 import json
@@ -31,6 +31,7 @@ _CHAT_TEMPLATE = (
 _END_OF_TEXT, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 _MAX_LENGTH = 8192
 _ENCODER_LENGTH = 256
+_CROSS_ENCODER_LENGTH = 512
 
 
 def build_tiny_llm(directory: Path, seed: int = 0) -> None:
@@ -72,19 +73,9 @@ def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
     """Write a two-layer random BERT with mean pooling, as sentence-transformers loads it, into `directory`."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertModel
 
-    vocabulary = _word_pieces()
-    tokenizer = BertTokenizerFast(vocab=vocabulary, model_max_length=_ENCODER_LENGTH)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=_ENCODER_LENGTH,
-        pad_token_id=vocabulary["[PAD]"],
-    )
+    config, tokenizer = _bert(_ENCODER_LENGTH)
     with _seeded(seed):
         model = BertModel(config)
     model.save_pretrained(directory)
@@ -92,6 +83,40 @@ def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
     transformer = Transformer(str(directory), max_seq_length=_ENCODER_LENGTH)
     encoder = SentenceTransformer(modules=[transformer, Pooling(config.hidden_size)], device="cpu")
     encoder.save_pretrained(str(directory), create_model_card=False)
+
+
+def build_tiny_cross_encoder(directory: Path, seed: int = 0) -> None:
+    """Write a two-layer random BERT that gives a pair of texts one score, into `directory`."""
+    import torch
+    from transformers import BertForSequenceClassification
+
+    # Drawn as widely as this, for otherwise every pair would have nearly the same score.
+    config, tokenizer = _bert(_CROSS_ENCODER_LENGTH, num_labels=1, initializer_range=0.5)
+    with _seeded(seed):
+        model = BertForSequenceClassification(config).eval()
+    pairs = tokenizer(list(_SENTENCES), list(_SENTENCES[::-1]), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        model.classifier.bias -= model(**pairs).logits.mean()  # some scores above 0.5, some below
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _bert(length: int, **settings: Any) -> tuple[Any, Any]:
+    """A tiny BERT's configuration, and the tokenizer that fits it."""
+    from transformers import BertConfig, BertTokenizerFast
+
+    vocabulary = _word_pieces()
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=length,
+        pad_token_id=vocabulary["[PAD]"],
+        **settings,
+    )
+    return config, BertTokenizerFast(vocab=vocabulary, model_max_length=length)
 
 
 def _prefer(model: Any, answers: list[int], newline: int) -> None:  # noqa: ANN401 - transformers is not type-checked
@@ -155,7 +180,7 @@ def describe(kind: str) -> str:
     return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)
 
 
-BUILDERS = {"llm": build_tiny_llm, "encoder": build_tiny_encoder}
+BUILDERS = {"llm": build_tiny_llm, "encoder": build_tiny_encoder, "cross_encoder": build_tiny_cross_encoder}
 
 if __name__ == "__main__":
     BUILDERS[sys.argv[1]](Path(sys.argv[2]))

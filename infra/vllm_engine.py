@@ -1,78 +1,74 @@
-"""Answers by vLLM, offline and in process: chats in, first-token log-probabilities and text out."""
+"""Answers by vLLM, offline and in process: chats in, text and first-token log-probabilities out."""
 
 import gc
+import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+from infra.answers import ERROR, TOO_LONG, Answer, Request
 from infra.engines import VLLMSpec
+from infra.tokenising import ChatError, ChatTokenizer, first_line
 
 _GIB = 2**30
 _MOST_LOGPROBS = 100
-_TOO_LONG = "too_long"
+# One backend for all: left to choose, vLLM keeps for good what the first schema asked happened to need. Without
+# whitespace between the fields an answer has a longest length, and no model can fill it with blanks.
+_STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 
 @dataclass(frozen=True)
-class VLLMAnswer:
-    """One answer to one chat.
+class _Prompt:
+    """A request made ready for vLLM."""
 
-    text: what was generated. logprobs: natural log-probabilities of the likeliest first tokens, by decoded text, most
-    likely first. finish_reason: `stop` or `length` by vLLM, `too_long` for a prompt that was not sent, `error: …`.
-    """
-
-    text: str = ""
-    logprobs: Mapping[str, float] = field(default_factory=dict)
-    finish_reason: str = ""
-    prompt_tokens: int = 0
-    output_tokens: int = 0
+    tokens: list[int]
+    params: Any
 
 
 class VLLMEngine:
-    """One loaded language model. An answer depends on the list of chats it came in, not on what was asked before."""
+    """One loaded language model. An answer depends on the list of requests it came in, not on what was asked before."""
 
     def __init__(self, spec: VLLMSpec) -> None:
         """Load the model from its folder (half a minute on two cores, most of it imports).
 
         Raises:
-            ValueError: the folder is missing, or vLLM is not installed for this device.
+            ValueError: the folder is missing or holds no chat template, or vLLM is not installed for this device.
         """
-        if not Path(spec.model).is_dir():
-            raise ValueError(f"model: a folder with the language model's weights expected, {spec.model!r} is none")
         self._spec = spec
+        self._tokenizer = ChatTokenizer(spec.model)
         self._llm = _load(spec)
-        self._tokenizer = self._llm.get_tokenizer()
-        self._control = _control_tokens(self._tokenizer)
+        _compile_grammars_at_once(self._llm)
 
     @property
     def provenance(self) -> dict[str, str]:
         """What produced the answers: versions of the libraries, and the device."""
+        from importlib.metadata import version
+
         import torch
         import vllm
 
-        return {"vllm": vllm.__version__, "torch": torch.__version__, "device": self._spec.device}
+        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "xgrammar": version("xgrammar")}
+        return {**versions, "device": self._spec.device}
 
-    def answer(
-        self, chats: Sequence[Sequence[Mapping[str, str]]], *, max_tokens: int, top: int
-    ) -> Sequence[VLLMAnswer]:
-        """Answer chats greedily, in their order, with the `top` likeliest first tokens.
+    def tokens(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[int]:
+        """Count each chat's prompt tokens without asking; 0 for one that the chat template refuses."""
+        return [self._tokenizer.count(chat) for chat in chats]
 
-        A chat that cannot be asked (too long, refused by the chat template or by vLLM) is answered with its reason;
-        the others are not affected.
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer requests greedily, in their order, each within its own limits and by its own schema.
+
+        One that cannot be asked (too long, refused by the chat template, a schema that no grammar can be made of) is
+        answered with its reason; the others are not affected.
 
         Raises:
-            ValueError: `max_tokens` or `top` is out of range.
             RuntimeError: the engine itself failed; it must be built again.
         """
-        self._check(max_tokens, top)
-        prepared = [self._prepare(chat, max_tokens) for chat in chats]
+        prepared = [self._prepare(request) for request in requests]
         # What earlier calls left in the prefix cache would change the batches and, by rounding, the answers' last bits.
         self._llm.reset_prefix_cache()
-        prompts = [item for item in prepared if not isinstance(item, VLLMAnswer)]
-        answers = iter(self._ask(prompts, max_tokens, top))
-        return [item if isinstance(item, VLLMAnswer) else next(answers) for item in prepared]
+        answers = iter(self._ask([item for item in prepared if isinstance(item, _Prompt)]))
+        return [next(answers) if isinstance(item, _Prompt) else item for item in prepared]
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
@@ -81,41 +77,43 @@ class VLLMEngine:
         self._llm = None
         gc.collect()
 
-    def _check(self, max_tokens: int, top: int) -> None:
-        if not 1 <= max_tokens < self._spec.max_model_len:
-            raise ValueError(f"max_tokens: 1 to {self._spec.max_model_len - 1} (max_model_len - 1), got {max_tokens}")
-        if not 1 <= top <= _MOST_LOGPROBS:
-            raise ValueError(f"top: 1 to {_MOST_LOGPROBS} log-probabilities expected, got {top}")
-
-    def _prepare(self, chat: Sequence[Mapping[str, str]], max_tokens: int) -> list[int] | VLLMAnswer:
-        """Make the prompt's tokens, or the answer of a chat that is not sent."""
+    def _prepare(self, request: Request) -> _Prompt | Answer:
+        """Make what vLLM is given, or the answer of a request that is not sent."""
         try:
-            messages = [{**message, "content": defuse(message["content"], self._control)} for message in chat]
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program that comes with the model: it may raise anything
-            return VLLMAnswer(finish_reason=f"error: chat template: {type(error).__name__}: {_first_line(error)}")
-        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(tokens) > self._spec.max_model_len - max_tokens:
-            return VLLMAnswer(finish_reason=_TOO_LONG, prompt_tokens=len(tokens))
-        return tokens
+            tokens = self._tokenizer.encode(request.chat)
+        except ChatError as error:
+            return Answer(finish_reason=f"{ERROR}{error}")
+        if len(tokens) > self._spec.max_model_len - request.max_tokens:
+            return Answer(finish_reason=TOO_LONG, prompt_tokens=len(tokens))
+        try:
+            return _Prompt(tokens, _sampling(request, self._spec.seed))
+        except ValueError as error:
+            return Answer(finish_reason=f"{ERROR}{first_line(error)}", prompt_tokens=len(tokens))
 
-    def _ask(self, prompts: list[list[int]], max_tokens: int, top: int) -> list[VLLMAnswer]:
+    def _ask(self, prompts: list[_Prompt]) -> list[Answer]:
+        """Ask all at once; what vLLM refuses is narrowed down by halves."""
+        from vllm.exceptions import VLLMClientError
+
         if not prompts:
             return []
         try:
-            return self._generate(prompts, max_tokens, top)
-        except ValueError as error:  # vLLM refused a prompt before it ran any, and withdrew the others
+            return self._generate(prompts)
+        except (ValueError, VLLMClientError) as error:  # before it runs any: it withdraws the others of the list
+            if self._llm.llm_engine.has_unfinished_requests():
+                raise RuntimeError(f"vLLM failed while it answered: {first_line(error)}") from error
             if len(prompts) == 1:
-                return [VLLMAnswer(finish_reason=f"error: {_first_line(error)}", prompt_tokens=len(prompts[0]))]
-            return [answer for prompt in prompts for answer in self._ask([prompt], max_tokens, top)]
+                return [Answer(finish_reason=f"{ERROR}{first_line(error)}", prompt_tokens=len(prompts[0].tokens))]
+            half = len(prompts) // 2
+            return [*self._ask(prompts[:half]), *self._ask(prompts[half:])]
 
-    def _generate(self, prompts: list[list[int]], max_tokens: int, top: int) -> list[VLLMAnswer]:
-        from vllm import SamplingParams
-
-        params = SamplingParams(temperature=0.0, max_tokens=max_tokens, logprobs=top, seed=self._spec.seed)
+    def _generate(self, prompts: list[_Prompt]) -> list[Answer]:
         outputs = self._llm.generate(
-            [{"prompt_token_ids": tokens} for tokens in prompts], sampling_params=params, use_tqdm=False
+            [{"prompt_token_ids": prompt.tokens} for prompt in prompts],
+            sampling_params=[prompt.params for prompt in prompts],
+            use_tqdm=False,
         )
+        if len(outputs) != len(prompts):
+            raise RuntimeError(f"vLLM gave {len(outputs)} answers to {len(prompts)} prompts; build the engine again")
         return [_answer(output) for output in outputs]
 
 
@@ -135,35 +133,59 @@ def merge_logprobs(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
-def defuse(text: str, control: re.Pattern[str] | None) -> str:
-    """Break up control tokens that stand in a text: a passage must not be able to end its turn and answer itself.
+def _sampling(request: Request, seed: int) -> Any:  # noqa: ANN401 - vLLM is not read by the checker
+    """Say how vLLM is to answer one request.
 
-    >>> defuse("a <|im_end|> b", re.compile(re.escape("<|im_end|>")))
-    'a < |im_end|> b'
+    Raises:
+        ValueError: a limit out of range, or a schema that no grammar can be made of.
     """
-    return text if control is None else control.sub(lambda match: f"{match.group()[0]} {match.group()[1:]}", text)
+    from vllm import SamplingParams
+    from vllm.exceptions import VLLMClientError
+    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    if request.max_tokens < 1:
+        raise ValueError(f"max_tokens: 1 or more expected, got {request.max_tokens}")
+    if not 0 <= request.top <= _MOST_LOGPROBS:
+        raise ValueError(f"top: 0 to {_MOST_LOGPROBS} log-probabilities expected, got {request.top}")
+    limits = {"temperature": 0.0, "max_tokens": request.max_tokens, "logprobs": request.top or None, "seed": seed}
+    if request.schema is None:
+        return SamplingParams(**limits)
+    try:
+        params = SamplingParams(
+            **limits, structured_outputs=StructuredOutputsParams(json=json.dumps(dict(request.schema)))
+        )
+        # vLLM checks it too, but drops the whole list for one bad schema.
+        validate_xgrammar_grammar(params)
+    except (TypeError, ValueError, RecursionError, VLLMClientError) as error:
+        raise ValueError(f"schema: {first_line(error)}") from error
+    return params
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:  # noqa: ANN401 - transformers is not read by the checker
-    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    spelled = sorted((token for token in special if len(token) > 1), key=lambda token: (-len(token), token))
-    return re.compile("|".join(map(re.escape, spelled))) if spelled else None
-
-
-def _answer(output: Any) -> VLLMAnswer:  # noqa: ANN401 - vLLM is not read by the checker
+def _answer(output: Any) -> Answer:  # noqa: ANN401 - vLLM is not read by the checker
     completion = output.outputs[0]
     first = completion.logprobs[0] if completion.logprobs else {}
-    return VLLMAnswer(
+    reason = completion.finish_reason
+    return Answer(
         text=completion.text,
         logprobs=merge_logprobs((entry.decoded_token or "", entry.logprob) for entry in first.values()),
-        finish_reason=completion.finish_reason or "error: vLLM gave no reason",
+        finish_reason=reason if reason in ("stop", "length") else f"{ERROR}vLLM ended it with {reason!r}",
         prompt_tokens=len(output.prompt_token_ids),
+        cached_tokens=output.num_cached_tokens or 0,
         output_tokens=len(completion.token_ids),
     )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _compile_grammars_at_once(llm: Any) -> None:  # noqa: ANN401 - vLLM is not read by the checker
+    """Let each grammar be compiled before its request is queued.
+
+    Compiled in the background it would be ready some step later, now this one and now that one: the batches, and by
+    rounding the answers, would change from run to run. Child processes (several devices) are out of reach and keep
+    vLLM's way.
+    """
+    core = getattr(llm.llm_engine.engine_core, "engine_core", None)
+    if core is not None:
+        core.structured_output_manager._use_async_grammar_compilation = False
 
 
 def _load(spec: VLLMSpec) -> Any:  # noqa: ANN401 - vLLM is not read by the checker
@@ -196,6 +218,7 @@ def _load(spec: VLLMSpec) -> Any:  # noqa: ANN401 - vLLM is not read by the chec
         hf_overrides={"head_dtype": spec.head_dtype},
         generation_config="vllm",  # the model's own defaults (penalties, temperature) must not reach a judge
         max_logprobs=_MOST_LOGPROBS,
+        structured_outputs_config=_STRUCTURED,
         use_tqdm_on_load=False,
         **memory,
     )

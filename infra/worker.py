@@ -4,7 +4,8 @@ import importlib
 import tempfile
 import time
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,25 @@ from infra.artifacts import (
     write_directory,
     write_table,
 )
+from infra.ledger import Ledger
 from infra.runner import PartSpec
 from infra.store import Store
+
+
+class EngineNeeded(Exception):
+    """The ledger does not remember every row of a part, so the part needs its engine."""
+
+
+class NoEngine:
+    """Stands in for an engine while only the ledger is asked."""
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """Give up: something has to be asked."""
+        raise EngineNeeded(f"{len(requests)} rows are not in the ledger")
+
+    def score(self, pairs: Sequence[Any]) -> Sequence[float]:
+        """Give up: something has to be scored."""
+        raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
 
 
 def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
@@ -32,9 +50,11 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         store_url: the store that holds the inputs and receives the outputs.
         spec: which part.
         cache: a folder on this machine for directory inputs.
-        engine: the engine of the actor this runs in, for stages that need one.
+        engine: the engine of the actor this runs in, for stages that need one; without it only what the ledger
+            remembers can be used.
 
     Raises:
+        EngineNeeded: there is no engine, and the ledger does not remember every row.
         StoreError: reading or writing failed.
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
@@ -43,13 +63,16 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
     inputs = {name: _read(store, artifact, cache) for name, artifact in spec.inputs.items()}
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
-    extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine}
+    extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="reneg-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
+        if spec.stage.ledger:
+            extra["ledger"] = stack.enter_context(Ledger(store))
         if spec.stage.directories:
             extra["out"] = Path(scratch)
-        result: Mapping[str, Any] = function(config, **inputs, **extra)
-        seconds = time.monotonic() - started
+        result = dict(function(config, **inputs, **extra))
+        facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
+        seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
         tables = _write_tables(store, spec, result)
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
     stats = {
@@ -58,6 +81,8 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
         "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
     }
+    if facts:
+        stats["facts"] = facts
     manifest = Manifest(
         stage=spec.stage.name,
         version=spec.stage.version,

@@ -16,9 +16,14 @@ _UNJUDGED = -math.inf  # below every score
 
 
 class AgreeConfig(BaseModel):
-    """Nothing to set: every tier is read at its own threshold, and at the cascade's recall."""
+    """Every tier is read at its own threshold, and at the cascade's recall.
+
+    tiers: the tiers beside similarity, in the order asked; set by the flow.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiers: tuple[str, ...] = ("llm",)
 
 
 def agree(
@@ -38,13 +43,14 @@ def agree(
     are null; precision is null where a tier found nothing, the last column also where the cascade found no known one.
 
     Returns:
-        `agreement`: one row per tier, `cascade`, `llm`, `similarity`.
+        `agreement`: one row per tier, `cascade` and `similarity` among them.
     """
     labelled = candidates.select(_PAIR).join(
         known.select(_PAIR).unique().with_columns(known=pl.lit(True)), on=_PAIR, how="left"
     )
     labelled = labelled.with_columns(pl.col("known").fill_null(False))
-    tiers = {_CASCADE: decisions, "llm": llm_verdicts, "similarity": similarity}
+    asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
+    tiers = {_CASCADE: decisions, **asked, "similarity": similarity}
     judged = {tier: _judged(labelled, verdicts) for tier, verdicts in tiers.items()}
     target = judged[_CASCADE].filter("known", "relevant").height
     rows = [_measure(tier, frame, target) for tier, frame in judged.items()]

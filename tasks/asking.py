@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.prompting import load_definition, load_prompt
 
 Protocol = Literal["yes_no", "graded", "listwise", "snippet", "cross_encoder"]
+SECOND_PROMPT = "snippet_rank"  # with which `snippet` ranks what it extracted
 Preference = Literal["better", "equal", "worse", "none"]
 
 
@@ -17,14 +18,21 @@ class Policy(BaseModel):
 
     skip: not judged at all, its rows pass untouched (the paper's ArguAna).
     definition: what relevant means there: a name of `tasks/prompts/definitions.yaml`, or a sentence of one's own.
-    prompt: another prompt file of the same protocol.
+    prompts: other prompt files, by protocol.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     skip: bool = False
     definition: str | None = None
-    prompt: str | None = None
+    prompts: Mapping[Protocol, str] = Field(default_factory=dict)
+
+    @field_validator("definition")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            load_definition(name)
+        return name
 
 
 class JudgeConfig(BaseModel):
@@ -88,10 +96,18 @@ class JudgeConfig(BaseModel):
         """The prompt file, for datasets whose policy names no other."""
         return self.prompt or self.protocol
 
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """Every prompt file that may be used."""
+        if self.protocol == "cross_encoder":
+            return ()
+        named = {self.prompt_name, *(self.prompt_of(dataset) for dataset in self.policies)}
+        return tuple(sorted(named | ({SECOND_PROMPT} if self.protocol == "snippet" else set())))
+
     def prompt_of(self, dataset: str) -> str:
         """Name the prompt file for one dataset."""
         policy = self.policies.get(dataset)
-        return (policy.prompt if policy else None) or self.prompt_name
+        return (policy.prompts.get(self.protocol) if policy else None) or self.prompt_name
 
     def definition_of(self, dataset: str) -> str:
         """Say what relevant means in one dataset, as the judge reads it."""
@@ -100,6 +116,7 @@ class JudgeConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "JudgeConfig":
+        load_definition(self.definition)
         if self.not_relevant_below > self.relevant_from:
             raise ValueError(
                 f"not_relevant_below={self.not_relevant_below} must not exceed relevant_from={self.relevant_from}"
@@ -108,11 +125,12 @@ class JudgeConfig(BaseModel):
             raise ValueError(f"votes={self.votes}: an odd number expected, so that a majority exists")
         if self.protocol == "cross_encoder":
             return self
-        names = {self.prompt_name, *(p.prompt for p in self.policies.values() if p.prompt)}
-        for name in sorted(names):
+        for name in self.prompt_names:
             prompt = load_prompt(name)
-            if prompt.protocol != self.protocol:
-                raise ValueError(f"prompt {name!r} is for protocol {prompt.protocol!r}, the judge's is {self.protocol!r}")
+            if name != SECOND_PROMPT and prompt.protocol != self.protocol:
+                raise ValueError(
+                    f"prompt {name!r} is for protocol {prompt.protocol!r}, the judge's is {self.protocol!r}"
+                )
             if self.protocol in ("yes_no", "graded") and self.max_attempts > len(prompt.questions):
                 raise ValueError(
                     f"max_attempts={self.max_attempts}, but prompt {name!r} holds {len(prompt.questions)} questions; "

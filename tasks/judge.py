@@ -1,239 +1,314 @@
-"""Ask an LLM whether a candidate is relevant too, pointwise, by the log-probability of Yes against No (paper §3.1).
+"""Ask a judge whether candidates are relevant too: every pair one verdict, no call paid for twice (paper §3.1).
 
-Where the paper spends about 1,000 output tokens on a query's chain of thought and parses prose, this spends one token a
-pair and reads a probability: the score is kept, so thresholds move later without a new call. An answer that is neither
-Yes nor No is `unparsed`: asked again in other words, then reported. It is never "not relevant".
+The protocols (`yes_no`, `graded`, `listwise`, `snippet`, `cross_encoder`) say what is asked and how an answer is read;
+here is what they share. Copies of a text under several ids are asked about once. What cannot be read is `unparsed`: it
+is asked again, then left to the next tier, then reported. It is never "not relevant".
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tasks import cross_encoder, graded, listwise, snippet, yes_no
+from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, narrow
 from tasks.hashing import combine_hashes
-from tasks.prompting import Prompt, clip, join_texts, load_prompt, neutralise, prompt_digest
-from tasks.protocols import LLM, Answer
+from tasks.prompting import join_texts, quote
+from tasks.protocols import LLM, Answer, CrossEncoder, Ledger
 from tasks.schemas import CALLS, VERDICTS
+from tasks.voting import Tally, state_of_reading
 
-TIER = "llm"
 _PAIR = ["dataset", "query_id", "doc_id"]
-_QUESTION = ["query_hash", "positives_hash", "text_hash"]
-# One generated token always ends by "length": that is a whole answer here.
-_FINISHED = frozenset({"stop", "length"})
-
-
-class JudgeConfig(BaseModel):
-    """How the LLM is asked, and where its P(relevant) becomes a state.
-
-    judge: who answers, for the tables: model and prompt digest, short (`qwen2.5-1.5b:0123…/4567…`); set by the flow.
-    prompt: name of the file in `tasks/prompts`.
-    relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
-    min_mass: probability that Yes and No spellings must hold together, else the answer is `unparsed`.
-    max_attempts: questions asked in all; the prompt file must hold as many.
-    *_chars: lengths shown, in characters; what was cut is marked with […].
-    max_positives: known relevant texts shown, the first by text hash.
-    top: log-probabilities asked of the engine.
-    batch_size: chats handed to the engine at once.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    judge: str = ""
-    prompt: str = "yes_no"
-    relevant_from: float = Field(0.5, ge=0, le=1)
-    not_relevant_below: float = Field(0.5, ge=0, le=1)
-    min_mass: float = Field(0.2, ge=0, le=1)
-    max_attempts: int = Field(2, ge=1)
-    query_chars: int = Field(500, ge=1)
-    positive_chars: int = Field(700, ge=1)
-    passage_chars: int = Field(900, ge=1)
-    max_positives: int = Field(3, ge=1)
-    top: int = Field(20, ge=2)
-    batch_size: int = Field(256, ge=1, json_schema_extra={"operational": True})
-
-    @model_validator(mode="after")
-    def _check(self) -> "JudgeConfig":
-        if self.not_relevant_below > self.relevant_from:
-            raise ValueError(
-                f"not_relevant_below={self.not_relevant_below} must not exceed relevant_from={self.relevant_from}"
-            )
-        questions = len(load_prompt(self.prompt).questions)
-        if self.max_attempts > questions:
-            raise ValueError(
-                f"max_attempts={self.max_attempts}, but prompt {self.prompt!r} holds {questions} questions; "
-                "asking the same again greedily changes nothing: lower max_attempts or add a question"
-            )
-        return self
+_QUESTION = ["query_hash", "positives_hash"]
+MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
+ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
+# A passage in a question: prompt, definition, query, positives, passage. Ids play no part.
+Key = tuple[str, str, str, str, str]
 
 
 @dataclass(frozen=True)
-class _Question:
-    """What is asked about one (query, positives, passage), whatever the ids it goes by."""
+class Kept:
+    """An answer as the ledger keeps it."""
 
-    hashes: tuple[str, ...]
-    query: str
-    positives: list[str]
-    passage: str
-
-
-@dataclass(frozen=True)
-class _Call:
-    """One question asked once, and what came."""
-
-    question: _Question
-    attempt: int
-    call_id: str
-    score: float | None
-    answer: Answer
+    text: str
+    logprobs: Mapping[str, float]
+    finish_reason: str
+    prompt_tokens: int
+    output_tokens: int
+    fingerprint: str
+    cached_tokens: int = 0
 
 
-def judge_llm(
+def judge(  # noqa: PLR0913 - tables by name
     config: JudgeConfig,
     *,
     escalated: pl.DataFrame,
     queries: pl.DataFrame,
     passages: pl.DataFrame,
     positives: pl.DataFrame,
-    engine: LLM,
-) -> dict[str, pl.DataFrame]:
-    """Judge every escalated candidate once; equal texts under several ids are asked once.
+    engine: LLM | CrossEncoder,
+    ledger: Ledger | None,
+) -> dict[str, Any]:
+    """Judge every escalated candidate once.
 
     Returns:
-        `verdicts` (tier "llm", one per candidate; attempt and call_id are the last call's) and `calls` (every call).
+        `verdicts` (one per candidate; attempt and call_id are the last call's), `calls` (every call that was needed,
+        remembered ones too), and `facts`: what was asked, remembered, read and not read.
 
     Raises:
         ValueError: the judge has no name, a candidate comes twice, its hashes do not fit the texts, or the engine left
-            a chat unanswered.
+            a call unanswered.
     """
     if not config.judge:
         raise ValueError("judge: a name expected (model and digests), got an empty one; calls could not be told apart")
     if escalated.select(_PAIR).is_duplicated().any():
         raise ValueError("escalated: one row per (dataset, query_id, doc_id) expected, some come twice")
-    prompt = load_prompt(config.prompt)
     pairs = join_texts(escalated, queries=queries, passages=passages, positives=positives)
-    calls = _ask_until_parsed(config, prompt, _questions(config, pairs), engine)
-    return {"verdicts": _verdicts(config, pairs, calls), "calls": _calls_table(config, calls)}
+    questions = make_questions(config, pairs)
+    asker = Asker(config, _as_llm(config, engine), ledger)
+    tallies = _vote(config, questions, asker)
+    flips = _try_other_order(config, questions, asker, tallies)
+    verdicts = _verdicts(config, pairs, tallies)
+    facts = asker.facts() | flips | {"queries": len(questions)}
+    facts["unparsed"] = verdicts.filter(pl.col("state") == "unparsed").height
+    return {"verdicts": verdicts, "calls": _calls_table(config, asker), "facts": facts}
 
 
-def parse_answer(answer: Answer, prompt: Prompt, min_mass: float) -> float | None:
-    """Read P(relevant) off the first token's log-probabilities; None where the answer is neither Yes nor No.
-
-    P = mass of the Yes spellings / (mass of Yes + mass of No): `{"Yes": log 0.6, " no": log 0.2, "The": log 0.2}` is
-    0.75. None also for `too_long` and `error: …`, and when both masses together are below `min_mass`.
-    """
-    if answer.finish_reason not in _FINISHED:
-        return None
-    yes, no = _mass(answer.logprobs, prompt.yes), _mass(answer.logprobs, prompt.no)
-    total = yes + no
-    if not total > 0 or total < min_mass:  # `not >` also catches NaN
-        return None
-    return yes / total
+def _as_llm(config: JudgeConfig, engine: LLM | CrossEncoder) -> Any:  # noqa: ANN401 - an LLM by shape
+    return cross_encoder.AsLLM(engine) if config.protocol == "cross_encoder" else engine  # type: ignore[arg-type]
 
 
-def call_key(config: JudgeConfig) -> str:
-    """Hash what decides an answer besides the texts: judge, prompt and lengths; not the thresholds."""
-    shown = (config.query_chars, config.positive_chars, config.passage_chars, config.max_positives, config.top)
-    return combine_hashes([config.judge, prompt_digest(config.prompt), *map(str, shown)])
+def make_questions(config: JudgeConfig, pairs: pl.DataFrame) -> list[Question]:
+    """Make one question per distinct (prompt, definition, query, positives), the longest first, passages by hash."""
+    found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    for row in pairs.sort(*_QUESTION, "text_hash", *_PAIR).iter_rows(named=True):
+        key = (config.prompt_of(row["dataset"]), config.definition_of(row["dataset"]), *(row[n] for n in _QUESTION))
+        question = found.setdefault(key, {"row": row, "passages": {}})
+        question["passages"].setdefault(row["text_hash"], quote(row["passage"], config.passage_chars))
+    questions = [_question(config, key, made["row"], made["passages"]) for key, made in found.items()]
+    # Long ones first, so that a batch does not end with one straggler; all prompts of a query stay together.
+    return sorted(questions, key=lambda q: (-max(len(p.text) for p in q.passages) // 256, q.query_hash, q.prompt))
 
 
-def state_of(score: float | None, relevant_from: float, not_relevant_below: float) -> str:
-    """Name the verdict state of a score; no score is `unparsed`."""
-    if score is None:
-        return "unparsed"
-    if score >= relevant_from:
-        return "relevant"
-    return "not_relevant" if score < not_relevant_below else "unsure"
+def _question(
+    config: JudgeConfig, key: tuple[str, str, str, str], row: Mapping[str, Any], passages: Mapping[str, str]
+) -> Question:
+    prompt, definition, query_hash, positives_hash = key
+    return Question(
+        prompt=prompt,
+        definition=definition,
+        query_hash=query_hash,
+        positives_hash=positives_hash,
+        query=quote(row["query"], config.query_chars),
+        positives=tuple(quote(text, config.positive_chars) for text in row["positives"][: config.max_positives]),
+        subjects=(query_hash, *row["subjects"]),
+        passages=tuple(Passage(text_hash, text) for text_hash, text in passages.items()),
+    )
 
 
-def _mass(logprobs: Mapping[str, float], spellings: frozenset[str]) -> float:
-    return math.fsum(math.exp(logprobs[spelling]) for spelling in sorted(spellings) if spelling in logprobs)
+@dataclass
+class Asker:
+    """Puts calls to the engine in batches, what the ledger remembers excepted, and counts."""
+
+    config: JudgeConfig
+    engine: Any
+    ledger: Ledger | None
+    calls: dict[str, tuple[Call, Answer]] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def shelf(self) -> str:
+        """Name of this judge's part of the ledger."""
+        return combine_hashes([self.config.judge])
+
+    def ask(
+        self, make: MakeCalls, read: ReadAnswer, questions: Sequence[Question], seed: int
+    ) -> dict[Key, tuple[Reading, Call]]:
+        """Ask about every passage until it is read or `max_attempts` are used up."""
+        readings: dict[Key, tuple[Reading, Call]] = {}
+        pending = list(questions)
+        for attempt in range(1, self.config.max_attempts + 1):
+            made = make(self.config, pending, attempt, seed)
+            for call, answer in zip(made, self._answers(made, read), strict=True):
+                for passage, reading in read(self.config, call, answer).items():
+                    readings[key_of(call.question, passage)] = (reading, call)
+                    if reading.failure:
+                        self.failures[reading.failure] += 1
+            pending = _unread(pending, readings)
+            if not pending:
+                break
+        return readings
+
+    def _answers(self, calls: Sequence[Call], read: ReadAnswer) -> list[Answer]:
+        """Get answers in the calls' order.
+
+        Batches are cut without regard to what the ledger remembers, so that a run that was killed and resumed puts the
+        same lists to the engine as an undisturbed one: equal scores to the last bit.
+        """
+        known = self._recall(calls)
+        for start in range(0, len(calls), self.config.batch_size):
+            batch = calls[start : start + self.config.batch_size]
+            unknown = [call for call in batch if call.call_id not in known]
+            fresh = self._engine_answers(unknown)
+            self._remember(unknown, fresh, read)
+            known |= {call.call_id: answer for call, answer in zip(unknown, fresh, strict=True)}
+        self.calls |= {call.call_id: (call, known[call.call_id]) for call in calls}
+        return [known[call.call_id] for call in calls]
+
+    def _engine_answers(self, calls: Sequence[Call]) -> list[Answer]:
+        if not calls:
+            return []
+        answers = list(self.engine.answer(calls))
+        if len(answers) != len(calls):
+            raise ValueError(
+                f"engine: {len(calls)} answers expected, {len(answers)} came; the part must be judged again"
+            )
+        self.counts["calls"] += len(calls)
+        for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
+            self.counts[name] += sum(getattr(answer, name) for answer in answers)
+        return answers
+
+    def _recall(self, calls: Sequence[Call]) -> dict[str, Answer]:
+        if self.ledger is None:
+            return {}
+        found = self.ledger.recall(self.shelf, {call.call_id: call.question.query_hash for call in calls})
+        self.counts["recalled"] += len(found)
+        return {call_id: Kept(**json.loads(payload)) for call_id, payload in found.items()}
+
+    def _remember(self, calls: Sequence[Call], answers: Sequence[Answer], read: ReadAnswer) -> None:
+        """Keep what could be read; an answer of which nothing could be read is never remembered."""
+        if self.ledger is None:
+            return
+        rows = []
+        for call, answer in zip(calls, answers, strict=True):
+            if any(not reading.failure for reading in read(self.config, call, answer).values()):
+                subjects = [*call.question.subjects, *call.ids.values()]
+                rows.append((call.call_id, subjects, _payload(answer)))
+        if rows:
+            self.ledger.remember(self.shelf, rows)
+
+    def facts(self) -> dict[str, Any]:
+        """Say what was asked of the engine, what the ledger knew, and what could not be read, by reason."""
+        names = ("calls", "recalled", "prompt_tokens", "cached_tokens", "output_tokens")
+        return {name: self.counts[name] for name in names} | {"failures": dict(sorted(self.failures.items()))}
 
 
-def _questions(config: JudgeConfig, pairs: pl.DataFrame) -> list[_Question]:
-    """Distinct questions, those of one query adjacent, so that the engine's prefix cache serves all but the first."""
-    rows = pairs.unique(_QUESTION, keep="any").sort(_QUESTION)
-    return [
-        _Question(
-            hashes=tuple(row[name] for name in _QUESTION),
-            query=_quote(row["query"], config.query_chars),
-            positives=[_quote(text, config.positive_chars) for text in row["positives"][: config.max_positives]],
-            passage=_quote(row["passage"], config.passage_chars),
-        )
-        for row in rows.iter_rows(named=True)
-    ]
+def key_of(question: Question, passage: str) -> Key:
+    """Name a passage in a question, whatever the ids of either."""
+    return (question.prompt, question.definition, question.query_hash, question.positives_hash, passage)
 
 
-def _quote(text: str, chars: int) -> str:
-    return neutralise(clip(text, chars))
+def _payload(answer: Answer) -> str:
+    kept = {name: getattr(answer, name) for name in Kept.__dataclass_fields__ if name != "cached_tokens"}
+    return json.dumps(kept | {"logprobs": dict(answer.logprobs)}, ensure_ascii=False)
 
 
-def _ask_until_parsed(config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], engine: LLM) -> list[_Call]:
-    """Ask all, then the unparsed ones again in other words; the calls of every attempt, in the order made."""
-    calls: list[_Call] = []
+def _unread(questions: Iterable[Question], readings: Mapping[Key, tuple[Reading, Call]]) -> list[Question]:
+    narrowed = (
+        narrow(question, [p.hash for p in question.passages if readings[key_of(question, p.hash)][0].failure])
+        for question in questions
+    )
+    return [question for question in narrowed if question.passages]
+
+
+def _ask_protocol(config: JudgeConfig, asker: Asker, questions: Sequence[Question], seed: int) -> dict[Key, Any]:
+    if config.protocol == "yes_no":
+        return asker.ask(yes_no.make_calls, yes_no.read_answer, questions, seed)
+    if config.protocol == "graded":
+        return asker.ask(graded.make_calls, graded.read_answer, questions, seed)
+    if config.protocol == "listwise":
+        return asker.ask(listwise.make_calls, listwise.read_answer, questions, seed)
+    if config.protocol == "cross_encoder":
+        return asker.ask(cross_encoder.make_calls, cross_encoder.read_answer, questions, seed)
+    return _extract_and_rank(config, asker, questions, seed)
+
+
+def _extract_and_rank(
+    config: JudgeConfig, asker: Asker, questions: Sequence[Question], seed: int
+) -> dict[Key, tuple[Reading, Call]]:
+    """Extract each passage's answer, then rank those that have one against the known relevant text (ARHN)."""
+    readings = asker.ask(snippet.make_calls, snippet.read_answer, questions, seed)
+    ranked: list[Question] = []
+    back: dict[Key, Key] = {}
+    for question in questions:
+        of_passage = {p.hash: readings[key_of(question, p.hash)][0] for p in question.passages}
+        second = snippet.ranked_question(question, of_passage)
+        if second is not None:
+            ranked.append(second)
+            back |= {key_of(second, p.hash): key_of(question, p.hash) for p in second.passages}
+    second_readings = asker.ask(listwise.make_calls, listwise.read_answer, ranked, seed)
+    return readings | {back[key]: value for key, value in second_readings.items()}
+
+
+def _vote(config: JudgeConfig, questions: Sequence[Question], asker: Asker) -> dict[Key, Tally]:
+    """Ask in as many orders as there are votes; a passage whose majority is settled is not asked about again."""
+    tallies = {key_of(q, p.hash): Tally(config.votes) for q in questions for p in q.passages}
     pending = list(questions)
-    for attempt in range(1, config.max_attempts + 1):
-        made = [
-            call
-            for start in range(0, len(pending), config.batch_size)
-            for call in _ask(config, prompt, pending[start : start + config.batch_size], attempt, engine)
-        ]
-        calls += made
-        pending = [call.question for call in made if call.score is None]
-    return calls
+    for vote in range(config.votes):
+        for key, (reading, call) in _ask_protocol(config, asker, pending, config.order_seed + vote).items():
+            tallies[key].add(state_of_reading(config, reading), reading, call)
+        open_ = (narrow(q, [p.hash for p in q.passages if not tallies[key_of(q, p.hash)].is_settled]) for q in pending)
+        pending = [question for question in open_ if question.passages]
+        if not pending:
+            break
+    return tallies
 
 
-def _ask(config: JudgeConfig, prompt: Prompt, questions: Sequence[_Question], attempt: int, engine: LLM) -> list[_Call]:
-    chats = [
-        [{"role": "user", "content": prompt.render(asked.query, asked.positives, asked.passage, attempt)}]
-        for asked in questions
-    ]
-    answers = engine.answer(chats, max_tokens=1, top=config.top)
-    if len(answers) != len(chats):
-        raise ValueError(f"engine: {len(chats)} answers expected, {len(answers)} came; the part must be judged again")
-    key = call_key(config)
-    return [
-        _Call(
-            question=asked,
-            attempt=attempt,
-            call_id=combine_hashes([key, *asked.hashes, str(attempt)]),
-            score=parse_answer(answer, prompt, config.min_mass),
-            answer=answer,
-        )
-        for asked, answer in zip(questions, answers, strict=True)
-    ]
+def _try_other_order(
+    config: JudgeConfig, questions: Sequence[Question], asker: Asker, tallies: Mapping[Key, Tally]
+) -> dict[str, int]:
+    """Ask a sample of the queries once more in another order and count the verdicts that flip."""
+    sample = [q for q in questions if _draw(q.query_hash) < config.flip_share]
+    if not sample:
+        return {}
+    other = _ask_protocol(config, asker, sample, config.order_seed + config.votes)
+    states = {key: state_of_reading(config, reading) for key, (reading, _) in other.items()}
+    both = {k: s for k, s in states.items() if s != "unparsed" and tallies[k].state != "unparsed"}
+    return {"flip_pairs": len(both), "flips": sum(state != tallies[key].state for key, state in both.items())}
 
 
-def _verdicts(config: JudgeConfig, pairs: pl.DataFrame, calls: Sequence[_Call]) -> pl.DataFrame:
-    last = {call.question.hashes: call for call in calls}  # a later attempt replaces the earlier one
+def _draw(text_hash: str) -> float:
+    return int(hashlib.sha256(f"flip:{text_hash}".encode()).hexdigest()[:8], 16) / 16**8
+
+
+def _verdicts(config: JudgeConfig, pairs: pl.DataFrame, tallies: Mapping[Key, Tally]) -> pl.DataFrame:
     rows = []
     for pair in pairs.sort(_PAIR).iter_rows(named=True):
-        call = last[tuple(pair[name] for name in _QUESTION)]
+        prompt, definition = config.prompt_of(pair["dataset"]), config.definition_of(pair["dataset"])
+        tally = tallies[(prompt, definition, pair["query_hash"], pair["positives_hash"], pair["text_hash"])]
         rows.append(
             {name: pair[name] for name in _PAIR}
             | {
-                "tier": TIER,
+                "tier": config.tier,
                 "judge": config.judge,
-                "state": state_of(call.score, config.relevant_from, config.not_relevant_below),
-                "score": call.score,
-                "call_id": call.call_id,
-                "attempt": call.attempt,
+                "state": tally.state,
+                "score": tally.score,
+                "grade": tally.grade,
+                "preference": tally.preference,
+                "call_id": tally.last.call_id,
+                "attempt": tally.last.attempt,
             }
         )
     return pl.DataFrame(rows, schema=VERDICTS.columns)
 
 
-def _calls_table(config: JudgeConfig, calls: Sequence[_Call]) -> pl.DataFrame:
+def _calls_table(config: JudgeConfig, asker: Asker) -> pl.DataFrame:
     rows = [
         {
-            "call_id": call.call_id,
+            "call_id": call_id,
             "judge": config.judge,
-            "raw": call.answer.text,
-            "finish_reason": call.answer.finish_reason,
-            "prompt_tokens": call.answer.prompt_tokens,
-            "output_tokens": call.answer.output_tokens,
+            "order_seed": call.order_seed,
+            "raw": answer.text,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            "output_tokens": answer.output_tokens,
+            "fingerprint": answer.fingerprint or None,
         }
-        for call in calls
+        for call_id, (call, answer) in asker.calls.items()
     ]
     return pl.DataFrame(rows, schema=CALLS.columns).sort("call_id")

@@ -20,11 +20,20 @@ from tasks.hashing import combine_hashes, show_passage
 FOLDER = Path(__file__).parent / "prompts"
 DEFINITIONS = "definitions"
 CUT = " […]"
-# Nothing a reader sees: zero-width, bidirectional and tag characters (not the joiners that Persian or emoji need).
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]")
-# "<" where it could begin a tag or a control token (<|im_end|>, </s>, DeepSeek's full-width bar), and Mistral's [INST].
+# Nothing a reader sees: control, zero-width, bidirectional, tag and supplementary selector characters. The joiners that
+# Persian and emoji need stay, except before a character of ASCII, where they join nothing.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064"
+    "\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\U000e0100-\U000e01ef]|[\u200c\u200d]+(?=[!-~])"
+)
+# "<" where it could begin a tag or a control token (<|im_end|>, </s>, <用户>, DeepSeek's full-width bar), with a space
+# after it only where one of our own tags is named ("a < b" stays); and the bracketed tokens of Mistral and GLM.
 _GAP = "[\\s\u200c\u200d]*"
-_TAG = re.compile(rf"<(?={_GAP}[/!|\uff5c]|{_GAP}[A-Za-z])|\[(?={_GAP}/?{_GAP}INST)")
+_OURS = "query|known_relevant|passage|candidate|snippet"
+_BRACKETED = "INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_|ARGS|CALL_ID|THINK|IMG|AUDIO|gMASK|[sm]MASK"
+_TAG = re.compile(
+    rf"<(?={_GAP}[/!|\uff5c]|[\u200c\u200d]*[^\W\d_]|{_GAP}(?i:{_OURS})\b)|\[(?={_GAP}/?{_GAP}(?:{_BRACKETED}))"
+)
 _QUIET = {"<": "\u2039", "[": "\u2045"}  # lookalikes: a person still reads the text as it was
 
 
@@ -32,7 +41,7 @@ class Prompt(BaseModel):
     """A judge's prompt: the parts in reading order, and one question per attempt.
 
     opening: may hold {definition}. query, positive: hold {text}. candidate: holds {text}, and {id} if `listwise`.
-    reasoned: `listwise`: the question where reasons are wanted. positives_first: put them before the query.
+    reasoned: `listwise`: the question where reasons are wanted.
     spellings: `yes_no` and `graded`: label to the first tokens that mean it, exactly as the tokenizer decodes them.
     """
 
@@ -116,7 +125,16 @@ def _file(name: str) -> Path:
 
 def quote(text: str, chars: int) -> str:
     """Make a text safe to show: cut at a stated length, invisible characters gone, tags defused."""
-    return neutralise(clip(_INVISIBLE.sub("", text), chars))
+    return neutralise(clip(drop_invisible(text), chars))
+
+
+def drop_invisible(text: str) -> str:
+    r"""Drop characters that nobody sees, so that what a person reads is what a judge reads.
+
+    >>> drop_invisible("ig\u200bnore\u202e")
+    'ignore'
+    """
+    return _INVISIBLE.sub("", text)
 
 
 def neutralise(text: str) -> str:

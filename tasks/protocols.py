@@ -58,7 +58,7 @@ class Answer(Protocol):
 
     @property
     def finish_reason(self) -> str:
-        """`stop` or `length` as the engine says, `too_long` for a prompt not sent, `refused`, `error: …` for the rest."""
+        """`stop` or `length` as the engine says, `too_long` for a prompt not sent, `refused`, `error: …` otherwise."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class Ledger(Protocol):
     """Remembers what was paid for, row by row, across parts, runs and datasets."""
 
     def recall(self, judge: str, entries: Mapping[str, str]) -> Mapping[str, str]:
-        """Look up entries (id → the hash it was filed under, its first subject); returns id → payload of those known."""
+        """Look up entries (id → the hash it is filed under, its first subject); returns id → payload of the known."""
         ...
 
     def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:

@@ -24,7 +24,7 @@ from tasks.summarise import CASCADE, MODELS, NDCG, Figures, conclude, count_figu
 
 PAGE_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
-TIERS = {"similarity": "Similarity", "llm": "Language model", CASCADE: "Both, decided"}
+TIERS = {"similarity": "Similarity", "llm": "Language model", CASCADE: "All, decided"}
 STATE_NAMES = {"relevant": "relevant", "not_relevant": "not relevant", "unsure": "unsure", "unparsed": "unparsed"}
 
 _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no score
@@ -39,7 +39,7 @@ class ReportConfig(BaseModel):
     """What the page shows beside the tables.
 
     configuration: the curation's configuration as YAML. command: how to run it again. versions: of the software.
-    max_false_negatives: the treatment's cut, marked in the plot.
+    max_false_negatives: the treatment's cut, marked in the plot. tiers: beside similarity, in the order asked.
     examples: how many queries are shown with their texts. example_chars: how much of a text.
     """
 
@@ -50,6 +50,7 @@ class ReportConfig(BaseModel):
     command: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     max_false_negatives: int = Field(7, ge=0)
+    tiers: tuple[str, ...] = ("llm",)
     examples: int = Field(6, ge=0)
     example_chars: int = Field(480, ge=40)
     datasets: int = Field(20, ge=1)
@@ -71,10 +72,16 @@ class _Tables:
     rejects: pl.DataFrame
     costs: pl.DataFrame
     known: pl.DataFrame
+    tiers: tuple[str, ...]
 
     @property
     def verdicts(self) -> dict[str, pl.DataFrame]:
-        return {"similarity": self.similarity, "llm": self.llm_verdicts, CASCADE: self.decisions}
+        asked = {tier: self.llm_verdicts.filter(pl.col("tier") == tier) for tier in self.tiers}
+        return {"similarity": self.similarity, **asked, CASCADE: self.decisions}
+
+    def calls_of(self, tier: str) -> pl.DataFrame:
+        judges = self.llm_verdicts.filter(pl.col("tier") == tier).select("judge").unique()
+        return self.calls.join(judges, on="judge", how="semi")
 
 
 def report(  # noqa: PLR0913 - tables by name
@@ -115,6 +122,7 @@ def report(  # noqa: PLR0913 - tables by name
         rejects=rejects,
         costs=costs,
         known=KNOWN.empty() if known is None else known,
+        tiers=config.tiers,
     )
     figures = _count(tables)
     comparisons = compare(scores)
@@ -170,7 +178,7 @@ def _context(
         "config": config,
         "figures": figures,
         "state_names": STATE_NAMES,
-        "tier_names": TIERS,
+        "tier_names": {tier: _name(tier) for tier in tables.verdicts},
         "models": [name for name in MODELS if figures.mean(name) is not None],
         "datasets": _datasets(config, tables),
         "per_query": _per_query(config, tables),
@@ -239,14 +247,15 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
     for state in _SCORED:
         values = scored.filter(pl.col("state") == state)["score"].to_list()
         rows.append((state, STATE_NAMES[state], plots.bin_values(values, 0, 1, _BINS)))
-    return plots.ridges(rows, label=f"{TIERS[tier]}: scores by verdict", x_title="score, P(relevant)")
+    return plots.ridges(rows, label=f"{_name(tier)}: scores by verdict", x_title="score, P(relevant)")
 
 
 def _scatter(tables: _Tables) -> Markup | None:
-    """Both tiers' scores of the pairs that both have judged, by the decision."""
+    """The scores of similarity and of the last tier where both have judged, by the decision."""
+    last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
         tables.similarity.select(*_PAIR, x="score")
-        .join(tables.llm_verdicts.select(*_PAIR, y="score"), on=_PAIR)
+        .join(last.select(*_PAIR, y="score"), on=_PAIR)
         .join(tables.decisions.select(*_PAIR, "state"), on=_PAIR)
         .drop_nulls(["x", "y"])
         .sort("state", *_PAIR)
@@ -265,23 +274,28 @@ def _scatter(tables: _Tables) -> Markup | None:
 def _tiers(tables: _Tables, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     """Per tier what it judged, what it cost and, where pairs are known, how well it did."""
     measured = {row["tier"]: row for row in tables.agreement.to_dicts()}
-    stages = {"similarity": "judge_similarity", "llm": "judge_llm", CASCADE: "decide"}
+    stages = {"similarity": "judge_similarity", CASCADE: "decide"}
     rows: list[dict[str, Any]] = []
     for tier, verdicts in tables.verdicts.items():
         states = dict(verdicts.group_by("state").len().iter_rows())
+        calls = tables.calls_of(tier)
         rows.append(
             {
                 "tier": tier,
                 "judged": verdicts.height,
                 "states": {state: states.get(state, 0) for state in VERDICT_STATES},
-                "seconds": seconds.get(stages[tier]),
-                "calls": tables.calls.height if tier == "llm" else 0,
-                "tokens": int(tables.calls["prompt_tokens"].sum()) if tier == "llm" else 0,
-                "output_tokens": int(tables.calls["output_tokens"].sum()) if tier == "llm" else 0,
+                "seconds": seconds.get(stages.get(tier, f"judge-{tier}")),
+                "calls": calls.height,
+                "tokens": int(calls["prompt_tokens"].sum()),
+                "output_tokens": int(calls["output_tokens"].sum()),
                 "measured": measured.get(tier),
             }
         )
     return rows
+
+
+def _name(tier: str) -> str:
+    return TIERS.get(tier, tier)
 
 
 def _measures(scores: pl.DataFrame) -> list[str]:

@@ -32,7 +32,7 @@ _PAIR: dict[str, Dtype] = {"dataset": _TEXT, "query_id": _TEXT, "doc_id": _TEXT}
 _PAIR_KEY = ("dataset", "query_id", "doc_id")
 _VERDICT: dict[str, Dtype] = {
     **_PAIR,
-    "tier": _TEXT,  # "similarity", "llm", "cascade": the step of the cascade that answered
+    "tier": _TEXT,  # "similarity", the name of an LLM tier, or "cascade": the step of the cascade that answered
     "judge": _TEXT,  # who answered: model digest and prompt, short
     "state": _TEXT,  # one of VERDICT_STATES
     "score": pl.Float64,  # P(relevant) in 0..1, null when unparsed
@@ -89,9 +89,10 @@ CALLS = Schema(
         "finish_reason": _TEXT,
         "prompt_tokens": pl.Int64,
         "output_tokens": pl.Int64,
+        "fingerprint": _TEXT,  # what an endpoint says of its model
     },
     key=("call_id",),
-    nullable=frozenset({"order_seed"}),
+    nullable=frozenset({"order_seed", "fingerprint"}),
 )
 INSTANCES = Schema(
     {

@@ -130,7 +130,7 @@ def count_figures(  # noqa: PLR0913 - tables by name
         dropped=edits.filter(pl.col("to") == "dropped").select(_QUERY).n_unique(),
         known=known,
         known_found=known_found,
-        llm_pairs=llm_verdicts.height,
+        llm_pairs=llm_verdicts.select(*_QUERY, "doc_id").n_unique(),
         llm_calls=calls.height,
         prompt_tokens=int(calls["prompt_tokens"].sum()),
         output_tokens=int(calls["output_tokens"].sum()),

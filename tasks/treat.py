@@ -45,6 +45,7 @@ class TreatConfig(BaseModel):
     refill: a removed negative's place goes to the next candidate of the pool, so that all treatments train on as many.
     drop_ambiguous: negatives that are `unsure` are removed, as ARHN does.
     drop_unparsed: negatives that are `unparsed` are removed; without it they stay and are counted.
+    skip: datasets that were not judged: their rows pass untouched under every treatment; set by the flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class TreatConfig(BaseModel):
     refill: bool = True
     drop_ambiguous: bool = False
     drop_unparsed: bool = False
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,12 @@ def _read(
     pool = candidates.join(train, on=_QUERY, how="semi").join(
         decisions.select(*_PAIR, "state", decided="score"), on=_PAIR, how="left"
     )
-    if config.treatment == "default":
-        pool = pool.with_columns(state=pl.lit("unsure"), decided=pl.lit(None, dtype=pl.Float64))
-    elif pool["state"].has_nulls():
+    untouched = pl.col("dataset").is_in(config.skip) | pl.lit(config.treatment == "default")
+    pool = pool.with_columns(
+        state=pl.when(untouched).then(pl.lit("untouched")).otherwise("state"),
+        decided=pl.when(untouched).then(None).otherwise("decided"),
+    )
+    if pool["state"].has_nulls():
         raise ValueError(
             f"treat: a decision for each of {pool.height} candidates expected, {pool['state'].null_count()} have none; "
             "judge and decide them first"

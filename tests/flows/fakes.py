@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -36,16 +37,21 @@ class FakeAnswer:
     logprobs: Mapping[str, float]
     finish_reason: str = "length"
     prompt_tokens: int = 10
+    cached_tokens: int = 0
     output_tokens: int = 1
+    fingerprint: str = ""
 
 
 class OverlapLLM:
     """Says Yes as far as the passage shares words with the known relevant text; says neither for one in sixteen."""
 
-    def answer(
-        self, chats: Sequence[Sequence[Mapping[str, str]]], *, max_tokens: int, top: int
-    ) -> Sequence[FakeAnswer]:
-        return [self._answer(chat[-1]["content"]) for chat in chats]
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[FakeAnswer]:
+        contents = [request.chat[-1]["content"] for request in requests]
+        self.asked += contents
+        return [self._answer(content) for content in contents]
 
     def _answer(self, content: str) -> FakeAnswer:
         if hashlib.md5(content.encode()).hexdigest()[0] == "0":
@@ -64,7 +70,8 @@ class InProcess:
     def __init__(self, store: Store, scratch: Path) -> None:
         self.store, self.scratch = store, scratch
         self.computed: list[str] = []
-        self._engines: dict[str | None, object] = {"encoder": HashEncoder(), "llm": OverlapLLM(), None: None}
+        self.llm = OverlapLLM()
+        self._engines: dict[str | None, object] = {"encoder": HashEncoder(), "judge": self.llm, None: None}
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]

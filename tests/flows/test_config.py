@@ -37,7 +37,7 @@ def test_a_margin_out_of_range_is_refused_with_its_bounds() -> None:
 
 
 def test_every_problem_is_on_its_own_line() -> None:
-    lines = refuse({"name": "Not A Name", "mine": {"range_max": -1}, "llm": {"dtype": "int8"}}).splitlines()
+    lines = refuse({"name": "Not A Name", "mine": {"range_max": -1}, "encoder": {"dtype": "int8"}}).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("my.yaml: ") for line in lines)
 

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CONFIG = ROOT / "tests" / "flows" / "small.yaml"
-COMPARED = ("judge_similarity", "judge_llm", "decide", "treat", "export")
+COMPARED = ("judge_similarity", "judge", "decide", "treat", "export")
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ def test_killed_while_judging_nothing_is_judged_twice_and_the_bytes_are_the_same
     process = place.start("demo", "--config", str(CONFIG))
     store = Store(place.store)
     deadline = time.monotonic() + 600
-    while not (judged := store.list("parts/judge_llm")):
+    while not (judged := store.list("parts/judge")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the judge did not start"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=120)
-    judged = store.list("parts/judge_llm")
-    expected = len(manifests(undisturbed[0].store, "judge_llm"))
+    judged = store.list("parts/judge")
+    expected = len(manifests(undisturbed[0].store, "judge"))
     assert 0 < len(judged) < expected, "the kill came too late to be in the middle of judging"
     stamps = {key: store._fs.info(store._path(key))["LastModified"] for key in judged}
 

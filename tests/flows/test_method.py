@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from flows.config import parse_config
-from flows.method import Outcome, Setup, curate_method
+from flows.method import Outcome, Setup, Tier, curate_method
 from flows.stages import STAGES
 from infra.artifacts import read_table, write_directory
 from infra.engines import SentenceTransformersSpec, VLLMSpec
@@ -47,26 +47,32 @@ def write_source(folder: Path, queries: int = 12) -> Path:
     return folder
 
 
+def tier(name: str = "llm", judge: dict[str, Any] | None = None, **escalate: Any) -> dict[str, Any]:
+    band = {"lower": 0.0, "upper": 1.0, "pairs_per_part": 8, **escalate}
+    return {"name": name, "escalate": band, "judge": judge or {}}
+
+
 def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
     config = {
         "name": "animals",
         "source": {"path": str(source)},
         "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
         "mine": {"range_max": 6, "num_negatives": 3},
-        "escalate": {"lower": 0.0, "upper": 1.0, "pairs_per_part": 8},
+        "tiers": [tier()],
         "complete": {"max_unparsed": 0.5},
         "train": None,
         **changes,
     }
+    parsed = parse_config(config, "test")
+    spec = VLLMSpec(model="", digest="overlap-llm")
     return Setup(
-        config=parse_config(config, "test"),
+        config=parsed,
         source=write_directory(store, "source", source),
         base_model=None,
         encoder=SentenceTransformersSpec(model="", digest="hash-encoder"),
-        llm=VLLMSpec(model="", digest="overlap-llm"),
+        tiers=tuple(Tier.of(tier, parsed, spec, "overlap") for tier in parsed.tiers),
         encoder_key="hash-encoder",
         base_model_key="hash-encoder",
-        judge_name="overlap",
         base_model_path="",
         page={},
     )
@@ -95,12 +101,12 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
     source = write_source(tmp_path / "source")
     run_method(tmp_path, source)
     assert run_method(tmp_path, source)[2].computed == []
-    computed = run_method(tmp_path, source, judge={"passage_chars": 100})[2].computed
+    computed = run_method(tmp_path, source, tiers=[tier(judge={"passage_chars": 100})])[2].computed
     assert {name.rsplit("-", 1)[0] for name in computed} <= {
-        "judge_llm", "decide", "agree", "complete", "sample", "treat-default", "treat-remove", "treat-remove_hn",
+        "judge-llm", "decide", "agree", "complete", "sample", "treat-default", "treat-remove", "treat-remove_hn",
         "treat-relabel", "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
     }  # fmt: skip
-    assert "judge_llm-00000" in computed
+    assert "judge-llm-00000" in computed
 
 
 def test_another_treatment_costs_no_call(tmp_path: Path) -> None:
@@ -110,7 +116,9 @@ def test_another_treatment_costs_no_call(tmp_path: Path) -> None:
     assert not [name for name in computed if name.startswith(("judge", "mine", "encode", "decide"))]
 
 
-def test_paper_7_1_too_many_unparsed_pairs_shut_the_gate_before_every_treatment(tmp_path: Path) -> None:
+def test_paper_7_1_too_many_unparsed_pairs_shut_the_gate_before_every_treatment_that_reads_verdicts(
+    tmp_path: Path,
+) -> None:
     source = write_source(tmp_path / "source")
     store = Store.open(str(tmp_path / "store"))
     run = Runner(store, InProcess(store, tmp_path / "scratch"))
@@ -119,6 +127,7 @@ def test_paper_7_1_too_many_unparsed_pairs_shut_the_gate_before_every_treatment(
     assert "pairs unparsed" in done["complete"].failed[0]
     assert done["treat-relabel"].blocked == done["treat-relabel"].parts == 2
     assert done["report"].blocked == 1
+    assert done["treat-default"].computed == 2
 
 
 def test_a_source_without_training_queries_ends_with_an_empty_report(tmp_path: Path) -> None:
@@ -177,6 +186,7 @@ def test_the_stage_table_fits_the_functions_it_names(stage: Any) -> None:
     parameters = inspect.signature(load_function(stage.function)).parameters
     expected = {"config", *stage.inputs}
     expected |= {"engine"} if stage.engine else set()
+    expected |= {"ledger"} if stage.ledger else set()
     expected |= {"out"} if stage.directories else set()
     assert set(parameters) == expected
 

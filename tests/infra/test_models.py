@@ -190,7 +190,7 @@ def test_two_processes_make_a_model_once(index: Index, tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"package:minlm is unknown; known are minilm, qwen2\.5-coder"):
         resolve("package:minlm", tmp_path)
-    with pytest.raises(ModelError, match="tiny:bert is unknown; known are encoder, llm"):
+    with pytest.raises(ModelError, match="tiny:bert is unknown; known are cross_encoder, encoder, llm"):
         digest_of("tiny:bert", tmp_path)
 
 

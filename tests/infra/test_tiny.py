@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.models import digest_of, resolve
-from infra.tiny import build_tiny_encoder, build_tiny_llm
+from infra.models import digest_of, name_of, resolve
+from infra.tiny import BUILDERS, build_tiny_cross_encoder, build_tiny_encoder, build_tiny_llm
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -53,9 +53,30 @@ def test_the_tiny_encoder_is_the_same_on_each_build_and_encodes(tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_the_tiny_cross_encoder_is_the_same_on_each_build_and_tells_pairs_apart(tmp_path: Path) -> None:
+    from sentence_transformers import CrossEncoder
+
+    for name in ("one", "two"):
+        build_tiny_cross_encoder(tmp_path / name)
+    build_tiny_cross_encoder(tmp_path / "other", seed=1)
+    assert _digests(tmp_path / "one") == _digests(tmp_path / "two") != _digests(tmp_path / "other")
+    model = CrossEncoder(str(tmp_path / "one"), device="cpu")
+    scores = model.predict([("rows", "the first rows"), ("rows", "digits"), ("", ""), ("🙂" * 500, "a" * 3000)])
+    assert model.num_labels == 1
+    assert all(abs(a - b) > 0.001 for i, a in enumerate(scores) for b in scores[:i])
+
+
+@pytest.mark.slow
 def test_a_tiny_reference_is_built_into_the_cache_once(tmp_path: Path) -> None:
     said: list[str] = []
     first = resolve("tiny:llm", tmp_path, said.append)
     assert resolve("tiny:llm", tmp_path, said.append) == first
     assert said == ["tiny-llm: building it"]
     assert (first.name, first.digest) == ("tiny-llm", digest_of("tiny:llm", tmp_path))
+
+
+def test_each_tiny_model_has_a_reference_and_a_digest_of_its_own(tmp_path: Path) -> None:
+    references = [f"tiny:{kind}" for kind in BUILDERS]
+    assert sorted(references) == ["tiny:cross_encoder", "tiny:encoder", "tiny:llm"]
+    assert len({digest_of(reference, tmp_path) for reference in references}) == 3
+    assert name_of("tiny:cross_encoder") == "tiny-cross_encoder"

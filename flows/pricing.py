@@ -1,0 +1,75 @@
+"""What judges cost, from a file that users edit; a model without a price is said to have none, never guessed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.config import ConfigError, CurationConfig, EngineConfig
+from flows.stages import JUDGE
+from infra.engines import OpenAIBatchSpec, OpenAISpec
+from infra.meter import Price
+
+_BUILT_IN = Path(__file__).with_name("prices.yaml")
+
+
+class TokenPrice(BaseModel):
+    """Per million tokens; cached_input: None is as any other input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0)
+    output: float = Field(ge=0)
+
+
+class Prices(BaseModel):
+    """A price file: models by the name the endpoint knows them by, and hours of one's own machines by device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: str = "USD"
+    models: Mapping[str, TokenPrice] = Field(default_factory=dict)
+    batch: float = Field(0.5, ge=0, le=1)
+    hours: Mapping[str, float] = Field(default_factory=dict)
+
+    def of(self, engine: EngineConfig) -> Price | None:
+        """Price one engine; None where the file does not know its model."""
+        if not isinstance(engine, OpenAISpec):
+            return Price(hour=self.hours.get(engine.device, 0.0))
+        found = self.models.get(engine.model)
+        if found is None:
+            return None
+        share = self.batch if isinstance(engine, OpenAIBatchSpec) else 1.0
+        cached = None if found.cached_input is None else found.cached_input * share
+        return Price(input=found.input * share, cached_input=cached, output=found.output * share)
+
+    def of_stages(self, config: CurationConfig) -> dict[str, Price]:
+        """Price the judging stage of every tier.
+
+        Raises:
+            ConfigError: the budget is in money and a tier has no price, so that it could not be kept.
+        """
+        prices = {tier: self.of(tier.engine) for tier in config.tiers}
+        unknown = sorted(str(tier.engine.model) for tier, price in prices.items() if price is None)
+        if unknown and config.budget.money is not None:
+            raise ConfigError(
+                f"budget.money: no price for {', '.join(unknown)} in {config.prices or _BUILT_IN}; add it there"
+            )
+        return {f"{JUDGE.name}-{tier.name}": price for tier, price in prices.items() if price is not None}
+
+
+def load_prices(config: CurationConfig) -> Prices:
+    """Read the configuration's price file, or the built-in one.
+
+    Raises:
+        ConfigError: it cannot be read, or is not a price file.
+    """
+    path = Path(config.prices) if config.prices else _BUILT_IN
+    try:
+        return Prices.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigError(f"prices: {path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"prices: {path} is not a price file like {_BUILT_IN}: {error}") from error

@@ -1,0 +1,56 @@
+"""What an engine answers to one chat, whichever engine it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+TOO_LONG = "too_long"
+REFUSED = "refused"
+ERROR = "error: "
+
+
+class Request(Protocol):
+    """One chat to be answered, with its limits."""
+
+    @property
+    def call_id(self) -> str:
+        """Hash of everything that decides the answer; the same chat asked again has the same."""
+        ...
+
+    @property
+    def chat(self) -> Sequence[Mapping[str, str]]:
+        """`[{"role": …, "content": …}, …]`."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens to generate."""
+        ...
+
+    @property
+    def top(self) -> int:
+        """Log-probabilities of the first token that are wanted; 0 for none."""
+        ...
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """JSON schema of the answer, as far as the engine can enforce one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one chat.
+
+    text: what was generated. logprobs: natural log-probabilities of the likeliest first tokens, by decoded text, most
+    likely first. finish_reason: `stop`, `length`, `too_long` for a prompt that was not sent, `refused`, `error: …`.
+    cached_tokens: tokens of the prompt that a prefix cache served. fingerprint: what an endpoint says of its model.
+    """
+
+    text: str = ""
+    logprobs: Mapping[str, float] = field(default_factory=dict)
+    finish_reason: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    fingerprint: str = ""

@@ -1,0 +1,134 @@
+"""What engines use up, counted as it happens and stopped at a limit: one meter for all engines of a run."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+_MILLION = 1_000_000
+_HOUR = 3600.0
+
+
+class BudgetReached(Exception):
+    """The run's budget is used up; what was done so far is kept."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What an engine costs, in one currency: per million tokens, and per hour that one engine works."""
+
+    input: float = 0.0
+    cached_input: float | None = None  # None: as any other input
+    output: float = 0.0
+    hour: float = 0.0
+
+    def of(self, usage: "Usage") -> float:
+        """Price a usage."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        tokens = (usage.prompt_tokens - usage.cached_tokens) * self.input + usage.cached_tokens * cached
+        return (tokens + usage.output_tokens * self.output) / _MILLION + usage.seconds / _HOUR * self.hour
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Calls, tokens, and seconds in which an engine worked."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        mine, theirs = asdict(self), asdict(other)
+        return Usage(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run may use: tokens read and written, money, hours in which engines work; None for no limit."""
+
+    tokens: int | None = None
+    money: float | None = None
+    hours: float | None = None
+
+
+class Meter:
+    """Adds usage up by stage, with its money; says when the budget is used up."""
+
+    def __init__(self, budget: Budget, prices: Mapping[str, Price]) -> None:
+        """Start at zero; `prices` by stage, nothing for stages it does not name."""
+        self._budget = budget
+        self._prices = dict(prices)
+        self._usage: dict[str, Usage] = {}
+        self._lock = threading.Lock()
+
+    def add(self, stage: str, usage: Usage) -> None:
+        """Count what was used."""
+        with self._lock:
+            self._usage[stage] = self._usage.get(stage, Usage()) + usage
+
+    def reached(self) -> str | None:
+        """Say which limit is reached, with what was used; None while there is room."""
+        totals = self.totals().values()
+        tokens = sum(total["prompt_tokens"] + total["output_tokens"] for total in totals)
+        spent = {
+            "tokens": (tokens, self._budget.tokens, f"{tokens:,}"),
+            "money": (m := sum(total["money"] for total in totals), self._budget.money, f"{m:,.4g}"),
+            "hours": (h := sum(total["seconds"] for total in totals) / _HOUR, self._budget.hours, f"{h:,.3g}"),
+        }
+        for name, (used, limit, shown) in spent.items():
+            if limit is not None and used >= limit:
+                return f"budget: {name} {limit:g} used up ({shown} spent)"
+        return None
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Give usage and money by stage."""
+        with self._lock:
+            used = dict(self._usage)
+        return {stage: {**asdict(u), "money": self._prices.get(stage, Price()).of(u)} for stage, u in used.items()}
+
+
+class MeterLike(Protocol):
+    """A meter, here or behind an actor."""
+
+    def add(self, stage: str, usage: Usage) -> None:
+        """Count what was used."""
+        ...
+
+    def reached(self) -> str | None:
+        """Say which limit is reached."""
+        ...
+
+
+class RemoteMeter:
+    """A meter in an actor, so that all engines of a run share it."""
+
+    def __init__(self, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
+        """Wrap the actor's handle."""
+        self._actor = actor
+
+    @classmethod
+    def start(cls, budget: Budget, prices: Mapping[str, Price]) -> "RemoteMeter":
+        """Start the actor; it ends with the process that started it."""
+        import ray
+
+        return cls(ray.remote(Meter).options(num_cpus=0).remote(budget, dict(prices)))
+
+    def add(self, stage: str, usage: Usage) -> None:
+        """Count what was used; nobody waits for it."""
+        self._actor.add.remote(stage, usage)
+
+    def reached(self) -> str | None:
+        """Say which limit is reached."""
+        import ray
+
+        reached: str | None = ray.get(self._actor.reached.remote())
+        return reached
+
+    def totals(self) -> dict[str, dict[str, float]]:
+        """Give usage and money by stage."""
+        import ray
+
+        totals: dict[str, dict[str, float]] = ray.get(self._actor.totals.remote())
+        return totals

@@ -1,0 +1,148 @@
+"""One pace for all engines that share a key: requests and tokens per minute, and the pause that an endpoint asked for.
+
+The pace is kept in one place: a Ray actor where Ray runs, so that engines on other machines keep it too, else an object
+of this process. An engine asks once per request how long to wait, and waits on its own.
+"""
+
+import asyncio
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+_BURST_SECONDS = 1.0  # how far a quiet spell can be made up for; vendors enforce their minutes by the second
+_HERD_SECONDS = 1.0  # after a pause the engines start within this time, not all at once
+_NAMESPACE = "reneg"
+_TRIES = 5
+_TRY_AGAIN_SECONDS = 0.2
+
+
+class Pace:
+    """When the next request may start. Each one moves that time by its share of a minute, as a token bucket would.
+
+    Shares, not counts, are added up, so callers with different limits can share it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with nothing used."""
+        self._clock = clock
+        self._free_at = {"requests": 0.0, "tokens": 0.0}
+        self._blocked_until = 0.0
+
+    def reserve(self, request_seconds: float, token_seconds: float) -> float:
+        """Take what one request costs, in seconds of each limit, and say how long to wait before it is sent.
+
+        >>> pace = Pace(clock=lambda: 100.0)
+        >>> [pace.reserve(2.0, 0.0) for _ in range(3)]
+        [0.0, 1.0, 3.0]
+        """
+        now = self._clock()
+        wait = max(0.0, *(free_at - _BURST_SECONDS - now for free_at in self._free_at.values()))
+        for name, cost in (("requests", request_seconds), ("tokens", token_seconds)):
+            self._free_at[name] = max(self._free_at[name], now) + cost
+        pause = self._blocked_until - now
+        return max(wait, pause + random.uniform(0.0, min(_HERD_SECONDS, pause))) if pause > 0 else wait
+
+    def block(self, seconds: float) -> None:
+        """Let nobody start before so many seconds have passed."""
+        until = self._clock() + seconds
+        self._blocked_until = max(self._blocked_until, until)
+        for name in self._free_at:
+            self._free_at[name] = max(self._free_at[name], until)
+
+
+class RateLimiter:
+    """One engine's access to the shared pace."""
+
+    def __init__(self, identity: str, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
+        """Join those that share `identity`; nothing is started before the first request."""
+        self._shared = _shared(identity)
+        self._request_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
+        self._owed = 0  # tokens used beyond the estimates; paid with the next request, which spares a call
+
+    async def acquire(self, tokens: int) -> None:
+        """Wait until a request of about so many tokens may be sent."""
+        owed, self._owed = self._owed, 0
+        wait = await self._shared.reserve(self._request_seconds, (tokens + owed) * self._token_seconds)
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+    def settle(self, estimated: int, used: int) -> None:
+        """Correct an estimate by what was used."""
+        self._owed += used - estimated
+
+    async def block(self, seconds: float) -> None:
+        """Tell all who share the key that the endpoint wants so many seconds of silence."""
+        await self._shared.block(seconds)
+
+
+def identify(base_url: str, key: str) -> str:
+    """Name those who share a key at an endpoint, without giving the key away."""
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(f"{base_url}\0{digest}".encode()).hexdigest()[:16]
+
+
+class _Local:
+    """The pace of this process alone."""
+
+    def __init__(self) -> None:
+        self._pace = Pace()
+
+    async def reserve(self, request_seconds: float, token_seconds: float) -> float:
+        return self._pace.reserve(request_seconds, token_seconds)
+
+    async def block(self, seconds: float) -> None:
+        self._pace.block(seconds)
+
+
+class _InRay:
+    """The pace of a whole cluster, in a named actor that lives as long as the process that first asked for it.
+
+    When that process ends the next caller starts another one, with nothing used: at most a burst is lost.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._name = f"reneg-pace-{identity}"
+        self._actor: Any = None
+
+    async def reserve(self, request_seconds: float, token_seconds: float) -> float:
+        return float(await self._call("reserve", request_seconds, token_seconds))
+
+    async def block(self, seconds: float) -> None:
+        await self._call("block", seconds)
+
+    async def _call(self, method: str, *arguments: float) -> Any:  # noqa: ANN401 - Ray's results are untyped
+        from ray.exceptions import RayActorError
+
+        for left in reversed(range(_TRIES)):
+            try:
+                return await getattr(self._connect(), method).remote(*arguments)
+            except RayActorError:
+                if not left:
+                    raise
+                self._actor = None
+                await asyncio.sleep(
+                    _TRY_AGAIN_SECONDS * (_TRIES - left)
+                )  # Ray frees a dead actor's name a little later
+
+    def _connect(self) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+        import ray
+
+        if self._actor is None:
+            options = {"name": self._name, "namespace": _NAMESPACE, "get_if_exists": True, "num_cpus": 0}
+            self._actor = ray.remote(Pace).options(**options).remote()
+        return self._actor
+
+
+_PACES: dict[tuple[str, bool], _Local | _InRay] = {}
+
+
+def _shared(identity: str) -> _Local | _InRay:
+    ray: Any = sys.modules.get("ray")  # not imported is not running, and importing it takes a second
+    in_ray = ray is not None and bool(ray.is_initialized())
+    if (identity, in_ray) not in _PACES:
+        _PACES[identity, in_ray] = _InRay(identity) if in_ray else _Local()
+    return _PACES[identity, in_ray]

@@ -1,0 +1,90 @@
+"""One engine for several parts: while it works for one, the next is read and the last is written."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.meter import BudgetReached, MeterLike, Usage
+
+
+class EngineThread:
+    """One thread that builds an engine and alone talks to it: one batch at a time, in the order of arrival."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        """Build the engine, in its thread."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._engine = self._thread.submit(build).result()
+
+    def call(self, method: str, *args: Any) -> tuple[Any, float]:
+        """Call the engine and wait; returns its result and the seconds in which it worked."""
+        return self._thread.submit(self._timed, method, args).result()
+
+    def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float]:
+        started = time.monotonic()
+        result = getattr(self._engine, method)(*args)
+        return result, time.monotonic() - started
+
+
+@dataclass
+class LentEngine:
+    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up.
+
+    waited: seconds in which the engine worked for other parts.
+    """
+
+    engine: EngineThread
+    meter: MeterLike
+    stage: str
+    used: Usage = field(default_factory=Usage)
+    waited: float = 0.0
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """How long the engine worked for this part, in seconds."""
+        return {"engine_seconds": round(self.used.seconds, 3)}
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """Answer chats.
+
+        Raises:
+            BudgetReached: before anything is asked.
+        """
+        self._check()
+        answers, seconds = self._call("answer", requests)
+        tokens = {n: sum(getattr(a, n) for a in answers) for n in ("prompt_tokens", "cached_tokens", "output_tokens")}
+        self._count(Usage(calls=len(answers), seconds=seconds, **tokens))
+        return list(answers)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        """Score pairs of texts.
+
+        Raises:
+            BudgetReached: before anything is scored.
+        """
+        self._check()
+        scores, seconds = self._call("score", pairs)
+        self._count(Usage(calls=len(pairs), seconds=seconds))
+        return list(scores)
+
+    def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - a polars Series
+        """Encode texts."""
+        vectors, seconds = self._call("encode", texts, role)
+        self._count(Usage(seconds=seconds))
+        return vectors
+
+    def _call(self, method: str, *args: Any) -> tuple[Any, float]:
+        started = time.monotonic()
+        result, seconds = self.engine.call(method, *args)
+        self.waited += time.monotonic() - started - seconds
+        return result, seconds
+
+    def _check(self) -> None:
+        reached = self.meter.reached()
+        if reached is not None:
+            raise BudgetReached(reached)
+
+    def _count(self, usage: Usage) -> None:
+        self.used += usage
+        self.meter.add(self.stage, usage)

@@ -1,0 +1,110 @@
+"""What the protocols share that ask about one passage at a time, and read the first token's log-probabilities."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, unread
+from tasks.call_key import name_call
+from tasks.hashing import combine_hashes, hash_text
+from tasks.prompting import load_prompt
+from tasks.protocols import Answer
+
+# One generated token always ends by "length": that is a whole answer to a question about its log-probabilities.
+FIRST_TOKEN = frozenset({"stop", "length"})
+WHOLE_TEXT = frozenset({"stop"})
+_NAMED = frozenset({"length", "too_long", "refused"})
+_HIGHEST = 0.01  # a log-probability is at most 0, but for rounding
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the engine."""
+
+    max_tokens: int = 1
+    top: int = 0
+    schema: Mapping[str, Any] | None = None
+
+
+def ask_each(
+    config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int, wanted: Wanted
+) -> list[Call]:
+    """Make one call per passage, those of a question adjacent: they share all but the candidate, which comes last."""
+    return [
+        _call(config, question, passage, (attempt, seed), wanted)
+        for question in questions
+        for passage in question.passages
+    ]
+
+
+def _call(
+    config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted
+) -> Call:
+    attempt, seed = nth
+    content = load_prompt(question.prompt).render(
+        definition=question.definition,
+        query=question.query,
+        positives=order_positives(question, seed),
+        candidates=[("", passage.text)],
+        ask=question_of(question.prompt, attempt),
+    )
+    return Call(
+        call_id=name_call(config, question, [passage], attempt, seed),
+        chat=({"role": "user", "content": content},),
+        question=question,
+        ids={"": passage.hash},
+        attempt=attempt,
+        max_tokens=wanted.max_tokens,
+        top=wanted.top,
+        schema=wanted.schema,
+        order_seed=seed,
+    )
+
+
+def question_of(prompt: str, attempt: int) -> str:
+    """Give the words of one attempt; where the prompt has fewer, its last."""
+    questions = load_prompt(prompt).questions
+    return questions[min(attempt, len(questions)) - 1]
+
+
+def order_positives(question: Question, seed: int) -> tuple[str, ...]:
+    """Put the positives in the order of a seed; seed 0 is the order of their hashes, in which they come."""
+    if seed == 0:
+        return question.positives
+    return tuple(
+        sorted(question.positives, key=lambda text: combine_hashes([str(seed), question.query_hash, hash_text(text)]))
+    )
+
+
+def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
+    """Say why an answer cannot be read whatever it holds: `length`, `too_long`, `refused`, `error`; None if it can."""
+    if answer.finish_reason in finished:
+        return None
+    return answer.finish_reason if answer.finish_reason in _NAMED else "error"
+
+
+def read_first_token(
+    config: JudgeConfig, call: Call, answer: Answer, measure: Callable[[Mapping[str, float]], Reading]
+) -> dict[str, Reading]:
+    """Read the labels' shares off the first token's log-probabilities and measure them.
+
+    Nothing is read where the engine could not answer (its reason), gave no usable log-probabilities (`no_logprobs`),
+    or the answer is none of the labels (`neither`: together they hold less than `min_mass`).
+    """
+    failure = failure_of(answer, FIRST_TOKEN)
+    if failure:
+        return unread(call, failure)
+    if not answer.logprobs or not all(value <= _HIGHEST for value in answer.logprobs.values()):  # NaN fails this too
+        return unread(call, "no_logprobs")
+    spellings = load_prompt(call.question.prompt).spellings
+    masses = {label: _mass(answer.logprobs, spellings[label]) for label in sorted(spellings)}
+    total = math.fsum(masses.values())
+    if total <= 0 or total < config.min_mass:
+        return unread(call, "neither")
+    reading = measure({label: mass / total for label, mass in masses.items()})
+    return {passage: reading for passage in call.ids.values()}
+
+
+def _mass(logprobs: Mapping[str, float], spellings: frozenset[str]) -> float:
+    return math.fsum(math.exp(logprobs[spelling]) for spelling in sorted(spellings) if spelling in logprobs)
