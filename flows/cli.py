@@ -1,4 +1,4 @@
-"""The command line: `reneg demo`, `curate`, `plan`, `list`, `status`, `rerun`, `export`, `ui`, `doctor`."""
+"""The command line: one command each for what a curation needs, from `reneg demo` to `reneg purge`."""
 
 import json
 import sys
@@ -120,6 +120,24 @@ def status(curation: CurationArgument, as_json: Json = False) -> None:
 
 
 @app.command()
+def explain(
+    curation: CurationArgument,
+    stage: Annotated[str, typer.Argument(help="The stage, as `reneg status` names it.")],
+    part: Annotated[int, typer.Argument(min=0, help="The part's number.")],
+    as_json: Json = False,
+) -> None:
+    """Say why a part was, or will be, computed rather than reused: what changed since the nearest earlier one."""
+    from flows.curation import Curator
+    from flows.explain import explain as find_out
+    from flows.explain import show
+
+    curator = Curator.open(read_settings(), write=False)
+    record = show(find_out(curator, curation, stage, part), _out)
+    if as_json:
+        _print_json(record)
+
+
+@app.command()
 def rerun(
     curation: CurationArgument,
     stage: Annotated[str, typer.Option(help="The stage, as `reneg status` names it.")],
@@ -175,6 +193,37 @@ def doctor(as_json: Json = False) -> None:
         _print_json([finding.__dict__ for finding in findings])
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def purge(
+    text_file: Annotated[Path | None, typer.Option(help="A file that holds the text, exactly.")] = None,
+    hash_: Annotated[str | None, typer.Option("--hash", help="The text's hash, as in the column text_hash.")] = None,
+    doc: Annotated[str | None, typer.Option(help="A passage, as DATASET/DOC_ID.")] = None,
+    query: Annotated[str | None, typer.Option(help="A query, as DATASET/QUERY_ID.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a text from the store, with all that was said of it or made from it. Stop what runs there first."""
+    from flows.purge import Wanted
+    from flows.purge import purge as remove
+
+    done = remove(read_settings(), Wanted(text_file, hash_, doc, query), yes=yes, out=_out)
+    if as_json:
+        _print_json(done)
+
+
+@app.command()
+def ledger(
+    compact: Annotated[bool, typer.Option("--compact", help="Merge small segments first; safe at any time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is remembered of each judge's answers, so that none is paid for twice."""
+    from flows.purge import show_ledger
+
+    rows = show_ledger(read_settings(), compact=compact, out=_out)
+    if as_json:
+        _print_json(rows)
 
 
 def _print_json(value: object) -> None:

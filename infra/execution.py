@@ -23,7 +23,7 @@ from infra.ray_wait import await_ray
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
-from infra.tables import show_stage
+from infra.prefect_tables import show_stage
 from infra.worker import EngineNeeded
 
 _RETRY_SECONDS = 1.0

@@ -123,7 +123,7 @@ class Endpoint:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """The endpoint's address without secrets, the model, and the client's version."""
+        """The endpoint's address, the model, and the client's version."""
         kind = {"api_version": self._spec.api_version} if self._spec.api_version else {}
         return {"endpoint": self.address, "model": self._spec.model, "openai": openai.__version__, **kind}
 
@@ -253,14 +253,15 @@ def _slots(identity: str, concurrency: int) -> asyncio.Semaphore:
 
 
 def _address(spec: OpenAISpec) -> str:
-    """The endpoint's address as it may be shown: without a user's name, a password or a query."""
+    """Check the endpoint's address; one with secrets in it is refused, since specs and addresses are shown and kept."""
     if spec.base_url is None and spec.api_version is not None:
         raise ValueError("base_url: the Azure resource's address expected with api_version, got none")
     parts = urlsplit(spec.base_url or _VENDOR)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url: an address such as https://host/v1 expected; scheme or host is missing")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    if "@" in parts.netloc or parts.query:
+        raise ValueError(f"base_url: no name, password or query expected in it; put the key into {spec.api_key_env}")
+    return parts.geturl()
 
 
 def _read_key(spec: OpenAISpec) -> str:

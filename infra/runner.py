@@ -65,6 +65,13 @@ class StageRun:
     rows: int
     seconds: float  # working time of its parts, whenever they were computed
     manifests: tuple[Manifest, ...] = ()
+    ingredients: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # of the parts' keys, by number
+
+    @property
+    def finished(self) -> dict[int, Manifest]:
+        """Manifests by part number."""
+        numbers = [number for number in sorted(self.ingredients) if number not in self.unfinished]
+        return dict(zip(numbers, self.manifests, strict=True))
 
 
 class WorkNeeded(Exception):
@@ -254,4 +261,5 @@ def _summarise(
         rows=rows,
         seconds=sum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
         manifests=tuple(manifests[n] for n in sorted(manifests)),
+        ingredients={spec.number: spec.ingredients for spec in specs},
     )

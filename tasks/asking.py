@@ -131,6 +131,8 @@ class JudgeConfig(BaseModel):
                 raise ValueError(
                     f"prompt {name!r} is for protocol {prompt.protocol!r}, the judge's is {self.protocol!r}"
                 )
+            if self.protocol == "listwise" and self.reasoning and not prompt.reasoned:
+                raise ValueError(f"prompt {name!r} has no `reasoned` question, which `reasoning: true` asks")
             if self.protocol in ("yes_no", "graded") and self.max_attempts > len(prompt.questions):
                 raise ValueError(
                     f"max_attempts={self.max_attempts}, but prompt {name!r} holds {len(prompt.questions)} questions; "

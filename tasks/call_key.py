@@ -35,9 +35,10 @@ def call_key(config: JudgeConfig, question: Question) -> str:
 def name_call(config: JudgeConfig, question: Question, passages: Sequence[Passage], attempt: int, seed: int) -> str:
     """Give the `call_id` of one attempt at `passages`, in the order shown and in the order of that seed.
 
-    A passage goes in by its hash and by what is shown of it: the same passage is shown whole, and as its snippet.
+    Texts go in by their own hash and by what is shown of them: a passage is shown whole, and as its snippet.
     """
     shown = [part for passage in passages for part in (passage.hash, hash_text(passage.text))]
+    shown += [hash_text(text) for text in (question.query, *question.positives)]
     question_hashes = [question.query_hash, question.positives_hash]
     return combine_hashes([call_key(config, question), *question_hashes, *shown, str(attempt), str(seed)])
 

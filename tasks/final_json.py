@@ -6,7 +6,7 @@ from typing import Any
 
 _FENCE = "```"
 _THOUGHT = "</think>"
-_START = re.compile(r'\{\s*["}]')  # a brace in prose is followed by something else
+_START = re.compile(r'\{\s*"')  # a brace in prose is followed by something else
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -39,7 +39,7 @@ def final_object(text: str) -> Pairs | None:
     if first is None:
         return None
     found = _decode(body, first.start())
-    thought = body.rfind(_THOUGHT)
+    thought = body.find(_THOUGHT)
     if found is None and thought > first.start() and not body.startswith(("{", _FENCE)):
         second = _START.search(body, thought)
         found = _decode(body, second.start()) if second else None
@@ -52,4 +52,5 @@ def _decode(body: str, start: int) -> Pairs | None:
         value, end = _DECODER.raw_decode(body, start)
     except (ValueError, RecursionError):
         return None
-    return value if end == len(body) else None
+    inside_list = body[:start].rstrip().endswith("[")  # one that was never closed
+    return value if end == len(body) and not inside_list else None

@@ -150,7 +150,8 @@ class Asker:
         Batches are cut without regard to what the ledger remembers, so that a run that was killed and resumed puts the
         same lists to the engine as an undisturbed one: equal scores to the last bit.
         """
-        known = self._recall(calls)
+        known = {call.call_id: self.calls[call.call_id][1] for call in calls if call.call_id in self.calls}
+        known |= self._recall([call for call in calls if call.call_id not in known])
         for start in range(0, len(calls), self.config.batch_size):
             batch = calls[start : start + self.config.batch_size]
             unknown = [call for call in batch if call.call_id not in known]
@@ -174,7 +175,7 @@ class Asker:
         return answers
 
     def _recall(self, calls: Sequence[Call]) -> dict[str, Answer]:
-        if self.ledger is None:
+        if self.ledger is None or not calls:
             return {}
         found = self.ledger.recall(self.shelf, {call.call_id: call.question.query_hash for call in calls})
         self.counts["recalled"] += len(found)
@@ -205,7 +206,7 @@ def key_of(question: Question, passage: str) -> Key:
 
 def _payload(answer: Answer) -> str:
     kept = {name: getattr(answer, name) for name in Kept.__dataclass_fields__ if name != "cached_tokens"}
-    return json.dumps(kept | {"logprobs": dict(answer.logprobs)}, ensure_ascii=False)
+    return json.dumps(kept | {"logprobs": dict(answer.logprobs)})  # ASCII: an endpoint's text may hold lone surrogates
 
 
 def _unread(questions: Iterable[Question], readings: Mapping[Key, tuple[Reading, Call]]) -> list[Question]:
@@ -303,7 +304,7 @@ def _calls_table(config: JudgeConfig, asker: Asker) -> pl.DataFrame:
             "call_id": call_id,
             "judge": config.judge,
             "order_seed": call.order_seed,
-            "raw": answer.text,
+            "raw": answer.text.encode(errors="replace").decode(),
             "finish_reason": answer.finish_reason,
             "prompt_tokens": answer.prompt_tokens,
             "output_tokens": answer.output_tokens,

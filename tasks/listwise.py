@@ -1,12 +1,13 @@
 """Ask about many passages at once, each against the known relevant text: better, equal, worse or none (paper §3.1).
 
-Every passage is in exactly one call: what does not fit into one is split into calls of like size, never cut off. Ids are
-random per call and stand in no passage shown, so no text can name itself or shift another's verdict. An answer is read
+Every passage is in exactly one call: what does not fit into one is split into calls of like size, never cut off. Ids
+are random per call and stand in no text shown, so no text can name itself or shift another's verdict. An answer is read
 strictly, and what it does not say of a passage is a failure with a name: never "none".
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, get_args
 
 from tasks.asking import Call, JudgeConfig, Passage, Preference, Question, Reading, unread
@@ -42,16 +43,21 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
 def _groups(config: JudgeConfig, question: Question, attempt: int, seed: int) -> list[list[Passage]]:
     drawn = [str(seed), str(attempt), question.query_hash, question.positives_hash]
     shuffled = sorted(question.passages, key=lambda passage: combine_hashes([*drawn, passage.hash]))
-    alone = [passage for passage in shuffled if config.isolate and looks_hostile(passage.text)]
-    together = [passage for passage in shuffled if passage not in alone]
-    return _split(together, config.per_call) + [[passage] for passage in alone]
+    together: list[Passage] = []
+    alone: list[list[Passage]] = []
+    for passage in shuffled:
+        if config.isolate and looks_hostile(passage.text):
+            alone.append([passage])
+        else:
+            together.append(passage)
+    return _split(together, config.per_call) + alone
 
 
 def _split(passages: Sequence[Passage], most: int) -> list[list[Passage]]:
     """Split into as few groups of at most `most` as can be, their sizes differing by one at most."""
     groups = -(-len(passages) // most)
     cuts = [round(group * len(passages) / groups) for group in range(groups + 1)] if groups else []
-    return [list(passages[start:end]) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [list(passages[start:end]) for start, end in pairwise(cuts)]
 
 
 def _call(config: JudgeConfig, question: Question, passages: Sequence[Passage], attempt: int, seed: int) -> Call:

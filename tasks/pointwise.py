@@ -27,9 +27,7 @@ class Wanted:
     schema: Mapping[str, Any] | None = None
 
 
-def ask_each(
-    config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int, wanted: Wanted
-) -> list[Call]:
+def ask_each(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int, wanted: Wanted) -> list[Call]:
     """Make one call per passage, those of a question adjacent: they share all but the candidate, which comes last."""
     return [
         _call(config, question, passage, (attempt, seed), wanted)
@@ -38,10 +36,9 @@ def ask_each(
     ]
 
 
-def _call(
-    config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted
-) -> Call:
+def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted) -> Call:
     attempt, seed = nth
+    seed = seed if len(question.positives) > 1 else 0  # nothing to permute: another vote would be the same call
     content = load_prompt(question.prompt).render(
         definition=question.definition,
         query=question.query,

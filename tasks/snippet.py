@@ -1,7 +1,7 @@
 """Extract from each passage the words that answer the query, then rank those against the known relevant text (ARHN).
 
-Pass 1 asks about one passage at a time; a snippet that does not stand in the passage is a failure, not an answer. Pass 2
-is `tasks.listwise` over the question that `ranked_question` makes of the snippets.
+Pass 1 asks about one passage at a time; a snippet that does not stand in the passage is a failure, not an answer. Pass
+2 is `tasks.listwise` over the question that `ranked_question` makes of the snippets.
 """
 
 import re
@@ -63,8 +63,8 @@ def _reading(value: object, passage: str) -> Reading:
 def _locate(snippet: str, passage: str) -> str | None:
     """Give the passage's own words for a snippet, None where it does not hold them.
 
-    >>> _locate("the  QUICK fox", "See: The quick\\nfox runs.")
-    'The quick\\nfox'
+    >>> _locate("the  QUICK fox", "See: The quick fox runs.")
+    'The quick fox'
     """
     words = neutralise(snippet).strip().removesuffix(CUT.strip()).split()
     if not re.search(r"\w", "".join(words)) or len(words) > len(passage.split()):

@@ -1,6 +1,7 @@
 """Engines that cost nothing, of the same shape as the real ones, and an executor without Prefect and Ray."""
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from infra.artifacts import Manifest
 from infra.runner import Failure, PartSpec
 from infra.store import Store
 from infra.worker import compute_part
+from tasks.asking import Call
 
 _DIMENSION = 64
 
@@ -51,9 +53,9 @@ class OverlapLLM:
     def answer(self, requests: Sequence[Any]) -> Sequence[FakeAnswer]:
         contents = [request.chat[-1]["content"] for request in requests]
         self.asked += contents
-        return [self._answer(content) for content in contents]
+        return [self.answer_to(content) for content in contents]
 
-    def _answer(self, content: str) -> FakeAnswer:
+    def answer_to(self, content: str) -> FakeAnswer:
         if hashlib.md5(content.encode()).hexdigest()[0] == "0":
             return FakeAnswer("Maybe", {"Maybe": -0.01})
         known, passage = (
@@ -64,11 +66,29 @@ class OverlapLLM:
         return FakeAnswer("Yes", {"Yes": math.log(share), "No": math.log(1 - share)})
 
 
-class InProcess:
-    """Computes parts here and now; a part whose stage refuses its input has failed."""
+class ScriptedListwise:
+    """A listwise judge whose opinion of each passage stands in the passage, as `weak=none strong=better`."""
 
-    def __init__(self, store: Store, scratch: Path) -> None:
+    def __init__(self, tier: str) -> None:
+        self.tier = tier
+        self.asked: list[list[str]] = []
+
+    def answer(self, requests: Sequence[Call]) -> Sequence[FakeAnswer]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, call: Call) -> FakeAnswer:
+        texts = {passage.hash: passage.text for passage in call.question.passages}
+        self.asked.append([texts[passage] for passage in call.ids.values()])
+        said = {id_: texts[passage].partition(f"{self.tier}=")[2].split()[0] for id_, passage in call.ids.items()}
+        return FakeAnswer(json.dumps({"reasoning": "As scripted.", "verdicts": said}), {}, "stop", output_tokens=50)
+
+
+class InProcess:
+    """Computes parts here and now; a part whose stage refuses its input has failed. Judges by the model's name."""
+
+    def __init__(self, store: Store, scratch: Path, judges: Mapping[str, object] | None = None) -> None:
         self.store, self.scratch = store, scratch
+        self._judges = judges or {}
         self.computed: list[str] = []
         self.llm = OverlapLLM()
         self._engines: dict[str | None, object] = {"encoder": HashEncoder(), "judge": self.llm, None: None}
@@ -80,7 +100,7 @@ class InProcess:
         for spec in specs:
             if spec.number not in finished:
                 self.computed.append(spec.name)
-                engine = self._engines[spec.stage.engine]
+                engine = self._judges.get(getattr(spec.engine, "model", ""), self._engines[spec.stage.engine])
                 try:
                     results[spec.number] = compute_part(self.store.url, spec, self.scratch, engine)
                 except ValueError as error:

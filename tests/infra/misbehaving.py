@@ -55,6 +55,24 @@ class Call:
     at: float = field(default_factory=time.monotonic)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request as the engines take it, known by its content."""
+
+    content: str
+    max_tokens: int = 1
+    top: int = 5
+    schema: Mapping[str, Any] | None = None
+
+    @property
+    def call_id(self) -> str:
+        return f"id of {self.content}"
+
+    @property
+    def chat(self) -> Sequence[Mapping[str, str]]:
+        return [{"role": "system", "content": "You judge."}, {"role": "user", "content": self.content}]
+
+
 class MisbehavingServer:
     """A context manager; `url` is the base URL, `calls` what came, `counts` the troubles served, `paid` what was run.
 
@@ -155,7 +173,7 @@ class MisbehavingServer:
         choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         if body.get("logprobs") and trouble not in ("refusal", "null_content", "garbage"):
             top = [{"token": token, "logprob": value} for token, value in logprobs.items()][: body["top_logprobs"]]
-            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
+            choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}] if top else []}
         usage = {
             "prompt_tokens": len(content) // 4 + 1,
             "completion_tokens": 1,
@@ -307,8 +325,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("content-length", 0)))
         multipart = "multipart" in self.headers.get("content-type", "")
-        path, _ = self._note(data if multipart else json.loads(data))
-        body = self.server_side.calls[-1].body if multipart else json.loads(data)
+        body = data if multipart else json.loads(data)
+        path, _ = self._note(body)
         if not self._allowed():
             return
         if path.endswith("/chat/completions"):
@@ -332,6 +350,10 @@ class _Handler(BaseHTTPRequestHandler):
         return parts.path, query
 
     def _allowed(self) -> bool:
+        """Refuse a wrong path or key; the refusal of a key repeats it, as some servers do."""
+        if not self.path.startswith(("/v1/", "/openai/")):
+            self._send(404, {"error": {"message": f"no such path {self.path}"}})
+            return False
         given = self.headers.get("api-key") or self.headers.get("authorization", "").removeprefix("Bearer ")
         if self.server_side.key in (None, given):
             return True

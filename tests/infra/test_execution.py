@@ -141,14 +141,17 @@ def engine_pipeline(encoder: SentenceTransformersSpec) -> Pipeline:
     return stages
 
 
-def test_an_engine_that_dies_fails_only_the_part_it_held_and_is_rebuilt(
+def test_an_engine_that_dies_is_rebuilt_and_the_parts_in_it_are_tried_again_each_alone(
     services: None, tmp_path: Path, encoder: SentenceTransformersSpec
 ) -> None:
     log = tmp_path / "log"
     config = ToyConfig(log=str(log), trouble=f"kill:{tmp_path / 'once'}")
     run, _ = execute(str(tmp_path / "store"), tmp_path, config, engine_pipeline(encoder))
     assert (run.runs[1].failed, run.runs[1].computed) == ({}, 4)
-    assert executions(log) == ["0 8", "10 8", "20 8", "20 8", "30 8"]
+    done = executions(log)
+    assert set(done) == {"0 8", "10 8", "20 8", "30 8"}
+    assert done.count("20 8") == 2
+    assert len(done) <= 6  # its companion in the engine, at most, was in vain too
 
 
 def test_a_part_that_kills_engines_is_set_aside_with_its_reason(

@@ -109,7 +109,7 @@ def test_parts_are_full_and_no_query_is_cut_in_two() -> None:
 
 def test_a_candidate_without_verdict_is_refused() -> None:
     with pytest.raises(ValueError, match="a verdict for each of 4 candidates expected, 3 came"):
-        escalate(EscalateConfig(), candidates=candidates(FOUR), verdicts=verdicts(FOUR[:3]))
+        decide(DecideConfig(), candidates=candidates(FOUR), verdicts=verdicts(FOUR[:3]), llm_verdicts=VERDICTS.empty())
     with pytest.raises(ValueError, match="2 share theirs"):
         escalate(EscalateConfig(), candidates=candidates(FOUR), verdicts=verdicts([*FOUR, FOUR[0]]))
 
@@ -125,7 +125,7 @@ def test_without_an_llm_the_similarity_verdicts_stand() -> None:
 
 def test_the_fusion_adds_logits_and_its_own_thresholds_name_the_state() -> None:
     llm: list[Judged] = [("q1", "middle", "not_relevant", 0.4)]
-    config = DecideConfig(similarity_weight=2.0, llm_weight=0.5, bias=-0.1, relevant_from=0.6, not_relevant_below=0.4)
+    config = DecideConfig(weights={"similarity": 2.0, "llm": 0.5}, bias=-0.1, relevant_from=0.6, not_relevant_below=0.4)
     logit = 2.0 * math.log(0.6 / 0.4) + 0.5 * math.log(0.4 / 0.6) - 0.1
     expected = 1 / (1 + math.exp(-logit))
     assert decided(config, FOUR, llm)["middle"] == ("relevant", pytest.approx(expected))
@@ -133,7 +133,8 @@ def test_the_fusion_adds_logits_and_its_own_thresholds_name_the_state() -> None:
 
 def test_what_was_not_asked_is_scored_as_if_the_llm_knew_nothing_so_that_one_scale_orders_the_pool() -> None:
     llm: list[Judged] = [("q1", "middle", "unsure", 0.5)]
-    scores = {doc: score for doc, (_, score) in decided(DecideConfig(similarity_weight=2, bias=-1), FOUR, llm).items()}
+    config = DecideConfig(weights={"similarity": 2}, bias=-1)
+    scores = {doc: score for doc, (_, score) in decided(config, FOUR, llm).items()}
     assert scores["low"] == pytest.approx(1 / (1 + math.exp(-(2 * math.log(0.05 / 0.95) - 1))))
     assert scores["low"] < scores["middle"] < scores["high"]  # type: ignore[operator]
 
@@ -185,6 +186,83 @@ def test_two_llm_verdicts_on_one_pair_are_refused() -> None:
     llm = verdicts([("q1", "middle", "relevant", 0.9)] * 2, "llm")
     with pytest.raises(ValueError, match="llm_verdicts: one row per"):
         decide(DecideConfig(), candidates=candidates(FOUR), verdicts=verdicts(FOUR), llm_verdicts=llm)
+
+
+def two_tiers(weak: list[Judged], strong: list[Judged]) -> pl.DataFrame:
+    return pl.concat([verdicts(weak, "weak"), verdicts(strong, "strong")])
+
+
+def test_the_last_tier_that_was_asked_decides_and_an_earlier_one_where_it_was_not() -> None:
+    llm = two_tiers(
+        [("q1", "middle", "unsure", 0.5), ("q1", "high", "relevant", 0.9)], [("q1", "middle", "relevant", 0.8)]
+    )
+    frame = decide(
+        DecideConfig(mode="last", tiers=("weak", "strong")),
+        candidates=candidates(FOUR),
+        verdicts=verdicts(FOUR),
+        llm_verdicts=llm,
+    )["decisions"]
+    states = dict(frame.select("doc_id", "state").iter_rows())
+    assert (states["middle"], states["high"]) == ("relevant", "relevant")
+
+
+def test_a_tier_that_could_not_be_read_leaves_the_pair_unparsed_whatever_an_earlier_one_said() -> None:
+    llm = two_tiers([("q1", "middle", "unsure", 0.5)], [("q1", "middle", "unparsed", None)])
+    for mode in ("last", "fusion"):
+        frame = decide(
+            DecideConfig(mode=mode, tiers=("weak", "strong")),
+            candidates=candidates(FOUR),
+            verdicts=verdicts(FOUR),
+            llm_verdicts=llm,
+        )["decisions"]
+        assert frame.filter(pl.col("doc_id") == "middle").select("state", "score").row(0) == ("unparsed", None)
+
+
+def test_a_tier_that_reads_what_an_earlier_one_could_not_counts_alone_beside_similarity() -> None:
+    llm = two_tiers([("q1", "middle", "unparsed", None)], [("q1", "middle", "relevant", 0.8)])
+    config = DecideConfig(tiers=("weak", "strong"), weights={"weak": 5.0})
+    frame = decide(config, candidates=candidates(FOUR), verdicts=verdicts(FOUR), llm_verdicts=llm)["decisions"]
+    logit = math.log(0.6 / 0.4) + math.log(0.8 / 0.2)
+    found = frame.filter(pl.col("doc_id") == "middle")["score"].item()
+    assert found == pytest.approx(1 / (1 + math.exp(-logit)))
+
+
+def test_a_tier_that_nobody_named_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the tiers \['llm'\] expected, \['weak'\] came"):
+        decide(
+            DecideConfig(),
+            candidates=candidates(FOUR),
+            verdicts=verdicts(FOUR),
+            llm_verdicts=verdicts([("q1", "middle", "unsure", 0.5)], "weak"),
+        )
+
+
+def test_a_row_goes_whole_where_any_of_it_is_open() -> None:
+    rows: list[Judged] = [
+        ("q1", "a", "relevant", 0.9),
+        ("q1", "b", "not_relevant", 0.1),
+        ("q2", "c", "not_relevant", 0.2),
+    ]
+    config = EscalateConfig(states=("relevant", "unsure"), unit="row")
+    parts = escalate(config, candidates=candidates(rows), verdicts=verdicts(rows))["escalated"]
+    assert pl.concat(parts)["doc_id"].to_list() == ["a", "b"]
+
+
+def test_a_budget_takes_whole_rows_or_none_of_them() -> None:
+    rows: list[Judged] = [
+        ("q1", "a", "relevant", 0.8), ("q1", "b", "not_relevant", 0.1),
+        ("q2", "c", "relevant", 0.9), ("q3", "d", "relevant", 0.7),
+    ]  # fmt: skip
+    config = EscalateConfig(states=("relevant",), unit="row", max_pairs=2)
+    parts = escalate(config, candidates=candidates(rows), verdicts=verdicts(rows))["escalated"]
+    assert pl.concat(parts)["doc_id"].to_list() == ["c"]
+
+
+def test_a_later_tier_is_asked_only_about_what_the_tier_before_left_open() -> None:
+    rows: list[Judged] = [("q1", "a", "unsure", 0.5), ("q1", "b", "unsure", 0.5), ("q2", "c", "unparsed", None)]
+    weak = verdicts([("q1", "a", "unsure", 0.5), ("q2", "c", "unparsed", None)], "weak")
+    parts = escalate(EscalateConfig(), candidates=candidates(rows), verdicts=weak)["escalated"]
+    assert sorted(pl.concat(parts)["doc_id"]) == ["a", "c"]
 
 
 def test_an_empty_part_is_decided_to_an_empty_table() -> None:

@@ -72,13 +72,13 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
         ),
         "similarity": verdicts("similarity", *[(q, d, "unsure", 0.4) for q, d in pairs]),
         "llm_verdicts": verdicts("llm", ("q1", "d2", "relevant", 0.95), ("q2", "d3", "unparsed", None)),
-        "calls": rows(schemas.CALLS, ("c1", "j", None, "Yes", "stop", 100, 1), ("c2", "j", None, "?", "length", 50, 1)),
+        "calls": rows(schemas.CALLS, ("c1", "j", None, "Yes", "stop", 100, 1, None), ("c2", "j", None, "?", "length", 50, 1, "fp")),
         "decisions": verdicts("cascade", *[(*pair, s, v) for pair, s, v in zip(pairs, states, scores, strict=True)]),
         "agreement": rows(schemas.AGREEMENT, ("cascade", 4, 2, 1, 1, 0.5, 1.0, 1.0, 0.75)),
         "edits": rows(schemas.EDITS, ("toy", "q1", "d2", "negative", "positive", "judge", "relevant", 0.9)),
         "scores": rows(schemas.SCORES, *measured),
         "rejects": rows(schemas.REJECTS, *[("ingest", f"line {n}", "broken_json", "comma") for n in (3, 9)]),
-        "costs": rows(schemas.COSTS, ("judge_llm", 1, 75.0, 2, 4), ("ingest", 1, 0.04, 9, 8)),
+        "costs": rows(schemas.COSTS, ("judge-llm", 1, 75.0, 2, 4), ("ingest", 1, 0.04, 9, 8)),
     }  # fmt: skip
 
 

@@ -1,0 +1,236 @@
+"""`reneg purge`: removes a text and all that was said of it or made from it. `reneg ledger`: what is remembered."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from flows.config import ConfigError
+from infra.artifacts import Manifest
+from infra.ledger import Forgotten, Ledger
+from infra.purge import Plan, Target, carry_out, find_files, find_folders, make_plan, remove_paths
+from infra.settings import Settings
+from infra.store import Store
+from tasks.formats import clean
+from tasks.hashing import hash_passage, hash_text
+
+_HASH = re.compile(r"[0-9a-f]{32}")
+_TABLES = {"query": "queries", "doc": "passages"}
+_BEYOND = (
+    "Beyond reach are backups, older versions that a bucket keeps, exports and models copied elsewhere, and the logs "
+    "of Prefect and Ray."
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which text is to go: exactly one of a file that holds it, its hash, or the id of a passage or a query."""
+
+    text_file: Path | None = None
+    hash: str | None = None
+    doc: str | None = None
+    query: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything a purge removes: from the ledger, from the store, and among the files laid out from it."""
+
+    target: Target
+    rows: Forgotten
+    plan: Plan
+    sources: tuple[dict[str, str], ...]  # curation, file in its source, path to clean
+    files: tuple[Path, ...]
+
+    @property
+    def nothing(self) -> bool:
+        """Nothing holds the text."""
+        return not (self.rows.rows or self.plan.removals or self.plan.records or self.plan.holders or self.files)
+
+    def as_json(self, removed: bool) -> dict[str, Any]:
+        """Return the line a script reads."""
+        return {
+            "removed": removed,
+            "hashes": sorted(self.target.hashes),
+            "text_known": bool(self.target.texts),
+            "ledger_rows": self.rows.rows,
+            "damaged_segments": self.rows.damaged,
+            "objects": len(self.plan.holders),
+            "parts": dict(sorted(Counter(removal.stage for removal in self.plan.removals).items())),
+            "derived_objects": len({key for removal in self.plan.removals for key in removal.objects}),
+            "records": list(self.plan.records),
+            "sources": list(self.sources),
+            "files": [str(path) for path in self.files],
+        }
+
+
+def purge(settings: Settings, wanted: Wanted, *, yes: bool, out: Console) -> dict[str, Any]:
+    """Find a text and all that was said of it or made from it; with `yes`, remove it.
+
+    Raises:
+        ConfigError: not exactly one of the four ways to name a text, or nobody knows that id.
+    """
+    store = Store.open(settings.store, write=yes)
+    target = resolve(store, wanted)
+    found = _find(settings, store, target)
+    if yes:
+        Ledger(store).forget(target.hashes)
+        remove_paths(found.files)
+        carry_out(store, found.plan)
+    _show(found, yes, out)
+    return found.as_json(yes)
+
+
+def resolve(store: Store, wanted: Wanted) -> Target:
+    """Find the texts that are meant, and the hashes of every query and passage with such a text, whatever its title.
+
+    A text from a file is taken as it stands, without the line end that editors add, and as ingest cleans it.
+    """
+    given = [name for name, value in wanted.__dict__.items() if value is not None]
+    if len(given) != 1:
+        raise ConfigError(
+            f"purge: one of --text-file, --hash, --doc, --query expected, {' and '.join(given) or 'none'} came"
+        )
+    texts, hashes = set[str](), set[str]()
+    if wanted.text_file is not None:
+        text = _read_text(wanted.text_file)
+        texts = {text, text.removesuffix("\n").removesuffix("\r"), clean(text)}
+    elif wanted.hash is not None:
+        hashes = {_check_hash(wanted.hash)}
+        texts = set(_rows(store, pl.col("text_hash") == wanted.hash.lower())["shown"])
+    else:
+        texts = _texts_of_id(store, given[0], str(wanted.doc or wanted.query))
+    hashes |= {hashed for text in texts for hashed in (hash_text(text), hash_passage("", text))}
+    hashes |= set(_rows(store, pl.col("shown").is_in(sorted(texts)))["text_hash"])
+    return Target(frozenset(hashes), frozenset(texts))
+
+
+def show_ledger(settings: Settings, *, compact: bool, out: Console) -> list[dict[str, Any]]:
+    """Show what the ledger holds of each judge; `compact` merges its segments first."""
+    ledger = Ledger(Store.open(settings.store, write=compact))
+    for judge in ledger.judges() if compact else ():
+        done = ledger.compact(judge, min_segments=2)
+        out.print(f"{judge}: {done.merged} segments merged into {done.into}", soft_wrap=True)
+    rows = [{"judge": judge, **stats.__dict__} for judge, stats in ledger.stats().items()]
+    table = Table("judge", "segments", "rows", "MB", title="ledger", title_justify="left")
+    for row in rows:
+        table.add_row(row["judge"], f"{row['segments']:,}", f"{row['rows']:,}", f"{row['bytes'] / 1e6:,.1f}")
+    out.print(table if rows else f"nothing is remembered in {settings.store} yet")
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--text-file {path}: cannot be read as UTF-8 text ({error})") from error
+    if not text.strip():
+        raise ConfigError(f"--text-file {path}: a text expected, the file is empty")
+    return text
+
+
+def _check_hash(value: str) -> str:
+    if not _HASH.fullmatch(value.lower()):
+        raise ConfigError(f"--hash {value!r}: 32 hexadecimal digits expected, as in the column text_hash")
+    return value.lower()
+
+
+def _texts_of_id(store: Store, kind: str, value: str) -> set[str]:
+    name = _TABLES[kind]
+    rows = _rows(store, pl.concat_str("dataset", pl.lit("/"), "id") == value, (name,))
+    if rows.is_empty():
+        raise ConfigError(
+            f"--{kind} {value!r}: DATASET/ID expected, and no table of {name} in {store.url} holds it; "
+            "if it was purged halfway, give --hash or --text-file"
+        )
+    return set(rows["shown"])
+
+
+def _rows(store: Store, wanted: pl.Expr, tables: tuple[str, ...] = ("queries", "passages")) -> pl.DataFrame:
+    """Find rows of the stored queries and passages: dataset, id, text_hash, and the text shown (else the title)."""
+    schema = dict.fromkeys(("dataset", "id", "text_hash", "shown"), pl.String)
+    return pl.concat([pl.DataFrame(schema=schema), *(f.filter(wanted) for f in _tables(store, tables))]).unique()
+
+
+def _tables(store: Store, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
+    manifests = (store.read(key) for key in store.list("parts/ingest"))
+    parts = [Manifest.from_json(data) for data in manifests if data is not None]
+    objects = {(name, piece.object) for part in parts for name in names for piece in part.tables.get(name, ())}
+    for name, key in sorted(objects):
+        data = store.read(key)
+        if data is None:
+            continue  # an earlier purge was killed here
+        frame = pl.read_parquet(data)
+        text = pl.col("text")
+        if name == "passages":
+            frame = frame.rename({"doc_id": "id"})
+            text = pl.when(text == "").then("title").otherwise(text)
+        else:
+            frame = frame.rename({"query_id": "id"})
+        yield frame.select("dataset", "id", "text_hash", shown=text)
+
+
+def _find(settings: Settings, store: Store, target: Target) -> Found:
+    plan = make_plan(store, target)
+    laid_out = settings.home / "curations"
+    return Found(
+        target=target,
+        rows=Ledger(store).forget(target.hashes, dry_run=True),
+        plan=plan,
+        sources=tuple(_sources(store, plan)),
+        files=(
+            *find_files(laid_out, target, plan.digests),
+            *find_folders(settings.scratch, target, plan.digests),
+        ),
+    )
+
+
+def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
+    """Name the files a curation was made from that hold the text, and where the user has them."""
+    for record in sorted({record for records in plan.named.values() for record in records}):
+        content = store.read_json(record)
+        files = content.get("source") if isinstance(content, dict) else None
+        path = Path(str(content["config"]["source"]["path"])) if files else Path()
+        for name, key in sorted((files or {}).items()):
+            if key in plan.named:
+                place = path if path.name == name else path / name
+                yield {"curation": record.split("/")[1], "file": name, "path": str(place)}
+
+
+def _show(found: Found, removed: bool, out: Console) -> None:
+    if not found.target.texts:
+        out.print("No table holds a text of this hash: files with the text are not found. Give --text-file if you can.")
+    if found.nothing:
+        out.print("Nothing in the store, the ledger or the files holds it.")
+        return
+    facts = found.as_json(removed)
+    table = Table("what", "how many", title="removed" if removed else "would be removed", title_justify="left")
+    table.add_row("ledger: rows that name it", str(facts["ledger_rows"]))
+    if found.rows.damaged:
+        table.add_row("ledger: damaged segments", str(found.rows.damaged))
+    table.add_row("store: tables and files that hold it", str(facts["objects"]))
+    for stage, count in facts["parts"].items():
+        table.add_row(f"store: parts of {stage}", str(count))
+    table.add_row("store: what those parts made", str(facts["derived_objects"]))
+    table.add_row("store: notes of curations", str(len(found.plan.records)))
+    table.add_row("files laid out", str(len(found.files)))
+    out.print(table)
+    out.print(f"hashes, to repeat it by if it is interrupted: {' '.join(facts['hashes'])}", soft_wrap=True)
+    for path in found.files:
+        out.print(f"  {path}", markup=False, soft_wrap=True)
+    for source in found.sources:
+        out.print(
+            f"source of {source['curation']}: clean {source['path']} yourself; with the text in it, the next curation "
+            "brings it back",
+            markup=False,
+            soft_wrap=True,
+        )
+    out.print(_BEYOND, soft_wrap=True)
+    if not removed:
+        out.print("Nothing was removed. Stop what runs in this store, then give --yes.")

@@ -1,0 +1,496 @@
+import contextlib
+import json
+import logging
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import infra.openai_engine
+from infra.answers import Answer
+from infra.engines import OpenAISpec, VLLMSpec, build_engine, environment
+from infra.openai_engine import EndpointError, OpenAIEngine
+from infra.openai_requests import Reply, Trouble, read_completion, read_status, request_body, wait_asked
+from infra.tiny import build_tiny_llm
+from tests.conftest import free_port, stop, wait_for_http
+from tests.infra.misbehaving import Asked, MisbehavingServer, answer_by_hash
+
+SECRET = "sk-proj-0123456789abcdef"
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"enum": ["yes", "no"]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setattr(infra.openai_engine, "_FIRST_DELAY", 0.01)
+
+
+@pytest.fixture
+def engine_of() -> Iterator[Callable[..., OpenAIEngine]]:
+    engines = []
+
+    def make(server: MisbehavingServer | str, **changes: Any) -> OpenAIEngine:
+        url = server if isinstance(server, str) else server.url
+        engines.append(OpenAIEngine(OpenAISpec(**{"model": "judge-1", "base_url": url, "timeout": 5.0, **changes})))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def ask(engine: OpenAIEngine, *contents: str) -> list[Answer]:
+    return list(engine.answer([Asked(content) for content in contents]))
+
+
+def completion(**choice: Any) -> Reply:
+    message = {"role": "assistant", "content": "Yes"} | choice.pop("message", {})
+    return Reply(200, json.dumps({"model": "m", "choices": [{"finish_reason": "stop", "message": message, **choice}]}))
+
+
+# ---- what is sent ----
+
+
+def test_the_request_says_what_the_spec_and_the_call_want_and_leaves_out_what_is_none() -> None:
+    spec = OpenAISpec(model="m", seed=None, temperature=None, max_tokens_field="max_tokens", extra_body={"user": "u"})
+    body = request_body(spec, Asked("hello", max_tokens=7, top=0))
+    assert body == {"model": "m", "messages": Asked("hello").chat, "max_tokens": 7, "user": "u"}
+
+
+def test_log_probabilities_are_asked_for_up_to_the_twenty_that_the_interface_allows() -> None:
+    body = request_body(OpenAISpec(model="m"), Asked("hello", top=50))
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
+    assert (body["temperature"], body["seed"], body["max_completion_tokens"]) == (0.0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("structured", "expected"),
+    [
+        ("json_schema", {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA}}),
+        ("json_object", {"type": "json_object"}),
+        ("none", None),
+    ],
+)
+def test_a_schema_is_enforced_as_the_spec_says(structured: Any, expected: Any) -> None:
+    spec = OpenAISpec(model="m", structured=structured)
+    assert request_body(spec, Asked("x", schema=SCHEMA)).get("response_format") == expected
+    assert "response_format" not in request_body(spec, Asked("x"))
+
+
+def test_requests_with_different_limits_go_out_as_they_are(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server:
+        requests = [Asked("a", 1, 5), Asked("b", 64, 0, SCHEMA), Asked("c", 9, 20)]
+        answers = engine_of(server).answer(requests)
+        sent = {call.body["messages"][-1]["content"]: call.body for call in server.calls}
+        expected = {r.content: (r.max_tokens, r.top > 0, r.schema is not None) for r in requests}
+        assert {
+            content: (body["max_completion_tokens"], "logprobs" in body, "response_format" in body)
+            for content, body in sent.items()
+        } == expected
+        assert answers[1].logprobs == {}
+        assert answers[1].text in ('{"verdict": "yes"}', '{"verdict": "no"}')
+
+
+# ---- what comes back ----
+
+
+def test_answers_come_in_the_requests_order_with_everything_the_endpoint_said(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    contents = [f"passage {number}" for number in range(40)]
+    with MisbehavingServer() as server:
+        answers = ask(engine_of(server, concurrency=8), *contents)
+    for content, answer in zip(contents, answers, strict=True):
+        text, logprobs = answer_by_hash({"messages": [{"content": content}]})
+        assert answer == Answer(
+            text=text,
+            logprobs=logprobs,
+            finish_reason="stop",
+            prompt_tokens=len(content) // 4 + 1,
+            cached_tokens=len(content) // 8,
+            output_tokens=1,
+            fingerprint="judge-1-dated fp_1",
+        )
+
+
+def test_no_requests_send_nothing(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server:
+        assert list(engine_of(server).answer([])) == []
+        assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("truncated", "length"),
+        ("refusal", "refused"),
+        ("content_filter", "refused"),
+        ("filtered", "refused"),
+        ("too_long", "too_long"),
+        ("garbage", "stop"),
+        ("null_content", "error: no content"),
+        ("tool_calls", "error: finish_reason tool_calls"),
+        ("bad_request", "error: status 400: something is odd about this one"),
+    ],
+)
+def test_what_cannot_be_answered_says_why_is_asked_once_and_harms_no_other(
+    engine_of: Callable[..., OpenAIEngine], kind: str, expected: str
+) -> None:
+    with MisbehavingServer() as server:
+        answers = ask(engine_of(server), "first", f"[[{kind}]]", "last")
+        assert [answer.finish_reason for answer in answers] == ["stop", expected, "stop"]
+        assert server.counts == {"answered": 2, kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("429", "429"),
+        ("500", "500"),
+        ("503", "503"),
+        ("hang", "timeout"),
+        ("reset", "connection"),
+        ("bad_json", "body"),
+        ("empty", "body"),
+        ("no_choices", "body"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_given_up_after_max_retries(
+    engine_of: Callable[..., OpenAIEngine], kind: str, reason: str
+) -> None:
+    with MisbehavingServer(hang=3.0) as server:
+        engine = engine_of(server, max_retries=2, timeout=1.0 if kind == "hang" else 5.0)
+        answers = ask(engine, "fine", f"passes [[{kind}*2]]", f"lasts [[{kind}]]")
+        assert [answer.finish_reason for answer in answers[:2]] == ["stop", "stop"]
+        status = f"status {reason}" if reason.isdigit() else reason
+        assert answers[2] == Answer(finish_reason=f"error: {status}")
+        assert server.counts == {"answered": 2, kind: 5}
+        assert engine.counts == {f"retry_{reason}": 4, f"failed_{reason}": 1}
+
+
+def test_five_hundred_requests_under_every_trouble_are_each_answered_once_and_the_counts_agree(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    passing = {"429": 0.05, "500": 0.05, "503": 0.03, "reset": 0.04, "bad_json": 0.03, "empty": 0.02, "hang": 0.01}
+    lasting = {"truncated": 0.05, "refusal": 0.03, "content_filter": 0.03, "garbage": 0.03, "too_long": 0.02}
+    contents = [f"passage {number}" for number in range(500)]
+    with MisbehavingServer(passing | lasting, seed=3, hang=0.3) as server:
+        engine = engine_of(server, concurrency=24, max_retries=8, timeout=30.0)  # what hangs is dropped before that
+        answers = ask(engine, *contents)
+    reasons = Counter(answer.finish_reason for answer in answers)
+    assert reasons["refused"] == server.counts["refusal"] + server.counts["content_filter"]
+    assert reasons["length"] == server.counts["truncated"]
+    assert reasons["too_long"] == server.counts["too_long"]
+    assert reasons["stop"] == server.counts["answered"] + server.counts["garbage"]
+    assert sum(reasons.values()) == 500
+    assert all(server.counts[kind] for kind in passing | lasting)
+    retries = {kind: engine.counts[f"retry_{kind}"] for kind in ("429", "500", "503", "connection", "body", "timeout")}
+    assert retries == {
+        "429": server.counts["429"],
+        "500": server.counts["500"],
+        "503": server.counts["503"],
+        "connection": server.counts["reset"] + server.counts["hang"],
+        "body": server.counts["bad_json"] + server.counts["empty"],
+        "timeout": 0,
+    }
+    assert max(server.paid.values()) == 1
+    unspoiled = [(c, a) for c, a in zip(contents, answers, strict=True) if a.finish_reason == "stop" and a.logprobs]
+    assert all(answer.logprobs == answer_by_hash({"messages": [{"content": c}]})[1] for c, answer in unspoiled)
+
+
+def test_a_text_that_is_no_text_is_answered_with_an_error_and_harms_no_other(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    with MisbehavingServer() as server:
+        answers = ask(engine_of(server), "fine", "half a character: \ud800")
+    assert [a.finish_reason for a in answers] == [
+        "stop", "error: request: cannot be written as JSON: UnicodeEncodeError",
+    ]  # fmt: skip
+
+
+# ---- when the engine as a whole cannot work ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("forbidden", "403"), ("quota", "429.*quota"), ("unsupported", "400.*Unsupported parameter")],
+)
+def test_a_refusal_that_concerns_every_request_is_raised_at_once(
+    engine_of: Callable[..., OpenAIEngine], kind: str, message: str
+) -> None:
+    with MisbehavingServer() as server, pytest.raises(EndpointError, match=f"(?s){message}.*judge-1.*OPENAI_API_KEY"):
+        ask(engine_of(server), f"[[{kind}]]")
+    assert server.counts == {kind: 1}
+
+
+def test_a_wrong_path_is_a_wrong_address(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server, pytest.raises(ValueError, match=r"404.*base_url"):
+        ask(engine_of(server.root + "/elsewhere"), "x")
+
+
+def test_a_server_that_nobody_answers_for_is_reported_once_its_retries_are_used_up(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    engine = engine_of(f"http://127.0.0.1:{free_port()}/v1", max_retries=2)
+    with pytest.raises(ConnectionError, match=r"no response to 3 tries.*connection"):
+        ask(engine, "a", "b")
+
+
+def test_a_missing_key_is_named_by_its_variable_and_loopback_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(ValueError, match="JUDGE_KEY"):
+        OpenAIEngine(OpenAISpec(model="m", api_key_env="JUDGE_KEY"))
+    with MisbehavingServer() as server:
+        spec = OpenAISpec(model="m", api_key_env="JUDGE_KEY", base_url=server.url)
+        assert ask(OpenAIEngine(spec), "x")[0].finish_reason == "stop"
+        assert server.calls[0].headers["authorization"] == "Bearer none"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    ["127.0.0.1:8000", "ftp://127.0.0.1/v1", "http://me:hidden@127.0.0.1/v1", "http://127.0.0.1/v1?k=hidden"],
+)
+def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once_and_not_repeated(base_url: str) -> None:
+    with pytest.raises(ValueError, match="base_url") as caught:
+        OpenAIEngine(OpenAISpec(model="m", base_url=base_url))
+    assert "hidden" not in str(caught.value)
+
+
+# ---- the key ----
+
+
+def test_the_key_is_in_no_error_answer_log_or_provenance(
+    engine_of: Callable[..., OpenAIEngine], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with MisbehavingServer(key="another key", reply=lambda body: (f"you sent {SECRET}", {})) as server:
+        engine = engine_of(server)
+        with pytest.raises(EndpointError) as caught:
+            ask(engine, "x")
+        server.key = None
+        answers = ask(engine, "x", "[[reset*1]] y", "[[429*1]]")
+    shown = [
+        str(caught.value), repr(caught.value.args), str(pickle.dumps(caught.value)), caplog.text,
+        str(engine.provenance), str(answers), str(engine.counts),
+    ]  # fmt: skip
+    assert "Incorrect API key provided: [key]" in shown[0]
+    assert answers[0].text == "you sent [key]"
+    assert not any(SECRET in text for text in shown)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_key_with_a_line_break_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\nsecond line")
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
+        OpenAIEngine(OpenAISpec(model="m"))
+    assert "0123" not in str(caught.value)
+
+
+def test_texts_and_key_are_not_sent_on_to_a_host_that_nobody_named(engine_of: Callable[..., OpenAIEngine]) -> None:
+    trouble = read_status(Reply(307, "", {"location": "https://elsewhere.example/"}))
+    assert trouble is not None
+    assert trouble.fatal
+    assert engine_of("http://127.0.0.1:9/v1")._endpoint.client._client.follow_redirects is False
+
+
+# ---- pace ----
+
+
+def test_nobody_asks_again_before_the_time_a_429_named(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer(retry_after={"retry-after": "1"}) as server:
+        engine, beside = engine_of(server), engine_of(server)
+        ask(engine, "warm up")
+        began = time.monotonic()
+        other = threading.Thread(target=lambda: (time.sleep(0.3), ask(beside, "other engine")))
+        other.start()
+        assert ask(engine, "[[429*1]]")[0].finish_reason == "stop"
+        other.join()
+        later = [call.at - began for call in server.calls[2:]]
+    assert len(later) == 2
+    assert min(later) >= 1.0
+    assert max(later) < 3.0
+
+
+def test_an_endpoint_that_wants_hours_is_not_waited_for(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer(retry_after={"x-ratelimit-reset-requests": "7h12m"}) as server:
+        began = time.monotonic()
+        assert ask(engine_of(server), "fine", "[[429]]")[1].finish_reason == "error: status 429"
+        assert server.counts["429"] == 1
+    assert time.monotonic() - began < 30
+
+
+def test_an_engine_keeps_to_its_requests_per_minute(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server:
+        engine, began = engine_of(server, requests_per_minute=600.0), time.monotonic()
+        ask(engine, *(f"p{i}" for i in range(25)))
+        times = sorted(call.at - began for call in server.calls)
+    assert times[-1] >= 1.4  # ten at once, fifteen a tenth of a second apart
+    assert all(times[i] >= (i - 10) * 0.1 for i in range(25))
+
+
+def test_no_more_requests_are_in_flight_than_the_spec_allows(engine_of: Callable[..., OpenAIEngine]) -> None:
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def reply(body: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+        nonlocal most
+        most = max(most, inside)
+        return "Yes", {"Yes": -0.1}
+
+    class Counting(MisbehavingServer):
+        def chat(self, body: Mapping[str, Any]) -> tuple[str, int, Any]:
+            nonlocal inside
+            with lock:
+                inside += 1
+            time.sleep(0.02)
+            try:
+                return super().chat(body)
+            finally:
+                with lock:
+                    inside -= 1
+
+    with Counting(reply=reply) as server:
+        ask(engine_of(server, concurrency=4), *(f"p{i}" for i in range(40)))
+    assert 2 <= most <= 4
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2.5"}, 2.5),
+        ({"retry-after": "9", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"x-ratelimit-reset-requests": "1h1m2.5s"}, 3662.5),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "6m0s",
+          "x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "900"}, 0.12),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "2s",
+          "x-ratelimit-remaining-requests": "5", "x-ratelimit-remaining-tokens": "7"}, 2.0),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_time_to_wait_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert wait_asked(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+# ---- reading one response ----
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "expected"),
+    [
+        (400, '{"error": {"code": "context_length_exceeded", "message": "m"}}', Trouble("too_long", "m")),
+        (400, '{"message": "This model\'s maximum context length is 9", "code": 400}', "too_long"),
+        (413, "", "too_long"),
+        (400, '{"error": {"code": null, "innererror": {"code": "content_filter"}, "message": "m"}}', "refused"),
+        (403, '{"error": {"message": "your input was flagged", "code": 403}}', "refused"),
+        (529, "not json at all", Trouble("529", "not json at all", passing=True)),
+        (418, '{"error": "a string"}', Trouble("418", "a string")),
+        (404, '{"error": {"code": "model_not_found", "message": "m"}}', Trouble("404", "m", fatal=True)),
+    ],
+)
+def test_an_error_status_is_read_by_its_code_or_its_words(status: int, text: str, expected: Trouble | str) -> None:
+    trouble = read_status(Reply(status, text))
+    assert trouble is not None
+    assert trouble == expected if isinstance(expected, Trouble) else trouble.kind == expected
+
+
+def test_a_reasoning_model_that_used_up_its_tokens_was_cut_and_not_refused() -> None:
+    answer = read_completion(completion(finish_reason="length", message={"content": None}))
+    assert isinstance(answer, Answer)
+    assert (answer.text, answer.finish_reason) == ("", "length")
+
+
+@pytest.mark.parametrize("message", [{"content": ["a", "list"]}, {"content": 3}])
+def test_a_content_that_is_no_text_is_tried_again(message: dict[str, Any]) -> None:
+    result = read_completion(completion(message=message))
+    assert isinstance(result, Trouble)
+    assert (result.kind, result.passing) == ("body", True)
+
+
+# ---- Azure ----
+
+
+def test_azure_is_asked_by_deployment_with_its_version_and_header(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer(key=SECRET) as server:
+        engine = engine_of(server.root, api_version="2024-10-21")
+        assert ask(engine, "x")[0].finish_reason == "stop"
+        assert engine.provenance["api_version"] == "2024-10-21"
+    call = server.calls[0]
+    assert call.path == "/openai/deployments/judge-1/chat/completions"
+    assert call.query == {"api-version": ["2024-10-21"]}
+    assert call.headers["api-key"] == SECRET
+    assert "authorization" not in call.headers
+
+
+def test_azure_needs_an_address() -> None:
+    with pytest.raises(ValueError, match=r"base_url.*Azure"):
+        OpenAIEngine(OpenAISpec(model="m", api_version="2024-10-21"))
+
+
+# ---- a real server ----
+
+
+@pytest.fixture
+def vllm_server(tmp_path: Path) -> Iterator[str]:
+    """vLLM's own server with a tiny model; yields its base URL."""
+    build_tiny_llm(tmp_path / "model")
+    port = free_port()
+    variables = environment(VLLMSpec(model=str(tmp_path / "model"), digest="d", threads=2))
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
+        "--model", str(tmp_path / "model"), "--served-model-name", "tiny", "--dtype", "bfloat16", "--enforce-eager",
+        "--max-model-len", "256", "--max-num-seqs", "8", "--structured-outputs-config",
+        '{"backend": "xgrammar", "disable_any_whitespace": true}',
+    ]  # fmt: skip
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True,
+            env={**os.environ, **variables, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        )  # fmt: skip
+    try:
+        wait_for_http(f"http://127.0.0.1:{port}/health", process, 240)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        stop(process)
+        if process.returncode < 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_vllms_own_server_gives_log_probabilities_and_an_answer_by_schema(vllm_server: str) -> None:
+    engine = build_engine(OpenAISpec(model="tiny", base_url=vllm_server, timeout=60.0))
+    requests = [
+        Asked("Is the passage relevant? Answer Yes or No.", top=20),
+        Asked("Fill the form.", max_tokens=40, top=0, schema=SCHEMA),
+        Asked("word " * 600),
+    ]
+    first, form, lengthy = engine.answer(requests)
+    assert first.finish_reason == "length"
+    assert 10 < len(first.logprobs) <= 20
+    assert 0 < sum(map(math.exp, first.logprobs.values())) <= 1.0001
+    assert first.text == next(iter(first.logprobs))
+    assert first.output_tokens == 1
+    assert first.fingerprint.startswith("tiny")
+    assert form.text in ('{"verdict":"yes"}', '{"verdict":"no"}')
+    assert form.finish_reason == "stop"
+    assert lengthy.finish_reason == "too_long"
+    with pytest.raises(EndpointError, match=r"404.*elsewhere"):
+        build_engine(OpenAISpec(model="elsewhere", base_url=vllm_server)).answer(requests[:1])

@@ -1,0 +1,257 @@
+"""Finding what holds a text or was made from it, and removing just that."""
+
+import gzip
+import html
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from infra.artifacts import Directory, Manifest, Piece, Table, commit
+from infra.purge import Plan, Seeker, Target, carry_out, find_files, find_folders, make_plan, remove_paths
+from infra.store import Store
+
+TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
+HASH = "0123456789abcdef0123456789abcdef"
+TARGET = Target(frozenset({HASH}), frozenset({TEXT}))
+
+
+def parquet(**columns: object) -> bytes:
+    buffer = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def part(
+    store: Store,
+    name: str,
+    tables: Mapping[str, list[bytes]],
+    inputs: tuple[Table | Directory, ...] = (),
+    files: Mapping[str, bytes] | None = None,
+) -> Manifest:
+    """Write a finished part by hand, as a worker does."""
+    written = {
+        table: tuple(
+            Piece(index, store.put_object(data, ".parquet"), pl.read_parquet(io.BytesIO(data)).height)
+            for index, data in enumerate(pieces)
+        )
+        for table, pieces in tables.items()
+    }
+    folder = {path: store.put_object(data, "") for path, data in (files or {}).items()}
+    ingredients = {"stage": name, "inputs": {artifact.name: artifact.content() for artifact in inputs}}
+    return commit(store, Manifest(name, 1, 0, name, 0, ingredients, written, {"folder": folder}, {}))
+
+
+def table(manifest: Manifest, name: str, index: int | None = None) -> Table:
+    pieces = manifest.tables[name]
+    return Table(name, pieces if index is None else (pieces[index],))
+
+
+def stages(plan: Plan) -> list[str]:
+    return [removal.stage for removal in plan.removals]
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        TEXT,
+        json.dumps({"text": TEXT}),
+        json.dumps({"text": TEXT}, ensure_ascii=False),
+        html.escape(TEXT),
+        html.escape(TEXT).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
+        'id,passage\n1,"' + TEXT.replace('"', '""') + '"\n',
+        json.dumps({"passages": [[{"text": f"Before. {TEXT} After."}]]}, indent=1),
+        json.dumps({"text": TEXT}).replace("/", "\\/"),
+        json.dumps({"text": TEXT}).replace("<", "\\u003c").replace("\\u00e1", "\\u00E1"),
+        '{"id": 1}\n' + json.dumps({"text": TEXT.replace(" fox", "\x0bfox")}) + "\n",
+        f"the hash {HASH} of it",
+    ],
+)
+def test_a_text_is_found_however_a_file_spells_it(spelled: str) -> None:
+    seeker = Seeker(TARGET)
+    assert seeker.in_bytes(spelled.encode())
+    assert seeker.in_bytes(b"\0weights" + TEXT.encode())
+    assert seeker.in_bytes(gzip.compress(spelled.encode()))
+    assert not seeker.in_bytes(spelled.encode().replace(b"Spain", b"France").replace(HASH.encode(), b"gone"))
+    assert not seeker.in_bytes(gzip.compress(b"another text"))
+
+
+def test_tables_are_searched_in_every_column_of_strings_and_lists_of_strings() -> None:
+    seeker = Seeker(TARGET)
+    assert seeker.in_bytes(parquet(n=[1, 2], text=["other", f"It is said: {TEXT}"]))
+    assert seeker.in_bytes(parquet(texts=[["a"], [], None, ["b", TEXT]]))
+    assert seeker.in_bytes(parquet(deep=[[["a", HASH]]]))
+    assert seeker.in_bytes(parquet(detail=[f"text {HASH}", None]))
+    assert not seeker.in_bytes(parquet(n=[1], text=["other"], texts=[["a"]], nothing=[None]))
+    assert not seeker.in_bytes(parquet(text=pl.Series([], dtype=pl.String)))
+    assert not seeker.in_bytes(b"PAR1 but no table")
+
+
+def test_a_short_text_is_sought_as_a_whole_value_only() -> None:
+    seeker = Seeker(Target(frozenset({HASH}), frozenset({"otter", 'a "b"'})))
+    for holding in (b'{"text": "otter"}', b"otter", b"1,otter,2", b"q1\totter\r\n", b"<td>otter</td>"):
+        assert seeker.in_bytes(holding)
+    assert seeker.in_bytes(b'{"text": "a \\"b\\""}')
+    assert seeker.in_bytes(parquet(text=["otter"]))
+    assert not seeker.in_bytes(b'{"text": "the otter lives"}')
+    assert not seeker.in_bytes(parquet(text=["the otter lives", "otters"]))
+
+
+def test_an_empty_target_is_refused() -> None:
+    for target in ((frozenset(), frozenset()), (frozenset(), frozenset({""})), (frozenset({""}), frozenset())):
+        with pytest.raises(ValueError, match="at least one hash or text"):
+            Target(*target)
+
+
+def make_chain(store: Store) -> dict[str, Manifest]:
+    """A source, its passages in two pieces, vectors of each piece, hits of both, a model; and a stranger."""
+    source = Directory("source", {"a.jsonl": store.put_object(json.dumps({"text": TEXT}).encode(), "")})
+    store.create("curations/one/curation.json", json.dumps({"source": dict(source.files)}).encode())
+    pieces = [parquet(hash=[HASH, "11"], text=[TEXT, "x"]), parquet(hash=["22"], text=["y"])]
+    made = {"ingest": part(store, "ingest", {"passages": pieces, "known": [parquet(id=["d1"])]}, (source,))}
+    for index in (0, 1):
+        vectors = parquet(hash=[HASH, "11"] if index == 0 else ["22"], vector=[[1.0]] * (2 - index))
+        passages = table(made["ingest"], "passages", index)
+        made[f"encode{index}"] = part(store, f"encode{index}", {"vectors": [vectors]}, (passages,))
+    pieces_of_both = (*made["encode0"].tables["vectors"], *made["encode1"].tables["vectors"])
+    vectors_of_all = Table("vectors", pieces_of_both)
+    made["search"] = part(store, "search", {"hits": [parquet(doc=["d1", "d3"])]}, (vectors_of_all,))
+    model = {"model.safetensors": b"\0numbers made of hits"}
+    made["train"] = part(store, "train", {}, (table(made["search"], "hits"),), model)
+    made["stranger"] = part(store, "stranger", {"rows": [parquet(text=["mine"])]}, (), {"page.html": b"<p>"})
+    return made
+
+
+def test_what_holds_the_text_and_what_was_made_from_it_goes_and_nothing_else(store_url: str) -> None:
+    store = Store.open(store_url)
+    made = make_chain(store)
+    before = set(store.list(""))
+    plan = make_plan(store, TARGET)
+    assert set(store.list("")) == before
+    assert stages(plan) == ["train", "encode0", "ingest", "search"]  # the farthest first
+    assert len(plan.holders) == 3  # the source, a piece of passages, its vectors
+    assert list(plan.named.values()) == [("curations/one/curation.json",)]
+    carry_out(store, plan)
+    kept = set(store.list(""))
+    clean = made["ingest"].tables["passages"][1].object
+    assert clean in kept  # cut from the same table, holds other rows: what was made of it alone stays
+    assert made["encode1"].path in kept
+    assert made["encode1"].tables["vectors"][0].object in kept
+    assert {key for key in kept if key.startswith("parts/stranger")} == {made["stranger"].path}
+    assert not {key for key in kept if key.startswith(("parts/ingest", "parts/train", "parts/search"))}
+    gone = before - kept
+    assert made["train"].directories["folder"]["model.safetensors"] in gone
+    assert made["ingest"].tables["known"][0].object in gone
+    assert make_plan(store, TARGET) == Plan((), (), (), {})
+
+
+@pytest.mark.parametrize("deletions", range(0, 12, 2))
+def test_a_purge_that_was_killed_is_finished_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
+) -> None:
+    undisturbed = Store.open(str(tmp_path / "undisturbed"))
+    make_chain(undisturbed)
+    carry_out(undisturbed, make_plan(undisturbed, TARGET))
+    store = Store.open(str(tmp_path / "killed"))
+    make_chain(store)
+    left = iter(range(deletions))
+    delete = Store.delete
+
+    def fail_later(self: Store, key: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        delete(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", fail_later)
+        try:
+            carry_out(store, make_plan(store, TARGET))
+        except KeyboardInterrupt:
+            assert deletions < 9
+    carry_out(store, make_plan(store, TARGET))
+    assert store.list("") == undisturbed.list("")
+
+
+def test_an_object_that_a_remaining_part_wrote_too_is_kept_with_what_follows_from_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    tainted = part(store, "tainted", {"texts": [parquet(text=[TEXT])]})
+    counts = parquet(count=["3"])
+    made = part(store, "made", {"counts": [counts]}, (table(tainted, "texts"),))
+    independent = part(store, "independent", {"counts": [counts]})
+    follower = part(store, "follower", {"more": [parquet(more=["4"])]}, (table(made, "counts"),))
+    plan = make_plan(store, TARGET)
+    assert stages(plan) == ["made", "tainted"]
+    carry_out(store, plan)
+    assert store.exists(independent.tables["counts"][0].object)
+    assert store.exists(follower.path)
+
+
+def test_an_empty_table_says_nothing_and_drags_nobody_along(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    empty = parquet(text=pl.Series([], dtype=pl.String))
+    tainted = part(store, "tainted", {"texts": [parquet(text=[TEXT])], "rejects": [empty]})
+    made = part(store, "made", {"rejects": [empty]}, (table(tainted, "texts"),))
+    other = part(store, "other", {"rows": [parquet(n=["1"])]}, (table(made, "rejects"),))
+    assert stages(make_plan(store, TARGET)) == ["made", "tainted"]
+    carry_out(store, make_plan(store, TARGET))
+    assert store.exists(other.path)
+
+
+def test_what_a_crash_left_unnamed_goes_even_if_it_holds_the_beginning_only(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    long = "A long story about the red fox. " * 20
+    target = Target(frozenset({HASH}), frozenset({long}))
+    cut = f"<p>{long[:300]} […]</p>".encode()
+    orphan = store.put_object(cut + b"orphan", "")
+    page = part(store, "page", {}, (), {"page.html": cut}).directories["folder"]["page.html"]
+    assert make_plan(store, target).holders == (orphan,)
+    store.delete("parts/page/page-000.json")
+    assert set(make_plan(store, target).holders) == {orphan, page}
+
+
+def test_notes_that_quote_the_text_go_and_damaged_objects_too_but_weights_are_not_read(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.create("curations/one/failures/a.json", json.dumps({"reason": f"cannot read {TEXT}"}).encode())
+    store.create("curations/one/failures/b.json", b'{"reason": "the disk hiccuped"}')
+    damaged = part(store, "damaged", {"rows": [parquet(n=["1"])]}).tables["rows"][0].object
+    weights = part(store, "model", {}, (), {"model.safetensors": TEXT.encode()}).directories["folder"]
+    store.repair(damaged, b"PAR1 half a tab")
+    plan = make_plan(store, TARGET)
+    assert plan.records == ("curations/one/failures/a.json",)
+    assert plan.holders == (damaged,)
+    carry_out(store, plan)
+    assert store.list("curations") == ["curations/one/failures/b.json"]
+    assert store.exists(weights["model.safetensors"])
+
+
+def test_laid_out_files_go_if_they_hold_the_text_or_are_copies_of_what_went(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    derived = store.put_object(b"scores without any text", "")
+    home = tmp_path / "home"
+    (home / "run" / "sample").mkdir(parents=True)
+    (home / "run" / "report.html").write_bytes(b"scores without any text")
+    (home / "run" / "model.safetensors").write_bytes(b"other weights")
+    (home / "run" / "sample" / "sheet.csv").write_text('id,passage\n1,"' + TEXT.replace('"', '""') + '"\n')
+    (home / "run" / "other.txt").write_text("mine")
+    digests = frozenset({derived.rsplit("/", 1)[-1]})
+    found = find_files(home, TARGET, digests)
+    assert [path.name for path in found] == ["report.html", "sheet.csv"]
+    assert find_folders(home, TARGET, digests) == [home / "run"]
+    assert find_files(tmp_path / "nowhere", TARGET, digests) == []
+    remove_paths(found)
+    assert sorted(p.name for p in home.rglob("*") if p.is_file()) == ["model.safetensors", "other.txt"]
+    remove_paths([home / "run"])
+    assert not (home / "run").exists()
+
+
+def test_half_written_files_of_killed_writers_are_swept_away(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    left = tmp_path / "objects" / "ab" / ".abc.parquet.123.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_text(TEXT)
+    assert store.sweep() == 0  # somebody may be writing it
+    assert store.sweep(older=-1) == 1
+    assert not left.exists()

@@ -1,0 +1,153 @@
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+from infra.rate_limit import Pace, RateLimiter, identify
+from infra.ray_cluster import ray_cluster
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def starts(limiters: list[RateLimiter], number: int, tokens: int = 0) -> list[float]:
+    """When each of `number` requests may start, asked for at once, in seconds from now."""
+    began = time.monotonic()
+
+    async def one(limiter: RateLimiter) -> float:
+        await limiter.acquire(tokens)
+        return time.monotonic() - began
+
+    return sorted(await asyncio.gather(*(one(limiters[i % len(limiters)]) for i in range(number))))
+
+
+def test_requests_start_one_interval_apart_after_a_burst_of_one_second() -> None:
+    pace = Pace(Clock())
+    assert [pace.reserve(0.5, 0.0) for _ in range(6)] == [0.0, 0.0, 0.0, 0.5, 1.0, 1.5]
+
+
+def test_in_no_minute_are_there_more_requests_than_allowed_and_a_seconds_burst() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    times = []
+    for _ in range(400):
+        times.append(clock.now + pace.reserve(60 / 120, 0.0))
+        clock.now += 0.05
+    in_a_minute = max(sum(start <= other < start + 60 for other in times) for start in times)
+    assert 120 <= in_a_minute <= 120 + 2 + 1
+
+
+def test_a_quiet_hour_does_not_save_up_requests() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.reserve(1.0, 0.0)
+    clock.now += 3600
+    assert [pace.reserve(1.0, 0.0) for _ in range(4)] == [0.0, 0.0, 1.0, 2.0]
+
+
+def test_tokens_are_paced_by_what_was_used_before() -> None:
+    pace = Pace(Clock())
+    per_token = 60 / 6000
+    assert [pace.reserve(0.0, 500 * per_token) for _ in range(3)] == pytest.approx([0.0, 4.0, 9.0])
+
+
+def test_the_stricter_limit_decides() -> None:
+    pace = Pace(Clock())
+    pace.reserve(2.0, 7.0)
+    assert pace.reserve(2.0, 7.0) == 6.0
+
+
+def test_a_pause_holds_everybody_back_and_ends_within_a_second_of_its_time() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.block(30.0)
+    pace.block(5.0)
+    waits = [pace.reserve(0.0, 0.0) for _ in range(50)]
+    assert min(waits) >= 30.0
+    assert max(waits) <= 31.0
+    clock.now += 31.0
+    assert pace.reserve(0.0, 0.0) == 0.0
+
+
+def test_callers_with_different_limits_share_one_pace() -> None:
+    pace = Pace(Clock())
+    pace.reserve(1.5, 0.0)
+    assert [pace.reserve(0.5, 0.0), pace.reserve(1.5, 0.0)] == [0.5, 1.0]
+
+
+def test_two_limiters_of_one_key_together_keep_to_the_requests_per_minute() -> None:
+    limiters = [RateLimiter("two-limiters", 600.0, None) for _ in range(2)]  # one each 0.1 s, ten at once
+    times = asyncio.run(starts(limiters, 25))
+    assert all(times[i] >= (i - 10) * 0.1 - 0.01 for i in range(25))
+    assert times[-1] < 2.5
+
+
+def test_limiters_of_different_keys_do_not_hold_each_other_back() -> None:
+    slow, free = RateLimiter("slow", 1.0, None), RateLimiter("free", None, None)
+
+    async def both() -> list[float]:
+        await slow.acquire(0)
+        return await starts([free], 100)
+
+    assert asyncio.run(both())[-1] < 1.0
+
+
+def test_what_was_used_corrects_what_was_estimated() -> None:
+    async def waited(used: int) -> float:
+        limiter = RateLimiter(f"settle-{used}", None, 60_000.0)  # 1,000 tokens a second
+        await limiter.acquire(1000)
+        limiter.settle(1000, used)
+        await limiter.acquire(500)
+        return (await starts([limiter], 1, 0))[0]
+
+    assert asyncio.run(waited(100)) < 0.5
+    assert 1.4 <= asyncio.run(waited(2000)) < 2.5  # 1,000 + 1,000 + 500, less the burst
+
+
+def test_the_identity_tells_keys_and_endpoints_apart_and_shows_neither() -> None:
+    names = {identify(url, key) for url in ("http://a/v1", "http://b/v1") for key in ("sk-one", "sk-two")}
+    assert len(names) == 4
+    assert not any("sk-" in name or "http" in name for name in names)
+
+
+@ray.remote(num_cpus=0.5)
+class Caller:
+    def starts(self, number: int) -> list[float]:
+        """When this process's requests started, on the machine's clock."""
+        limiter = RateLimiter("in-ray", 600.0, None)
+        began = time.time()
+        return [began + start for start in asyncio.run(starts([limiter], number))]
+
+    def block(self, seconds: float) -> None:
+        asyncio.run(RateLimiter("in-ray", 600.0, None).block(seconds))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_cluster(None):
+        yield
+
+
+@pytest.mark.slow
+def test_actors_of_a_cluster_share_the_pace_the_pause_and_survive_the_end_of_the_first(cluster: None) -> None:
+    first, second = Caller.remote(), Caller.remote()  # type: ignore[attr-defined]
+    ray.get([first.starts.remote(1), second.starts.remote(1)], timeout=60)
+    time.sleep(1.2)
+    both = ray.get([caller.starts.remote(12) for caller in (first, second)], timeout=60)
+    times = sorted(time for times in both for time in times)
+    assert times[-1] - times[0] >= 1.2  # 24 requests: ten at once, fourteen a tenth of a second apart
+
+    before = time.time()
+    ray.get(first.block.remote(2.0), timeout=60)
+    assert ray.get(second.starts.remote(1), timeout=60)[0] - before >= 1.9
+
+    ray.kill(first)
+    ray.kill(ray.get_actor("reneg-pace-in-ray", namespace="reneg"))
+    assert len(ray.get(second.starts.remote(3), timeout=60)) == 3
