@@ -11,22 +11,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.similarity_trec_dl19 import DATASET, SETS, Model, read_tables
-from tasks import schemas
+from benchmarks.similarity_trec_dl19 import SETS, Model, read_tables
 from tasks.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.hashing import hash_passage
 from tasks.mine import AdoptConfig, adopt, score_positives
 from tasks.similarity import SimilarityConfig, judge_similarity, similarity_features
 
 SEED = 0
 HARDEST = 20
 PER_QUERY = 14
-# An invented passage that answers none of the queries: what the judge says of it shows how it leans on a query.
-ANCHOR = (
-    "anchor",
-    "",
-    "The company was founded in 1987 and has offices in three cities. Opening hours are from nine to five on weekdays.",
-)
 _PAIR = ["dataset", "query_id", "doc_id"]
 
 
@@ -60,25 +52,14 @@ def hard_pairs(candidates: pl.DataFrame) -> pl.DataFrame:
     for _, rows in candidates.sort("query_id", "rank").group_by("query_id", maintain_order=True):
         highest = rows.head(HARDEST)
         drawn.append(highest[np.sort(rng.choice(highest.height, PER_QUERY, replace=False)).tolist()])
-    return pl.concat(drawn).sort(_PAIR)
+    pairs: pl.DataFrame = pl.concat(drawn).sort(_PAIR)
+    return pairs
 
 
 def queries_tuned_on(candidates: pl.DataFrame) -> list[str]:
     """Name the half of the queries on which prompts were chosen; the others never saw a choice."""
     queries = np.random.default_rng(SEED).permutation(candidates["query_id"].unique().sort().to_numpy())
     return sorted(queries[: len(queries) // 2].tolist())
-
-
-def add_anchors(collection: Collection, pairs: pl.DataFrame) -> tuple[Collection, pl.DataFrame]:
-    """Add the passage that answers nothing to the passages, and to every query's pairs."""
-    doc_id, title, text = ANCHOR
-    row = (DATASET, doc_id, title, text, hash_passage(title, text))
-    passage = pl.DataFrame([row], schema=schemas.PASSAGES.columns, orient="row")
-    anchors = pairs.unique(["dataset", "query_id"], maintain_order=True).with_columns(
-        doc_id=pl.lit(doc_id), text_hash=pl.lit(passage["text_hash"][0])
-    )
-    more = Collection(**{**collection.__dict__, "passages": pl.concat([collection.passages, passage])})
-    return more, pl.concat([pairs, anchors]).sort(_PAIR)
 
 
 def similarities(collection: Collection, model: Path) -> pl.DataFrame:

@@ -120,7 +120,8 @@ def _kappas(relevant: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_]) -> F
     observed = (called == relevant).mean(axis=1)
     said, true = called.mean(axis=1), relevant.mean()
     chance = said * true + (1 - said) * (1 - true)
-    return np.divide(observed - chance, 1 - chance, out=np.zeros_like(observed), where=chance < 1)
+    found: Floats = np.divide(observed - chance, 1 - chance, out=np.zeros_like(observed), where=chance < 1)
+    return found
 
 
 def brier(scored: Scored) -> float:

@@ -90,13 +90,13 @@ def curate(
 def plan(
     config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")], as_json: Json = False
 ) -> None:
-    """Say what a curation would compute and what it would reuse, without computing anything."""
+    """Say what a curation would compute and reuse, and what judging would cost, without computing anything."""
     from flows.config import load_config
     from flows.terminal import show_plan
 
-    rows = show_plan(read_settings(), load_config(config), _out)
+    record = show_plan(read_settings(), load_config(config), _out)
     if as_json:
-        _print_json(rows)
+        _print_json(record)
 
 
 @app.command("list")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flows.config import ConfigError, CurationConfig
 from flows.curation import Curator, Hooks, Result
+from flows.plan import Plan, plan_tiers, show_amount
 from infra.runner import StageRun
 from infra.settings import Settings
 from infra.worker import load_function
@@ -48,17 +49,38 @@ def rerun_part(
     return result.as_json()
 
 
-def show_plan(settings: Settings, config: CurationConfig, out: Console) -> list[dict[str, Any]]:
-    """Walk a curation without computing: what is finished, and where work begins."""
+def show_plan(settings: Settings, config: CurationConfig, out: Console) -> dict[str, Any]:
+    """Walk a curation without computing: what is finished, where work begins, and what each judge will cost."""
     curator = Curator.open(settings)
-    outcome, runs = curator.look(curator.draft(config))
+    draft = curator.draft(config)
+    outcome, runs = curator.look(draft)
     rows = [_stage_row(run) for run in runs]
     out.print(_stage_table(rows, "plan"))
     if outcome is None:
         out.print(f"Work begins at [bold]{runs[-1].name}[/bold]; the stages after it depend on its result.")
     else:
         out.print("Nothing to compute: every part is finished.")
-    return rows
+    plan = plan_tiers(curator, draft, runs)
+    if plan.tiers:
+        show_tier_plans(plan, out)
+    return {"stages": rows, **plan.as_json()}
+
+
+def show_tier_plans(plan: Plan, out: Console) -> None:
+    """Print what the judges would be asked, and what is not certain about it."""
+    table = Table("tier", "pairs are", title="what judging will cost", title_justify="left")
+    for name in ("pairs", "calls", "of them known", "prompt tokens", "output tokens", "engine-hours", plan.currency):
+        table.add_column(name, justify="right")
+    for tier in plan.tiers:
+        whole = (tier.pairs, tier.calls, tier.known, tier.prompt_tokens, tier.output_tokens)
+        amounts = ("?" if value is None else show_amount(value) for value in (tier.hours, tier.money))
+        table.add_row(tier.tier, tier.basis, *("?" if value is None else f"{value:,}" for value in whole), *amounts)
+    out.print(table)
+    for tier in plan.tiers:
+        for note in tier.notes:
+            _line(out, f"{tier.tier}: {note}")
+    for line in plan.budget:
+        _line(out, line)
 
 
 def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from pydantic import BaseModel
 
 from infra.artifacts import Manifest
 from infra.meter import Budget, MeterLike, RemoteMeter
+from infra.prefect_tables import show_stage
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import await_ray
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
-from infra.prefect_tables import show_stage
 from infra.worker import EngineNeeded
 
 _RETRY_SECONDS = 1.0
@@ -119,7 +119,7 @@ class PrefectRayExecutor:
         if self._pool is not None and (self._pool.spec != engine or self._pool.resources != stage.resources):
             self._release()
         if stage.ledger:
-            self._remembers = bool(self._store.list("ledger"))
+            self._remembers = self._store.holds("ledger")
         if stage.engine is not None and self._pool is None:
             from infra.engine_pool import EnginePool
 

@@ -1,25 +1,23 @@
 """The row ledger: what was paid for, row by row, remembered across parts, runs and datasets (DESIGN section 4).
 
-Rows lie in immutable segments, `ledger/<judge>/<shelf>/<SHA-256 of the content>.parquet`, with the columns `entry` (the
-row's id), `subjects` (hashes of all texts it speaks of) and `payload`. The shelf is the first two digits of the row's
-first subject, so that whoever knows the subject reads one shelf of 256. A segment is created or not there, never
-changed; so any number of processes may read, write and compact at once.
+Rows lie in immutable segments with the columns `entry` (the row's id), `subjects` (hashes of all texts it speaks of)
+and `payload`. What one call of `remember` is given becomes one segment, all of it or nothing,
+`ledger/<judge>/new/<first>-<last>-<SHA-256>.parquet`, named after the range of its rows' shelves; a shelf is the first
+digits of a row's first subject, so that whoever asks in the order of that hash reads few segments. `compact` sorts rows
+into `ledger/<judge>/<shelf>/<SHA-256>.parquet`. A segment is created or not there, never changed; so any number of
+processes may read, write and compact at once.
 
-Why nothing is lost. Order segments by what they remember: more entries, or a smaller payload for the same entry, is
-more. A segment is deleted only by a compactor that has read it whole and then saw a segment durable that remembers at
-least as much and has another key, hence strictly more. What took its place goes only for something strictly more
-again: such a chain has no circle and ends in a segment that is there. Two compactors of one shelf leave two results,
-which hold the same rows and are merged by the next. `forget` is the one exception, and means it.
+Why nothing is lost. A compactor deletes a segment only when it has read it whole and everything it holds is durable in
+segments of other keys. Those are deleted in turn only for segments that hold all of theirs and more, or the same entry
+with a smaller payload: such a chain has no circle and ends in a segment that is there. Two compactors leave two results
+with the same rows, merged by the next. `forget` is the one exception, and means it.
 """
 
 import hashlib
 import io
 import logging
 import re
-import threading
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +26,7 @@ from typing import Self
 
 import polars as pl
 
+from infra.background import Background
 from infra.store import Store, StoreError
 
 Row = tuple[str, Sequence[str], str]
@@ -39,11 +38,13 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 _JUDGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
 _HASH = re.compile(r"[0-9a-f]{2,}")
-_KEY = re.compile(r"ledger/(?P<judge>[^/]+)/[0-9a-f]{2}/(?P<digest>[0-9a-f]{64})\.parquet")
+_NEW = "new"
+_KEY = re.compile(
+    r"ledger/(?P<judge>[^/]+)/((?P<shelf>[0-9a-f]{2})/|new/(?P<first>[0-9a-f]{2})-(?P<last>[0-9a-f]{2})-)"
+    r"[0-9a-f]{64}\.parquet"
+)
+_CHUNK = 2048  # new segments that a compactor holds in memory at a time
 _THREADS = 16  # reads under way at once: a bucket answers in milliseconds, most of them waiting
-_WRITERS = 4
-_QUEUE = 4096  # segments that wait to be written before `remember` waits too
-_PAUSES = (0.2, 1.0, 3.0)  # seconds before each further attempt to write
 _FOOTER = 65536  # bytes that hold a segment's parquet footer, with its number of rows
 
 _log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ class Compaction:
 
     merged: int
     into: int
+
+    def __add__(self, other: "Compaction") -> "Compaction":
+        return Compaction(self.merged + other.merged, self.into + other.into)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Ledger:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.damaged: set[str] = set()
-        self._background = _Background()
+        self._background = Background()
 
     def __enter__(self) -> Self:
         return self
@@ -116,48 +120,41 @@ class Ledger:
             ValueError: the judge's name is no path component, or a subject is no hash.
             StoreError: the store cannot be read.
         """
-        asked: dict[str, list[str]] = {}
-        for entry, subject in entries.items():
-            asked.setdefault(f"{_folder(judge)}/{_shelf(subject)}", []).append(entry)
-        wanted = {shelf: pl.DataFrame({"entry": ids}, schema={"entry": pl.String}) for shelf, ids in asked.items()}
+        if not entries:
+            return {}
+        shelves = {_shelf(subject) for subject in entries.values()}
+        folders = [f"{_folder(judge)}/{name}" for name in (_NEW, *sorted(shelves))]
+        wanted = pl.DataFrame({"entry": list(entries)}, schema={"entry": pl.String})
         found: dict[str, str] = {}
         seen: set[str] = set()
-        open_ = list(wanted)
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-            while open_:
-                listed = zip(open_, pool.map(self._segments, open_), strict=True)
-                new = [(shelf, key) for shelf, keys in listed for key in keys if key not in seen]
-                seen.update(key for _, key in new)
-                again = set()
-                looked_up = pool.map(lambda item: self._look_up(item[1], wanted[item[0]]), new)
-                for (shelf, _), rows in zip(new, looked_up, strict=True):
-                    if rows is None:
-                        again.add(shelf)
-                    for entry, payload in rows or ():
-                        found[entry] = min(payload, found.get(entry, payload))
+            while True:
+                listed = [key for keys in pool.map(self._segments, folders) for key in keys]
+                unread = [key for key in listed if key not in seen and _touches(key, shelves)]
+                seen.update(unread)
+                looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
+                for entry, payload in (row for rows in looked_up for row in rows or ()):
+                    found[entry] = min(payload, found.get(entry, payload))
                 # A listing taken while a compactor works may show neither what was merged nor the result.
-                several = [shelf for shelf, count in Counter(shelf for shelf, _ in new).items() if count > 1]
-                again.update(shelf for shelf in several if not all(entry in found for entry in asked[shelf]))
-                open_ = sorted(again)
-        return found
+                if None not in looked_up and (len(unread) <= 1 or len(found) == len(entries)):
+                    return found
 
     def remember(self, judge: str, rows: Iterable[Row]) -> None:
         """Keep rows of (id, subjects, payload); returns at once, and `flush` says whether they are durable.
 
-        One segment is written per call and shelf, by threads in the background. A process that is killed loses at most
-        what was handed over since the last flush, and never leaves half a segment.
+        One call is one segment, written by threads in the background. A process that is killed loses at most what was
+        handed over since the last flush, call by call: all of a call's rows or none.
 
         Raises:
             ValueError: the judge's name is no path component, or a row's first subject is no hash.
         """
-        shelves: dict[str, list[Row]] = {}
-        for entry, subjects, payload in rows:
+        held = [(entry, list(subjects), payload) for entry, subjects, payload in rows]
+        for entry, subjects, _ in held:
             if not subjects:
                 raise ValueError(f"ledger: entry {entry!r} names no subject; the hash of at least one text expected")
-            shelf = f"{_folder(judge)}/{_shelf(subjects[0])}"
-            shelves.setdefault(shelf, []).append((entry, list(subjects), payload))
-        for shelf, held in sorted(shelves.items()):
-            self._background.submit(partial(self._write_rows, shelf, held))
+            _shelf(subjects[0])
+        if held:
+            self._background.submit(partial(self._write_rows, f"{_folder(judge)}/{_NEW}", held))
 
     def flush(self) -> None:
         """Wait until everything remembered is durable.
@@ -173,26 +170,54 @@ class Ledger:
             ) from failed[0]
 
     def compact(self, judge: str, *, min_segments: int = 8) -> Compaction:
-        """Merge each shelf's segments into one, where there are at least `min_segments` (and two).
+        """Sort new segments into shelves, and merge each shelf's segments into one.
 
-        Safe beside any number of readers, writers and other compactors: see the head of this file. A damaged segment is
-        left alone. What a killed compactor leaves is merged by the next one.
+        New ones are taken up when there are at least `min_segments`; so is a shelf that holds as many. Safe beside any
+        number of readers, writers and other compactors: see the head of this file. A damaged segment is left alone.
+        What a killed compactor leaves is merged by the next one.
         """
         shelves: dict[str, list[str]] = {}
         for key in self._segments(_folder(judge)):
-            shelves.setdefault(key.rpartition("/")[0], []).append(key)
-        merged = into = 0
+            shelves.setdefault(key.split("/")[2], []).append(key)
+        new = shelves.pop(_NEW, [])
+        done = Compaction(0, 0)
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+            if len(new) >= max(min_segments, 1):
+                for start in range(0, len(new), _CHUNK):
+                    done += self._shelve(judge, new[start : start + _CHUNK], shelves, pool)
             for shelf, keys in shelves.items():
-                if len(keys) < max(min_segments, 2):
-                    continue
-                read = {key: rows for key, rows in zip(keys, pool.map(self._read_whole, keys), strict=True)}
-                frames = {key: rows for key, rows in read.items() if rows is not None}
-                if len(frames) > 1:
-                    result = self._write(shelf, pl.concat(frames.values()))
-                    list(pool.map(self.store.delete, [key for key in frames if key != result]))
-                    merged, into = merged + len(frames), into + 1
-        return Compaction(merged, into)
+                if len(keys) >= max(min_segments, 2):
+                    done += self._merge(f"{_folder(judge)}/{shelf}", keys, [], pool)[0]
+        return done
+
+    def _shelve(
+        self, judge: str, new: Sequence[str], shelves: dict[str, list[str]], pool: ThreadPoolExecutor
+    ) -> Compaction:
+        """Sort the rows of new segments into their shelves, beside what stands there."""
+        read = {key: rows for key, rows in zip(new, pool.map(self._read_whole, new), strict=True) if rows is not None}
+        if not read:
+            return Compaction(0, 0)
+        rows = pl.concat(read.values()).with_columns(_shelf=pl.col("subjects").list.first().str.head(2))
+        done = Compaction(len(read), 0)
+        for (shelf,), held in rows.partition_by("_shelf", as_dict=True, include_key=False).items():
+            folder = f"{_folder(judge)}/{shelf}"
+            merged, result = self._merge(folder, shelves.get(str(shelf), []), [held], pool)
+            shelves[str(shelf)] = [result]
+            done += merged
+        list(pool.map(self.store.delete, read))
+        return done
+
+    def _merge(
+        self, folder: str, keys: Sequence[str], more: Sequence[pl.DataFrame], pool: ThreadPoolExecutor
+    ) -> tuple[Compaction, str]:
+        """Write one segment of everything in these and of further rows, then delete these; returns the result's key."""
+        read = {key: rows for key, rows in zip(keys, pool.map(self._read_whole, keys), strict=True) if rows is not None}
+        frames = [*read.values(), *more]
+        if len(frames) == 1 and read:
+            return Compaction(0, 0), next(iter(read))
+        result = self._write(folder, pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA))
+        list(pool.map(self.store.delete, [key for key in read if key != result]))
+        return Compaction(len(read), 1), result
 
     def forget(self, subjects: Iterable[str], *, dry_run: bool = False) -> Forgotten:
         """Remove every row, of any judge, that names one of these hashes; returns what was (or would be) removed.
@@ -266,13 +291,17 @@ class Ledger:
             self.damaged.add(key)
             raise _Damaged(key) from error
 
-    def _write_rows(self, shelf: str, rows: Sequence[Row]) -> None:
-        self._write(shelf, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+    def _write_rows(self, folder: str, rows: Sequence[Row]) -> None:
+        self._write(folder, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
 
-    def _write(self, shelf: str, rows: pl.DataFrame) -> str:
+    def _write(self, folder: str, rows: pl.DataFrame) -> str:
         """Make rows durable as one segment and return its key; a damaged object under that key is repaired."""
         data = _encode(rows)
-        key = f"{shelf}/{hashlib.sha256(data).hexdigest()}.parquet"
+        range_ = ""
+        if folder.endswith(f"/{_NEW}"):
+            shelves = rows["subjects"].list.first().str.head(2)
+            range_ = f"{shelves.min()}-{shelves.max()}-"
+        key = f"{folder}/{range_}{hashlib.sha256(data).hexdigest()}.parquet"
         while not self.store.create(key, data):
             there = self.store.read(key)
             if there == data:
@@ -314,59 +343,18 @@ class Ledger:
         return 0
 
 
-class _Background:
-    """Runs writes on a few daemon threads, which live only while there is work, and keeps the failures."""
-
-    def __init__(self) -> None:
-        self._writes: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()
-        self._threads = 0
-        self._failed: list[Exception] = []
-
-    def submit(self, write: Callable[[], None]) -> None:
-        """Queue a write; waits only where thousands are queued already."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._writes) < _QUEUE)
-            self._writes.append(write)
-            if self._threads < _WRITERS:
-                threading.Thread(target=self._work, name="ledger-writer", daemon=True).start()
-                self._threads += 1
-
-    def drain(self) -> list[Exception]:
-        """Wait until nothing is queued or under way; returns the failures since the last time."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._threads)
-            failed, self._failed = self._failed, []
-        return failed
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.notify_all()
-                if not self._writes:
-                    self._threads -= 1
-                    return
-                write = self._writes.popleft()
-            self._attempt(write)
-
-    def _attempt(self, write: Callable[[], None]) -> None:
-        """Try a few times; once a write has failed for good, the others are tried once, so that an end comes."""
-        for pause in (*_PAUSES, None):
-            try:
-                return write()
-            except Exception as error:
-                if pause is None or self._failed:
-                    self._failed.append(error)
-                    return None
-                _log.warning("ledger: a write failed and is tried again in %s s: %s", pause, error)
-                time.sleep(pause)
-        return None
-
-
 def _folder(judge: str) -> str:
     if not _JUDGE.fullmatch(judge):
         raise ValueError(f"ledger: judge {judge!r} is no name of a folder; letters, digits, dot, dash and _ expected")
     return f"ledger/{judge}"
+
+
+def _touches(key: str, shelves: Collection[str]) -> bool:
+    """Tell whether a segment may hold rows of these shelves."""
+    parts = _KEY.fullmatch(key)
+    if parts is None or parts["first"] is None:
+        return parts is not None
+    return any(parts["first"] <= shelf <= parts["last"] for shelf in shelves)
 
 
 def _shelf(subject: str) -> str:

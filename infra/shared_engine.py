@@ -1,6 +1,7 @@
 """One engine for several parts: while it works for one, the next is read and the last is written."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,14 +18,16 @@ class EngineThread:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
         self._engine = self._thread.submit(build).result()
 
-    def call(self, method: str, *args: Any) -> tuple[Any, float]:
-        """Call the engine and wait; returns its result and the seconds in which it worked."""
+    def call(self, method: str, *args: Any) -> tuple[Any, float, Counter[str]]:
+        """Call the engine and wait; returns its result, the seconds in which it worked, and what it counted."""
         return self._thread.submit(self._timed, method, args).result()
 
-    def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float]:
+    def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float, Counter[str]]:
+        before = Counter(getattr(self._engine, "counts", {}))  # retries and failures by reason, where it counts any
         started = time.monotonic()
         result = getattr(self._engine, method)(*args)
-        return result, time.monotonic() - started
+        seconds = time.monotonic() - started
+        return result, seconds, Counter(getattr(self._engine, "counts", {})) - before
 
 
 @dataclass
@@ -39,11 +42,13 @@ class LentEngine:
     stage: str
     used: Usage = field(default_factory=Usage)
     waited: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
 
     @property
-    def facts(self) -> dict[str, float]:
-        """How long the engine worked for this part, in seconds."""
-        return {"engine_seconds": round(self.used.seconds, 3)}
+    def facts(self) -> dict[str, Any]:
+        """How long the engine worked for this part, in seconds, and what it counted meanwhile."""
+        counts = {"engine_counts": dict(sorted(self.counts.items()))} if self.counts else {}
+        return {"engine_seconds": round(self.used.seconds, 3), **counts}
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
         """Answer chats.
@@ -76,8 +81,9 @@ class LentEngine:
 
     def _call(self, method: str, *args: Any) -> tuple[Any, float]:
         started = time.monotonic()
-        result, seconds = self.engine.call(method, *args)
+        result, seconds, counts = self.engine.call(method, *args)
         self.waited += time.monotonic() - started - seconds
+        self.counts += counts
         return result, seconds
 
     def _check(self) -> None:

@@ -149,6 +149,15 @@ class Store:
         sizes = {self._strip(path)[len(self._root) + 1 :]: int(info.get("size", 0)) for path, info in found.items()}
         return {name: size for name, size in sizes.items() if not name.endswith(".tmp")}
 
+    def holds(self, prefix: str) -> bool:
+        """Tell whether anything is below a prefix (a folder), without listing it all."""
+        with self._errors("list", prefix):
+            self._fs.invalidate_cache()
+            try:
+                return bool(self._fs.ls(self._path(prefix), detail=False))
+            except FileNotFoundError:
+                return False
+
     def _strip(self, path: str) -> str:
         return str(self._fs._strip_protocol(path))
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from infra.artifacts import Manifest
+from infra.meter import BudgetReached
 from infra.runner import Failure, PartSpec
 from infra.store import Store
 from infra.worker import compute_part
@@ -103,6 +104,6 @@ class InProcess:
                 engine = self._judges.get(getattr(spec.engine, "model", ""), self._engines[spec.stage.engine])
                 try:
                     results[spec.number] = compute_part(self.store.url, spec, self.scratch, engine)
-                except ValueError as error:
+                except (ValueError, BudgetReached) as error:
                     results[spec.number] = Failure(str(error))
         return results

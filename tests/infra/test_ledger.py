@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from infra import ledger as module
+from infra import background as module
 from infra.ledger import Compaction, Forgotten, JudgeStats, Ledger
 from infra.store import Store, StoreError
 
@@ -106,14 +106,29 @@ def test_judges_do_not_see_each_others_rows(tmp_path: Path) -> None:
 def test_only_the_shelves_that_are_asked_for_are_listed_and_read(store_url: str) -> None:
     rows = make_rows(200, queries=40)
     keep(Store.open(store_url), rows)
+    Ledger(Store.open(store_url)).compact("judge", min_segments=1)
     store = Watched(store_url)
     wanted = asked([row for row in rows if row[1][0] == hashed("query 3")])
     assert len(Ledger(store).recall("judge", wanted)) == 5
     shelf = f"ledger/judge/{hashed('query 3')[:2]}"
-    assert set(store.lists) == {shelf}
-    assert store.reads
-    assert all(key.startswith(f"{shelf}/") for key in store.reads)
-    assert len(store.reads) == len(set(store.reads))
+    assert set(store.lists) == {"ledger/judge/new", shelf}
+    assert [key.rpartition("/")[0] for key in store.reads] == [shelf]
+
+
+def test_of_the_new_segments_only_those_whose_range_holds_what_is_asked_are_read(store_url: str) -> None:
+    rows = sorted(make_rows(200, queries=40), key=lambda row: row[1][0])  # as parts are: in the order of the hash
+    keep(Store.open(store_url), rows, batch=20)
+    store = Watched(store_url)
+    wanted = asked([row for row in rows if row[1][0] == hashed("query 3")])
+    assert len(Ledger(store).recall("judge", wanted)) == 5
+    assert 1 <= len(store.reads) <= 2
+    assert all(key.startswith("ledger/judge/new/") for key in store.reads)
+
+
+def test_what_is_handed_over_at_once_is_one_segment_so_that_a_kill_leaves_all_of_it_or_nothing(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    keep(store, make_rows(60, queries=20), batch=60)
+    assert len(segments(store)) == 1
 
 
 def test_the_same_rows_make_the_same_segment_whatever_their_order(tmp_path: Path) -> None:
@@ -168,7 +183,7 @@ def test_three_processes_write_and_compact_the_same_shelves_and_lose_nothing(sto
         "    Ledger(store).compact('judge', min_segments=3)\n"
     )
     processes = [start(script, store_url, str(100 * number)) for number in range(3)]
-    assert [process.wait(60) for process in processes] == [0, 0, 0]
+    assert [process.wait(200) for process in processes] == [0, 0, 0]
     rows = [row for number in range(3) for row in make_rows(24, 100 * number, queries=1)]
     assert Ledger(Store(store_url)).recall("judge", asked(rows)) == answers(rows)
 
@@ -212,15 +227,15 @@ def test_a_process_that_never_flushes_ends_at_once(tmp_path: Path) -> None:
     process.stdout.close()
 
 
-def test_compaction_merges_full_shelves_only_and_a_second_one_finds_nothing_to_do(store_url: str) -> None:
+def test_compaction_sorts_new_segments_into_shelves_and_a_second_one_finds_nothing_to_do(store_url: str) -> None:
     store = Store.open(store_url)
     many, few = make_rows(9, queries=1), [row for row in make_rows(60) if row[1][0] == hashed("query 2")][:3]
     assert many[0][1][0][:2] != few[0][1][0][:2]
     keep(store, many + few, batch=1)
-    assert Ledger(store).compact("judge", min_segments=8) == Compaction(9, 1)
-    assert len(segments(store)) == 4
+    assert Ledger(store).compact("judge", min_segments=13) == Compaction(0, 0)
+    assert Ledger(store).compact("judge", min_segments=8) == Compaction(12, 2)
+    assert len(segments(store)) == 2
     assert Ledger(store).recall("judge", asked(many + few)) == answers(many + few)
-    assert Ledger(store).compact("judge", min_segments=1) == Compaction(3, 1)
     assert Ledger(store).compact("judge", min_segments=1) == Compaction(0, 0)
     assert Ledger(store).recall("judge", asked(many + few)) == answers(many + few)
 
@@ -229,6 +244,7 @@ def test_compacting_segments_of_which_one_holds_all_keeps_that_one(tmp_path: Pat
     store = Store.open(str(tmp_path))
     rows = make_rows(12, queries=1)
     keep(store, rows, batch=12)
+    assert Ledger(store).compact("judge", min_segments=1) == Compaction(1, 1)
     whole = segments(store)
     keep(store, rows, batch=4)
     assert Ledger(store).compact("judge", min_segments=2) == Compaction(4, 1)
@@ -302,7 +318,7 @@ def test_a_reader_whose_segments_vanish_under_its_hands_lists_again(tmp_path: Pa
 
     store = Overtaken(str(tmp_path))
     assert Ledger(store).recall("judge", asked(rows)) == answers(rows)
-    assert len(store.lists) == 2
+    assert len(store.lists) == 4  # the new ones and one shelf, twice
 
 
 def test_a_damaged_segment_costs_its_own_rows_only_is_told_and_repaired_by_the_next_writer(

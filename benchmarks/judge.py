@@ -1,0 +1,163 @@
+"""How well the judges agree with people's grades (TREC DL 2019): similarity, LLM protocols, and their fusion.
+
+    python -m benchmarks.judge [--data ../shared/data/trec_dl19] [--prompt yes_no] [--fresh]
+
+Similarity is measured on all judged pairs; on one seeded subset of hard pairs also the LLM, asked Yes/No and listwise,
+and a logistic fusion of all, each query scored by weights fitted on the other queries. Writes
+benchmarks/results/judge.json and prints its table. Prompts were chosen on half of the queries; every judge is
+measured on the other half as well. Similarity's own weights were fitted on all judged pairs (`similarity_trec_dl19`),
+the fusion's never see the query they score.
+
+Answers are kept in the ledger of `--store`, so a run that was stopped goes on; tokens and seconds are those of the real
+computing, kept beside them. `--fresh` forgets both. Ten minutes for each LLM protocol on two idle cores.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from benchmarks.judge_rows import Judged, compare_rows, table
+from infra import keys
+from infra.engines import VLLMSpec, build_engine, environment
+from infra.ledger import Ledger
+from infra.models import resolve
+from infra.settings import read_settings
+from infra.store import Store
+from tasks.asking import JudgeConfig
+from tasks.judge import judge
+from tasks.prompting import prompt_digest
+
+RESULTS = Path(__file__).parent / "results" / "judge.json"
+ENCODER = "package:minilm"
+MODEL = "w8a8:package:qwen2.5-coder-1.5b-instruct"
+COSTS = ("calls", "prompt_tokens", "cached_tokens", "output_tokens", "seconds")
+_PAIR = ["dataset", "query_id", "doc_id"]
+
+
+@dataclass
+class Costs:
+    """What was really computed, by judge, over all runs on one store; written after every batch."""
+
+    path: Path
+    judge: str = ""
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> "Costs":
+        """Read what earlier runs spent."""
+        return cls(path, spent=json.loads(path.read_text()) if path.exists() else {})
+
+    def add(self, **amounts: float) -> None:
+        """Add to the judge that is asked now."""
+        total = self.spent.setdefault(self.judge, dict.fromkeys(COSTS, 0))
+        for name, amount in amounts.items():
+            total[name] += amount
+        self.path.write_text(json.dumps(self.spent, indent=1) + "\n")
+
+
+@dataclass
+class Engine:
+    """An engine that is built when first asked, since the ledger may know all answers, and its costs."""
+
+    spec: VLLMSpec
+    costs: Costs
+    built: Any = None
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """Answer, and count calls, tokens and seconds; building the engine is not counted."""
+        self.built = self.built or build_engine(self.spec)
+        began = time.perf_counter()
+        answers: Sequence[Any] = self.built.answer(requests)
+        tokens = {name: sum(getattr(a, name) for a in answers) for name in COSTS if name.endswith("_tokens")}
+        self.costs.add(calls=len(answers), seconds=round(time.perf_counter() - began, 1), **tokens)
+        return answers
+
+
+def main() -> None:
+    """Measure every judge, write the results and print them."""
+    arguments = parse_arguments()
+    cache = read_settings().cache
+    model = resolve(arguments.model, cache, print)
+    spec = VLLMSpec(
+        model=str(model.path), digest=model.digest, threads=arguments.threads, max_model_len=4096, cpu_kvcache_gib=2.0
+    )
+    variables = environment(spec)
+    if any(os.environ.get(name) != value for name, value in variables.items()):
+        # They are read when torch and vLLM are imported, or earlier: start again with them.
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.judge", *sys.argv[1:]], os.environ | variables)
+    if arguments.fresh:
+        shutil.rmtree(arguments.store, ignore_errors=True)
+    arguments.store.mkdir(parents=True, exist_ok=True)
+    engine = Engine(spec, Costs.read(arguments.store / "costs.json"))
+    configs = [
+        JudgeConfig(protocol="yes_no", prompt=arguments.prompt),
+        JudgeConfig(protocol="listwise"),
+    ]
+    named: dict[str, JudgeConfig] = {config.protocol: name_judge(config, model.name, spec) for config in configs}
+    result = compare(arguments, resolve(ENCODER, cache, print).path, named, engine)
+    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Judges against people's grades on TREC DL 2019")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/trec_dl19"), help="folder of the collection")
+    parser.add_argument("--model", default=MODEL, help="reference of the language model")
+    parser.add_argument("--prompt", default="yes_no", help="prompt file of the Yes/No judge")
+    parser.add_argument("--store", type=Path, default=Path(".reneg/benchmarks/judge"), help="where answers are kept")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="ask everything again")
+    return parser.parse_args()
+
+
+def name_judge(config: JudgeConfig, model: str, spec: VLLMSpec) -> JudgeConfig:
+    """Name the judge as a curation does: model, engine, prompt."""
+    prompt = prompt_digest(config.prompt_name)
+    return config.model_copy(update={"judge": f"{model}:{keys.digest(keys.semantic(spec))[:12]}/{prompt[:12]}"})
+
+
+def compare(  # imports inside: they load torch, which must find the environment set
+    arguments: argparse.Namespace, encoder: Path, configs: Mapping[str, JudgeConfig], engine: Engine
+) -> dict[str, Any]:
+    """Judge the collection by every judge, and measure them."""
+    from benchmarks.judge_data import hard_pairs, queries_tuned_on, read_collection, similarities
+
+    collection = read_collection(arguments.data)
+    similarity = similarities(collection, encoder)
+    hard = hard_pairs(collection.candidates)
+    answers: dict[str, pl.DataFrame] = {}
+    texts = {"queries": collection.queries, "passages": collection.passages, "positives": collection.positives}
+    with Ledger(Store.open(str(arguments.store))) as ledger:
+        for name, config in configs.items():
+            engine.costs.judge = config.judge
+            verdicts = judge(config, escalated=hard, **texts, engine=engine, ledger=ledger)["verdicts"]
+            answers[name] = verdicts.select(*_PAIR, "score", "state")
+    judged = Judged(similarity, answers, frozenset(queries_tuned_on(collection.candidates)))
+    costs = {name: engine.costs.spent.get(config.judge, {}) for name, config in configs.items()}
+    prompts = {
+        name: {"prompt": config.prompt_name, "sha256": prompt_digest(config.prompt_name), "judge": config.judge}
+        for name, config in configs.items()
+    }
+    return {
+        "command": "python -m benchmarks.judge",
+        "collection": "trec_dl19",
+        "model": arguments.model,
+        "encoder": ENCODER,
+        "threads": arguments.threads,
+        "judges": prompts,
+        **compare_rows(judged, costs),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""The rows of the judges' comparison: who is measured on which pairs, the fusion, and the table that is printed."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.judge_measures import (
+    Scored,
+    auc,
+    difference,
+    fit,
+    logit,
+    measure,
+    score_held_out,
+    within_query_auc,
+)
+
+ALL, HARD, HELD_OUT = "all", "hard", "hard, other queries"
+SIMILARITY, FUSION = "similarity", "fusion"
+# The fusion's features. A judge's log-odds are taken less their mean over the query's pairs: how readily the 1.5B says
+# Yes depends on the query more than on the passage, and not on how many passages are relevant.
+COSINES = ("to_query", "to_positive", "positive_to_query")
+_PAIR = ["dataset", "query_id", "doc_id"]
+_COMPARED: dict[str, Callable[[Scored], float]] = {"auc": auc, "within_query_auc": within_query_auc}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the judges said.
+
+    similarity: all pairs with cosines, score and label. answers: by LLM judge, verdicts on the hard pairs.
+    tuned_on: queries on which prompts were chosen.
+    """
+
+    similarity: pl.DataFrame
+    answers: Mapping[str, pl.DataFrame]
+    tuned_on: frozenset[str]
+
+
+def compare_rows(judged: Judged, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Measure every judge on every set of pairs, and the fusion against its best member."""
+    hard = _join(judged)
+    features = fusion_features(hard, list(judged.answers))
+    relevant, query = hard["relevant"].to_numpy(), hard["query_id"].to_numpy()
+    values = np.column_stack([features[name].to_numpy() for name in features.columns])
+    hard = hard.with_columns(pl.Series(FUSION, score_held_out(values, relevant, query)))
+    names = [SIMILARITY, *judged.answers, FUSION]
+    other = hard.filter(~pl.col("query_id").is_in(sorted(judged.tuned_on)))
+    everything = judged.similarity.rename({"score": SIMILARITY})
+    rows = [_row(SIMILARITY, ALL, everything, {})]
+    rows += [_row(name, HARD, hard, costs.get(name, {})) for name in names]
+    rows += [_row(name, HELD_OUT, other, {}) for name in names]
+    fitted = fit(values, relevant)
+    return {
+        "pairs": {name: _describe(frame) for name, frame in ((ALL, everything), (HARD, hard), (HELD_OUT, other))},
+        "rows": rows,
+        "fusion": {
+            "weights": dict(zip(features.columns, fitted.weights.round(3).tolist(), strict=True)),
+            "bias": round(fitted.bias, 3),
+            HARD: _gain(hard, names[:-1]),
+            HELD_OUT: _gain(other, names[:-1]),
+        },
+    }
+
+
+def fusion_features(hard: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
+    """Make the fusion's features; a score that is missing counts as the query's mean."""
+    columns = [
+        pl.Series(name, logit(hard[name].cast(pl.Float64).to_numpy()), nan_to_null=True).alias(name) for name in judges
+    ]
+    centred = [(pl.col(name) - pl.col(name).mean().over("query_id")).fill_null(0.0) for name in judges]
+    return hard.select("query_id", *COSINES, *columns).with_columns(centred).select(*COSINES, *judges)
+
+
+def scored(frame: pl.DataFrame, name: str) -> Scored:
+    """The pairs that a judge has scored."""
+    known = frame.drop_nulls(name).sort(_PAIR)
+    return Scored(known[name].to_numpy(), known["relevant"].to_numpy(), known["query_id"].to_numpy())
+
+
+def _join(judged: Judged) -> pl.DataFrame:
+    first, *_ = judged.answers.values()
+    hard = judged.similarity.rename({"score": SIMILARITY}).join(first.select(_PAIR), on=_PAIR, how="semi")
+    for name, verdicts in judged.answers.items():
+        hard = hard.join(verdicts.select(*_PAIR, pl.col("score").alias(name)), on=_PAIR, how="left")
+    return hard.sort(_PAIR)
+
+
+def _row(name: str, pairs: str, frame: pl.DataFrame, costs: Mapping[str, float]) -> dict[str, Any]:
+    unparsed = frame[name].null_count() / frame.height
+    return {"judge": name, "pairs": pairs, **measure(scored(frame, name)), "unparsed": round(unparsed, 4), **costs}
+
+
+def _describe(frame: pl.DataFrame) -> dict[str, Any]:
+    share = float(frame["relevant"].to_numpy().mean())
+    return {"pairs": frame.height, "queries": frame["query_id"].n_unique(), "relevant": round(share, 4)}
+
+
+def _gain(frame: pl.DataFrame, members: Sequence[str]) -> dict[str, Any]:
+    """The fusion less its best member, by each measure, on the pairs that both have scored."""
+    found = {}
+    for name, of in _COMPARED.items():
+        best = max(members, key=lambda member: of(scored(frame, member)))
+        both = frame.drop_nulls(best)
+        found[name] = {"best_member": best, **difference(scored(both, FUSION), scored(both, best), of)}
+    return found
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Lay the rows out as a Markdown table."""
+    head = "| pairs | judge | AUC | within a query | κ at 0.5 | κ at best | Brier (base rate's) | ECE | unparsed |"
+    lines = [head + " tokens in, out | s |", "|" + "---|" * 11]
+    return "\n".join([*lines, *(_line(row) for row in result["rows"]), *_gains(result["fusion"])])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    quality = [_with_interval(row[name]) for name in ("auc", "within_query_auc", "kappa_half", "kappa_best")]
+    tokens = f"{row['prompt_tokens']:,.0f}, {row['output_tokens']:,.0f}" if "seconds" in row else ""
+    cells = [
+        row["pairs"],
+        row["judge"],
+        *quality,
+        f"{_with_interval(row['brier'])}, {row['brier_base_rate']['value']:.3f}",
+        _with_interval(row["calibration_error"]),
+        f"{row['unparsed']:.1%}",
+        tokens,
+        f"{row['seconds']:.0f}" if "seconds" in row else "",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _with_interval(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['value']:.3f} ({low:.2f} to {high:.2f})"
+
+
+def _gains(fusion: Mapping[str, Any]) -> Iterator[str]:
+    yield f"fusion: weights {fusion['weights']}, bias {fusion['bias']}"
+    for pairs in (HARD, HELD_OUT):
+        for name, gain in fusion[pairs].items():
+            yield f"fusion less {gain['best_member']} in {name}, {pairs}: {_with_interval(gain)}"

@@ -1,0 +1,62 @@
+"""Writes that nobody waits for until the end: a few daemon threads, attempts, and the failures kept."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+_WRITERS = 4
+_QUEUE = 4096  # writes that wait before `submit` waits too
+_PAUSES = (0.2, 1.0, 3.0)  # seconds before each further attempt
+
+_log = logging.getLogger(__name__)
+
+
+class Background:
+    """Runs writes on a few daemon threads, which live only while there is work, and keeps the failures."""
+
+    def __init__(self) -> None:
+        self._writes: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._threads = 0
+        self._failed: list[Exception] = []
+
+    def submit(self, write: Callable[[], None]) -> None:
+        """Queue a write; waits only where thousands are queued already."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._writes) < _QUEUE)
+            self._writes.append(write)
+            if self._threads < _WRITERS:
+                threading.Thread(target=self._work, name="background-writer", daemon=True).start()
+                self._threads += 1
+
+    def drain(self) -> list[Exception]:
+        """Wait until nothing is queued or under way; returns the failures since the last time."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads)
+            failed, self._failed = self._failed, []
+        return failed
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.notify_all()
+                if not self._writes:
+                    self._threads -= 1
+                    return
+                write = self._writes.popleft()
+            self._attempt(write)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Try a few times; once a write has failed for good, the others are tried once, so that an end comes."""
+        for pause in (*_PAUSES, None):
+            try:
+                return write()
+            except Exception as error:
+                if pause is None or self._failed:
+                    self._failed.append(error)
+                    return None
+                _log.warning("a write failed and is tried again in %s s: %s", pause, error)
+                time.sleep(pause)
+        return None
