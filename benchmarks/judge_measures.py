@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 
 Floats = npt.NDArray[np.float64]
@@ -42,7 +41,8 @@ class Scored:
 
     def by_query(self) -> list[npt.NDArray[np.intp]]:
         """Rows of each query, in the queries' order."""
-        return [np.flatnonzero(self.query == query) for query in np.unique(self.query)]
+        _, place, size = np.unique(self.query, return_inverse=True, return_counts=True)
+        return np.split(np.argsort(place, kind="stable"), np.cumsum(size)[:-1])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measure(scored: Scored, draws: int = DRAWS, seed: int = SEED) -> dict[str, A
         name: {"value": _round(of(scored)), "interval": _interval([of(sample) for sample in drawn])}
         for name, of in measures.items()
     }
-    mixed = sum(0 < scored.relevant[rows].sum() < len(rows) for rows in scored.by_query())
+    mixed = sum(0 < int(scored.relevant[rows].sum()) < len(rows) for rows in scored.by_query())
     return found | {"best_threshold": _round(threshold), "queries_with_both": mixed}
 
 
@@ -91,12 +91,11 @@ def difference(
 
 def auc(scored: Scored) -> float:
     """P(a relevant pair scores above one that is not), ties half; NaN where either is missing."""
-    positive = int(scored.relevant.sum())
-    negative = len(scored.relevant) - positive
-    if not positive or not negative:
+    positive, negative = scored.score[scored.relevant], np.sort(scored.score[~scored.relevant])
+    if not len(positive) or not len(negative):
         return math.nan
-    ranks = rankdata(scored.score)[scored.relevant].sum()
-    return float((ranks - positive * (positive + 1) / 2) / (positive * negative))
+    below = np.searchsorted(negative, positive, side="left") + np.searchsorted(negative, positive, side="right")
+    return float(below.mean() / (2 * len(negative)))
 
 
 def within_query_auc(scored: Scored) -> float:
@@ -192,4 +191,4 @@ def _interval(values: Sequence[float]) -> list[float | None]:
 
 
 def _round(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 4)
+    return None if math.isnan(value) else round(float(value), 4)

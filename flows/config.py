@@ -117,14 +117,19 @@ class TierConfig(_Config):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
-        """Take an engine without a kind for vLLM, and a cross-encoder's protocol for granted."""
+        """Take an engine without a kind for vLLM, a cross-encoder's protocol for granted, and batch jobs for large."""
         if not isinstance(data, dict) or not isinstance(data.get("engine", {}), dict):
             return data
         engine = {"kind": "vllm", **data.get("engine", {})}
         judge = data.get("judge", {})
         if engine["kind"] == "cross_encoder" and isinstance(judge, dict):
             judge = {"protocol": "cross_encoder", **judge}
-        return {**data, "engine": engine, "judge": judge}
+        escalate = data.get("escalate", {})
+        if engine["kind"] == "openai_batch" and isinstance(judge, dict) and isinstance(escalate, dict):
+            # A job takes hours whatever its size, and one that was submitted is found again after a kill.
+            judge = {"batch_size": 100_000, **judge}
+            escalate = {"pairs_per_part": 20_000, **escalate}
+        return {**data, "engine": engine, "judge": judge, "escalate": escalate}
 
     @model_validator(mode="after")
     def _engine_fits_protocol(self) -> Self:

@@ -51,13 +51,13 @@ class Prices(BaseModel):
         Raises:
             ConfigError: the budget is in money and a tier has no price, so that it could not be kept.
         """
-        prices = {tier: self.of(tier.engine) for tier in config.tiers}
-        unknown = sorted(str(tier.engine.model) for tier, price in prices.items() if price is None)
+        prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
+        unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
         if unknown and config.budget.money is not None:
             raise ConfigError(
                 f"budget.money: no price for {', '.join(unknown)} in {config.prices or _BUILT_IN}; add it there"
             )
-        return {f"{JUDGE.name}-{tier.name}": price for tier, price in prices.items() if price is not None}
+        return {f"{JUDGE.name}-{name}": price for name, price in prices.items() if price is not None}
 
 
 def load_prices(config: CurationConfig) -> Prices:

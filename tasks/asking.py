@@ -60,7 +60,8 @@ class JudgeConfig(BaseModel):
     order_seed: seed of the order in which passages (or positives) are shown.
     votes: orders tried in all; the majority counts, and voting stops once it is settled.
     flip_share: share of the queries asked a second time in another order, to report how often verdicts flip.
-    batch_size: calls handed to the engine at once; the ledger keeps one segment per batch.
+    batch_size: the most calls that a kill costs. The engine is handed half of them at a time: while one half is made
+        durable, the engine works on the other half, or for another part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,7 +90,7 @@ class JudgeConfig(BaseModel):
     order_seed: int = Field(0, ge=0)
     votes: int = Field(1, ge=1)
     flip_share: float = Field(0.0, ge=0, le=1)
-    batch_size: int = Field(256, ge=1, json_schema_extra={"operational": True})
+    batch_size: int = Field(256, ge=2, json_schema_extra={"operational": True})
 
     @property
     def prompt_name(self) -> str:

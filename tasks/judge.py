@@ -152,8 +152,9 @@ class Asker:
         """
         known = {call.call_id: self.calls[call.call_id][1] for call in calls if call.call_id in self.calls}
         known |= self._recall([call for call in calls if call.call_id not in known])
-        for start in range(0, len(calls), self.config.batch_size):
-            batch = calls[start : start + self.config.batch_size]
+        half = self.config.batch_size // 2
+        for start in range(0, len(calls), half):
+            batch = calls[start : start + half]
             unknown = [call for call in batch if call.call_id not in known]
             fresh = self._engine_answers(unknown)
             self._remember(unknown, fresh, read)
@@ -164,6 +165,8 @@ class Asker:
     def _engine_answers(self, calls: Sequence[Call]) -> list[Answer]:
         if not calls:
             return []
+        if self.ledger is not None:
+            self.ledger.flush()  # the engine works for another part meanwhile; a kill costs no more than both halves
         answers = list(self.engine.answer(calls))
         if len(answers) != len(calls):
             raise ValueError(

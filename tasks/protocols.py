@@ -108,6 +108,10 @@ class Ledger(Protocol):
     def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
         """Keep rows of (id, subjects, payload): subjects are the hashes of all texts the row speaks of.
 
-        Returns at once; what was handed over is durable when the part ends, and lost at most by a kill before that.
+        Returns at once; a kill before `flush` has returned may lose it, all of it or nothing.
         """
+        ...
+
+    def flush(self) -> None:
+        """Wait until everything handed over is durable."""
         ...

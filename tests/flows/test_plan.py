@@ -1,6 +1,7 @@
 """What judging will cost, told beforehand: compared with what a run then uses, token for token."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from flows import census
-from flows.config import BudgetConfig, CurationConfig, parse_config
+from flows.config import BudgetConfig, CurationConfig, SourceConfig, parse_config
 from flows.curation import Curation, Curator
 from flows.method import curate_method
 from flows.plan import Plan, TierPlan, compare_with_budget, plan_tiers
@@ -20,9 +21,11 @@ from infra.runner import Failure, PartSpec, Runner
 from infra.settings import Settings
 from infra.store import Store
 from infra.tokenising import ChatTokenizer
+from tasks.harvest import HarvestConfig
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
 from tests.flows.test_method import ANIMALS, PLACES, tier, write_source
 
+pytestmark = pytest.mark.slow  # the tiny model is built once
 LISTWISE = {"protocol": "listwise", "per_call": 4}
 
 
@@ -71,7 +74,8 @@ class Stopping(InProcess):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's cache with the tiny language model in it."""
-    folder = tmp_path_factory.mktemp("cache")
+    shared = os.environ.get("RENEG_TEST_CACHE")
+    folder = Path(shared) if shared else tmp_path_factory.mktemp("cache")
     models.resolve("tiny:llm", folder)
     return folder
 
@@ -258,8 +262,9 @@ def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path, cache: Path) ->
 
 
 def test_a_source_that_is_not_harvested_yet_is_known_later(tmp_path: Path, cache: Path) -> None:
-    harvest = {"harvest": {"modules": ["numpy"], "passages": 50}}
-    (planned,) = make_plan(make_curator(tmp_path, cache), configure(tmp_path, source=harvest)).tiers
+    harvest = SourceConfig(harvest=HarvestConfig(modules=("numpy",), passages=50))
+    config = configure(tmp_path).model_copy(update={"source": harvest})
+    (planned,) = make_plan(make_curator(tmp_path, cache), config).tiers
     assert planned == TierPlan(
         "llm", "unknown", notes=("known after the first stage has run: nothing is harvested yet",)
     )

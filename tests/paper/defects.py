@@ -150,5 +150,3 @@ def show(row: Row) -> Shown:
     truths = re.split(r"^P\(0\): ", prompt.partition("\n</truth>")[0], flags=re.M)[1:]
     texts = [text.removesuffix("\n\n").removesuffix("\n</documents>") for text in read[1::2]]
     return Shown(prompt, [text.removesuffix("\n\n") for text in truths], texts, read[::2])
-
-

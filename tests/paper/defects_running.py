@@ -4,6 +4,7 @@ Re-typed from PAPER section 7 in our own words, as small as it goes; none of it 
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import openai
 Texts = Mapping[str, tuple[str, str]]  # query id: query, passage
 
 
+@functools.cache
 def client_of(url: str, seconds: float = 5.0) -> openai.OpenAI:
     return openai.OpenAI(api_key="none", base_url=url, max_retries=0, timeout=seconds)
 
@@ -90,9 +92,7 @@ def run_batches(url: str, contents: Sequence[str], per_job: int, *, download: bo
     for start in range(0, len(contents), per_job):
         lines = [_line(content) for content in contents[start : start + per_job]]
         sent = client.files.create(file=("requests.jsonl", "".join(lines).encode()), purpose="batch")
-        job = client.batches.create(
-            input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h"
-        )
+        job = client.batches.create(input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h")
         looks = 0
         while job.status not in ("completed", "failed", "canceled"):
             if (looks := looks + 1) > _PATIENCE:

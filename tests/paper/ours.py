@@ -17,7 +17,7 @@ from infra.openai_requests import Trouble, read_completion
 from tasks import listwise
 from tasks.asking import Call, JudgeConfig
 from tasks.cascade import AdmitConfig, admit, decide, escalate
-from tasks.hashing import hash_passage
+from tasks.hashing import show_passage
 from tasks.ingest import IngestConfig, ingest
 from tasks.judge import judge, make_questions
 from tasks.mine import AdoptConfig, adopt
@@ -28,6 +28,7 @@ from tests.conftest import ROOT
 from tests.paper.shapes import REASONING, Edited, Judged, Row, Said, Script, Shown
 
 Tables = dict[str, Any]
+_CANDIDATE = re.compile(r'<candidate id="(.*?)">\n(.*?)\n</candidate>', re.S)
 _PAPER = ROOT / "flows" / "configs" / "rlhn.yaml"
 
 
@@ -79,7 +80,7 @@ def _as_json(query_id: str, row: Row, dataset: str) -> dict[str, Any]:
 
 @dataclass
 class JsonPen:
-    """The format that we ask for, with the ids of one call."""
+    """The format that we ask for, with the ids that stand in one prompt: a model knows nothing else of it."""
 
     row: Row
     call: Call
@@ -88,24 +89,24 @@ class JsonPen:
 
     @property
     def ids(self) -> dict[int, str]:
-        """Number of a negative to its id in this call; copies of a text share one."""
-        by_hash = {passage: id_ for id_, passage in self.call.ids.items()}
-        hashes = {number: hash_passage(*texts) for number, texts in enumerate(self.row.negatives, start=1)}
-        return {number: by_hash[text] for number, text in hashes.items() if text in by_hash}
+        """Number of a negative to its id in this prompt; copies of a text share one."""
+        shown = {text: id_ for id_, text in _CANDIDATE.findall(self.call.chat[-1]["content"])}
+        texts = {number: show_passage(*texts) for number, texts in enumerate(self.row.negatives, start=1)}
+        return {number: shown[text] for number, text in texts.items() if text in shown}
 
     def write(self, said: Said, reasoning: str = REASONING) -> str:
         count = len(self.row.negatives)
         named = [(self.ids.get(number, ""), word) for number, word in said if 1 <= number <= count]
         named += [(str(number), word) for number, word in said if not 1 <= number <= count]
         named = list(dict.fromkeys(pair for pair in named if pair[0]))  # two copies are one id
-        others = [id_ for id_ in self.call.ids if id_ not in dict(named)]
+        others = [id_ for id_ in dict.fromkeys(self.ids.values()) if id_ not in dict(named)]
         pairs = [*named, *((id_, "none") for id_ in others)]
         verdicts = ", ".join(f"{json.dumps(id_)}: {json.dumps(word)}" for id_, word in pairs)
         return f'{{"reasoning": {json.dumps(reasoning)}, "verdicts": {{{verdicts}}}}}'
 
     def slovenly(self, numbers: Sequence[int]) -> Mapping[str, str]:
         named = [self.ids[number] for number in numbers if number in self.ids]
-        others = {id_: "none" for id_ in self.call.ids if id_ not in named}
+        others = {id_: "none" for id_ in self.ids.values() if id_ not in named}
         return {
             "in one bracket": json.dumps({"verdicts": {", ".join(named): "better"} | others}),
             "without bracket": json.dumps({"verdicts": {f"candidate {id_}": "better" for id_ in named} | others}),
@@ -209,5 +210,5 @@ def show(folder: Path, row: Row) -> Shown:
     calls = listwise.make_calls(config, make_questions(config, joined), 1, 0)
     prompts = [call.chat[-1]["content"] for call in calls]
     positives = re.findall(r"<known_relevant>\n(.*?)\n</known_relevant>", prompts[0], flags=re.S)
-    read = [pair for p in prompts for pair in re.findall(r'<candidate id="(.*?)">\n(.*?)\n</candidate>', p, flags=re.S)]
+    read = [pair for prompt in prompts for pair in _CANDIDATE.findall(prompt)]
     return Shown("\n".join(prompts), positives, [text for _, text in read], [name for name, _ in read])

@@ -123,14 +123,14 @@ def test_the_order_of_the_tables_does_not_change_a_byte() -> None:
 
 def test_prompts_of_one_query_are_adjacent_whatever_the_batch_size() -> None:
     engine = FakeLLM(ANSWERS)
-    judge(CONFIG.model_copy(update={"batch_size": 2}), **TABLES, engine=engine, ledger=None)
+    judge(CONFIG.model_copy(update={"batch_size": 4}), **TABLES, engine=engine, ledger=None)
     assert engine.batches == [2, 1]
     of_first = ["q1?" in content for content in engine.asked]
     assert of_first in ([True, True, False], [False, True, True])
 
 
 def test_the_batch_size_changes_nothing() -> None:
-    alone = judge(CONFIG.model_copy(update={"batch_size": 1}), **TABLES, engine=FakeLLM(ANSWERS), ledger=None)
+    alone = judge(CONFIG.model_copy(update={"batch_size": 2}), **TABLES, engine=FakeLLM(ANSWERS), ledger=None)
     together = judge(CONFIG, **TABLES, engine=FakeLLM(ANSWERS), ledger=None)
     assert alone["verdicts"].equals(together["verdicts"])
     assert alone["calls"].equals(together["calls"])

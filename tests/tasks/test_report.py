@@ -72,7 +72,11 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
         ),
         "similarity": verdicts("similarity", *[(q, d, "unsure", 0.4) for q, d in pairs]),
         "llm_verdicts": verdicts("llm", ("q1", "d2", "relevant", 0.95), ("q2", "d3", "unparsed", None)),
-        "calls": rows(schemas.CALLS, ("c1", "j", None, "Yes", "stop", 100, 1, None), ("c2", "j", None, "?", "length", 50, 1, "fp")),
+        "calls": rows(
+            schemas.CALLS,
+            ("c1", "j", None, "Yes", "stop", 100, 1, None),
+            ("c2", "j", None, "?", "length", 50, 1, "fp"),
+        ),
         "decisions": verdicts("cascade", *[(*pair, s, v) for pair, s, v in zip(pairs, states, scores, strict=True)]),
         "agreement": rows(schemas.AGREEMENT, ("cascade", 4, 2, 1, 1, 0.5, 1.0, 1.0, 0.75)),
         "edits": rows(schemas.EDITS, ("toy", "q1", "d2", "negative", "positive", "judge", "relevant", 0.9)),
