@@ -71,6 +71,9 @@ class _ReadOnly:
     def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
         """Remember nothing."""
 
+    def flush(self) -> None:
+        """Wait for nothing."""
+
 
 def take_census(config: JudgeConfig, asked: Asked, texts: Texts, ledger: Ledger) -> Census:
     """Count the first attempt at every open pair, all votes included.

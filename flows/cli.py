@@ -155,7 +155,9 @@ def rerun(
 @app.command()
 def export(
     curation: CurationArgument,
-    format_: Annotated[str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers or beir.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers, beir or trec.")
+    ],
     treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
     out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
 ) -> None:

@@ -23,6 +23,7 @@ from flows.method import Outcome, Setup, Tier, curate_method
 from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.ledger import Ledger
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
 from infra.store import Store, StoreError
@@ -38,6 +39,9 @@ _VERSIONED = (
     "ray",
     "prefect",
 )
+
+
+_SEGMENTS = 64  # of the ledger, before they are merged
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,17 @@ class Curator:
             )  # the terminal has progress bars
             from flows.flow_run import run_flow
 
-            return run_flow(self, curation, setup, force, address)
+            result = run_flow(self, curation, setup, force, address)
+        self._compact_ledgers(setup)
+        return result
+
+    def _compact_ledgers(self, setup: Setup) -> None:
+        """Merge what many runs left in small segments, so that the next run reads few."""
+        for tier in setup.tiers:
+            try:
+                Ledger(self.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
+            except StoreError as error:
+                self.hooks.on_message(f"the ledger was not compacted, the next run will try again: {error}")
 
     def training_set(self, curation: Curation, treatment: str) -> dict[str, pl.DataFrame]:
         """Read what an export needs of a finished curation: instances, queries, passages.

@@ -4,8 +4,9 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 
 from rich.console import Console
@@ -72,8 +73,13 @@ def _packages(_settings: Settings) -> list[Finding]:
     return findings
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
 def _version(module: str) -> str:
-    for distribution in metadata.packages_distributions().get(module, []):
+    for distribution in _distributions().get(module, []):
         return f"{distribution} {metadata.version(distribution)}"
     return "present"
 

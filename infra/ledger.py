@@ -299,8 +299,8 @@ class Ledger:
         data = _encode(rows)
         range_ = ""
         if folder.endswith(f"/{_NEW}"):
-            shelves = rows["subjects"].list.first().str.head(2)
-            range_ = f"{shelves.min()}-{shelves.max()}-"
+            shelves = sorted(_shelf(subject) for subject in rows["subjects"].list.first())
+            range_ = f"{shelves[0]}-{shelves[-1]}-"
         key = f"{folder}/{range_}{hashlib.sha256(data).hexdigest()}.parquet"
         while not self.store.create(key, data):
             there = self.store.read(key)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tasks.hashing import combine_hashes
 from tasks.prompting import load_definition, load_prompt
 
 Protocol = Literal["yes_no", "graded", "listwise", "snippet", "cross_encoder"]
@@ -91,6 +92,11 @@ class JudgeConfig(BaseModel):
     votes: int = Field(1, ge=1)
     flip_share: float = Field(0.0, ge=0, le=1)
     batch_size: int = Field(256, ge=2, json_schema_extra={"operational": True})
+
+    @property
+    def ledger_name(self) -> str:
+        """Name this judge's part of the ledger."""
+        return combine_hashes([self.judge])
 
     @property
     def prompt_name(self) -> str:

@@ -16,7 +16,6 @@ import polars as pl
 
 from tasks import cross_encoder, graded, listwise, snippet, yes_no
 from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, narrow
-from tasks.hashing import combine_hashes
 from tasks.prompting import join_texts, quote
 from tasks.protocols import LLM, Answer, CrossEncoder, Ledger
 from tasks.schemas import CALLS, VERDICTS
@@ -121,11 +120,6 @@ class Asker:
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def shelf(self) -> str:
-        """Name of this judge's part of the ledger."""
-        return combine_hashes([self.config.judge])
-
     def ask(
         self, make: MakeCalls, read: ReadAnswer, questions: Sequence[Question], seed: int
     ) -> dict[Key, tuple[Reading, Call]]:
@@ -180,7 +174,7 @@ class Asker:
     def _recall(self, calls: Sequence[Call]) -> dict[str, Answer]:
         if self.ledger is None or not calls:
             return {}
-        found = self.ledger.recall(self.shelf, {call.call_id: call.question.query_hash for call in calls})
+        found = self.ledger.recall(self.config.ledger_name, {call.call_id: call.question.query_hash for call in calls})
         self.counts["recalled"] += len(found)
         return {call_id: Kept(**json.loads(payload)) for call_id, payload in found.items()}
 
@@ -194,7 +188,7 @@ class Asker:
                 subjects = [*call.question.subjects, *call.ids.values()]
                 rows.append((call.call_id, subjects, _payload(answer)))
         if rows:
-            self.ledger.remember(self.shelf, rows)
+            self.ledger.remember(self.config.ledger_name, rows)
 
     def facts(self) -> dict[str, Any]:
         """Say what was asked of the engine, what the ledger knew, and what could not be read, by reason."""

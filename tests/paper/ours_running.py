@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 from unittest import mock
 
 import typer
+import yaml
 
 import tasks.prompting
 from flows.cli import app, main
@@ -35,10 +36,11 @@ Texts = Mapping[str, tuple[str, str]]
 def own_prompts(folder: Path) -> Iterator[Callable[[str], None]]:
     """Let `mine.yaml` be a prompt file of the user's; yields what saves it with these words in its question."""
     shutil.copytree(tasks.prompting.FOLDER, folder)
-    original = (folder / "yes_no.yaml").read_text(encoding="utf-8").replace("name: yes_no", "name: mine")
+    prompt = yaml.safe_load((folder / "yes_no.yaml").read_text(encoding="utf-8"))
 
     def save(words: str) -> None:
-        (folder / "mine.yaml").write_text(original.replace("Is the passage", f"{words} Is the passage"))
+        questions = [f"{words} {question}" for question in prompt["questions"]]
+        (folder / "mine.yaml").write_text(yaml.safe_dump({**prompt, "name": "mine", "questions": questions}))
         _as_in_a_new_process()
 
     with mock.patch.object(tasks.prompting, "FOLDER", folder):

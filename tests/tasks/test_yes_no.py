@@ -150,7 +150,7 @@ def test_what_is_made_of_an_answer_and_the_datasets_names_are_not_in_the_key() -
             "judge": "fake",
             "relevant_from": 0.9,
             "votes": 3,
-            "batch_size": 1,
+            "batch_size": 2,
             "per_call": 3,
             "relevant_grade": 3,
             "relevant_preferences": ["better"],
