@@ -156,7 +156,7 @@ def rerun(
 def export(
     curation: CurationArgument,
     format_: Annotated[
-        str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers, beir or trec.")
+        str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers, beir, trec.")
     ],
     treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
     out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),

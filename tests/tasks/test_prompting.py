@@ -62,13 +62,13 @@ def test_the_first_tokens_that_count_are_known_with_and_without_a_space() -> Non
 
 
 def test_paper_7_10_an_unknown_prompt_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ValueError, match="one of graded, listwise, snippet, snippet_rank, yes_no expected, got 'v1'"):
+    with pytest.raises(ValueError, match="one of graded, listwise, snippet, snippet_rank, yes_no, yes_no_as_good expected"):
         load_prompt("v1")
     with pytest.raises(ValueError, match=r"\.\./secret"):
         prompt_digest("../secret")
 
 
-@pytest.mark.parametrize("name", ["graded", "listwise", "snippet", "snippet_rank", "yes_no"])
+@pytest.mark.parametrize("name", ["graded", "listwise", "snippet", "snippet_rank", "yes_no", "yes_no_as_good"])
 def test_every_prompt_is_named_like_its_file_and_takes_a_definition_and_the_positives(name: str) -> None:
     prompt = load_prompt(name)
     assert prompt.name == name
