@@ -58,9 +58,9 @@ class Costs:
 
     def add(self, **amounts: float) -> None:
         """Add to the judge that is asked now."""
-        total = self.spent.setdefault(self.judge, dict.fromkeys(COSTS, 0))
+        total = self.spent.setdefault(self.judge, dict.fromkeys(COSTS, 0.0))
         for name, amount in amounts.items():
-            total[name] += amount
+            total[name] = round(total[name] + amount, 1)
         self.path.write_text(json.dumps(self.spent, indent=1) + "\n")
 
 
@@ -78,7 +78,7 @@ class Engine:
         began = time.perf_counter()
         answers: Sequence[Any] = self.built.answer(requests)
         tokens = {name: sum(getattr(a, name) for a in answers) for name in COSTS if name.endswith("_tokens")}
-        self.costs.add(calls=len(answers), seconds=round(time.perf_counter() - began, 1), **tokens)
+        self.costs.add(calls=len(answers), seconds=time.perf_counter() - began, **tokens)
         return answers
 
 

@@ -62,7 +62,9 @@ def test_the_first_tokens_that_count_are_known_with_and_without_a_space() -> Non
 
 
 def test_paper_7_10_an_unknown_prompt_is_refused_and_the_known_ones_are_named() -> None:
-    with pytest.raises(ValueError, match="one of graded, listwise, snippet, snippet_rank, yes_no, yes_no_as_good expected"):
+    with pytest.raises(
+        ValueError, match="one of graded, listwise, snippet, snippet_rank, yes_no, yes_no_as_good expected"
+    ):
         load_prompt("v1")
     with pytest.raises(ValueError, match=r"\.\./secret"):
         prompt_digest("../secret")
