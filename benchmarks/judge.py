@@ -3,13 +3,13 @@
     python -m benchmarks.judge [--data ../shared/data/trec_dl19] [--prompt yes_no] [--fresh]
 
 Similarity is measured on all judged pairs; on one seeded subset of hard pairs also the LLM, asked Yes/No and listwise,
-and a logistic fusion of all, each query scored by weights fitted on the other queries. Writes
+and logistic fits on what they say, each query scored by weights fitted on the other queries. Writes
 benchmarks/results/judge.json and prints its table. Prompts were chosen on half of the queries; every judge is
 measured on the other half as well. Similarity's own weights were fitted on all judged pairs (`similarity_trec_dl19`),
-the fusion's never see the query they score.
+the fits' never see the query they score.
 
 Answers are kept in the ledger of `--store`, so a run that was stopped goes on; tokens and seconds are those of the real
-computing, kept beside them. `--fresh` forgets both. Ten minutes for each LLM protocol on two idle cores.
+computing, kept beside them. `--fresh` forgets both. Seven minutes for each LLM protocol on two cores.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import Any
 
 import polars as pl
 
+from benchmarks import judge_measures
 from benchmarks.judge_rows import Judged, compare_rows, table
 from infra import keys
 from infra.engines import VLLMSpec, build_engine, environment
@@ -39,29 +40,34 @@ from tasks.prompting import prompt_digest
 RESULTS = Path(__file__).parent / "results" / "judge.json"
 ENCODER = "package:minilm"
 MODEL = "w8a8:package:qwen2.5-coder-1.5b-instruct"
-COSTS = ("calls", "prompt_tokens", "cached_tokens", "output_tokens", "seconds")
+TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 _PAIR = ["dataset", "query_id", "doc_id"]
 
 
 @dataclass
 class Costs:
-    """What was really computed, by judge, over all runs on one store; written after every batch."""
+    """What each call really cost, over all runs on one store; written after every batch."""
 
     path: Path
-    judge: str = ""
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Costs":
         """Read what earlier runs spent."""
-        return cls(path, spent=json.loads(path.read_text()) if path.exists() else {})
+        return cls(path, json.loads(path.read_text()) if path.exists() else {})
 
-    def add(self, **amounts: float) -> None:
-        """Add to the judge that is asked now."""
-        total = self.spent.setdefault(self.judge, dict.fromkeys(COSTS, 0.0))
-        for name, amount in amounts.items():
-            total[name] = round(total[name] + amount, 1)
+    def add(self, call_ids: Sequence[str], answers: Sequence[Any], seconds: float) -> None:
+        """Write down a batch; its seconds are shared out evenly."""
+        for call_id, answer in zip(call_ids, answers, strict=True):
+            tokens = {name: getattr(answer, name) for name in TOKENS}
+            self.spent[call_id] = {**tokens, "seconds": seconds / len(answers)}
         self.path.write_text(json.dumps(self.spent, indent=1) + "\n")
+
+    def total(self, call_ids: Sequence[str]) -> dict[str, float]:
+        """Sum up calls."""
+        known = [self.spent[call_id] for call_id in call_ids if call_id in self.spent]
+        tokens = {name: round(sum(cost[name] for cost in known)) for name in TOKENS}
+        return {"calls": len(call_ids), **tokens, "seconds": round(sum(cost["seconds"] for cost in known), 1)}
 
 
 @dataclass
@@ -73,12 +79,11 @@ class Engine:
     built: Any = None
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
-        """Answer, and count calls, tokens and seconds; building the engine is not counted."""
+        """Answer, and count tokens and seconds; building the engine is not counted."""
         self.built = self.built or build_engine(self.spec)
         began = time.perf_counter()
         answers: Sequence[Any] = self.built.answer(requests)
-        tokens = {name: sum(getattr(a, name) for a in answers) for name in COSTS if name.endswith("_tokens")}
-        self.costs.add(calls=len(answers), seconds=time.perf_counter() - began, **tokens)
+        self.costs.add([request.call_id for request in requests], answers, time.perf_counter() - began)
         return answers
 
 
@@ -130,20 +135,28 @@ def compare(  # imports inside: they load torch, which must find the environment
     arguments: argparse.Namespace, encoder: Path, configs: Mapping[str, JudgeConfig], engine: Engine
 ) -> dict[str, Any]:
     """Judge the collection by every judge, and measure them."""
-    from benchmarks.judge_data import hard_pairs, queries_tuned_on, read_collection, similarities
+    from benchmarks.judge_data import (
+        HARDEST,
+        PER_QUERY,
+        SEED,
+        hard_pairs,
+        queries_tuned_on,
+        read_collection,
+        similarities,
+    )
 
     collection = read_collection(arguments.data)
     similarity = similarities(collection, encoder)
     hard = hard_pairs(collection.candidates)
     answers: dict[str, pl.DataFrame] = {}
+    costs: dict[str, dict[str, float]] = {}
     texts = {"queries": collection.queries, "passages": collection.passages, "positives": collection.positives}
     with Ledger(Store.open(str(arguments.store))) as ledger:
         for name, config in configs.items():
-            engine.costs.judge = config.judge
-            verdicts = judge(config, escalated=hard, **texts, engine=engine, ledger=ledger)["verdicts"]
-            answers[name] = verdicts.select(*_PAIR, "score", "state")
+            found = judge(config, escalated=hard, **texts, engine=engine, ledger=ledger)
+            answers[name] = found["verdicts"].select(*_PAIR, "score")
+            costs[name] = engine.costs.total(found["calls"]["call_id"].to_list())
     judged = Judged(similarity, answers, frozenset(queries_tuned_on(collection.candidates)))
-    costs = {name: engine.costs.spent.get(config.judge, {}) for name, config in configs.items()}
     prompts = {
         name: {"prompt": config.prompt_name, "sha256": prompt_digest(config.prompt_name), "judge": config.judge}
         for name, config in configs.items()
@@ -155,6 +168,8 @@ def compare(  # imports inside: they load torch, which must find the environment
         "encoder": ENCODER,
         "threads": arguments.threads,
         "judges": prompts,
+        "hard": {"highest_ranked": HARDEST, "drawn_per_query": PER_QUERY, "seed": SEED},
+        "bootstrap": {"draws": judge_measures.DRAWS, "seed": judge_measures.SEED, "interval": 0.95},
         **compare_rows(judged, costs),
     }
 

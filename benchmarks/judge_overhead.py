@@ -71,6 +71,11 @@ def raw_engine(spec: Any) -> Any:
             self.prompts = [{"prompt_token_ids": ids} for ids in tokens]
             return sum(map(len, tokens))
 
+        def warm(self) -> None:
+            from vllm import SamplingParams
+
+            self.engine._llm.generate(self.prompts[:8], sampling_params=SamplingParams(max_tokens=1), use_tqdm=False)
+
         def generate(self, max_tokens: int, top: int) -> float:
             from vllm import SamplingParams
 
@@ -155,7 +160,7 @@ def measure(arguments: argparse.Namespace, folder: Path, spec: Any) -> list[dict
             print("pairs", tables["escalated"].height, "prompt tokens", tokens, flush=True)
             small = Pipeline(executor, tables | {"escalated": tables["escalated"].head(16)}, 1, 16, spec)
             small.run(folder / "warm")
-            ray.get(raw.generate.remote(1, 20))
+            ray.get(raw.warm.remote())
             for number in range(arguments.rounds):
                 found: dict[str, float] = {}
                 for side in ("pipeline", "raw") if number % 2 == 0 else ("raw", "pipeline"):
@@ -179,7 +184,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="w8a8:package:qwen2.5-coder-1.5b-instruct")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--queries", type=int, default=24)
+    parser.add_argument("--queries", type=int, default=12)
     parser.add_argument("--passages", type=int, default=8, help="per query")
     parser.add_argument("--parts", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=64)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from benchmarks.judge_measures import (
@@ -19,10 +18,16 @@ from benchmarks.judge_measures import (
 )
 
 ALL, HARD, HELD_OUT = "all", "hard", "hard, other queries"
-SIMILARITY, FUSION = "similarity", "fusion"
-# The fusion's features. A judge's log-odds are taken less their mean over the query's pairs: how readily the 1.5B says
-# Yes depends on the query more than on the passage, and not on how many passages are relevant.
+SIMILARITY, CENTRED = "similarity", " less its mean"
 COSINES = ("to_query", "to_positive", "positive_to_query")
+# What is fitted, and on which features: log-odds of the judges, and cosines. `cascade` is what a curation's `decide`
+# adds up. The fusion takes a judge's log-odds less their mean over the query's pairs: how readily the 1.5B says Yes
+# depends on the query more than on the passage, and not on how many passages are relevant.
+FITTED: Mapping[str, tuple[str, ...]] = {
+    "yes_no, calibrated": ("yes_no",),
+    "cascade": (SIMILARITY, "yes_no"),
+    "fusion": (*COSINES, "yes_no" + CENTRED, "listwise" + CENTRED),
+}
 _PAIR = ["dataset", "query_id", "doc_id"]
 _COMPARED: dict[str, Callable[[Scored], float]] = {"auc": auc, "within_query_auc": within_query_auc}
 
@@ -41,38 +46,50 @@ class Judged:
 
 
 def compare_rows(judged: Judged, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Measure every judge on every set of pairs, and the fusion against its best member."""
+    """Measure every judge on every set of pairs, and what is fitted against its best member."""
     hard = _join(judged)
-    features = fusion_features(hard, list(judged.answers))
+    features = make_features(hard, list(judged.answers))
     relevant, query = hard["relevant"].to_numpy(), hard["query_id"].to_numpy()
-    values = np.column_stack([features[name].to_numpy() for name in features.columns])
-    hard = hard.with_columns(pl.Series(FUSION, score_held_out(values, relevant, query)))
-    names = [SIMILARITY, *judged.answers, FUSION]
+    values = {name: features.select(columns).to_numpy() for name, columns in FITTED.items()}
+    hard = hard.with_columns(pl.Series(name, score_held_out(value, relevant, query)) for name, value in values.items())
+    members = [SIMILARITY, *judged.answers]
     other = hard.filter(~pl.col("query_id").is_in(sorted(judged.tuned_on)))
     everything = judged.similarity.rename({"score": SIMILARITY})
     rows = [_row(SIMILARITY, ALL, everything, {})]
-    rows += [_row(name, HARD, hard, costs.get(name, {})) for name in names]
-    rows += [_row(name, HELD_OUT, other, {}) for name in names]
-    fitted = fit(values, relevant)
+    rows += [_row(name, HARD, hard, costs.get(name, {})) for name in (*members, *FITTED)]
+    rows += [_row(name, HELD_OUT, other, {}) for name in (*members, *FITTED)]
+    sets = {HARD: hard, HELD_OUT: other}
+    fits = {name: fit(value, relevant) for name, value in values.items()}
     return {
-        "pairs": {name: _describe(frame) for name, frame in ((ALL, everything), (HARD, hard), (HELD_OUT, other))},
+        "pairs": {name: _describe(frame) for name, frame in ({ALL: everything} | sets).items()},
         "rows": rows,
-        "fusion": {
-            "weights": dict(zip(features.columns, fitted.weights.round(3).tolist(), strict=True)),
-            "bias": round(fitted.bias, 3),
-            HARD: _gain(hard, names[:-1]),
-            HELD_OUT: _gain(other, names[:-1]),
+        "fitted": {
+            name: {
+                "weights": dict(zip(FITTED[name], found.weights.round(3).tolist(), strict=True)),
+                "bias": round(found.bias, 3),
+                "gain": {pairs: _gain(frame, name, members) for pairs, frame in sets.items()},
+            }
+            for name, found in fits.items()
         },
     }
 
 
-def fusion_features(hard: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
-    """Make the fusion's features; a score that is missing counts as the query's mean."""
+def make_features(hard: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
+    """Cosines, log-odds, and log-odds less their mean over the query; a missing score counts as the mean."""
     columns = [
-        pl.Series(name, logit(hard[name].cast(pl.Float64).to_numpy()), nan_to_null=True).alias(name) for name in judges
+        pl.Series(name, logit(hard[name].cast(pl.Float64).to_numpy()), nan_to_null=True)
+        for name in (SIMILARITY, *judges)
     ]
-    centred = [(pl.col(name) - pl.col(name).mean().over("query_id")).fill_null(0.0) for name in judges]
-    return hard.select("query_id", *COSINES, *columns).with_columns(centred).select(*COSINES, *judges)
+    centred = [
+        (pl.col(name) - pl.col(name).mean().over("query_id")).fill_null(0.0).alias(name + CENTRED) for name in judges
+    ]
+    return (
+        hard.select("query_id", *COSINES)
+        .with_columns(columns)
+        .with_columns(centred)
+        .with_columns(pl.col(name).fill_null(pl.col(name).mean()) for name in judges)
+        .drop("query_id")
+    )
 
 
 def scored(frame: pl.DataFrame, name: str) -> Scored:
@@ -99,13 +116,13 @@ def _describe(frame: pl.DataFrame) -> dict[str, Any]:
     return {"pairs": frame.height, "queries": frame["query_id"].n_unique(), "relevant": round(share, 4)}
 
 
-def _gain(frame: pl.DataFrame, members: Sequence[str]) -> dict[str, Any]:
-    """The fusion less its best member, by each measure, on the pairs that both have scored."""
+def _gain(frame: pl.DataFrame, name: str, members: Sequence[str]) -> dict[str, Any]:
+    """What is fitted less its best member, by each measure, on the pairs that both have scored."""
     found = {}
-    for name, of in _COMPARED.items():
+    for measured, of in _COMPARED.items():
         best = max(members, key=lambda member: of(scored(frame, member)))
         both = frame.drop_nulls(best)
-        found[name] = {"best_member": best, **difference(scored(both, FUSION), scored(both, best), of)}
+        found[measured] = {"best_member": best, **difference(scored(both, name), scored(both, best), of)}
     return found
 
 
@@ -113,7 +130,7 @@ def table(result: Mapping[str, Any]) -> str:
     """Lay the rows out as a Markdown table."""
     head = "| pairs | judge | AUC | within a query | κ at 0.5 | κ at best | Brier (base rate's) | ECE | unparsed |"
     lines = [head + " tokens in, out | s |", "|" + "---|" * 11]
-    return "\n".join([*lines, *(_line(row) for row in result["rows"]), *_gains(result["fusion"])])
+    return "\n".join([*lines, *(_line(row) for row in result["rows"]), *_gains(result["fitted"])])
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -137,8 +154,9 @@ def _with_interval(found: Mapping[str, Any]) -> str:
     return f"{found['value']:.3f} ({low:.2f} to {high:.2f})"
 
 
-def _gains(fusion: Mapping[str, Any]) -> Iterator[str]:
-    yield f"fusion: weights {fusion['weights']}, bias {fusion['bias']}"
-    for pairs in (HARD, HELD_OUT):
-        for name, gain in fusion[pairs].items():
-            yield f"fusion less {gain['best_member']} in {name}, {pairs}: {_with_interval(gain)}"
+def _gains(fitted: Mapping[str, Any]) -> Iterator[str]:
+    for name, found in fitted.items():
+        yield f"{name}: weights {found['weights']}, bias {found['bias']}"
+        for pairs, gains in found["gain"].items():
+            for measured, gain in gains.items():
+                yield f"  less {gain['best_member']} in {measured}, {pairs}: {_with_interval(gain)}"

@@ -33,6 +33,14 @@ _ALL: tuple[Treatment, ...] = ("default", "remove", "remove_hn", "relabel")
 _OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 
 
+_INSTEAD = {
+    "judge": "the judge is named after its engine and prompts",
+    "tier": "give the tier's `name`",
+    "engine": "give the tier's `engine`",
+    "policies": "put `policies` beside `tiers`: they hold for all of them",
+}
+
+
 class ConfigError(Exception):
     """The configuration cannot be used; the message has one line per problem."""
 
@@ -128,7 +136,7 @@ class TierConfig(_Config):
         if engine["kind"] == "openai_batch" and isinstance(judge, dict) and isinstance(escalate, dict):
             # A job takes hours whatever its size, and one that was submitted is found again after a kill.
             judge = {"batch_size": 100_000, **judge}
-            escalate = {"pairs_per_part": 20_000, **escalate}
+            escalate = {"pairs_per_part": 100_000, **escalate}
         return {**data, "engine": engine, "judge": judge, "escalate": escalate}
 
     @model_validator(mode="after")
@@ -136,6 +144,10 @@ class TierConfig(_Config):
         """Refuse a protocol that the engine cannot speak."""
         if (self.engine.kind == "cross_encoder") != (self.judge.protocol == "cross_encoder"):
             raise ValueError(f"engine {self.engine.kind!r} cannot be asked by protocol {self.judge.protocol!r}")
+        unset = JudgeConfig()
+        for name in ("judge", "tier", "engine", "policies"):
+            if getattr(self.judge, name) != getattr(unset, name):
+                raise ValueError(f"judge.{name} is set by the flow; " + _INSTEAD[name])
         if self.name in ("similarity", "cascade"):
             raise ValueError(f"name {self.name!r} is taken")
         return self

@@ -13,6 +13,7 @@ from infra.meter import BudgetReached
 from infra.runner import Runner
 
 _MAX_PARTS_IN_FLIGHT = 32
+_SHOWN = 3  # parts with the same reason whose repairing command is spelt out
 _BUDGET = BudgetReached.__name__
 
 
@@ -64,6 +65,12 @@ def explain_failures(curation: str, failed: list[tuple[str, int, str]]) -> str:
             "Type the same command again for another run of that budget, or raise it."
         )
     lines = [f"{len(failed)} part(s) failed; everything else is kept."]
+    by_reason: dict[tuple[str, str], list[int]] = {}
     for stage, number, reason in failed:
-        lines += [f"  {stage} part {number}: {reason}", f"    reneg rerun {curation} --stage {stage} --part {number}"]
+        by_reason.setdefault((stage, reason), []).append(number)
+    for (stage, reason), numbers in by_reason.items():
+        lines.append(f"  {stage} part {', '.join(map(str, numbers))}: {reason}")
+        lines += [f"    reneg rerun {curation} --stage {stage} --part {number}" for number in numbers[:_SHOWN]]
+        if len(numbers) > _SHOWN:
+            lines.append(f"    … or type the same command again: it computes these {len(numbers)} parts and no other")
     return "\n".join(lines)

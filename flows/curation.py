@@ -124,6 +124,7 @@ class Curator:
         if known:
             newest = self.store.read_json(f"curations/{known[-1]}/curation.json") or {}
             if newest.get("identity") == identity:
+                self._keep_settings(known[-1], config)
                 return Curation(known[-1], config, draft.source)
         number = len(known) + 1
         record = {
@@ -150,7 +151,22 @@ class Curator:
             listed = f"known: {', '.join(known[-5:])}" if known else "this store holds none"
             raise ConfigError(f"no curation {curation!r} in {self.store.url}; {listed}")
         source = None if record["source"] is None else Directory("source", record["source"])
-        return Curation(curation, parse_config(record["config"], curation), source)
+        return Curation(curation, parse_config(self._settings_of(curation) or record["config"], curation), source)
+
+    def _settings_of(self, curation: str) -> dict[str, Any] | None:
+        """Read the newest settings that a later run of a curation brought: budget, prices, resources."""
+        kept = [key for key in self.store.list(f"curations/{curation}") if "/settings-" in key]
+        return self.store.read_json(kept[-1]) if kept else None
+
+    def _keep_settings(self, curation: str, config: CurationConfig) -> None:
+        """Keep the configuration of a later run where only operational settings differ, for `rerun` to use."""
+        record = self.store.read_json(f"curations/{curation}/curation.json") or {}
+        settings = config.model_dump(mode="json")
+        if settings == (self._settings_of(curation) or record.get("config")):
+            return
+        number = 1
+        while not self.store.create(f"curations/{curation}/settings-{number:06d}.json", json.dumps(settings).encode()):
+            number += 1
 
     def names(self, name: str | None = None) -> list[str]:
         """List the curations of a store, oldest first within each name."""
@@ -205,7 +221,7 @@ class Curator:
             base_model_path=encoder_model[0],
             page={
                 "title": curation.id.rpartition("-")[0],
-                "configuration": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+                "configuration": yaml.safe_dump(keys.semantic(config), sort_keys=False, allow_unicode=True),
                 "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
                 "versions": _versions(),
             },

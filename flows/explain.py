@@ -219,11 +219,11 @@ def _settings(new: Ingredients, old: Ingredients) -> list[str]:
     before, after = ({name: made[name] for name in made if name != "inputs"} for made in (old, new))
     lines = keys.differences(before, after)
     paths = [line.partition(": ")[0] for line in lines]
-    asked_otherwise = any(path.startswith(("engine", "prompts")) for path in paths)
+    asked_otherwise = any(path.startswith(("engine", "prompts", "definitions")) for path in paths)
     return [
         _sentence(str(new["stage"]), path, line.partition(": ")[2])
         for path, line in zip(paths, lines, strict=True)
-        if not (path == "config.judge" and asked_otherwise)  # the judge's name says the same in digests
+        if not (path in ("config.judge", "config.engine") and asked_otherwise)  # their names say the same in digests
     ]
 
 

@@ -24,6 +24,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed
+from ray.exceptions import RayError
 
 from flows.config import CurationConfig, EngineConfig
 from flows.curate import WORK, Work, curate
@@ -72,7 +73,14 @@ def run_flow(
 
     def make_runner(executor: PrefectRayExecutor) -> Runner:
         runners.append(
-            Runner(curator.store, executor, force=force, on_stage=hooks.on_stage, resources=resources_of(setup.config))
+            Runner(
+                curator.store,
+                executor,
+                force=force,
+                resources=resources_of(setup.config),
+                on_stage=hooks.on_stage,
+                on_note=hooks.on_message,
+            )
         )
         return runners[-1]
 
@@ -100,9 +108,13 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
     """Tell what is used up every few seconds, and once at the end."""
     over = threading.Event()
 
+    def show() -> None:
+        with contextlib.suppress(RayError):  # the meter may be gone, and what it shows is no reason to fail
+            tell(meter.totals())
+
     def look() -> None:
         while not over.wait(_METER_SECONDS):
-            tell(meter.totals())
+            show()
 
     thread = threading.Thread(target=look, daemon=True, name="meter")
     thread.start()
@@ -111,7 +123,7 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
     finally:
         over.set()
         thread.join()
-        tell(meter.totals())
+        show()
 
 
 def resources_of(config: CurationConfig) -> dict[str, Resources]:
@@ -119,9 +131,12 @@ def resources_of(config: CurationConfig) -> dict[str, Resources]:
     table = {stage.name: stage.resources for stage in STAGES}
     for tier in config.tiers:
         table[f"{JUDGE.name}-{tier.name}"] = replace(JUDGE.resources, engines=tier.engines, **_needs(tier.engine))
-    for name, wanted in config.resources.items():
-        start = table.get(name) or table[name.partition("-")[0]]
-        table[name] = replace(start, **wanted.model_dump(exclude_none=True))
+    for name, wanted in sorted(config.resources.items(), key=lambda item: "-" in item[0]):  # a label has the last word
+        changes = wanted.model_dump(exclude_none=True)
+        if name not in table:
+            table[name] = replace(table[name.partition("-")[0]], **changes)
+        for known in [k for k in table if k == name or k.partition("-")[0] == name]:
+            table[known] = replace(table[known], **changes)
     return table
 
 

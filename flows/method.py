@@ -16,7 +16,8 @@ from infra.runner import Runner
 from tasks import schemas
 from tasks.asking import JudgeConfig
 from tasks.cascade import AdmitConfig, EscalateConfig
-from tasks.prompting import prompt_digest
+from tasks.hashing import hash_text
+from tasks.prompting import load_definition, prompt_digest
 
 Data = dict[str, Any]
 
@@ -27,13 +28,13 @@ class CurationFailed(Exception):
 
 @dataclass(frozen=True)
 class Tier:
-    """One judge made ready: whom it is asked about, how, with which engine, and the digests of its prompts."""
+    """One judge made ready: whom it is asked about, how, with which engine, and the digests of what it is shown."""
 
     name: str
     escalate: EscalateConfig
     judge: JudgeConfig
     engine: BaseModel
-    prompts: Mapping[str, str]
+    shown: Mapping[str, Mapping[str, str]]  # of its prompt files, and of its definitions of relevance
 
     @classmethod
     def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":
@@ -41,9 +42,11 @@ class Tier:
         policies = {dataset: policy for dataset, policy in config.policies.items() if not policy.skip}
         judge = JudgeConfig.model_validate(tier.judge.model_dump() | {"tier": tier.name, "policies": policies})
         prompts = {name: prompt_digest(name) for name in judge.prompt_names}
-        settings = keys.digest(keys.semantic(engine))
-        name = f"{model}:{settings[:12]}/{keys.digest(prompts)[:12]}"
-        return cls(tier.name, tier.escalate, judge.model_copy(update={"judge": name}), engine, prompts)
+        definitions = {name: hash_text(load_definition(name)) for name in judge.definition_names}
+        asked = f"{model}:{keys.digest(keys.semantic(engine))[:12]}"
+        names = {"engine": asked, "judge": f"{asked}/{keys.digest([prompts, definitions])[:12]}"}
+        shown = {"prompts": prompts, "definitions": definitions}
+        return cls(tier.name, tier.escalate, judge.model_copy(update=names), engine, shown)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     c = setup.config
     source: Any = run(st.HARVEST, c.source.harvest, key=_versions(c))["source"] if c.source.harvest else setup.source
     data = run(st.INGEST, c.ingest, source=source)
+    _note_unknown_policies(run, setup, data["queries"])
     data |= encode(run, setup, data)
     pool = find_candidates(run, setup, data)
     verdicts = judge(run, setup, data, pool)
@@ -158,7 +162,7 @@ def judge(run: Runner, setup: Setup, data: Data, pool: Data) -> Data:
                 st.JUDGE,
                 tier.judge,
                 label=tier.name,
-                key={"prompts": tier.prompts},
+                key=tier.shown,
                 engine=tier.engine,
                 **escalated,
                 **_pick(data, "queries", "passages", "positives"),
@@ -182,9 +186,12 @@ def admit(run: Runner, setup: Setup, candidates: Table) -> Table:
 
 
 def treat(run: Runner, setup: Setup, data: Data, gate: Table, treatment: str) -> Data:
-    """Make the training instances under one treatment (paper section 3.2); `default` reads no verdict, so no gate."""
+    """Make the training instances under one treatment (paper section 3.2); `default` reads no verdict."""
     config = setup.config.treat.model_copy(update={"treatment": treatment, "skip": _skipped(setup)})
-    decisions = data["decisions"] if treatment == "default" else _behind(gate, data["decisions"])
+    if treatment == "default":
+        decisions = run.keep_table("decisions", *_empty(schemas.VERDICTS), data["candidates"].indexes)
+    else:
+        decisions = _behind(gate, data["decisions"])
     return run(
         st.TREAT,
         config,
@@ -251,6 +258,15 @@ def _queries_to_mine(run: Runner, data: Data) -> bool:
     query = ["dataset", "query_id"]
     train = run.read(data["queries"]).filter(pl.col("split") == "train")
     return not train.join(run.read(data["given"]), on=query, how="anti").is_empty()
+
+
+def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:
+    """Say which policies name a dataset that is not there: a misspelt `skip` would be judged and paid for."""
+    if not setup.config.policies or queries.missing:
+        return
+    present = set(run.read(queries)["dataset"])
+    for name in sorted(set(setup.config.policies) - present):
+        run.on_note(f"policies: no dataset {name!r} in the source, which holds {', '.join(sorted(present))}")
 
 
 def _names(setup: Setup) -> tuple[str, ...]:

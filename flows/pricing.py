@@ -49,13 +49,19 @@ class Prices(BaseModel):
         """Price the judging stage of every tier.
 
         Raises:
-            ConfigError: the budget is in money and a tier has no price, so that it could not be kept.
+            ConfigError: the budget is in money and a tier has no price, or none but 0, so that it could not be kept.
         """
         prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
         unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
         if unknown and config.budget.money is not None:
             raise ConfigError(
                 f"budget.money: no price for {', '.join(unknown)} in {config.prices or _BUILT_IN}; add it there"
+            )
+        free = [tier.name for tier in config.tiers if (price := prices[tier.name]) is not None and price == Price()]
+        if free and config.budget.money is not None:
+            raise ConfigError(
+                f"budget.money: the price of tier {', '.join(free)} is 0 in {config.prices or _BUILT_IN}, and so would "
+                "never end it; give `hours` of its device a price there, or use budget.hours"
             )
         return {f"{JUDGE.name}-{name}": price for name, price in prices.items() if price is not None}
 

@@ -18,13 +18,13 @@ from infra.purge import Plan, Target, carry_out, find_files, find_folders, make_
 from infra.settings import Settings
 from infra.store import Store
 from tasks.formats import clean
-from tasks.hashing import hash_passage, hash_text
+from tasks.hashing import combine_hashes, hash_passage, hash_text
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _TABLES = {"query": "queries", "doc": "passages"}
 _BEYOND = (
     "Beyond reach are backups, older versions that a bucket keeps, exports and models copied elsewhere, and the logs "
-    "of Prefect and Ray."
+    "of Prefect and Ray, and what was sent to an endpoint: its batch files lie with the vendor."
 )
 
 
@@ -108,7 +108,26 @@ def resolve(store: Store, wanted: Wanted) -> Target:
         texts = _texts_of_id(store, given[0], str(wanted.doc or wanted.query))
     hashes |= {hashed for text in texts for hashed in (hash_text(text), hash_passage("", text))}
     hashes |= set(_rows(store, pl.col("shown").is_in(sorted(texts)))["text_hash"])
-    return Target(frozenset(hashes), frozenset(texts))
+    return Target(frozenset(hashes | _judged_against(store, hashes)), frozenset(texts))
+
+
+def _judged_against(store: Store, hashes: set[str]) -> set[str]:
+    """Find the combined hash of every query's positives among which such a text is: pairs carry that one alone."""
+    found = set[str]()
+    for part in _ingested(store):
+        pieces = [store.read(piece.object) for piece in part.tables.get("positives", ())]
+        frames = [pl.read_parquet(piece) for piece in pieces if piece is not None]
+        if not frames:
+            continue
+        labelled = pl.concat(frames).sort("dataset", "query_id", "text_hash")
+        of_query = labelled.group_by("dataset", "query_id", maintain_order=True).agg("text_hash")["text_hash"].to_list()
+        found |= {combine_hashes(positives) for positives in of_query if hashes & set(positives)}
+    return found
+
+
+def _ingested(store: Store) -> list[Manifest]:
+    manifests = (store.read(key) for key in store.list("parts/ingest"))
+    return [Manifest.from_json(data) for data in manifests if data is not None]
 
 
 def show_ledger(settings: Settings, *, compact: bool, out: Console) -> list[dict[str, Any]]:
@@ -159,9 +178,7 @@ def _rows(store: Store, wanted: pl.Expr, tables: tuple[str, ...] = ("queries", "
 
 
 def _tables(store: Store, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
-    manifests = (store.read(key) for key in store.list("parts/ingest"))
-    parts = [Manifest.from_json(data) for data in manifests if data is not None]
-    objects = {(name, piece.object) for part in parts for name in names for piece in part.tables.get(name, ())}
+    objects = {(n, piece.object) for part in _ingested(store) for n in names for piece in part.tables.get(n, ())}
     for name, key in sorted(objects):
         data = store.read(key)
         if data is None:

@@ -245,7 +245,7 @@ def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
     """Say what the judges have used so far; empty while they have used nothing.
 
     >>> usage_line({"judge-llm": {"calls": 2, "prompt_tokens": 900, "cached_tokens": 0, "output_tokens": 100,
-    ...     "seconds": 4.0, "money": 0.5}}, "USD")
+    ...     "seconds": 4.0, "money": 0.5, "priced": 1.0}}, "USD")
     'used: 2 calls, 1,000 tokens (250/s of engine time), 0.5 USD'
     """
     judges = [total for stage, total in totals.items() if total["calls"]]
@@ -254,7 +254,9 @@ def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
         return ""
     tokens = sum(total["prompt_tokens"] + total["output_tokens"] for total in judges)
     rate = f" ({tokens / seconds:,.0f}/s of engine time)" if seconds else ""
-    return f"used: {calls:,.0f} calls, {tokens:,.0f} tokens{rate}" + (f", {money:,.4g} {currency}" if money else "")
+    unpriced = " and what has no price" if not all(total["priced"] for total in judges) else ""
+    cost = f", {money:,.4g} {currency}{unpriced}" if money else ""
+    return f"used: {calls:,.0f} calls, {tokens:,.0f} tokens{rate}{cost}"
 
 
 def _line(err: Console, text: str) -> None:

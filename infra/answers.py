@@ -7,6 +7,7 @@ from typing import Any, Protocol
 TOO_LONG = "too_long"
 REFUSED = "refused"
 ERROR = "error: "
+UNAVAILABLE = "unavailable: "  # asked as often as may be, and the endpoint could not: it may tomorrow
 
 
 class Request(Protocol):
@@ -43,7 +44,8 @@ class Answer:
     """One answer to one chat.
 
     text: what was generated. logprobs: natural log-probabilities of the likeliest first tokens, by decoded text, most
-    likely first. finish_reason: `stop`, `length`, `too_long` for a prompt that was not sent, `refused`, `error: …`.
+    likely first. finish_reason: `stop`, `length`, `too_long` for a prompt that was not sent, `refused`, `error: …`, and
+    `unavailable: …` for what may be answered another time.
     cached_tokens: tokens of the prompt that a prefix cache served. fingerprint: what an endpoint says of its model.
     """
 

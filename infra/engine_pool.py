@@ -12,7 +12,7 @@ import ray
 from pydantic import BaseModel
 
 from infra.artifacts import Manifest
-from infra.engines import build_engine, environment
+from infra.engines import OpenAIBatchSpec, build_engine, environment
 from infra.meter import MeterLike
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import PartError, await_ray
@@ -23,17 +23,24 @@ from infra.worker import compute_part
 
 _BUILD_SECONDS = 900.0
 _MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
-# Parts in one actor at a time: the engine works for one while the other is read or written.
-_LANES = 2
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=_LANES + 1)
+def lanes_of(spec: BaseModel) -> int:
+    """Count the parts in one actor at a time: the engine works for one while the other is read or written.
+
+    Batch jobs take hours each whatever their size: there every lane may have one under way.
+    """
+    return max(2, spec.parallel) if isinstance(spec, OpenAIBatchSpec) else 2
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
 class EngineActor:
     """Holds one engine and computes parts with it; the engine works for one of them at a time."""
 
     def __init__(self, spec: BaseModel) -> None:
         """Build the engine; minutes for a large model."""
-        self._engine = EngineThread(lambda: build_engine(spec))
+        threads = lanes_of(spec) if isinstance(spec, OpenAIBatchSpec) else 1
+        self._engine = EngineThread(lambda: build_engine(spec), threads)
 
     def ready(self) -> bool:
         """Answer once the engine is built."""
@@ -55,7 +62,7 @@ class _Host:
 
 
 class EnginePool:
-    """A fixed number of hosts with two lanes each. No actor is started before a part needs it."""
+    """A fixed number of hosts, each with a few lanes. No actor is started before a part needs it."""
 
     def __init__(self, spec: BaseModel, resources: Resources, meter: MeterLike) -> None:
         """Prepare the hosts."""
@@ -68,6 +75,8 @@ class EnginePool:
         self._free = threading.Condition()
         self._suspects = 0  # how many parts wait to be computed alone
         self._kills: dict[str, int] = {}
+        self._lanes = lanes_of(spec)
+        self._refusal: PartError | None = None
 
     def compute(self, spec: PartSpec, store_url: str, cache: Path) -> Manifest:
         """Wait for a free lane, however long that takes, then compute within the part's deadline.
@@ -86,8 +95,8 @@ class EnginePool:
             actor = self._actor(host)
             reference = actor.compute.remote(store_url, spec, cache, self._meter)
             try:
-                # Both lanes' work may lie within one part's time.
-                manifest: Manifest = await_ray(reference, self._granted.deadline * _LANES)
+                # All lanes' work may lie within one part's time.
+                manifest: Manifest = await_ray(reference, self._granted.deadline * self._lanes)
             except PartError as error:
                 if error.out_of_memory:
                     self._build_spec = _smaller_batches(self._build_spec)
@@ -104,7 +113,7 @@ class EnginePool:
             yield host
         finally:
             with self._free:
-                host.busy -= _LANES if alone else 1
+                host.busy -= self._lanes if alone else 1
                 self._free.notify_all()
 
     def _enter(self, alone: bool) -> _Host:
@@ -114,8 +123,8 @@ class EnginePool:
             try:
                 while True:
                     host = min(self._hosts, key=lambda host: host.busy)
-                    if host.busy == 0 if alone else (host.busy < _LANES and not self._suspects):
-                        host.busy += _LANES if alone else 1
+                    if host.busy == 0 if alone else (host.busy < self._lanes and not self._suspects):
+                        host.busy += self._lanes if alone else 1
                         return host
                     self._free.wait()
             finally:
@@ -124,6 +133,8 @@ class EnginePool:
 
     def _actor(self, host: _Host) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
         with host.building:
+            if self._refusal is not None:
+                raise self._refusal
             if host.actor is None:
                 host.actor = self._build()
             return host.actor
@@ -133,13 +144,17 @@ class EnginePool:
             num_cpus=self._granted.num_cpus,
             num_gpus=self._granted.num_gpus,
             memory=self._granted.memory,
+            max_concurrency=self._lanes + 1,
             runtime_env={"env_vars": environment(self._build_spec)},
         ).remote(self._build_spec)
         try:
             await_ray(actor.ready.remote(), _BUILD_SECONDS)
         except PartError as error:
             ray.kill(actor)
-            raise PartError(f"the engine could not be built: {error}", retry=error.retry) from error
+            failure = PartError(f"the engine could not be built: {error}", retry=error.retry)
+            if not error.retry:
+                self._refusal = failure  # a wrong key or folder is not tried again for every part
+            raise failure from error
         return actor
 
     def _discard(self, host: _Host, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel
 
-from infra.artifacts import Manifest
+from infra.artifacts import Manifest, Table
 from infra.meter import Budget, MeterLike, RemoteMeter
 from infra.prefect_tables import show_stage
 from infra.ray_cluster import granted, slots_for
@@ -95,13 +95,17 @@ class PrefectRayExecutor:
             reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
             results[spec.number] = Failure(reason)
             self._on_failure(spec, reason)
-        show_stage(name, specs, finished, results)
+        try:
+            show_stage(name, specs, finished, results)
+        except Exception as error:  # a picture of the work must not undo the work
+            get_run_logger().warning("the table of %s could not be shown: %s", name, error)
         return results
 
     def _compute(self, spec: PartSpec) -> Manifest:
         if spec.stage.engine is None:
             return self._compute_plainly(spec, spec.stage.resources.num_cpus)
-        if spec.stage.ledger and self._remembers:
+        empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))
+        if spec.stage.ledger and (self._remembers or empty):
             # On no CPU of its own: the engine may hold them all, and this is little more than reading.
             with suppress(EngineNeeded), self._probes:
                 return self._compute_plainly(spec, 0.0)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -21,14 +22,20 @@ def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
 
 def semantic(config: BaseModel) -> dict[str, Any]:
     """Dump a config without its operational fields: batch sizes and the like do not decide the content."""
-    operational = {
-        name for name, field in type(config).model_fields.items() if _is_operational(field.json_schema_extra)
-    }
+    fields = type(config).model_fields
+    operational = {name for name, field in fields.items() if _is_operational(field.json_schema_extra)}
     dumped = config.model_dump(mode="json", exclude=operational)
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if name in dumped and isinstance(value, BaseModel):
-            dumped[name] = semantic(value)
+    return {name: _without_operational(getattr(config, name), dumped[name]) for name in fields if name in dumped}
+
+
+def _without_operational(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - whatever a field holds
+    """Leave operational fields out of the models in a value, however deep; `dumped` is the value as JSON."""
+    if isinstance(value, BaseModel):
+        return semantic(value)
+    if isinstance(value, list | tuple):
+        return [_without_operational(inner, shown) for inner, shown in zip(value, dumped, strict=True)]
+    if isinstance(value, Mapping):
+        return {name: _without_operational(inner, dumped[str(name)]) for name, inner in value.items()}
     return dumped
 
 

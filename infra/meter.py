@@ -86,7 +86,14 @@ class Meter:
         """Give usage and money by stage."""
         with self._lock:
             used = dict(self._usage)
-        return {stage: {**asdict(u), "money": self._prices.get(stage, Price()).of(u)} for stage, u in used.items()}
+        return {
+            stage: {
+                **asdict(u),
+                "money": self._prices.get(stage, Price()).of(u),
+                "priced": float(stage in self._prices),
+            }
+            for stage, u in used.items()
+        }
 
 
 class MeterLike(Protocol):

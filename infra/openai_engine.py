@@ -9,12 +9,13 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
 
-from infra.answers import Answer, Request
+from infra.answers import UNAVAILABLE, Answer, Request
 from infra.engines import OpenAISpec
 from infra.openai_requests import Reply, Trouble, estimate_tokens, read_completion, request_body, serialise
 from infra.rate_limit import RateLimiter, identify
@@ -29,6 +30,7 @@ _SHORTEST_SECRET = 8  # shorter ones are placeholders ("none", "EMPTY"), which m
 _NO_KEY = "none"
 _HIDDEN = "[key]"
 _LOOP_LOCK = threading.Lock()
+_NOT_ASKED = Answer(finish_reason=f"{UNAVAILABLE}not asked: the endpoint refuses all requests")
 
 Result = TypeVar("Result")
 
@@ -48,6 +50,7 @@ class OpenAIEngine:
         """
         self._spec = spec
         self._endpoint = Endpoint(spec)
+        self._refusal: EndpointError | None = None
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -62,11 +65,23 @@ class OpenAIEngine:
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
         """Answer requests in their order; one that cannot be answered gets its reason and harms no other.
 
+        Where the endpoint turns all down after some were answered, those are returned, and the next call raises.
+
         Raises:
             EndpointError: the endpoint refuses the key, the model or our way of asking.
             ConnectionError: the endpoint never answered at all.
         """
-        return run(self._answer(requests))
+        self._raise_refusal()
+        answers = run(self._answer(requests))
+        if all(answer.finish_reason.startswith(UNAVAILABLE) for answer in answers):
+            self._raise_refusal()
+        return answers
+
+    def _raise_refusal(self) -> None:
+        """Raise what turned all requests down, once: the next call asks again."""
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
         """Close the connections; the engine cannot be used afterwards."""
@@ -85,7 +100,17 @@ class OpenAIEngine:
             return written.as_answer()
         tokens = estimate_tokens(request)
         async with self._endpoint.slots:
-            result = await self._endpoint.call(lambda: self._endpoint.complete(body), read_completion, tokens)
+            if self._refusal is not None:
+                return _NOT_ASKED
+            try:
+                result = await self._endpoint.call(lambda: self._endpoint.complete(body), read_completion, tokens)
+            except EndpointError as refusal:  # of all requests; those that were answered are paid for
+                self._refusal = refusal
+                return _NOT_ASKED
+        if isinstance(result, Answer) and not result.prompt_tokens:
+            # Without usage a budget would never end: what was sent is estimated, and counted as such.
+            self._endpoint.counts["no_usage"] += 1
+            result = replace(result, prompt_tokens=tokens - request.max_tokens, output_tokens=request.max_tokens)
         if isinstance(result, Answer):
             self._endpoint.settle(tokens, result.prompt_tokens + result.output_tokens)
             return result

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from infra.answers import ERROR, REFUSED, TOO_LONG, Answer, Request
+from infra.answers import ERROR, REFUSED, TOO_LONG, UNAVAILABLE, Answer, Request
 from infra.engines import OpenAISpec
 from infra.vllm_engine import merge_logprobs
 
@@ -65,7 +65,9 @@ class Trouble:
         """Answer the request with the reason; what may pass is told by its kind alone, so that it can be counted."""
         if self.kind in (REFUSED, TOO_LONG):
             return Answer(finish_reason=self.kind)
-        return Answer(finish_reason=ERROR + str(Trouble(self.kind) if self.passing else self))
+        if self.passing:
+            return Answer(finish_reason=UNAVAILABLE + str(Trouble(self.kind)))
+        return Answer(finish_reason=ERROR + str(self))
 
 
 def request_body(spec: OpenAISpec, request: Request) -> dict[str, Any]:

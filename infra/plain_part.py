@@ -19,7 +19,8 @@ def _compute(store_url: str, spec: PartSpec, cache: Path) -> Manifest:
 
 def submit_part(store_url: str, spec: PartSpec, cache: Path, num_cpus: float) -> Any:  # noqa: ANN401 - a Ray reference
     """Submit one part to Ray; wait for the returned reference with `await_ray`."""
-    resources = granted(replace(spec.stage.resources, num_cpus=num_cpus, num_gpus=0.0))
+    memory = None if spec.stage.engine is not None else spec.stage.resources.memory  # that is the engine's
+    resources = granted(replace(spec.stage.resources, num_cpus=num_cpus, num_gpus=0.0, memory=memory))
     return _compute.options(
         name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
     ).remote(store_url, spec, cache)

@@ -8,6 +8,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from infra.meter import BudgetReached
+from infra.shared_engine import EngineBroken
 from infra.store import StoreError
 from infra.worker import EngineNeeded
 
@@ -65,6 +66,8 @@ def _result(reference: Any) -> Any:  # noqa: ANN401 - whatever the task returns
         cause = error.cause if isinstance(error.cause, Exception) else error
         if isinstance(cause, EngineNeeded | BudgetReached):
             raise type(cause)(str(cause)) from error
+        if isinstance(cause, EngineBroken):
+            raise PartError(f"engine broken: {_first_lines(str(cause))}", retry=True, engine_lost=True) from error
         text = f"{type(cause).__name__}: {_first_lines(str(cause))}"
         raise PartError(text, retry=_may_pass(cause)) from error
     except ray_errors.ActorDiedError as error:

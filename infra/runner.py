@@ -106,6 +106,7 @@ class Runner:
     force: frozenset[tuple[str, int]] = frozenset()
     resources: Mapping[str, Resources] = field(default_factory=dict)
     on_stage: Callable[[StageRun], None] = lambda run: None
+    on_note: Callable[[str], None] = lambda text: None
     runs: list[StageRun] = field(default_factory=list)
 
     def __call__(

@@ -10,12 +10,16 @@ from typing import Any
 from infra.meter import BudgetReached, MeterLike, Usage
 
 
-class EngineThread:
-    """One thread that builds an engine and alone talks to it: one batch at a time, in the order of arrival."""
+class EngineBroken(Exception):
+    """The engine raised what no request explains: it is not to be trusted again, and must be built anew."""
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+
+class EngineThread:
+    """The threads that build an engine and alone talk to it, in the order of arrival: one, or what it allows."""
+
+    def __init__(self, build: Callable[[], Any], threads: int = 1) -> None:
         """Build the engine, in its thread."""
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._thread = ThreadPoolExecutor(threads, thread_name_prefix="engine")
         self._engine = self._thread.submit(build).result()
 
     def call(self, method: str, *args: Any) -> tuple[Any, float, Counter[str]]:
@@ -25,7 +29,12 @@ class EngineThread:
     def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float, Counter[str]]:
         before = Counter(getattr(self._engine, "counts", {}))  # retries and failures by reason, where it counts any
         started = time.monotonic()
-        result = getattr(self._engine, method)(*args)
+        try:
+            result = getattr(self._engine, method)(*args)
+        except (ValueError, OSError):  # it refuses what it was given, or cannot reach what it needs; it is well
+            raise
+        except Exception as error:
+            raise EngineBroken(f"{type(error).__name__}: {error}") from error
         seconds = time.monotonic() - started
         return result, seconds, Counter(getattr(self._engine, "counts", {})) - before
 
@@ -74,9 +83,9 @@ class LentEngine:
         return list(scores)
 
     def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - a polars Series
-        """Encode texts."""
+        """Encode texts; the budget is for judging, so this is not metered."""
         vectors, seconds = self._call("encode", texts, role)
-        self._count(Usage(seconds=seconds))
+        self.used += Usage(seconds=seconds)
         return vectors
 
     def _call(self, method: str, *args: Any) -> tuple[Any, float]:

@@ -39,7 +39,8 @@ class Policy(BaseModel):
 class JudgeConfig(BaseModel):
     """How a judge is asked, and where its answer becomes a state.
 
-    judge, tier: who answers and as which tier, for the tables; set by the flow.
+    judge, tier: who answers and as which tier, for the tables; engine: model and settings alone, by which answers are
+        remembered. Set by the flow.
     protocol: `yes_no` and `graded` ask about one passage and read the first token's log-probabilities; `listwise` asks
         about up to `per_call` at once (the paper's); `snippet` extracts answers, then ranks them (ARHN);
         `cross_encoder` takes a score.
@@ -69,6 +70,7 @@ class JudgeConfig(BaseModel):
 
     judge: str = ""
     tier: str = "llm"
+    engine: str = ""
     protocol: Protocol = "yes_no"
     prompt: str = ""
     definition: str = "default"
@@ -94,9 +96,14 @@ class JudgeConfig(BaseModel):
     batch_size: int = Field(256, ge=2, json_schema_extra={"operational": True})
 
     @property
+    def asked(self) -> str:
+        """Name who is asked: model and settings. Prompts come in call by call, so that one more changes no other's."""
+        return self.engine or self.judge
+
+    @property
     def ledger_name(self) -> str:
         """Name this judge's part of the ledger."""
-        return combine_hashes([self.judge])
+        return combine_hashes([self.asked])
 
     @property
     def prompt_name(self) -> str:
@@ -110,6 +117,11 @@ class JudgeConfig(BaseModel):
             return ()
         named = {self.prompt_name, *(self.prompt_of(dataset) for dataset in self.policies)}
         return tuple(sorted(named | ({SECOND_PROMPT} if self.protocol == "snippet" else set())))
+
+    @property
+    def definition_names(self) -> tuple[str, ...]:
+        """Every definition of relevance that may be used, by its name or its sentence."""
+        return tuple(sorted({self.definition, *(p.definition for p in self.policies.values() if p.definition)}))
 
     def prompt_of(self, dataset: str) -> str:
         """Name the prompt file for one dataset."""

@@ -17,7 +17,7 @@ def call_key(config: JudgeConfig, question: Question) -> str:
     """
     fields = [
         config.protocol,
-        config.judge,
+        config.asked,
         question.prompt,
         _digest(question.prompt),
         hash_text(question.definition),

@@ -18,6 +18,7 @@ TIER = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
 _ROW = ["query_hash", "positives_hash"]
 _QUESTION = [*_ROW, "text_hash"]
+_FEW_ASKED = 20  # below that a share says little
 _EPSILON = 1e-6  # a score of 0 or 1 would be an infinite logit
 
 
@@ -174,11 +175,14 @@ class CompleteConfig(BaseModel):
     """How many pairs may be without a verdict.
 
     max_unparsed: share of all pairs above which nothing is treated.
+    max_unparsed_of_asked: the same, of the pairs that a tier after similarity was asked about: a judge that answers
+        nothing must not pass because it was asked little.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_unparsed: float = Field(0.05, ge=0, le=1)
+    max_unparsed_of_asked: float = Field(0.2, ge=0, le=1)
 
 
 def complete(config: CompleteConfig, *, decisions: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -188,11 +192,14 @@ def complete(config: CompleteConfig, *, decisions: pl.DataFrame) -> dict[str, pl
         IncompleteError: too many are.
     """
     check_complete(decisions, config.max_unparsed)
+    asked = decisions.filter(pl.col("call_id").is_not_null())
+    if asked.height >= _FEW_ASKED:
+        check_complete(asked, config.max_unparsed_of_asked, "max_unparsed_of_asked")
     counted = {"pairs": [decisions.height], "unparsed": [decisions.filter(pl.col("state") == "unparsed").height]}
     return {"completeness": pl.DataFrame(counted, schema=COMPLETENESS.columns)}
 
 
-def check_complete(decisions: pl.DataFrame, max_unparsed: float) -> None:
+def check_complete(decisions: pl.DataFrame, max_unparsed: float, name: str = "max_unparsed") -> None:
     """Refuse decisions of which too many are unparsed.
 
     Raises:
@@ -202,7 +209,7 @@ def check_complete(decisions: pl.DataFrame, max_unparsed: float) -> None:
     if unparsed > max_unparsed * decisions.height:
         raise IncompleteError(
             f"judgments: {unparsed} of {decisions.height} pairs unparsed ({unparsed / decisions.height:.0%} > "
-            f"max_unparsed={max_unparsed:.0%}); read raw and finish_reason in the judge's `calls`, correct the prompt, "
+            f"{name}={max_unparsed:.0%}); read raw and finish_reason in the judge's `calls`, correct the prompt, "
             "the lengths or the engine and judge again, or raise max_unparsed"
         )
 

@@ -41,7 +41,7 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
     """Make one pair per passage; a second attempt would give the same score, so there is none."""
     if attempt > 1:
         return []
-    key = combine_hashes([config.judge, "cross_encoder", str(config.query_chars), str(config.passage_chars)])
+    key = combine_hashes([config.asked, "cross_encoder", str(config.query_chars), str(config.passage_chars)])
     return [
         Call(
             call_id=combine_hashes([key, question.query_hash, passage.hash]),

@@ -16,6 +16,7 @@ import polars as pl
 
 from tasks import cross_encoder, graded, listwise, snippet, yes_no
 from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, narrow
+from tasks.pointwise import UNAVAILABLE
 from tasks.prompting import join_texts, quote
 from tasks.protocols import LLM, Answer, CrossEncoder, Ledger
 from tasks.schemas import CALLS, VERDICTS
@@ -23,10 +24,15 @@ from tasks.voting import Tally, state_of_reading
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _QUESTION = ["query_hash", "positives_hash"]
+_AWAY = 50  # one question in so many may be unavailable without the engine being held to be
 MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
 ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
 # A passage in a question: prompt, definition, query, positives, passage. Ids play no part.
 Key = tuple[str, str, str, str, str]
+
+
+class EngineUnavailable(OSError):
+    """The engine could not answer now; the part is to be tried again, and pays only for what is missing."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ def judge(  # noqa: PLR0913 - tables by name
     Raises:
         ValueError: the judge has no name, a candidate comes twice, its hashes do not fit the texts, or the engine left
             a call unanswered.
+        EngineUnavailable: the engine was away, so that questions stand open that it can answer another time.
     """
     if not config.judge:
         raise ValueError("judge: a name expected (model and digests), got an empty one; calls could not be told apart")
@@ -70,9 +77,10 @@ def judge(  # noqa: PLR0913 - tables by name
     questions = make_questions(config, pairs)
     asker = Asker(config, _as_llm(config, engine), ledger)
     tallies = _vote(config, questions, asker)
+    _demand_an_engine(tallies)
     flips = _try_other_order(config, questions, asker, tallies)
     verdicts = _verdicts(config, pairs, tallies)
-    facts = asker.facts() | flips | {"queries": len(questions)}
+    facts = asker.facts() | flips
     facts["unparsed"] = verdicts.filter(pl.col("state") == "unparsed").height
     return {"verdicts": verdicts, "calls": _calls_table(config, asker), "facts": facts}
 
@@ -119,6 +127,7 @@ class Asker:
     calls: dict[str, tuple[Call, Answer]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    queries: set[tuple[str, str]] = field(default_factory=set)
 
     def ask(
         self, make: MakeCalls, read: ReadAnswer, questions: Sequence[Question], seed: int
@@ -167,6 +176,7 @@ class Asker:
                 f"engine: {len(calls)} answers expected, {len(answers)} came; the part must be judged again"
             )
         self.counts["calls"] += len(calls)
+        self.queries |= {(call.question.query_hash, call.question.positives_hash) for call in calls}
         for name in ("prompt_tokens", "cached_tokens", "output_tokens"):
             self.counts[name] += sum(getattr(answer, name) for answer in answers)
         return answers
@@ -193,7 +203,8 @@ class Asker:
     def facts(self) -> dict[str, Any]:
         """Say what was asked of the engine, what the ledger knew, and what could not be read, by reason."""
         names = ("calls", "recalled", "prompt_tokens", "cached_tokens", "output_tokens")
-        return {name: self.counts[name] for name in names} | {"failures": dict(sorted(self.failures.items()))}
+        counts: dict[str, Any] = {name: self.counts[name] for name in names}
+        return counts | {"queries": len(self.queries), "failures": dict(sorted(self.failures.items()))}
 
 
 def key_of(question: Question, passage: str) -> Key:
@@ -249,7 +260,7 @@ def _vote(config: JudgeConfig, questions: Sequence[Question], asker: Asker) -> d
     pending = list(questions)
     for vote in range(config.votes):
         for key, (reading, call) in _ask_protocol(config, asker, pending, config.order_seed + vote).items():
-            tallies[key].add(state_of_reading(config, reading), reading, call)
+            tallies[key].add(config, reading, call)
         open_ = (narrow(q, [p.hash for p in q.passages if not tallies[key_of(q, p.hash)].is_settled]) for q in pending)
         pending = [question for question in open_ if question.passages]
         if not pending:
@@ -265,13 +276,25 @@ def _try_other_order(
     if not sample:
         return {}
     other = _ask_protocol(config, asker, sample, config.order_seed + config.votes)
-    states = {key: state_of_reading(config, reading) for key, (reading, _) in other.items()}
+    # With one positive, or by a cross-encoder, there is no other order: the same call tells nothing.
+    asked = {key: reading for key, (reading, call) in other.items() if call.call_id != tallies[key].last.call_id}
+    states = {key: state_of_reading(config, reading) for key, reading in asked.items()}
     both = {k: s for k, s in states.items() if s != "unparsed" and tallies[k].state != "unparsed"}
     return {"flip_pairs": len(both), "flips": sum(state != tallies[key].state for key, state in both.items())}
 
 
 def _draw(text_hash: str) -> float:
     return int(hashlib.sha256(f"flip:{text_hash}".encode()).hexdigest()[:8], 16) / 16**8
+
+
+def _demand_an_engine(tallies: Mapping[Key, Tally]) -> None:
+    """Fail the part where the engine was away: an outage must not end as verdicts; what was answered is remembered."""
+    away = sum(tally.readings[-1].failure == UNAVAILABLE for tally in tallies.values())
+    if away > max(1, len(tallies) // _AWAY):  # a question or two that always time out are the question's own fault
+        raise EngineUnavailable(
+            f"{away} of {len(tallies)} questions got no answer because the engine was not available (limits, outage, "
+            "timeouts); every answer that came is remembered: run again when it is back"
+        )
 
 
 def _verdicts(config: JudgeConfig, pairs: pl.DataFrame, tallies: Mapping[Key, Tally]) -> pl.DataFrame:

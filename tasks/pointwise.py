@@ -14,6 +14,7 @@ from tasks.protocols import Answer
 # One generated token always ends by "length": that is a whole answer to a question about its log-probabilities.
 FIRST_TOKEN = frozenset({"stop", "length"})
 WHOLE_TEXT = frozenset({"stop"})
+UNAVAILABLE = "unavailable"
 _NAMED = frozenset({"length", "too_long", "refused"})
 _HIGHEST = 0.01  # a log-probability is at most 0, but for rounding
 
@@ -75,9 +76,14 @@ def order_positives(question: Question, seed: int) -> tuple[str, ...]:
 
 
 def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
-    """Say why an answer cannot be read whatever it holds: `length`, `too_long`, `refused`, `error`; None if it can."""
+    """Say why an answer cannot be read whatever it holds; None if it can.
+
+    `length`, `too_long`, `refused`, `error`, or `unavailable`: the engine could not now, and may another time.
+    """
     if answer.finish_reason in finished:
         return None
+    if answer.finish_reason.startswith(UNAVAILABLE):
+        return UNAVAILABLE
     return answer.finish_reason if answer.finish_reason in _NAMED else "error"
 
 

@@ -58,7 +58,10 @@ class Answer(Protocol):
 
     @property
     def finish_reason(self) -> str:
-        """`stop` or `length` as the engine says, `too_long` for a prompt not sent, `refused`, `error: …` otherwise."""
+        """`stop` or `length` as the engine says, or why there is none.
+
+        `too_long` for a prompt not sent, `refused`, `unavailable: …` for what may pass, `error: …` otherwise.
+        """
         ...
 
     @property

@@ -5,8 +5,18 @@ from dataclasses import dataclass, field
 
 from tasks.asking import Call, JudgeConfig, Preference, Reading
 
-# The four preferences between 0 and 1: an order, not a probability; off the ends, where log-odds are infinite.
-PREFERENCE_SCORES: dict[Preference, float] = {"none": 0.05, "worse": 0.35, "equal": 0.65, "better": 0.95}
+# The four preferences between 0 and 1: an order, not a probability; off the ends, where log-odds are infinite. What
+# counts as relevant stands above the middle, what does not below.
+_IF_RELEVANT: dict[Preference, float] = {"none": 0.05, "worse": 0.55, "equal": 0.65, "better": 0.95}
+_IF_NOT: dict[Preference, float] = {"none": 0.05, "worse": 0.35, "equal": 0.45, "better": 0.48}
+
+
+def score_of(config: JudgeConfig, reading: Reading) -> float | None:
+    """Give a reading's score: its own, or its preference's place."""
+    if reading.failure or reading.preference is None:
+        return reading.score
+    relevant = reading.preference in config.relevant_preferences
+    return (_IF_RELEVANT if relevant else _IF_NOT)[reading.preference]
 
 
 def state_of(score: float | None, relevant_from: float, not_relevant_below: float) -> str:
@@ -35,12 +45,16 @@ class Tally:
 
     of: int
     states: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
 
-    def add(self, state: str, reading: Reading, call: Call) -> None:
+    def add(self, config: JudgeConfig, reading: Reading, call: Call) -> None:
         """Count one vote."""
-        self.states.append(state)
+        score = score_of(config, reading)
+        if score is not None:
+            self.scores.append(score)
+        self.states.append(state_of_reading(config, reading))
         self.readings.append(reading)
         self.calls.append(call)
 
@@ -61,7 +75,7 @@ class Tally:
     @property
     def score(self) -> float | None:
         """The mean of the votes' scores."""
-        return self._mean([_score(reading) for reading in self.readings if not reading.failure])
+        return self._mean(self.scores)
 
     @property
     def grade(self) -> float | None:
@@ -74,7 +88,7 @@ class Tally:
         counts = Counter(r.preference for r in self.readings if not r.failure and r.preference is not None)
         if not counts:
             return None
-        return min(counts, key=lambda preference: (-counts[preference], PREFERENCE_SCORES[preference]))
+        return min(counts, key=lambda preference: (-counts[preference], _IF_NOT[preference]))
 
     @property
     def last(self) -> Call:
@@ -87,9 +101,3 @@ class Tally:
     @staticmethod
     def _mean(values: list[float]) -> float | None:
         return sum(values) / len(values) if values else None
-
-
-def _score(reading: Reading) -> float:
-    if reading.score is not None:
-        return reading.score
-    return PREFERENCE_SCORES[reading.preference or "none"]

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.judge_rows import ALL, FUSION, HARD, HELD_OUT, Judged, compare_rows, fusion_features, scored, table
+from benchmarks.judge_rows import ALL, CENTRED, HARD, HELD_OUT, Judged, compare_rows, make_features, scored, table
 
 PAIR = ["dataset", "query_id", "doc_id"]
 
@@ -31,7 +31,7 @@ def judged() -> Judged:
 def test_every_judge_has_a_row_on_the_hard_pairs_and_on_the_queries_that_saw_no_choice(judged: Judged) -> None:
     costs = {"calls": 42.0, "prompt_tokens": 4200.0, "cached_tokens": 0.0, "output_tokens": 42.0, "seconds": 1.5}
     found = compare_rows(judged, {"yes_no": costs})
-    judges = ["similarity", "yes_no", "listwise", FUSION]
+    judges = ["similarity", "yes_no", "listwise", "yes_no, calibrated", "cascade", "fusion"]
     assert [(row["pairs"], row["judge"]) for row in found["rows"]] == [
         (ALL, "similarity"),
         *((HARD, name) for name in judges),
@@ -40,14 +40,16 @@ def test_every_judge_has_a_row_on_the_hard_pairs_and_on_the_queries_that_saw_no_
     assert {name: described["pairs"] for name, described in found["pairs"].items()} == {ALL: 48, HARD: 42, HELD_OUT: 21}
     listwise = next(row for row in found["rows"] if row["judge"] == "listwise" and row["pairs"] == HARD)
     assert listwise["unparsed"] == pytest.approx(6 / 42, abs=1e-4)
-    assert found["fusion"][HARD]["auc"]["best_member"] == "yes_no"
-    assert list(found["fusion"]["weights"]) == ["to_query", "to_positive", "positive_to_query", "yes_no", "listwise"]
+    assert found["fitted"]["fusion"]["gain"][HARD]["auc"]["best_member"] == "yes_no"
+    assert list(found["fitted"]["cascade"]["weights"]) == ["similarity", "yes_no"]
     assert json.loads(json.dumps(found)) == found
     assert "| 4,200, 42 | 2 |" in table(found)
 
 
 def test_a_missing_score_counts_as_its_querys_mean_and_is_not_measured(judged: Judged) -> None:
-    hard = judged.similarity.join(judged.answers["listwise"].rename({"score": "listwise"}), on=PAIR)
-    features = fusion_features(hard, ["listwise"])
-    assert features["listwise"].to_list() == pytest.approx([0.0] * hard.height)
+    listwise = judged.answers["listwise"].select(*PAIR, listwise="score")
+    hard = judged.similarity.rename({"score": "similarity"}).join(listwise, on=PAIR)
+    features = make_features(hard, ["listwise"])
+    assert features["listwise" + CENTRED].to_list() == pytest.approx([0.0] * hard.height)
+    assert features["listwise"].to_list() == pytest.approx([np.log(0.35 / 0.65)] * hard.height)
     assert len(scored(hard, "listwise").score) == 36

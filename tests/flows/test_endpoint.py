@@ -72,8 +72,10 @@ def test_a_run_against_a_misbehaving_endpoint_ends_complete_with_every_failure_c
     counted = total(facts, "engine_counts")
     assert sum(n for name, n in counted.items() if name.startswith("retry_")) >= sum(served[name] for name in PASSING)
     failures = total(facts, "failures")
-    assert failures["refused"] == served["refusal"] + served["content_filter"] + served["null_content"]
-    assert sum(failures.values()) >= sum(served[name] for name in LASTING) - served["truncated"]
+    refused = served["refusal"] + served["content_filter"]
+    assert failures["refused"] == refused if protocol == "yes_no" else failures["refused"] >= refused
+    # One token is a whole answer to Yes or No; of a listwise call every passage counts.
+    assert sum(failures.values()) >= sum(served[name] for name in LASTING if name != "truncated")
 
 
 def test_a_batch_run_that_loses_doubles_and_expires_rows_ends_complete(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_paper_7_1_too_many_unparsed_pairs_shut_the_gate_before_every_treatment_
     source = write_source(tmp_path / "source")
     store = Store.open(str(tmp_path / "store"))
     run = Runner(store, InProcess(store, tmp_path / "scratch"))
-    curate_method(run, make_setup(store, source, complete={"max_unparsed": 0.0}))
+    once = tier(judge={"max_attempts": 1})
+    curate_method(run, make_setup(store, source, tiers=[once], complete={"max_unparsed": 0.0}))
     done = {r.name: r for r in run.runs}
     assert "pairs unparsed" in done["complete"].failed[0]
     assert done["treat-relabel"].blocked == done["treat-relabel"].parts == 2

@@ -287,3 +287,14 @@ def test_a_band_needs_both_bounds_in_order(config: type[EscalateConfig] | type[D
         config(lower=0.2)
     with pytest.raises(ValidationError, match="must not exceed"):
         config(lower=0.8, upper=0.2)
+
+
+def test_a_judge_that_answers_nothing_shuts_the_gate_however_little_it_was_asked() -> None:
+    asked = [("q1", f"asked{n}", "unparsed", None) for n in range(30)]
+    rest = [("q1", f"rest{n}", "not_relevant", 0.1) for n in range(970)]
+    frame = verdicts([*asked, *rest]).with_columns(
+        call_id=pl.when(pl.col("doc_id").str.starts_with("asked")).then(pl.lit("call"))
+    )
+    with pytest.raises(IncompleteError, match=r"30 of 30 pairs unparsed \(100% > max_unparsed_of_asked=20%\)"):
+        complete(CompleteConfig(), decisions=frame)
+    assert complete(CompleteConfig(max_unparsed_of_asked=1.0), decisions=frame)["completeness"].height == 1

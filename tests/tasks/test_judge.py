@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks.asking import JudgeConfig
+from tasks.asking import JudgeConfig, Policy
 from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.judge import judge
+from tasks.judge import EngineUnavailable, judge
 from tasks.protocols import Request
 from tasks.schemas import CALLS, CANDIDATES, VERDICTS
 from tasks.voting import state_of
@@ -255,3 +255,35 @@ def test_a_judge_without_a_name_is_refused() -> None:
 def test_a_setting_that_cannot_work_is_refused_at_once(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         JudgeConfig.model_validate({"judge": "fake"} | settings)
+
+
+def test_an_outage_fails_the_part_instead_of_ending_as_unparsed_verdicts() -> None:
+    with pytest.raises(EngineUnavailable, match="3 of 3 questions got no answer"):
+        judge(CONFIG, **TABLES, engine=FakeLLM({"?": says("unavailable: status 503")}), ledger=None)
+
+
+def test_a_single_question_that_always_times_out_is_unparsed_and_harms_no_other() -> None:
+    answers = {"bricks": says("unavailable: timeout"), "apples": says(Yes=0.9)}
+    result = judge(CONFIG, **TABLES, engine=FakeLLM(answers), ledger=None)
+    assert result["verdicts"]["state"].to_list() == ["relevant", "unparsed", "relevant"]
+    assert result["facts"]["failures"] == {"unavailable": 2}
+
+
+def test_another_datasets_prompt_changes_neither_the_ledger_nor_the_calls_of_this_one() -> None:
+    policies = {"elsewhere": Policy(prompts={"yes_no": "yes_no_as_good"})}
+    other = JudgeConfig(judge="fake:0/2", engine="fake:0", policies=policies)
+    plain = JudgeConfig(judge="fake:0/1", engine="fake:0")
+    assert other.ledger_name == plain.ledger_name
+    first, second = (judge(c, **TABLES, engine=FakeLLM(ANSWERS), ledger=None)["calls"] for c in (plain, other))
+    assert first["call_id"].equals(second["call_id"])
+
+
+def test_a_datasets_definition_is_shown_and_names_another_call() -> None:
+    defined = CONFIG.model_copy(update={"policies": {"d": Policy(definition="Only fruit counts.")}})
+    engine = FakeLLM(ANSWERS)
+    first, second = (
+        judge(CONFIG, **TABLES, engine=FakeLLM(ANSWERS), ledger=None),
+        judge(defined, **TABLES, engine=engine, ledger=None),
+    )
+    assert all("Only fruit counts." in content for content in engine.asked)
+    assert not set(first["calls"]["call_id"]) & set(second["calls"]["call_id"])

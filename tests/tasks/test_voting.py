@@ -123,6 +123,26 @@ def test_pointwise_votes_with_one_positive_are_one_call() -> None:
     assert engine.asked == 6
 
 
+def test_a_flip_is_counted_only_where_something_was_asked_again() -> None:
+    class YesNo:
+        def answer(self, requests: Sequence[Any]) -> list[FakeAnswer]:
+            return [FakeAnswer({"Yes": -0.1}, "length") for _ in requests]
+
+    assert run(YesNo(), protocol="yes_no", flip_share=1.0)["facts"]["flip_pairs"] == 0
+    two = frames(PAIRS, {"q1": ["the known one", "another known one"]})
+    assert run(YesNo(), tables=two, protocol="yes_no", flip_share=1.0)["facts"]["flip_pairs"] == 6
+
+
+def test_what_counts_as_relevant_scores_above_the_middle_and_nothing_else_does() -> None:
+    engine = Listwise(lambda call, text: ["none", "worse", "equal", "better"][int(text[-1]) % 4])
+    scores = dict(run(engine)["verdicts"].select("preference", "score").iter_rows())
+    assert scores["none"] < scores["worse"] < 0.5 < scores["equal"] < scores["better"]
+    strict = run(engine, relevant_preferences=["better"])
+    assert dict(strict["verdicts"].select("preference", "score").iter_rows())["equal"] < 0.5
+    generous = run(engine, relevant_preferences=["better", "equal", "worse"])
+    assert dict(generous["verdicts"].select("preference", "score").iter_rows())["worse"] > 0.5
+
+
 def test_a_missing_id_is_asked_again_alone_and_what_was_read_stands() -> None:
     def opinion(call: Call, text: str) -> str:
         return "" if text == "passage 4" and call.attempt == 1 else "worse"
@@ -206,5 +226,5 @@ def test_a_preference_that_does_not_count_as_relevant_is_unsure() -> None:
 def test_without_any_vote_read_there_is_no_score() -> None:
     tally = Tally(1)
     question = Question("p", "", "q", "p", "q", (), (), ())
-    tally.add("unparsed", Reading(failure="error"), Call("id", (), question, {}, 1))
+    tally.add(config(), Reading(failure="error"), Call("id", (), question, {}, 1))
     assert (tally.state, tally.score, tally.grade, tally.preference) == ("unparsed", None, None, None)

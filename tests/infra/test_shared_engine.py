@@ -1,0 +1,88 @@
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from infra.answers import Answer
+from infra.meter import Budget, BudgetReached, Meter
+from infra.shared_engine import EngineBroken, EngineThread, LentEngine
+
+
+@dataclass
+class Engine:
+    """Takes a moment for each request, and remembers who called it and how many at a time."""
+
+    trouble: Exception | None = None
+    threads: set[int] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    inside: int = 0
+    most: int = 0
+
+    def answer(self, requests: Sequence[Any]) -> list[Answer]:
+        self.threads.add(threading.get_ident())
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        self.inside -= 1
+        self.counts["retry_429"] += 1
+        if self.trouble:
+            raise self.trouble
+        return [Answer("Yes", {}, "stop", prompt_tokens=10, cached_tokens=4, output_tokens=1) for _ in requests]
+
+
+def lend(engine: Engine, meter: Meter, threads: int = 1) -> list[LentEngine]:
+    shared = EngineThread(lambda: engine, threads)
+    return [LentEngine(shared, meter, "judge-llm") for _ in range(3)]
+
+
+def together(parts: list[LentEngine]) -> None:
+    workers = [threading.Thread(target=part.answer, args=(["a", "b"],)) for part in parts]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def test_one_thread_alone_talks_to_the_engine_one_batch_at_a_time() -> None:
+    engine, meter = Engine(), Meter(Budget(), {})
+    parts = lend(engine, meter)
+    together(parts)
+    assert (len(engine.threads), engine.most) == (1, 1)
+    assert threading.get_ident() not in engine.threads
+    assert meter.totals()["judge-llm"] | {"seconds": 0} == {
+        "calls": 6, "prompt_tokens": 60, "cached_tokens": 24, "output_tokens": 6, "seconds": 0, "money": 0, "priced": 0,
+    }  # fmt: skip
+    assert sum(part.waited for part in parts) > 0.03
+    assert all(part.facts["engine_counts"] == {"retry_429": 1} for part in parts)
+
+
+def test_an_engine_that_allows_it_is_asked_several_times_at_once() -> None:
+    engine = Engine()
+    together(lend(engine, Meter(Budget(), {}), threads=3))
+    assert engine.most > 1
+
+
+def test_a_used_up_budget_stops_before_anything_is_asked() -> None:
+    engine, meter = Engine(), Meter(Budget(tokens=20), {})
+    part = lend(engine, meter)[0]
+    part.answer(["a", "b"])
+    with pytest.raises(BudgetReached, match="tokens 20 used up"):
+        part.answer(["c"])
+    assert engine.counts["retry_429"] == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "raised"),
+    [
+        (RuntimeError("out of memory"), EngineBroken),
+        (ValueError("no such model"), ValueError),
+        (OSError("away"), OSError),
+    ],
+)
+def test_what_no_request_explains_means_that_the_engine_is_broken(trouble: Exception, raised: type[Exception]) -> None:
+    with pytest.raises(raised, match=str(trouble)):
+        lend(Engine(trouble), Meter(Budget(), {}))[0].answer(["a"])
