@@ -232,6 +232,17 @@ class CurationConfig(_Config):
         return self
 
     @model_validator(mode="after")
+    def _policies_fit_the_tiers(self) -> Self:
+        """Refuse a policy whose prompt a tier's judge cannot be asked with."""
+        for tier in self.tiers:
+            try:
+                JudgeConfig.model_validate({**tier.judge.model_dump(), "policies": self.policies})
+            except ValidationError as error:
+                message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"policies, for tier {tier.name!r}: {message}") from error
+        return self
+
+    @model_validator(mode="after")
     def _search_as_deep_as_mining_reads(self) -> Self:
         """Demand one depth: below the search's, ranks over several corpus parts are not exact."""
         if self.search.depth < self.mine.depth:

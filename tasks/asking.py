@@ -28,6 +28,14 @@ class Policy(BaseModel):
     definition: str | None = None
     prompts: Mapping[Protocol, str] = Field(default_factory=dict)
 
+    @field_validator("prompts")
+    @classmethod
+    def _fit_their_protocols(cls, prompts: Mapping[Protocol, str]) -> Mapping[Protocol, str]:
+        for protocol, name in prompts.items():
+            if load_prompt(name).protocol != protocol:
+                raise ValueError(f"prompt {name!r} is for {load_prompt(name).protocol!r}, not for {protocol!r}")
+        return prompts
+
     @field_validator("definition")
     @classmethod
     def _is_known(cls, name: str | None) -> str | None:

@@ -17,6 +17,7 @@ from flows.config import ConfigError
 from flows.curation import Curator
 from flows.method import curate_method
 from flows.purge import Wanted, purge, resolve
+from infra.artifacts import Manifest
 from infra.ledger import Ledger
 from infra.runner import Runner
 from infra.settings import Settings
@@ -233,3 +234,20 @@ def test_the_commands_print_tables_and_one_line_of_json(tmp_path: Path, command:
     assert done == dry | {"removed": True}
     _, none = command("purge", "--hash", HASH)
     assert none["ledger_rows"] == 0
+
+
+def test_a_purged_positive_takes_with_it_what_was_judged_against_it(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    curate(settings, write_source(tmp_path / "source"))
+    store = Store(settings.store)
+
+    def judged() -> set[str]:
+        manifests = [Manifest.from_json(store.read(key) or b"") for key in store.list("parts/judge")]
+        pieces = [store.read(piece.object) for m in manifests for piece in m.tables["verdicts"]]
+        return {query for piece in pieces if piece is not None for query in pl.read_parquet(piece)["query_id"]}
+
+    assert "q0" in judged()
+    found = purge(settings, Wanted(doc="animals/otter-river"), yes=True, out=silent())
+    assert found["parts"]["judge"] >= 1
+    assert "q0" not in judged()
+    assert traces(settings, "The otter lives near the river", hash_text("unused")) == []

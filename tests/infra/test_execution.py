@@ -1,11 +1,15 @@
 """Prefect and Ray for real: parts as task runs, Ray's failures as failed attempts with their reason."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -78,6 +82,15 @@ def task_states(flow_run_id: str, expected: int) -> dict[str, tuple[str, str]]:
     raise AssertionError(f"{expected} finished task runs expected, {final} recorded")
 
 
+def table_of(stage: str) -> list[dict[str, Any]]:
+    """Read the newest table that a stage left in Prefect."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[stage]))
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
+    rows: list[dict[str, Any]] = json.loads(str(found[0].data))
+    return rows
+
+
 def test_every_part_is_a_task_run_named_after_it_and_a_reused_one_is_shown_as_cached(
     services: None, store_url: str, tmp_path: Path
 ) -> None:
@@ -89,6 +102,10 @@ def test_every_part_is_a_task_run_named_after_it_and_a_reused_one_is_shown_as_ca
         **{f"double-{n:05d}": "Completed" for n in range(4)},
         "add_up-00000": "Completed",
     }
+    rows = table_of("double")
+    assert [(row["part"], row["ended"], row["rows_in"], row["rows_out"]) for row in rows] == [
+        (n, "computed", 3, 3) for n in range(4)
+    ]
     again, second = execute(store_url, tmp_path, ToyConfig())
     assert [(r.reused, r.computed) for r in again.runs] == [(1, 0), (4, 0), (1, 0)]
     assert {state for state, _ in task_states(second, 6).values()} == {"Cached"}

@@ -178,7 +178,7 @@ def test_what_may_pass_is_tried_again_and_given_up_after_max_retries(
         answers = ask(engine, "fine", f"passes [[{kind}*2]]", f"lasts [[{kind}]]")
         assert [answer.finish_reason for answer in answers[:2]] == ["stop", "stop"]
         status = f"status {reason}" if reason.isdigit() else reason
-        assert answers[2] == Answer(finish_reason=f"error: {status}")
+        assert answers[2] == Answer(finish_reason=f"unavailable: {status}")
         assert server.counts == {"answered": 2, kind: 5}
         assert engine.counts == {f"retry_{reason}": 4, f"failed_{reason}": 1}
 
@@ -330,7 +330,7 @@ def test_nobody_asks_again_before_the_time_a_429_named(engine_of: Callable[..., 
 def test_an_endpoint_that_wants_hours_is_not_waited_for(engine_of: Callable[..., OpenAIEngine]) -> None:
     with MisbehavingServer(retry_after={"x-ratelimit-reset-requests": "7h12m"}) as server:
         began = time.monotonic()
-        assert ask(engine_of(server), "fine", "[[429]]")[1].finish_reason == "error: status 429"
+        assert ask(engine_of(server), "fine", "[[429]]")[1].finish_reason == "unavailable: status 429"
         assert server.counts["429"] == 1
     assert time.monotonic() - began < 30
 

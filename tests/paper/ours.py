@@ -197,8 +197,10 @@ def is_skipped(folder: Path, dataset: str) -> bool:
 
 def configure_judge(**settings: Any) -> JudgeConfig:
     """The judge of a curation's configuration; refused there, before anything is asked."""
+    policies = settings.pop("policies", {})
     tiers = [{"name": "weak", "judge": {"protocol": "listwise", **settings}}]
-    config = parse_config({"name": "mine", "source": {"path": "rows.jsonl"}, "tiers": tiers}, "my.yaml")
+    source = {"path": "rows.jsonl"}
+    config = parse_config({"name": "mine", "source": source, "tiers": tiers, "policies": policies}, "my.yaml")
     return config.tiers[0].judge
 
 

@@ -131,7 +131,7 @@ ENDS: dict[str, tuple[str, type[Exception] | None]] = {
     "429*1": ("answered", IndexError),
     "bad_json*1": ("answered", ValueError),
     "content_filter": ("refused", openai.BadRequestError),
-    "500*60": ("error: status 500", None),
+    "500*60": ("unavailable: status 500", None),
 }
 
 
