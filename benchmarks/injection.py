@@ -122,7 +122,7 @@ def listwise_neighbours(engine: Any, attacks: dict[str, str], isolate: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="w8a8:package:qwen2.5-coder-1.5b-instruct")
-    parser.add_argument("--listwise-attacks", type=int, default=12, help="every n-th attack is tried listwise")
+    parser.add_argument("--attacks", type=int, default=14, help="how many are tried, evenly over the file")
     arguments = parser.parse_args()
     from infra import models
     from infra.engines import VLLMSpec, build_engine, environment
@@ -132,14 +132,13 @@ def main() -> None:
     os.environ.update(environment(spec))
     engine = build_engine(spec)
     known = yaml.safe_load((ROOT / "tests" / "tasks" / "hostile.yaml").read_text(encoding="utf-8"))
-    attacks = {attack["name"]: attack["text"] for attack in known}
-    some = dict(list(attacks.items())[:: max(1, len(attacks) // arguments.listwise_attacks)])
+    attacks = {attack["name"]: attack["text"] for attack in known[:: max(1, len(known) // arguments.attacks)]}
     result = {
         "command": f"python -m benchmarks.injection --model {arguments.model}",
         "attacks": len(attacks),
         "yes_no": pointwise(engine, attacks),
-        "listwise, isolated": listwise_neighbours(engine, some, isolate=True),
-        "listwise, together": listwise_neighbours(engine, some, isolate=False),
+        "listwise, isolated": listwise_neighbours(engine, attacks, isolate=True),
+        "listwise, together": listwise_neighbours(engine, attacks, isolate=False),
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: v for k, v in result.items() if k != "yes_no"}, indent=1))

@@ -123,13 +123,15 @@ class Ledger:
         if not entries:
             return {}
         shelves = {_shelf(subject) for subject in entries.values()}
-        folders = [f"{_folder(judge)}/{name}" for name in (_NEW, *sorted(shelves))]
+        folders = [f"{_folder(judge)}/{name}" for name in sorted(shelves)]
         wanted = pl.DataFrame({"entry": list(entries)}, schema={"entry": pl.String})
         found: dict[str, str] = {}
         seen: set[str] = set()
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             while True:
-                listed = [key for keys in pool.map(self._segments, folders) for key in keys]
+                # The new ones first: what a compactor takes from there stands in the shelves before.
+                listed = self._segments(f"{_folder(judge)}/{_NEW}")
+                listed += [key for keys in pool.map(self._segments, folders) for key in keys]
                 unread = [key for key in listed if key not in seen and _touches(key, shelves)]
                 seen.update(unread)
                 looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
