@@ -187,7 +187,8 @@ def test_a_finished_tier_costs_nothing_and_what_the_ledger_holds_is_not_paid_aga
 
 def test_another_budget_of_pairs_is_applied_without_running_escalate(again: tuple[Curator, Path], cache: Path) -> None:
     curator, source = again
-    config = configure(source, tier(max_pairs=20, judge={"passage_chars": 60}))
+    # Once: the fake judge cannot be read now and then, and asking again is not planned for.
+    config = configure(source, tier(max_pairs=20, judge={"passage_chars": 60, "max_attempts": 1}))
     (planned,) = make_plan(curator, config).tiers
     assert (planned.basis, planned.pairs, planned.calls) == ("exact", 20, 20)
     assert within_a_tenth(planned.prompt_tokens, run(curator, config, cache).prompt_tokens)

@@ -236,10 +236,12 @@ def test_five_hundred_requests_under_every_trouble_are_each_answered_once(
     with MisbehavingServer(rows, seed=5, fates=jobs) as server:
         answers = ask(engine_of(server, requests_per_batch=40, max_rounds=12), *contents)
     reasons = [answer.finish_reason for answer in answers]
-    assert reasons.count("refused") == server.counts["content_filter"] > 0
-    assert reasons.count("length") == server.counts["truncated"] > 0
-    assert reasons.count("stop") == 500 - reasons.count("refused") - reasons.count("length")
     twice = sum(count > 1 for count in server.paid.values())
+    # What the vendor ran and then lost is run again, and may be cut short or refused both times.
+    assert server.counts["content_filter"] - twice <= reasons.count("refused") <= server.counts["content_filter"]
+    assert server.counts["truncated"] - twice <= reasons.count("length") <= server.counts["truncated"]
+    assert set(reasons) == {"stop", "length", "refused"}
+    assert reasons.count("stop") == 500 - reasons.count("refused") - reasons.count("length")
     assert 0 < twice <= 40 / 3 + 1  # only what the vendor ran and then lost: a third of the job called `missing`
     assert max(server.paid.values()) == 2
     whole = [
