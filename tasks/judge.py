@@ -27,6 +27,13 @@ _QUESTION = ["query_hash", "positives_hash"]
 _AWAY = 50  # one question in so many may be unavailable without the engine being held to be
 MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
 ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
+# How each protocol asks and reads; `snippet` asks twice (`_extract_and_rank`).
+_PROTOCOLS: Mapping[str, tuple[MakeCalls, ReadAnswer]] = {
+    "yes_no": (yes_no.make_calls, yes_no.read_answer),
+    "graded": (graded.make_calls, graded.read_answer),
+    "listwise": (listwise.make_calls, listwise.read_answer),
+    "cross_encoder": (cross_encoder.make_calls, cross_encoder.read_answer),
+}
 # A passage in a question: prompt, definition, query, positives, passage. Ids play no part.
 Key = tuple[str, str, str, str, str]
 
@@ -226,15 +233,9 @@ def _unread(questions: Iterable[Question], readings: Mapping[Key, tuple[Reading,
 
 
 def _ask_protocol(config: JudgeConfig, asker: Asker, questions: Sequence[Question], seed: int) -> dict[Key, Any]:
-    if config.protocol == "yes_no":
-        return asker.ask(yes_no.make_calls, yes_no.read_answer, questions, seed)
-    if config.protocol == "graded":
-        return asker.ask(graded.make_calls, graded.read_answer, questions, seed)
-    if config.protocol == "listwise":
-        return asker.ask(listwise.make_calls, listwise.read_answer, questions, seed)
-    if config.protocol == "cross_encoder":
-        return asker.ask(cross_encoder.make_calls, cross_encoder.read_answer, questions, seed)
-    return _extract_and_rank(config, asker, questions, seed)
+    if config.protocol == "snippet":
+        return _extract_and_rank(config, asker, questions, seed)
+    return asker.ask(*_PROTOCOLS[config.protocol], questions, seed)
 
 
 def _extract_and_rank(

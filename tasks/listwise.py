@@ -12,10 +12,10 @@ from typing import Any, get_args
 
 from tasks.asking import Call, JudgeConfig, Passage, Preference, Question, Reading, unread
 from tasks.call_key import name_call
-from tasks.final_json import Pairs, final_object
+from tasks.final_json import Pairs
 from tasks.hashing import combine_hashes
 from tasks.hostile import looks_hostile
-from tasks.pointwise import WHOLE_TEXT, failure_of, question_of
+from tasks.pointwise import question_of, read_object
 from tasks.prompting import load_prompt
 from tasks.protocols import Answer
 
@@ -132,14 +132,9 @@ def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Re
     `refused`, `error`, `empty`, `no_json`, `bad_shape`. Of one passage: `missing_id` (`unknown_id` if the answer names
     ids that were not asked about, so that one may have been misspelt), `doubled_id`, `bad_value`.
     """
-    failure = failure_of(answer, WHOLE_TEXT)
-    if failure:
-        return unread(call, failure)
-    if not (answer.text or "").strip():
-        return unread(call, "empty")
-    found = final_object(answer.text)
-    if found is None:
-        return unread(call, "no_json")
+    found = read_object(answer)
+    if isinstance(found, str):
+        return unread(call, found)
     stated = _stated(found)
     if stated is None:
         return unread(call, "bad_shape")

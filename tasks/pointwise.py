@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, unread
 from tasks.call_key import name_call
+from tasks.final_json import Pairs, final_object
 from tasks.hashing import combine_hashes, hash_text
 from tasks.prompting import load_prompt
 from tasks.protocols import Answer
@@ -85,6 +86,17 @@ def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
     if answer.finish_reason.startswith(UNAVAILABLE):
         return UNAVAILABLE
     return answer.finish_reason if answer.finish_reason in _NAMED else "error"
+
+
+def read_object(answer: Answer) -> Pairs | str:
+    """Read the JSON object that ends a whole answer, or the failure's name: an engine's, `empty`, `no_json`."""
+    failure = failure_of(answer, WHOLE_TEXT)
+    if failure:
+        return failure
+    if not (answer.text or "").strip():
+        return "empty"
+    found = final_object(answer.text)
+    return "no_json" if found is None else found
 
 
 def read_first_token(

@@ -10,8 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.asking import Call, JudgeConfig, Passage, Question, Reading, unread
-from tasks.final_json import final_object
-from tasks.pointwise import WHOLE_TEXT, Wanted, ask_each, failure_of
+from tasks.pointwise import Wanted, ask_each, read_object
 from tasks.prompting import CUT, neutralise
 from tasks.protocols import Answer
 
@@ -37,14 +36,9 @@ def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Re
     Failures: those of an answer in `tasks.listwise`, `bad_value`, and `not_verbatim` for words that are not the
     passage's, whatever the spacing and case.
     """
-    failure = failure_of(answer, WHOLE_TEXT)
-    if failure:
-        return unread(call, failure)
-    if not (answer.text or "").strip():
-        return unread(call, "empty")
-    found = final_object(answer.text)
-    if found is None:
-        return unread(call, "no_json")
+    found = read_object(answer)
+    if isinstance(found, str):
+        return unread(call, found)
     if [name for name, _ in found] != [_SNIPPET]:
         return unread(call, "bad_shape")
     texts = {passage.hash: passage.text for passage in call.question.passages}
