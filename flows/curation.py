@@ -20,6 +20,7 @@ import yaml
 
 from flows.config import ConfigError, CurationConfig, TierConfig, parse_config
 from flows.method import Outcome, Setup, Tier, curate_method
+from flows.pricing import load_prices
 from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
@@ -265,6 +266,7 @@ class Curator:
         return Directory("source", {path.name: self.store.put_object(path.read_bytes(), "")})
 
     def _compute(self, curation: Curation, force: frozenset[tuple[str, int]]) -> tuple[Outcome, tuple[StageRun, ...]]:
+        load_prices(curation.config).of_stages(curation.config)  # a budget that cannot be kept is told before any start
         setup = self.setup(curation, resolve=True)
         from infra.prefect_server import PrefectServer, ServerError, is_healthy
         from infra.ray_cluster import ray_cluster
