@@ -35,17 +35,21 @@ def main() -> None:
     """Run the command line; expected errors are one message and exit code 1 or 2, never a traceback."""
     silence_telemetry()
     from flows.config import ConfigError
-    from flows.method import CurationFailed
+    from flows.method import CurationFailed, WaitingForLabels
+    from flows.notifications import NotifyError
     from infra.models import ModelError
     from infra.prefect_server import ServerError
     from infra.ray_cluster import ClusterError
+    from infra.runner import PartUnready
     from infra.store import StoreError
 
     try:
         app()
-    except ConfigError as error:
+    except (ConfigError, NotifyError) as error:
         _fail(str(error), 2)
-    except (CurationFailed, StoreError, ModelError, ServerError, ClusterError) as error:
+    except WaitingForLabels as waiting:
+        _err.print(str(waiting), style="yellow", markup=False, soft_wrap=True)
+    except (CurationFailed, PartUnready, StoreError, ModelError, ServerError, ClusterError) as error:
         _fail(str(error), 1)
     except OSError as error:
         _fail(f"{type(error).__name__}: {error}", 1)
@@ -142,12 +146,13 @@ def rerun(
     curation: CurationArgument,
     stage: Annotated[str, typer.Option(help="The stage, as `reneg status` names it.")],
     part: Annotated[int, typer.Option(min=0, help="The part's number.")],
+    downstream: Annotated[bool, typer.Option("--downstream", help="Then also what lies downstream of it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute one part again, then whatever lies downstream of a changed result; everything else is reused."""
+    """Compute one part again: it alone, or with `--downstream` also what follows from it; the rest is reused."""
     from flows.terminal import rerun_part
 
-    result = rerun_part(read_settings(), curation, (stage, part), _out, _err)
+    result = rerun_part(read_settings(), curation, (stage, part), _out, _err, downstream=downstream)
     if as_json:
         _print_json(result)
 
@@ -182,6 +187,36 @@ def ui(
     address = settings.prefect_api_url or server.start(keep=True)
     _out.print(f"Prefect UI: {address.removesuffix('/api')}", soft_wrap=True)
     _out.print("It stays up until `reneg ui --stop`.")
+
+
+@app.command()
+def deploy(
+    configs: Annotated[list[Path], typer.Argument(help="YAML configurations; each may hold a `nightly` schedule.")],
+    pool: Annotated[str, typer.Option(help="The Prefect work pool (type process); made if it is not there.")] = "reneg",
+    as_json: Json = False,
+) -> None:
+    """Register the deployments of these configurations on the Prefect server; run it again after a change."""
+    from flows.config import load_config
+    from flows.deploy import deploy as register
+
+    done = register(read_settings(), [load_config(path) for path in configs], pool)
+    for one in done:
+        night = f": {one.schedule}, overlapping nights are {one.overlap}" if one.schedule else ""
+        _out.print(f"{one.name}{night}", soft_wrap=True)
+    _out.print("They run where `reneg serve` runs.")
+    if as_json:
+        _print_json([one.__dict__ for one in done])
+
+
+@app.command()
+def serve(
+    pool: Annotated[str, typer.Option(help="The Prefect work pool whose runs are taken.")] = "reneg",
+    limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time.")] = 4,
+) -> None:
+    """Run what is deployed, as it is due, until stopped; without PREFECT_API_URL it keeps the embedded server up."""
+    from flows.serve import Supervisor
+
+    Supervisor(read_settings(), lambda text: _err.print(text, soft_wrap=True), pool=pool, limit=limit).run()
 
 
 @app.command()
@@ -226,6 +261,50 @@ def ledger(
     rows = show_ledger(read_settings(), compact=compact, out=_out)
     if as_json:
         _print_json(rows)
+
+
+@app.command()
+def promote(
+    curation: CurationArgument,
+    treatment: Annotated[str | None, typer.Option(help="Instead of the configuration's `promote.treatment`.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the checks say.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a finished curation what trainers read, if its checks pass; the reasons are printed and kept."""
+    from flows.releases import promote_by_hand
+
+    done = promote_by_hand(read_settings(), curation, treatment, _out, force=force)
+    if as_json:
+        _print_json(done)
+
+
+@app.command()
+def releases(
+    name: Annotated[str | None, typer.Argument(help="A configuration's name; without it, all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the releases, oldest first; the last one of a name is what trainers read."""
+    from flows.releases import show_releases
+
+    rows = show_releases(read_settings(), name, _out)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="A configuration's name, as `reneg releases` shows it.")],
+    to: Annotated[int | None, typer.Option(help="The release to go back to; by default the one before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give trainers an earlier release again, under a new number; it holds until a new curation is promoted."""
+    from flows.releases import rollback as go_back
+    from flows.releases import show_release
+    from infra.store import Store
+
+    done = show_release(go_back(Store.open(read_settings().store), name, to), _out)
+    if as_json:
+        _print_json(done)
 
 
 def _print_json(value: object) -> None:

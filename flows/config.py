@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from flows.notifications import NotifyConfig
+from flows.schedule import NightlyConfig
 from flows.stages import STAGES
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from tasks.agree import AgreeConfig
@@ -19,6 +21,7 @@ from tasks.export import ExportConfig
 from tasks.harvest import HarvestConfig
 from tasks.ingest import IngestConfig
 from tasks.mine import AdoptConfig, MineConfig
+from tasks.promote import PromoteConfig
 from tasks.report import ReportConfig
 from tasks.sample import SampleConfig
 from tasks.search import SearchConfig
@@ -177,6 +180,13 @@ class CurationConfig(_Config):
     source: SourceConfig
     encoder: EncoderConfig = EncoderConfig()
     tiers: tuple[TierConfig, ...] = Field((TierConfig(),), description="judges after similarity, in the order asked")
+    nightly: NightlyConfig | None = Field(
+        None, description="when it runs, once deployed", json_schema_extra=_OPERATIONAL
+    )
+    promote: PromoteConfig | None = Field(
+        None, description="when a finished curation becomes a release", json_schema_extra=_OPERATIONAL
+    )
+    notify: NotifyConfig | None = Field(None, description="who is told, and of what", json_schema_extra=_OPERATIONAL)
     policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
     budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=_OPERATIONAL)
     prices: str | None = Field(None, description="a file like flows/prices.yaml", json_schema_extra=_OPERATIONAL)
@@ -255,6 +265,14 @@ class CurationConfig(_Config):
         absent = [t for t in self.train_on if t not in self.treatments]
         if self.train is not None and absent:
             raise ValueError(f"train_on names {absent}, which treatments {list(self.treatments)} does not make")
+        return self
+
+    @model_validator(mode="after")
+    def _promote_what_is_compared(self) -> Self:
+        """Refuse to promote what is not made, or what no model is trained on."""
+        if self.promote is not None:
+            trained = () if self.train is None else self.train_on
+            self.promote.check(self.treatments, trained, self.evaluate.measures)
         return self
 
 

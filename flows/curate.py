@@ -1,18 +1,18 @@
-"""The Prefect flow: one flow run per curation, one task run per part."""
+"""The Prefect flow of the command line: one flow run per curation, one task run per part."""
 
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.method import CurationFailed, Outcome, Setup, curate_method
-from infra.execution import PrefectRayExecutor
+from flows.method import CurationFailed, WaitingForLabels
 from infra.meter import BudgetReached
-from infra.runner import Runner
 
-_MAX_PARTS_IN_FLIGHT = 32
+MAX_PARTS_IN_FLIGHT = 32
 _SHOWN = 3  # parts with the same reason whose repairing command is spelt out
 _BUDGET = BudgetReached.__name__
 
@@ -21,10 +21,8 @@ _BUDGET = BudgetReached.__name__
 class Work:
     """What a flow run works on; it stays in this process, Prefect sees the curation's name only."""
 
-    setup: Setup
-    executor: Callable[[], PrefectRayExecutor]
-    runner: Callable[[PrefectRayExecutor], Runner]
-    done: Callable[[Outcome], None]
+    do: Callable[[], None]
+    ended: Callable[[Exception], None]  # told why it was not finished
 
 
 WORK: ContextVar[Work] = ContextVar("work")
@@ -33,23 +31,35 @@ WORK: ContextVar[Work] = ContextVar("work")
 @flow(
     name="curate",
     flow_run_name="{curation}",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_PARTS_IN_FLIGHT),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT),  # type: ignore[arg-type]
     persist_result=False,
 )
-def curate(curation: str) -> None:
+def curate(curation: str) -> State[Any]:
     """Curate once: compute every part that has no manifest, reuse the others.
 
     Raises:
         CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
     """
     work = WORK.get()
-    with work.executor() as executor:
-        run = work.runner(executor)
-        outcome = curate_method(run, work.setup)
-    failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
-    if failed:
-        raise CurationFailed(explain_failures(curation, failed))
-    work.done(outcome)
+    try:
+        work.do()
+    except WaitingForLabels as waiting:
+        work.ended(waiting)
+        return Completed(name="Waiting", message=str(waiting))
+    except Exception as error:
+        work.ended(error)
+        raise
+    return Completed(message=f"{curation}: finished")
+
+
+class CurationStopped(CurationFailed):
+    """A budget or the end of the night stopped a curation; what it finished is kept."""
+
+
+def failure_of(curation: str, failed: list[tuple[str, int, str]]) -> CurationFailed:
+    """Make the error that a flow run with failed parts ends with."""
+    stopped = all(_BUDGET in reason for _, _, reason in failed)
+    return (CurationStopped if stopped else CurationFailed)(explain_failures(curation, failed))
 
 
 def explain_failures(curation: str, failed: list[tuple[str, int, str]]) -> str:
@@ -70,7 +80,8 @@ def explain_failures(curation: str, failed: list[tuple[str, int, str]]) -> str:
         by_reason.setdefault((stage, reason), []).append(number)
     for (stage, reason), numbers in by_reason.items():
         lines.append(f"  {stage} part {', '.join(map(str, numbers))}: {reason}")
-        lines += [f"    reneg rerun {curation} --stage {stage} --part {number}" for number in numbers[:_SHOWN]]
+        rerun = f"    reneg rerun {curation} --stage {stage}"
+        lines += [f"{rerun} --part {number} --downstream" for number in numbers[:_SHOWN]]
         if len(numbers) > _SHOWN:
             lines.append(f"    … or type the same command again: it computes these {len(numbers)} parts and no other")
     return "\n".join(lines)

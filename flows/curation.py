@@ -8,8 +8,6 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +17,10 @@ import polars as pl
 import yaml
 
 from flows.config import ConfigError, CurationConfig, TierConfig, parse_config
-from flows.method import Outcome, Setup, Tier, curate_method
+from flows.job import Job
+from flows.method import Outcome, Setup, Tier
 from flows.pricing import load_prices
+from flows.source import import_source
 from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
@@ -43,6 +43,7 @@ _VERSIONED = (
 
 
 _SEGMENTS = 64  # of the ledger, before they are merged
+_CURATE = Job()
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,14 @@ class Curator:
     settings: Settings
     store: Store
     hooks: Hooks = field(default_factory=Hooks)
+    compute: "Compute | None" = None  # how parts are computed; None: in a flow run of its own
 
     @classmethod
-    def open(cls, settings: Settings, hooks: Hooks | None = None, *, write: bool = True) -> "Curator":
+    def open(
+        cls, settings: Settings, hooks: Hooks | None = None, *, write: bool = True, compute: "Compute | None" = None
+    ) -> "Curator":
         """Open the store that the settings name."""
-        return cls(settings, Store.open(settings.store, write=write), hooks or Hooks())
+        return cls(settings, Store.open(settings.store, write=write), hooks or Hooks(), compute)
 
     def draft(self, config: CurationConfig) -> Curation:
         """Make a curation that is not recorded, to look at what it would do; its source is kept in the store.
@@ -114,7 +118,7 @@ class Curator:
         Raises:
             ConfigError: the source is not there.
         """
-        return Curation(f"{config.name}-draft", config, self._import_source(config))
+        return Curation(f"{config.name}-draft", config, import_source(self.store, self.settings, config))
 
     def open_curation(self, config: CurationConfig) -> Curation:
         """Continue the newest curation of the same configuration and source, or record a new one."""
@@ -179,27 +183,43 @@ class Curator:
         keys = [k for k in self.store.list(f"curations/{curation}") if "/result-" in k]
         return [self.store.read_json(key) for key in keys]
 
-    def execute(self, curation: Curation, force: frozenset[tuple[str, int]] = frozenset()) -> Result:
+    def execute(self, curation: Curation, job: Job = _CURATE) -> Result:
         """Run a curation to its end; what is finished is reused, and with nothing left to do nothing is started.
 
         Raises:
             CurationFailed: parts failed (from flows.method).
         """
         started = time.monotonic()
-        outcome, runs = self.look(curation) if not force else (None, ())
-        if outcome is None:
-            outcome, runs = self._compute(curation, force)
+        outcome, runs = self.run(curation, job)
         folder = self._lay_out(curation, outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
         self._record(curation, result)
         return result
 
-    def look(self, curation: Curation) -> tuple[Outcome | None, tuple[StageRun, ...]]:
-        """Walk the method over the manifests only; the outcome is None while any part is unfinished."""
+    def run(self, curation: Curation, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
+        """Do a job: from the manifests alone where everything is finished, else by computing what is not.
+
+        Returns:
+            What the job's method returned (None for a job of one part), and what each stage did.
+        """
+        if not job.force and job.only is None:
+            outcome, runs = self.look(curation, job)
+            if outcome is not None:
+                return outcome, runs
+        load_prices(curation.config).of_stages(curation.config)  # a budget that cannot be kept is told before any start
+        setup = self.setup(curation, resolve=True)
+        from flows.computing import in_own_flow_run
+
+        done = (self.compute or in_own_flow_run)(self, curation, setup, job)
+        self._compact_ledgers(setup)
+        return done
+
+    def look(self, curation: Curation, job: Job = _CURATE) -> tuple[Any, tuple[StageRun, ...]]:
+        """Walk a method over the manifests only; the outcome is None while any part is unfinished."""
         runner = Runner(self.store)
         try:
-            outcome = curate_method(runner, self.setup(curation, resolve=False))
+            outcome = job.method(runner, self.setup(curation, resolve=False))
         except WorkNeeded as unfinished:
             return None, (*runner.runs, unfinished.run)
         return outcome, tuple(runner.runs)
@@ -252,47 +272,6 @@ class Curator:
             files = dict(write_directory(self.store, "model", Path(model[0])).files)
             self.store.create(key, json.dumps(files, sort_keys=True).encode())
         return Directory("model", files or {})
-
-    def _import_source(self, config: CurationConfig) -> Directory | None:
-        if config.source.path is None:
-            return None
-        path = Path(config.source.path)
-        if not path.exists():
-            raise ConfigError(
-                f"source.path: {path} does not exist; give a JSONL file, a folder of them or a BEIR folder"
-            )
-        if path.is_dir():
-            return write_directory(self.store, "source", path)
-        return Directory("source", {path.name: self.store.put_object(path.read_bytes(), "")})
-
-    def _compute(self, curation: Curation, force: frozenset[tuple[str, int]]) -> tuple[Outcome, tuple[StageRun, ...]]:
-        load_prices(curation.config).of_stages(curation.config)  # a budget that cannot be kept is told before any start
-        setup = self.setup(curation, resolve=True)
-        from infra.prefect_server import PrefectServer, ServerError, is_healthy
-        from infra.ray_cluster import ray_cluster
-
-        with ExitStack() as stack:
-            address = self.settings.prefect_api_url
-            if address is not None and not is_healthy(address):
-                raise ServerError(f"PREFECT_API_URL: {address} does not answer; start that server, or unset it")
-            self.hooks.on_message("starting " + ("Ray" if address else "Ray and the embedded Prefect server"))
-            starting = None
-            if address is None:
-                server = PrefectServer(self.settings.home)
-                stack.callback(server.stop)
-                starting = stack.enter_context(ThreadPoolExecutor(1)).submit(server.start)
-            # In the main thread: Ray's signal handlers are set only there, and SIGTERM must stop what was started.
-            stack.enter_context(ray_cluster(self.settings.ray_address))
-            address = address or (starting.result() if starting else "")
-            os.environ.setdefault("PREFECT_HOME", str(self.settings.home / "prefect-client"))
-            os.environ.setdefault(
-                "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"
-            )  # the terminal has progress bars
-            from flows.flow_run import run_flow
-
-            result = run_flow(self, curation, setup, force, address)
-        self._compact_ledgers(setup)
-        return result
 
     def _compact_ledgers(self, setup: Setup) -> None:
         """Merge what many runs left in small segments, so that the next run reads few."""
@@ -357,6 +336,9 @@ class Curator:
         number = 1
         while not self.store.create(f"curations/{curation.id}/result-{number:06d}.json", data):
             number += 1
+
+
+Compute = Callable[[Curator, Curation, Setup, Job], tuple[Any, tuple[StageRun, ...]]]
 
 
 def _exports(outcome: Outcome) -> list[tuple[Directory, str]]:

@@ -1,9 +1,6 @@
-"""Runs the Prefect flow for a curation and cleans up after runs that died."""
+"""Runs a job inside a Prefect flow run: the meter, the executor, what is told meanwhile, and how it ended."""
 
 import contextlib
-import itertools
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,95 +9,100 @@ from typing import Any
 
 import httpx
 from prefect import tags
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Crashed
 from ray.exceptions import RayError
 
+from flows.computing import Done
 from flows.config import CurationConfig, EngineConfig
-from flows.curate import WORK, Work, curate
+from flows.curate import WORK, Work, curate, failure_of
 from flows.curation import Curation, Curator
-from flows.method import CurationFailed, Outcome, Setup
+from flows.job import Job
+from flows.method import CurationFailed, Setup
 from flows.pricing import load_prices
 from flows.stages import JUDGE, STAGES
+from infra.dead_runs import owner_tag, sweep_dead_runs
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from infra.execution import PrefectRayExecutor
 from infra.meter import Budget, RemoteMeter
-from infra.prefect_server import is_alive
-from infra.runner import Runner, StageRun
+from infra.runner import PartDone, Runner
 from infra.stage import Resources
 
 _METER_SECONDS = 2.0
 _BATCH_SECONDS = 7 * 24 * 3600.0  # a batch may take a day, and a request may be in several
-_OWNER = f"pid:{socket.gethostname()}:"
-_DIED = "the process that ran it died"
 _HISTORY_SECONDS = 30.0
-_PAGE = 200  # the most task runs the server lists at a time
 
 
-def run_flow(
-    curator: Curator, curation: Curation, setup: Setup, force: frozenset[tuple[str, int]], api_url: str
-) -> tuple[Outcome, tuple[StageRun, ...]]:
-    """Execute the flow in this process; returns the outcome and what each stage did.
+def run_flow(curator: Curator, curation: Curation, setup: Setup, job: Job, api_url: str) -> Done:
+    """Do a job in a new flow run of this process; returns its outcome and what each stage did.
 
     Raises:
-        CurationFailed: parts failed.
+        CurationFailed, WaitingForLabels, PartUnready: as the job ended.
     """
-    outcomes: list[Outcome] = []
-    runners: list[Runner] = []
-    hooks = curator.hooks
-
-    prices = load_prices(setup.config)
-    meter = RemoteMeter.start(Budget(**setup.config.budget.model_dump()), prices.of_stages(setup.config))
-
-    def make_executor() -> PrefectRayExecutor:
-        return PrefectRayExecutor(
-            curator.store,
-            curator.settings.scratch,
-            meter=meter,
-            on_part=hooks.on_part,
-            on_failure=lambda spec, reason: curator.record_failure(curation.id, spec, reason),
-        )
-
-    def make_runner(executor: PrefectRayExecutor) -> Runner:
-        runners.append(
-            Runner(
-                curator.store,
-                executor,
-                force=force,
-                resources=resources_of(setup.config),
-                on_stage=hooks.on_stage,
-                on_note=hooks.on_message,
-            )
-        )
-        return runners[-1]
-
-    token = WORK.set(Work(setup, make_executor, make_runner, outcomes.append))
+    done: list[Done] = []
+    ended: list[Exception] = []
+    work = Work(lambda: done.append(compute_parts(curator, curation, setup, job)), ended.append)
+    token = WORK.set(work)
     try:
-        with temporary_settings({PREFECT_API_URL: api_url}), tags(f"{_OWNER}{os.getpid()}", setup.config.name):
+        with temporary_settings({PREFECT_API_URL: api_url}), tags(owner_tag(), curation.config.name):
             with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
                 sweep_dead_runs()
-            with watch(meter, lambda totals: hooks.on_usage(totals, prices.currency)):
-                state = curate(curation.id, return_state=True)
-            parts = sum(run.parts - run.blocked for runner in runners for run in runner.runs)
+            state = curate(curation.id, return_state=True)
+            parts = sum(run.parts - run.blocked for run in done[0][1]) if done else 0
             await_history(api_url, str(state.state_details.flow_run_id), parts)
     finally:
         WORK.reset(token)
-    if not outcomes:
-        error = state.result(raise_on_failure=False)
-        if isinstance(error, Exception):
-            raise error
+    if ended:
+        raise ended[0]
+    if not done:
         raise CurationFailed(state.message or "the flow run ended without an outcome")
-    return outcomes[0], tuple(runners[0].runs)
+    return done[0]
+
+
+def compute_parts(curator: Curator, curation: Curation, setup: Setup, job: Job) -> Done:
+    """Do a job inside a flow run, on the Ray that this process is connected to.
+
+    Returns:
+        What the job's method returned (None for a job of one part), and what each stage did.
+
+    Raises:
+        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+        WaitingForLabels: people have not labelled enough yet.
+        PartUnready: the one part that was wanted cannot be computed alone.
+    """
+    hooks = curator.hooks
+    prices = load_prices(setup.config)
+    budget = Budget(**setup.config.budget.model_dump(), until=job.until)
+    meter = RemoteMeter.start(budget, prices.of_stages(setup.config))
+    executor = PrefectRayExecutor(
+        curator.store,
+        curator.settings.scratch,
+        meter=meter,
+        until=job.until,
+        on_part=hooks.on_part,
+        on_failure=lambda spec, reason: curator.record_failure(curation.id, spec, reason),
+    )
+    run = Runner(
+        curator.store,
+        executor,
+        force=job.force,
+        only=job.only,
+        resources=resources_of(setup.config),
+        on_stage=hooks.on_stage,
+        on_note=hooks.on_message,
+    )
+    outcome = None
+    with watch(meter, lambda totals: hooks.on_usage(totals, prices.currency)), executor:
+        try:
+            outcome = job.method(run, setup)
+        except PartDone:
+            pass
+        finally:
+            failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
+            if failed:
+                raise failure_of(curation.id, failed)
+    return outcome, tuple(run.runs)
 
 
 @contextlib.contextmanager
@@ -165,25 +167,3 @@ def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
                 return True
         time.sleep(0.25)
     return False
-
-
-def sweep_dead_runs() -> int:
-    """Mark flow runs whose process on this machine died Crashed, with their task runs; returns how many."""
-    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
-    swept = 0
-    with get_client(sync_client=True) as client:
-        for found in client.read_flow_runs(flow_run_filter=running):
-            owners = [int(tag.removeprefix(_OWNER)) for tag in found.tags if tag.startswith(_OWNER)]
-            if not owners or any(is_alive(pid) for pid in owners):
-                continue
-            wanted = FlowRunFilter(id=FlowRunFilterId(any_=[found.id]))
-            for offset in itertools.count(0, _PAGE):
-                parts = client.read_task_runs(flow_run_filter=wanted, limit=_PAGE, offset=offset)
-                for part in parts:
-                    if part.state is None or not part.state.is_final():
-                        client.set_task_run_state(part.id, Crashed(message=_DIED), force=True)
-                if len(parts) < _PAGE:
-                    break
-            client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
-            swept += 1
-    return swept

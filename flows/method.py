@@ -1,7 +1,7 @@
 """The method on one screen: each line is a stage; what it reads is what it is given (paper sections 3 to 5)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
@@ -24,6 +24,10 @@ Data = dict[str, Any]
 
 class CurationFailed(Exception):
     """Parts failed; the message lists them with the command that repairs them."""
+
+
+class WaitingForLabels(Exception):
+    """People have not labelled enough of the sample yet; the message says how many are wanted, and how they come in."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Outcome:
     instances: Mapping[str, Table]
     queries: Table
     passages: Table
+    scores: Table = field(default_factory=lambda: Table("scores"))
+    models: Mapping[str, Directory] = field(default_factory=dict)  # by the treatment each was trained on
 
 
 def curate_method(run: Runner, setup: Setup) -> Outcome:
@@ -96,7 +102,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         ]
         for t, made in treated.items()
     }
-    scores = retrain(run, setup, data, treated)
+    scores, models = retrain(run, setup, data, treated)
     edits = treated["relabel"]["edits"] if "relabel" in treated else run.keep_table("edits", *_empty(schemas.EDITS))
     rejects = _union("rejects", data["rejects"], pool["rejects"], *(made["rejects"] for made in treated.values()))
     page = run(
@@ -114,7 +120,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
     )["page"]
     instances: dict[str, Table] = {t: made["instances"] for t, made in treated.items()}
-    return Outcome(page, sheet, exports, instances, data["queries"], data["passages"])
+    return Outcome(page, sheet, exports, instances, data["queries"], data["passages"], scores, models)
 
 
 def encode(run: Runner, setup: Setup, data: Data) -> Data:
@@ -201,11 +207,13 @@ def treat(run: Runner, setup: Setup, data: Data, gate: Table, treatment: str) ->
     )
 
 
-def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> Table:
+def retrain(
+    run: Runner, setup: Setup, data: Data, treated: dict[str, Data]
+) -> tuple[Table, dict[str, Directory]]:
     """Train one model per treatment from the same start, and score each and the start on the held-out queries."""
     c = setup.config
     if c.train is None or not data["qrels"].rows or setup.base_model is None:
-        return run.keep_table("scores", *_empty(schemas.SCORES))
+        return run.keep_table("scores", *_empty(schemas.SCORES)), {}
     models = {"base": setup.base_model}
     config = c.train.model_copy(update={"model": setup.base_model_path})
     for name in c.train_on:
@@ -227,7 +235,7 @@ def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> 
         )["scores"]
         for name, model in models.items()
     ]
-    return _union("scores", *scores)
+    return _union("scores", *scores), {name: models[name] for name in c.train_on}
 
 
 def _versions(config: CurationConfig) -> dict[str, str]:

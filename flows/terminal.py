@@ -12,6 +12,7 @@ from rich.table import Table
 from flows.config import ConfigError, CurationConfig
 from flows.curation import Curator, Hooks, Result
 from flows.plan import Plan, plan_tiers, show_amount
+from flows.rerun import rerun_job
 from infra.runner import StageRun
 from infra.settings import Settings
 from infra.worker import load_function
@@ -30,23 +31,23 @@ def execute(settings: Settings, config: CurationConfig, out: Console, err: Conso
 
 
 def rerun_part(
-    settings: Settings, curation_id: str, target: tuple[str, int], out: Console, err: Console
+    settings: Settings, curation_id: str, target: tuple[str, int], out: Console, err: Console, *, downstream: bool
 ) -> dict[str, Any]:
-    """Compute one part again and what follows from it."""
+    """Compute one part again, alone or with what follows from it."""
     with _progress(err) as hooks:
         curator = Curator.open(settings, hooks)
         curation = curator.load(curation_id)
-        _, runs = curator.look(curation)
-        known = {run.name: run.parts for run in runs}
-        if target[0] in known and target[1] >= known[target[0]]:
-            raise ConfigError(
-                f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there"
-            )
-        if target[0] not in known and target not in curator.failures(curation_id):
-            raise ConfigError(f"no stage {target[0]!r} so far in {curation_id}; known: {', '.join(known)}")
-        result = curator.execute(curation, frozenset({target}))
-    show_result(result, out)
-    return result.as_json()
+        job = rerun_job(curator, curation, target, downstream=downstream)
+        if downstream:
+            result = curator.execute(curation, job)
+        else:
+            _, runs = curator.run(curation, job)
+    if downstream:
+        show_result(result, out)
+        return result.as_json()
+    out.print(_stage_table([_stage_row(runs[-1])], curation_id))
+    _line(out, "What lies downstream was not computed; the curation itself, or --downstream, does that.")
+    return {"curation": curation_id, "stage": target[0], "part": target[1], "parts": {"computed": runs[-1].computed}}
 
 
 def show_plan(settings: Settings, config: CurationConfig, out: Console) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict
     out.print(f"unfinished: {last.name}, {len(last.unfinished)} of {last.parts} parts to compute")
     for (stage, number), reason in failures.items():
         out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
-        out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number}", soft_wrap=True)
+        out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number} --downstream", soft_wrap=True)
     return rows
 
 
@@ -218,7 +219,7 @@ def _progress(err: Console) -> Iterator[Hooks]:
 
         yield Hooks(
             on_message=lambda text: _line(err, text),
-            on_stage=lambda run: _line(err, _one_line(run)),
+            on_stage=lambda run: _line(err, run.line()),
             on_usage=on_usage_line,
         )
         return
@@ -261,12 +262,3 @@ def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
 
 def _line(err: Console, text: str) -> None:
     err.print(text, markup=False, soft_wrap=True)
-
-
-def _one_line(run: StageRun) -> str:
-    failed = f", {len(run.failed)} failed" if run.failed else ""
-    blocked = f", {run.blocked} blocked" if run.blocked else ""
-    return (
-        f"{run.name}: {run.computed} computed, {run.reused} reused{failed}{blocked}; "
-        f"{run.rows} rows, {run.seconds:.1f} s of work"
-    )

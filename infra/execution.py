@@ -17,7 +17,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from infra.artifacts import Manifest, Table
-from infra.meter import Budget, MeterLike, RemoteMeter
+from infra.meter import Budget, BudgetReached, MeterLike, RemoteMeter
 from infra.prefect_tables import show_stage
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import await_ray
@@ -40,6 +40,7 @@ class PrefectRayExecutor:
         scratch: Path,
         *,
         meter: MeterLike | None = None,
+        until: float | None = None,
         on_part: OnPart = lambda stage, done, total: None,
         on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
     ) -> None:
@@ -49,12 +50,14 @@ class PrefectRayExecutor:
             store: where parts are read and written.
             scratch: a folder of every machine for directory inputs.
             meter: counts what engines use up, for all of them; None counts without a limit.
+            until: seconds since the epoch, after which no further part is begun.
             on_part: called as (stage, parts done, parts to do), from any thread.
             on_failure: called when a part failed for good.
         """
         self._store = store
         self._scratch = scratch
         self._meter = meter
+        self._end = Budget(until=until)
         self._on_part = on_part
         self._on_failure = on_failure
         self._pool: Any = None
@@ -102,6 +105,8 @@ class PrefectRayExecutor:
         return results
 
     def _compute(self, spec: PartSpec) -> Manifest:
+        if over := self._end.is_over():
+            raise BudgetReached(over)
         if spec.stage.engine is None:
             return self._compute_plainly(spec, spec.stage.resources.num_cpus)
         empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))

@@ -1,6 +1,7 @@
 """What engines use up, counted as it happens and stopped at a limit: one meter for all engines of a run."""
 
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -46,11 +47,21 @@ class Usage:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one run may use: tokens read and written, money, hours in which engines work; None for no limit."""
+    """What one run may use: tokens read and written, money, hours in which engines work; None for no limit.
+
+    until: seconds since the epoch, after which nothing more is asked.
+    """
 
     tokens: int | None = None
     money: float | None = None
     hours: float | None = None
+    until: float | None = None
+
+    def is_over(self) -> str | None:
+        """Say that the time is up; None while it is not."""
+        if self.until is None or time.time() < self.until:
+            return None
+        return f"end-by time {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(self.until))} reached"
 
 
 class Meter:
@@ -80,7 +91,7 @@ class Meter:
         for name, (used, limit, shown) in spent.items():
             if limit is not None and used >= limit:
                 return f"budget: {name} {limit:g} used up ({shown} spent)"
-        return None
+        return self._budget.is_over()
 
     def totals(self) -> dict[str, dict[str, float]]:
         """Give usage and money by stage."""

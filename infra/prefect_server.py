@@ -91,10 +91,16 @@ class PrefectServer:
 
     def _spawn(self) -> str:
         self._kill()
-        port = _free_port()
+        port = self._last_port() or _free_port()
+        (self._folder / "port").write_text(str(port))
         api_url = f"http://127.0.0.1:{port}/api"
         environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
-        environment |= QUIET | {"PREFECT_HOME": str(self._folder), "PREFECT_UI_API_URL": "/api"}
+        environment |= QUIET | {
+            "PREFECT_HOME": str(self._folder),
+            "PREFECT_UI_API_URL": "/api",
+            # In memory, as is the default, a server that dies forgets who holds a slot, and it is never free again.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        }
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
@@ -110,6 +116,12 @@ class PrefectServer:
             time.sleep(0.25)
         self._kill()
         raise ServerError(f"the embedded Prefect server did not start within {_START_SECONDS:.0f} s; see {self.log}")
+
+    def _last_port(self) -> int | None:
+        """Return the port of the last server if it is free: its workers and the links people keep go on working."""
+        with contextlib.suppress(OSError, ValueError):
+            return _free_port(int((self._folder / "port").read_text()))
+        return None
 
     def _kill(self) -> bool:
         """Stop the recorded server process, and only that one."""
@@ -155,8 +167,9 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", wanted))
         port: Any = probe.getsockname()[1]
         return int(port)

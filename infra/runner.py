@@ -67,6 +67,15 @@ class StageRun:
     manifests: tuple[Manifest, ...] = ()
     ingredients: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # of the parts' keys, by number
 
+    def line(self) -> str:
+        """Say in a line what happened."""
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        blocked = f", {self.blocked} blocked" if self.blocked else ""
+        return (
+            f"{self.name}: {self.computed} computed, {self.reused} reused{failed}{blocked}; "
+            f"{self.rows} rows, {self.seconds:.1f} s of work"
+        )
+
     @property
     def finished(self) -> dict[int, Manifest]:
         """Manifests by part number."""
@@ -81,6 +90,19 @@ class WorkNeeded(Exception):
         """Keep what is known of the stage."""
         super().__init__(f"{run.name}: {run.parts - run.reused} of {run.parts} parts are not computed yet")
         self.run = run
+
+
+class PartDone(Exception):
+    """Raised by a runner that computes one part only, once that part was computed or has failed."""
+
+    def __init__(self, run: StageRun) -> None:
+        """Keep what became of it."""
+        super().__init__(f"{run.name}: {run.computed} computed, {len(run.failed)} failed")
+        self.run = run
+
+
+class PartUnready(Exception):
+    """The one part that is to be computed cannot be: it is not there, or what it reads is not finished."""
 
 
 class Executor(Protocol):
@@ -98,12 +120,14 @@ class Runner:
     """Runs the stages of one curation against one store.
 
     force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
+    only: the one part to compute; unfinished parts elsewhere count as missing, and the walk ends with `PartDone`.
     resources: by stage name, with or without its label, instead of the stage table's.
     """
 
     store: Store
     executor: Executor | None = None
     force: frozenset[tuple[str, int]] = frozenset()
+    only: tuple[str, int] | None = None
     resources: Mapping[str, Resources] = field(default_factory=dict)
     on_stage: Callable[[StageRun], None] = lambda run: None
     on_note: Callable[[str], None] = lambda text: None
@@ -146,16 +170,32 @@ class Runner:
         }
         if self.executor is None and len(finished) < len(specs):
             raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
-        results: Mapping[int, Manifest | Failure] = (
-            finished if self.executor is None else self.executor.run_stage(name, specs, finished)
-        )
+        results = self._results(name, specs, finished, len(blocked))
         manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
         failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
         run = _summarise(name, len(finished), manifests, failures, len(blocked), specs)
         self.runs.append(run)
         self.on_stage(run)
-        lost = blocked | {spec.index for spec in specs if spec.number in failures}
+        if self.only is not None and self.only[0] == name:
+            raise PartDone(run)
+        lost = blocked | {spec.index for spec in specs if spec.number not in manifests}
         return _outputs(stage, specs, manifests, lost)
+
+    def _results(
+        self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
+    ) -> Mapping[int, Manifest | Failure]:
+        """Have the unfinished parts computed, or the one part that is wanted."""
+        if self.executor is None or (self.only is not None and self.only[0] != name):
+            return finished
+        if self.only is None:
+            return self.executor.run_stage(name, specs, finished)
+        wanted = [spec for spec in specs if spec.number == self.only[1]]
+        if not wanted:
+            total = len(specs) + blocked
+            there = self.only[1] < total
+            why = "what it reads is not finished" if there else f"there are {total}, numbered from 0"
+            raise PartUnready(f"{name}: part {self.only[1]} cannot be computed alone: {why}")
+        return {**finished, **self.executor.run_stage(name, wanted, {})}
 
     def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
         attempt = newest.get(spec.key, 0)

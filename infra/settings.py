@@ -54,5 +54,6 @@ def read_settings() -> Settings:
 
 
 def silence_telemetry() -> None:
-    """Turn every dependency's telemetry off; call before importing any of them."""
+    """Turn every dependency's telemetry off, and flow runs' heartbeats on; call before importing any of them."""
     os.environ.update(QUIET)
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # seconds; without them a dead machine runs on

@@ -1,0 +1,143 @@
+"""The Prefect flows behind the deployments: typed parameters in, a curation done, a final state that says how it went.
+
+They run where a worker of the pool runs (`reneg serve`), with that process's environment. A flow run remembers in the
+store which curation it works on, so that Retry goes on with that one, whatever became of the source since.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import State, flow, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.computing import in_this_flow_run
+from flows.config import BudgetConfig
+from flows.curate import MAX_PARTS_IN_FLIGHT, CurationStopped
+from flows.curation import Curation, Curator, Hooks
+from flows.job import Job
+from flows.method import WaitingForLabels
+from flows.registry import read_config
+from flows.rerun import rerun_job
+from flows.schedule import end_of_night, lateness
+from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.settings import read_settings
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Nightly(_Parameters):
+    """One night of one configuration."""
+
+    configuration: str = Field(description="The name of a configuration that `reneg deploy` put into the store.")
+
+
+class Curate(_Parameters):
+    """A curation now, beside the schedule."""
+
+    configuration: str = Field(description="The name of a configuration that `reneg deploy` put into the store.")
+    budget: BudgetConfig | None = Field(None, description="Instead of the configuration's: what this run may use.")
+
+
+class RerunPart(_Parameters):
+    """One part of one curation, computed again."""
+
+    curation: str = Field(description="A curation's id, as in the flow run's name: my-data-000001.")
+    stage: str = Field(description="The stage with its label, as in the task run's name: judge-llm.")
+    part: int = Field(ge=0, description="The part's number, as in the task run's name: 3 for judge-llm-00003.")
+    downstream: bool = Field(True, description="Then also what lies downstream of it.")
+
+
+class Further(_Parameters):
+    """Work on a finished curation."""
+
+    curation: str = Field(description="A curation's id: my-data-000001.")
+
+
+_PARTS: Any = ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT)
+
+
+@flow(name="nightly", task_runner=_PARTS, persist_result=False)
+def nightly(night: Nightly) -> State[Any]:
+    """Curate the source as it is tonight; a source without change costs a look."""
+    curator = _curator()
+    config = read_config(curator.store, night.configuration)
+    late = lateness(flow_run.scheduled_start_time, config.nightly)
+    if late is not None and flow_run.run_count == 1:
+        return Completed(name="Skipped", message=late)
+    job = Job("nightly", until=end_of_night(config.nightly, datetime.now().astimezone()))
+    return _curate(curator, lambda: curator.open_curation(config), job)
+
+
+@flow(name="curate", task_runner=_PARTS, persist_result=False)
+def curate(curation: Curate) -> State[Any]:
+    """Curate a deployed configuration now."""
+    curator = _curator()
+    config = read_config(curator.store, curation.configuration)
+    if curation.budget is not None:
+        config = config.model_copy(update={"budget": curation.budget})
+    return _curate(curator, lambda: curator.open_curation(config), Job())
+
+
+@flow(name="rerun-part", task_runner=_PARTS, persist_result=False)
+def rerun_part(target: RerunPart) -> State[Any]:
+    """Compute one part again, alone or with what lies downstream of it; the rest is reused."""
+    curator = _curator()
+
+    def job(curation: Curation) -> Job:
+        return rerun_job(curator, curation, (target.stage, target.part), downstream=target.downstream)
+
+    return _curate(curator, lambda: curator.load(target.curation), job)
+
+
+def _curator() -> Curator:
+    """Open the store of this process's environment; what is told goes to the flow run's log."""
+    log = get_run_logger()
+    hooks = Hooks(on_message=log.info, on_stage=lambda run: log.info("%s", run.line()))
+    return Curator.open(read_settings(), hooks, compute=in_this_flow_run)
+
+
+def _curate(curator: Curator, open_: Callable[[], Curation], job: Job | Callable[[Curation], Job]) -> State[Any]:
+    """Do a job on the curation of this flow run, and say how it ended.
+
+    Raises:
+        CurationFailed: parts failed; the message lists them with the command that repairs each.
+    """
+    curation = _take_up(curator, open_)
+    job = job if isinstance(job, Job) else job(curation)
+    try:
+        if job.only is not None:
+            _, runs = curator.run(curation, job)
+            return Completed(message=f"{curation.id}: {runs[-1].line()}")
+        result = curator.execute(curation, job)
+    except WaitingForLabels as waiting:
+        return Completed(name="Waiting", message=str(waiting))
+    except CurationStopped as stopped:
+        return Failed(name="Stopped", message=str(stopped))
+    if result.computed == 0:
+        return Completed(name="NoChange", message=f"{curation.id}: nothing to compute, {result.reused} parts reused")
+    return Completed(message=f"{curation.id}: {result.computed} parts computed, {result.reused} reused")
+
+
+def _take_up(curator: Curator, open_: Callable[[], Curation]) -> Curation:
+    """Find the curation this flow run works on, name the flow run after it, and clear up after dead ones."""
+    id_ = str(flow_run.id)
+    record = curator.store.read_json(f"flow-runs/{id_}.json")
+    curation = curator.load(record["curation"]) if record else open_()
+    if record is None:
+        curator.store.create(f"flow-runs/{id_}.json", json.dumps({"curation": curation.id}).encode())
+    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {"reneg", curation.config.name, owner_tag()}
+    with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(id_), name=curation.id, tags=sorted(tags))
+        sweep_dead_runs(UUID(id_))
+    return curation

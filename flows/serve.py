@@ -1,0 +1,139 @@
+"""`reneg serve`: keeps a worker of the pool at work, and the states of dead runs true, until it is told to stop.
+
+In embedded mode it also keeps the Prefect server up. The worker starts each flow run as a process of its own; when the
+worker dies it is started again, and flow runs go on without it. What was due meanwhile starts late.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from flows.deploy import POOL
+from infra.dead_runs import sweep_dead_runs
+from infra.prefect_server import PrefectServer, is_healthy
+from infra.settings import Settings
+
+_LOOK_SECONDS = 2.0
+_SWEEP_SECONDS = 15.0
+_GRACE_SECONDS = 25.0  # for flow runs to write what they hold, once told to stop
+_BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0)
+
+
+class Supervisor:
+    """Keeps the server (embedded mode only) and one worker alive."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None], *, pool: str = POOL, limit: int = 4) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            settings: where the server and the store are.
+            say: told in a line what happens.
+            pool: the work pool whose runs are taken.
+            limit: flow runs at a time.
+        """
+        self._settings, self._say, self._pool, self._limit = settings, say, pool, limit
+        self._server = None if settings.prefect_api_url else PrefectServer(settings.home)
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._deaths = 0
+        self._begun = 0.0
+        self.log = settings.home / "worker.log"
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; then stop the worker and its flow runs, and the embedded server.
+
+        Raises:
+            ServerError: the server could not be started at the beginning.
+        """
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._stop.set())
+        address = self._server.start() if self._server else str(self._settings.prefect_api_url)
+        self._say(f"Prefect: {address.removesuffix('/api')}; worker log: {self.log}")
+        swept = 0.0
+        try:
+            while not self._stop.wait(_LOOK_SECONDS):
+                address = self._keep_server(address)
+                self._keep_worker(address)
+                if time.monotonic() - swept > _SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    self._sweep(address)
+        finally:
+            self._end()
+
+    def _keep_server(self, address: str) -> str:
+        if self._server is None or is_healthy(address, timeout=10.0):
+            return address
+        self._say("the Prefect server does not answer; starting it again")
+        with contextlib.suppress(Exception):  # the next look tries again
+            return self._server.start()
+        return address
+
+    def _keep_worker(self, address: str) -> None:
+        if self._worker is not None:
+            ended = self._worker.poll()
+            if ended is None:
+                return
+            self._deaths = 0 if time.monotonic() - self._begun > _BACKOFF_SECONDS[-1] else self._deaths + 1
+            wait = _BACKOFF_SECONDS[min(self._deaths, len(_BACKOFF_SECONDS) - 1)]
+            self._say(f"the worker ended with {ended}; another starts in {wait:.0f} s")
+            self._worker = None
+            if self._stop.wait(wait):
+                return
+        self._worker = self._start_worker(address)
+        self._begun = time.monotonic()
+
+    def _start_worker(self, address: str) -> subprocess.Popen[bytes]:
+        name = f"reneg-{socket.gethostname()}-{os.getpid()}"
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", self._pool, "--type", "process"]
+        command += ["--name", name, "--limit", str(self._limit), "--install-policy", "never"]
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(address),
+                start_new_session=True,
+            )
+
+    def _environment(self, address: str) -> dict[str, str]:
+        """Give the worker our environment, with relative paths made absolute: flow runs start in other folders."""
+        settings = self._settings
+        store = settings.store if "://" in settings.store else str(Path(settings.store).absolute())
+        ours = {
+            "PREFECT_API_URL": address,
+            "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(settings.home / "prefect-client")),
+            "RENEG_HOME": str(settings.home),
+            "RENEG_STORE": store,
+            "RENEG_CACHE": str(settings.cache),
+        }
+        return {**os.environ, **ours}
+
+    def _sweep(self, address: str) -> None:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with contextlib.suppress(httpx.HTTPError, OSError), temporary_settings({PREFECT_API_URL: address}):
+            if dead := sweep_dead_runs():
+                self._say(f"{dead} flow run(s) of dead processes marked Crashed")
+
+    def _end(self) -> None:
+        if self._worker is not None and self._worker.poll() is None:
+            self._say("stopping the worker and its flow runs")
+            os.killpg(self._worker.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._worker.wait(_GRACE_SECONDS)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._worker.pid, signal.SIGKILL)
+            self._worker.wait()
+        if self._server is not None:
+            self._server.stop()
