@@ -58,8 +58,8 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
     with api(settings), get_client(sync_client=True) as client:
         _ensure_pool(client, pool)
         _ensure_automation(client, _dead_runs())
-        done = [_apply(d, pool) for config in configs for d in _of(config)]
-        return done + [_apply(d, pool) for d in _of_any()]
+        wanted = [*(d for config in configs for d in _of(config)), *_of_any()]
+        return [_apply(client, deployment, pool) for deployment in wanted]
 
 
 @contextmanager
@@ -120,9 +120,12 @@ def _one_at_a_time(overlap: str) -> ConcurrencyLimitConfig:
     return ConcurrencyLimitConfig(limit=1, collision_strategy=queue if overlap == "queue" else refuse)
 
 
-def _apply(deployment: RunnerDeployment, pool: str) -> Deployed:
-    deployment.apply(work_pool_name=pool)
+def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str) -> Deployed:
+    id_ = deployment.apply(work_pool_name=pool)
     schedules: Any = deployment.schedules or []
+    if not schedules:  # Prefect takes none given for no change
+        for old in client.read_deployment_schedules(id_):
+            client.delete_deployment_schedule(id_, old.id)
     shown = ", ".join(f"{s.schedule.cron} {s.schedule.timezone}" for s in schedules)
     options = deployment.concurrency_options
     overlap = "" if options is None else "queued" if options.collision_strategy == "ENQUEUE" else "refused"

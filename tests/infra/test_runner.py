@@ -7,7 +7,7 @@ import pytest
 
 from infra.artifacts import materialise
 from infra.keys import differences
-from infra.runner import Runner, WorkNeeded
+from infra.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded
 from infra.stage import Stage
 from infra.store import Store
 from tests.flows.fakes import InProcess
@@ -131,3 +131,35 @@ def test_what_changed_in_a_key_can_be_named() -> None:
     old = {"config": {"depth": 50, "seed": 0}, "prompt": "a"}
     new = {"config": {"depth": 100, "seed": 0}, "prompt": "b"}
     assert differences(old, new) == ["config.depth: 50 → 100", 'prompt: "a" → "b"']
+
+
+def alone(tmp_path: Path, target: tuple[str, int], config: ToyConfig) -> tuple[list[str], StageRun]:
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    with pytest.raises(PartDone) as done:
+        pipeline(Runner(store, executor, force=frozenset({target}), only=target), config)
+    return executor.computed, done.value.run
+
+
+def test_one_part_alone_is_computed_and_nothing_before_or_after_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    pipeline(Runner(store, executor), ToyConfig(trouble="raise"))
+    assert len(executor.computed) == 5  # part 2 failed, and what gathers waits
+    computed, run = alone(tmp_path, ("double", 2), ToyConfig())
+    assert computed == ["double-00002"]
+    assert (run.computed, run.unfinished) == (1, frozenset())
+    computed, _ = alone(tmp_path, ("double", 2), ToyConfig())
+    assert computed == ["double-00002"]  # finished, and computed again as a new attempt
+
+
+def test_one_part_alone_says_what_stands_in_its_way(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    with pytest.raises(PartUnready, match="double: part 0 cannot be computed alone: what it reads is not finished"):
+        pipeline(Runner(store, executor, only=("double", 0)), ToyConfig())
+    pipeline(Runner(store, executor), ToyConfig(trouble="raise"))
+    with pytest.raises(PartUnready, match="add_up: part 0 cannot be computed alone: what it reads is not finished"):
+        pipeline(Runner(store, executor, only=("add_up", 0)), ToyConfig())
+    with pytest.raises(PartUnready, match="there are 4, numbered from 0"):
+        pipeline(Runner(store, executor, only=("double", 9)), ToyConfig())

@@ -1,0 +1,72 @@
+"""Deployments on a real Prefect server: what stands there after one `reneg deploy`, and after two."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.config import parse_config
+from flows.deploy import HEARTBEAT_AUTOMATION, deploy
+from infra.prefect_server import PrefectServer
+from infra.settings import Settings
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    folder = tmp_path_factory.mktemp("deploy")
+    server = PrefectServer(folder)
+    url = server.start()
+    yield Settings(folder, str(folder / "store"), folder / "cache", prefect_api_url=url, ray_address=None)
+    assert server.stop()
+
+
+def config(**nightly: Any) -> Any:
+    return parse_config({"name": "mine", "source": {"path": "/rows.jsonl"}, "nightly": nightly or None}, "test")
+
+
+def listed(settings: Settings, what: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.post(f"{settings.prefect_api_url}/{what}/filter", json={}).json()
+    return found
+
+
+def test_deploying_twice_changes_what_is_there_and_adds_nothing(settings: Settings) -> None:
+    first = deploy(settings, [config(cron="30 2 * * *", timezone="Europe/Berlin", overlap="refuse")])
+    nightly = next(one for one in first if one.name == "nightly/mine")
+    assert (nightly.schedule, nightly.overlap) == ("30 2 * * * Europe/Berlin", "refused")
+    deploy(settings, [config(cron="0 4 * * *", timezone="UTC")])
+    deployments = listed(settings, "deployments")
+    assert len(deployments) == len(first)
+    (there,) = [d for d in deployments if d["tags"] == ["reneg", "mine"] and d["schedules"]]
+    assert [(s["schedule"]["cron"], s["schedule"]["timezone"]) for s in there["schedules"]] == [("0 4 * * *", "UTC")]
+    assert there["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    assert there["global_concurrency_limit"]["limit"] == 1
+    automations = [a["name"] for a in listed(settings, "automations")]
+    assert automations.count(HEARTBEAT_AUTOMATION) == 1
+
+
+def test_a_configuration_without_a_schedule_loses_the_one_it_had(settings: Settings) -> None:
+    deploy(settings, [config(cron="30 2 * * *")])
+    deploy(settings, [config()])
+    assert [d["schedules"] for d in listed(settings, "deployments") if d["name"] == "mine"] == [[], []]
+
+
+def test_the_forms_explain_their_parameters(settings: Settings) -> None:
+    deploy(settings, [config()])
+    schemas = {
+        d["entrypoint"].rsplit(".", 1)[-1]: json.dumps(d["parameter_openapi_schema"])
+        for d in listed(settings, "deployments")
+    }
+    assert "as in the task run's name: judge-llm" in schemas["rerun_part"]
+    for name in ("curation", "stage", "part", "downstream"):
+        assert f'"{name}"' in schemas["rerun_part"]
+    assert "that `reneg deploy` put into the store" in schemas["nightly"]
+
+
+def test_a_configuration_is_in_the_store_for_workers_elsewhere(settings: Settings) -> None:
+    deploy(settings, [config()])
+    assert list((Path(settings.store) / "configs" / "mine").iterdir())

@@ -1,0 +1,34 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.config import ConfigError, parse_config
+from flows.registry import keep_config, read_config
+from infra.store import Store
+
+
+def config(**changes: Any) -> Any:
+    return parse_config({"name": "mine", "source": {"path": "/rows.jsonl"}, **changes}, "test")
+
+
+def test_the_newest_configuration_of_a_name_is_read_back_as_it_was(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    assert keep_config(store, config()) == "configs/mine/000001.json"
+    changed = config(
+        nightly={"cron": "0 3 * * *", "timezone": "Europe/Berlin"}, treatments=["default"], train_on=["default"]
+    )
+    assert keep_config(store, changed) == "configs/mine/000002.json"
+    assert keep_config(store, changed) == "configs/mine/000002.json"
+    assert read_config(store, "mine") == changed
+    assert keep_config(store, config()) == "configs/mine/000003.json"  # going back is a new number
+    assert read_config(store, "mine") == config()
+
+
+def test_a_name_that_was_never_deployed_is_told_with_those_that_were(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    with pytest.raises(ConfigError, match="none is deployed here"):
+        read_config(store, "mine")
+    keep_config(store, config())
+    with pytest.raises(ConfigError, match=r"deployed here: mine\. Run `reneg deploy"):
+        read_config(store, "other")

@@ -1,0 +1,128 @@
+"""A real Prefect server; flow runs whose process is gone do not say Running for ever."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.prefect_server import PrefectServer
+
+pytestmark = pytest.mark.slow
+
+_FLOW = """
+import os, sys, time
+from prefect import flow, tags, task
+from infra.dead_runs import owner_tag
+
+@task
+def part():
+    print("working", flush=True)
+    time.sleep(120)
+
+@flow(name="endless")
+def endless():
+    from prefect.runtime import flow_run
+    print(flow_run.id, flush=True)
+    part.submit().wait()
+
+with tags(owner_tag()):
+    endless()
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("home")
+    server = PrefectServer(home)
+    url = server.start()
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home / "client"}):
+        yield url
+    assert server.stop()
+
+
+def start(url: str, tmp_path: Path) -> tuple[subprocess.Popen[str], UUID]:
+    """Start a flow run in a process of its own; returns once its task is at work and recorded."""
+    environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "client")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FLOW], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    id_ = UUID(process.stdout.readline().strip())
+    assert process.stdout.readline() == "working\n"
+    deadline = time.monotonic() + 30
+    while not any(run.state and run.state.is_running() for run in task_runs(id_)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return process, id_
+
+
+def task_runs(id_: UUID) -> list[TaskRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[id_])))
+
+
+def flow_run(id_: UUID) -> FlowRun:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(id_)
+
+
+def test_a_killed_process_leaves_no_run_that_says_running(server: str, tmp_path: Path) -> None:
+    process, id_ = start(server, tmp_path)
+    assert sweep_dead_runs() == 0  # it lives
+    process.kill()
+    process.wait()
+    assert sweep_dead_runs() == 1
+    state = flow_run(id_).state
+    assert state is not None
+    assert (state.is_crashed(), state.message) == (True, "the process that ran it died")
+    assert [run.state.is_crashed() for run in task_runs(id_) if run.state] == [True]
+    assert sweep_dead_runs() == 0
+
+
+def test_what_a_flow_run_that_was_told_crashed_by_others_left_running_is_swept_too(server: str, tmp_path: Path) -> None:
+    from prefect.states import Crashed
+
+    process, id_ = start(server, tmp_path)
+    process.kill()
+    process.wait()
+    with get_client(sync_client=True) as client:  # as the heartbeat automation does
+        client.set_flow_run_state(id_, Crashed(message="no heartbeat"), force=True)
+    sweep_dead_runs()
+    assert [run.state.is_crashed() for run in task_runs(id_) if run.state] == [True]
+
+
+def test_a_process_id_that_was_used_again_does_not_keep_a_dead_run_alive(server: str, tmp_path: Path) -> None:
+    process, id_ = start(server, tmp_path)
+    host, _ = owner_tag().rsplit(":", 2)[0], None
+    with get_client(sync_client=True) as client:  # now "its" process id is ours, but ours began at another time
+        client.update_flow_run(id_, tags=[f"{host}:{os.getpid()}:1"])
+    process.kill()
+    process.wait()
+    assert sweep_dead_runs() == 1
+
+
+def test_a_retry_that_starts_is_not_condemned_by_the_tag_of_the_attempt_that_died(server: str, tmp_path: Path) -> None:
+    from prefect.states import AwaitingRetry, Pending, Running
+
+    process, id_ = start(server, tmp_path)
+    process.kill()
+    process.wait()
+    assert sweep_dead_runs() == 1
+    with get_client(sync_client=True) as client:
+        for state in (AwaitingRetry(), Pending(), Running()):
+            client.set_flow_run_state(id_, state)
+            assert sweep_dead_runs() == 0
+        assert client.read_flow_run(id_).run_count == 2
+        dead = owner_tag(2).replace(f":{os.getpid()}:", f":{process.pid}:")
+        client.update_flow_run(id_, tags=[dead])  # the second attempt's process died as well
+    assert sweep_dead_runs() == 1
