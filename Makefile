@@ -20,10 +20,11 @@ demo: install  ## curate the demo corpus from beginning to end
 test: install-dev  ## every test, the fast ones first
 	@$(BIN)/python -m pytest
 
-check: install-dev  ## lint, types, formatting, requirements
+check: install-dev  ## lint, types, formatting, audit of the requirements
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python $(REQUIREMENTS)/audit.py
 
 install: $(VENV)/.installed-$(DEVICE)
 
@@ -62,6 +63,9 @@ lock: | $(BIN)/uv  ## compile the requirements anew
 	@cd $(REQUIREMENTS) && for name in dev s3; do \
 	  ../../$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	    $$(test $$name = dev && echo -c cpu.txt) $$name.in -o $$name.txt || exit 1; done
+	@cd $(REQUIREMENTS) && ../../$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	    --python-version 3.11 --custom-compile-command "make lock" -c cpu.txt cluster.in -o cluster.txt \
+	    $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' cpu.txt | sort -u)  # images install it on top of cpu or gpu
 
 format: install-dev  ## lay the code out
 	@$(BIN)/ruff format .

@@ -220,11 +220,21 @@ def serve(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A configuration: check what it needs of the nodes.")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Check the cluster too, from every node.")] = False,
+    as_json: Json = False,
+) -> None:
     """Check what is installed, reachable and missing, each with its remedy; exit code 1 if something is missing."""
     from flows.doctor import examine, show
 
-    findings = examine(read_settings())
+    settings = read_settings()
+    findings = examine(settings)
+    if cluster:
+        from flows.cluster_doctor import examine_cluster
+        from flows.config import load_config
+
+        findings += examine_cluster(settings, load_config(config) if config else None)
     show(findings, _out)
     if as_json:
         _print_json([finding.__dict__ for finding in findings])
@@ -303,6 +313,77 @@ def rollback(
     from infra.store import Store
 
     done = show_release(go_back(Store.open(read_settings().store), name, to), _out)
+    if as_json:
+        _print_json(done)
+
+
+labels_app = typer.Typer(help="People's labels: import a filled-in sheet, or count what there is.")
+app.add_typer(labels_app, name="labels", invoke_without_command=True)
+
+
+@labels_app.callback()
+def labels(context: typer.Context, as_json: Json = False) -> None:
+    """Count people's labels, by annotator and by the curation whose sheet they came on."""
+    if context.invoked_subcommand is not None:
+        return
+    from flows.labels import show_labels
+    from infra.store import Store
+
+    rows = show_labels(Store.open(read_settings().store, write=False), _out)
+    if as_json:
+        _print_json(rows)
+
+
+@labels_app.command("import")
+def import_labels(
+    curation: CurationArgument,
+    sheet: Annotated[Path, typer.Argument(help="The filled-in sheet.csv, or JSON lines.")],
+    annotator: Annotated[str, typer.Option(help="Who filled it in, where its rows do not say.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Then go on with the curation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take in people's labels. They hold wherever the same texts stand, in every later curation too."""
+    from flows.curation import Curator
+    from flows.labels import import_labels as take_in
+    from flows.labels import show_import
+    from flows.terminal import resume as go_on
+
+    curator = Curator.open(read_settings())
+    record = show_import(take_in(curator, curator.load(curation), sheet, annotator), _out)
+    result = {"result": go_on(read_settings(), curation, _out, _err)} if resume else {}
+    if as_json:
+        _print_json(record | result)
+
+
+@app.command()
+def history(
+    name: Annotated[str | None, typer.Argument(help="A configuration's name; without it, all of them.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the finished nights: cost, false negatives, agreement with the gold set and with people, alarms."""
+    from flows.history import show_history
+    from infra.store import Store
+
+    rows = show_history(Store.open(read_settings().store, write=False), name, _out)
+    if as_json:
+        _print_json(rows)
+
+
+@app.command()
+def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
+    keep_curations: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 30.")] = None,
+    keep_releases: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 5.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Curations at work within so many days stay; 30.")] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Hours; 0 only where nothing else uses the store.")] = 24.0,
+    drop: Annotated[list[str] | None, typer.Option(help="A curation that goes in any case; may be repeated.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what no kept curation or release reaches: first to the store's trash, a grace later for good."""
+    from flows.gc import Wanted, collect
+
+    wanted = Wanted(keep_curations, keep_releases, days, grace, frozenset(drop or ()))
+    done = collect(read_settings(), wanted, yes=yes, out=_out)
     if as_json:
         _print_json(done)
 

@@ -8,13 +8,16 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from flows.gold import GoldSource
 from flows.notifications import NotifyConfig
+from flows.retention import RetentionConfig
 from flows.schedule import NightlyConfig
 from flows.stages import STAGES
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from tasks.agree import AgreeConfig
 from tasks.asking import JudgeConfig, Policy
 from tasks.cascade import CompleteConfig, DecideConfig, EscalateConfig
+from tasks.drift import DriftConfig
 from tasks.encode import EncodeConfig
 from tasks.evaluate import EvaluateConfig
 from tasks.export import ExportConfig
@@ -49,7 +52,7 @@ class ConfigError(Exception):
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)  # it may hold a secret
 
 
 class SourceConfig(_Config):
@@ -186,7 +189,12 @@ class CurationConfig(_Config):
     promote: PromoteConfig | None = Field(
         None, description="when a finished curation becomes a release", json_schema_extra=_OPERATIONAL
     )
+    gold: GoldSource | None = Field(None, description="judged every night", json_schema_extra=_OPERATIONAL)
+    drift: DriftConfig = Field(DriftConfig(), description="when it alarms", json_schema_extra=_OPERATIONAL)
     notify: NotifyConfig | None = Field(None, description="who is told, and of what", json_schema_extra=_OPERATIONAL)
+    retention: RetentionConfig = Field(
+        RetentionConfig(), description="what `reneg gc` keeps", json_schema_extra=_OPERATIONAL
+    )
     policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
     budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=_OPERATIONAL)
     prices: str | None = Field(None, description="a file like flows/prices.yaml", json_schema_extra=_OPERATIONAL)
@@ -292,7 +300,8 @@ def load_config(path: Path) -> CurationConfig:
         raise ConfigError(f"{path}: a mapping of settings expected, {type(data).__name__} came")
     config = parse_config(data, str(path))
     source = config.source.model_copy(update={"path": _beside(path, config.source.path)})
-    return config.model_copy(update={"source": source, "prices": _beside(path, config.prices)})
+    gold = config.gold and config.gold.model_copy(update={"path": _beside(path, config.gold.path)})
+    return config.model_copy(update={"source": source, "prices": _beside(path, config.prices), "gold": gold})
 
 
 def _beside(config: Path, name: str | None) -> str | None:

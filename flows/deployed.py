@@ -132,12 +132,14 @@ def _curate(curator: Curator, open_: Callable[[], Curation], job: Job | Callable
 def _take_up(curator: Curator, open_: Callable[[], Curation]) -> Curation:
     """Find the curation this flow run works on, name the flow run after it, and clear up after dead ones."""
     id_ = str(flow_run.id)
+    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {"reneg", owner_tag(flow_run.run_count)}
+    with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(id_), tags=sorted(tags))
+        sweep_dead_runs(UUID(id_))
     record = curator.store.read_json(f"flow-runs/{id_}.json")
     curation = curator.load(record["curation"]) if record else open_()
     if record is None:
         curator.store.create(f"flow-runs/{id_}.json", json.dumps({"curation": curation.id}).encode())
-    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {"reneg", curation.config.name, owner_tag()}
     with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(id_), name=curation.id, tags=sorted(tags))
-        sweep_dead_runs(UUID(id_))
+        client.update_flow_run(UUID(id_), name=curation.id, tags=sorted({*tags, curation.config.name}))
     return curation

@@ -18,6 +18,7 @@ from flows.computing import Done
 from flows.config import CurationConfig, EngineConfig
 from flows.curate import WORK, Work, curate, failure_of
 from flows.curation import Curation, Curator
+from flows.gold import LABEL
 from flows.job import Job
 from flows.method import CurationFailed, Setup
 from flows.pricing import load_prices
@@ -132,7 +133,8 @@ def resources_of(config: CurationConfig) -> dict[str, Resources]:
     """Lay what the tiers' engines need, then the configured resources, over the stage table's."""
     table = {stage.name: stage.resources for stage in STAGES}
     for tier in config.tiers:
-        table[f"{JUDGE.name}-{tier.name}"] = replace(JUDGE.resources, engines=tier.engines, **_needs(tier.engine))
+        needs = replace(JUDGE.resources, engines=tier.engines, **_needs(tier.engine))
+        table |= {f"{JUDGE.name}-{tier.name}": needs, f"{JUDGE.name}-{LABEL}-{tier.name}": replace(needs, engines=1)}
     for name, wanted in sorted(config.resources.items(), key=lambda item: "-" in item[0]):  # a label has the last word
         changes = wanted.model_dump(exclude_none=True)
         if name not in table:

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from flows import stages as st
 from flows.config import CurationConfig, TierConfig
+from flows.gold import Gold, is_of_gold, judge_gold
+from flows.people import find_labelled, hear_people, still_wanted, without
 from infra import keys
 from infra.artifacts import Directory, Table
 from infra.runner import Runner
@@ -28,6 +30,11 @@ class CurationFailed(Exception):
 
 class WaitingForLabels(Exception):
     """People have not labelled enough of the sample yet; the message says how many are wanted, and how they come in."""
+
+    def __init__(self, message: str, sheet: Directory | None = None) -> None:
+        """Keep the sheet that is to be filled in."""
+        super().__init__(message)
+        self.sheet = sheet
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class Setup:
     base_model_key: str  # its weights alone: where training starts
     base_model_path: str
     page: Mapping[str, Any]  # what the report says of the run: configuration, command, versions
+    curation: str = ""
+    sheet: str = ""  # where the sheet for people is laid out
+    labels: pl.DataFrame | None = None  # what people say, by text (tasks.labels.settle)
+    gold: Gold | None = None
 
 
 @dataclass(frozen=True)
@@ -91,9 +102,12 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     data |= encode(run, setup, data)
     pool = find_candidates(run, setup, data)
     verdicts = judge(run, setup, data, pool)
-    sheet = run(st.SAMPLE, c.sample, candidates=verdicts["judged"], **_pick(verdicts, "decisions"), **_texts(data))[
-        "sheet"
-    ]
+    sampled = run(st.SAMPLE, c.sample, candidates=verdicts["judged"], **_pick(verdicts, "decisions"), **_texts(data))
+    if setup.gold is not None:
+        judge_gold(run, setup, setup.gold)
+    labelled = find_labelled(run, setup, verdicts["judged"], len(data["queries"].indexes))
+    _wait_for_people(run, setup, sampled, labelled)
+    verdicts |= hear_people(run, setup, labelled, verdicts, sampled["samples"])
     gate = run(st.COMPLETE, c.complete, **_pick(verdicts, "decisions"))["completeness"]
     treated: dict[str, Data] = {t: treat(run, setup, data | pool | verdicts, gate, t) for t in c.treatments}
     exports: dict[str, Directory] = {
@@ -105,8 +119,9 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     scores, models = retrain(run, setup, data, treated)
     edits = treated["relabel"]["edits"] if "relabel" in treated else run.keep_table("edits", *_empty(schemas.EDITS))
     rejects = _union("rejects", data["rejects"], pool["rejects"], *(made["rejects"] for made in treated.values()))
+    people = {} if verdicts["people"] is None else _pick(verdicts, "people")
     page = run(
-        st.REPORT,
+        st.REPORT if people else without(st.REPORT, "people"),
         c.report.model_copy(
             update={**setup.page, "max_false_negatives": c.treat.max_false_negatives, "tiers": _names(setup)}
         ),
@@ -118,9 +133,10 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
         scores=scores,
         rejects=rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
+        **people,
     )["page"]
     instances: dict[str, Table] = {t: made["instances"] for t, made in treated.items()}
-    return Outcome(page, sheet, exports, instances, data["queries"], data["passages"], scores, models)
+    return Outcome(page, sampled["sheet"], exports, instances, data["queries"], data["passages"], scores, models)
 
 
 def encode(run: Runner, setup: Setup, data: Data) -> Data:
@@ -223,6 +239,7 @@ def retrain(
             label=name,
             key={"base": setup.base_model_key},
             instances=treated[name]["instances"],
+            base=setup.base_model,
             **_pick(data, "queries", "passages"),
         )["model"]
     scores = [
@@ -255,6 +272,7 @@ def costs(run: Runner) -> pl.DataFrame:
             "rows_out": sum(int(m.stats["rows_out"]) for m in done.manifests),
         }
         for done in run.runs
+        if not is_of_gold(done.name)
     ]
     return pl.DataFrame(rows, schema=schemas.COSTS.columns)
 
@@ -275,6 +293,23 @@ def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:
     present = set(run.read(queries)["dataset"])
     for name in sorted(set(setup.config.policies) - present):
         run.on_note(f"policies: no dataset {name!r} in the source, which holds {', '.join(sorted(present))}")
+
+
+def _wait_for_people(run: Runner, setup: Setup, sampled: Data, labelled: Table) -> None:
+    """Stop before the treatments while too few of the drawn pairs are labelled.
+
+    Raises:
+        WaitingForLabels: it says how many are wanted, where the sheet is, and how it comes back.
+    """
+    wanted = still_wanted(run, setup, sampled["samples"], labelled)
+    if wanted is None:
+        return
+    raise WaitingForLabels(
+        f"{setup.curation} waits for people: {wanted.labelled} of {wanted.drawn} drawn pairs are labelled, "
+        f"{wanted.wanted} are wanted (sample.wait_for: {setup.config.sample.wait_for:g}). Fill in {setup.sheet}, then: "
+        f"reneg labels import {setup.curation} {setup.sheet} --annotator NAME --resume",
+        sampled["sheet"],
+    )
 
 
 def _names(setup: Setup) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from flows.census import Census, take_census
 from flows.config import BudgetConfig, CurationConfig, EngineConfig, VLLMConfig
 from flows.counting import TokenCounter, counter_of
 from flows.curation import Curation, Curator
+from flows.gold import is_pinned
+from flows.intake import check_gold
 from flows.method import Tier
 from flows.pricing import Prices, load_prices
 from flows.prospects import MOST_QUERIES, Asked, Basis, NotKnown, Prospects
@@ -149,7 +151,7 @@ class _Planner:
             pairs=round(asked.pairs.height * asked.scale),
             calls=asked.calls_done + round((census.calls + census.known) * asked.scale),
             known=asked.calls_done + round(census.known * asked.scale),
-            notes=tuple(self._on_pairs(asked)),
+            notes=(*self._on_pairs(asked), *self._on_gold(tier)),
         )
         if not census.calls:
             return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
@@ -191,6 +193,15 @@ class _Planner:
         if price.hour and hours is None:
             return None, "money: unknown, as the hours are"
         return price.of(usage), ""
+
+    def _on_gold(self, tier: Tier) -> Iterator[str]:
+        gold = self.prospects.setup.gold
+        if gold is None:
+            return
+        store = self.prospects.curator.store
+        pairs = sum(check_gold(store.get_object(key), self.config) for key in gold.directory.files.values())
+        often = "once, its weights being pinned" if is_pinned(tier) else "every night, lest its model changed unseen"
+        yield f"gold: not counted above, {pairs:,} pairs that it is asked about {often}"
 
     def _on_pairs(self, asked: Asked) -> Iterator[str]:
         mine = self.config.mine

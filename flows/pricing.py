@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.config import ConfigError, CurationConfig, EngineConfig
+from flows.gold import LABEL
 from flows.stages import JUDGE
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from infra.meter import Price
@@ -63,7 +64,9 @@ class Prices(BaseModel):
                 f"budget.money: the price of tier {', '.join(free)} is 0 in {config.prices or _BUILT_IN}, and so would "
                 "never end it; give `hours` of its device a price there, or use budget.hours"
             )
-        return {f"{JUDGE.name}-{name}": price for name, price in prices.items() if price is not None}
+        labels = ("", f"{LABEL}-") if config.gold else ("",)
+        priced = {name: price for name, price in prices.items() if price is not None}
+        return {f"{JUDGE.name}-{label}{name}": price for label in labels for name, price in priced.items()}
 
 
 def load_prices(config: CurationConfig) -> Prices:

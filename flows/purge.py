@@ -13,8 +13,11 @@ from rich.table import Table
 
 from flows.config import ConfigError
 from infra.artifacts import Manifest
+from infra.gc import empty_back
 from infra.ledger import Forgotten, Ledger
 from infra.purge import Plan, Target, carry_out, find_files, find_folders, make_plan, remove_paths
+from infra.releases import holding, withdraw
+from infra.row_tables import forget_rows
 from infra.settings import Settings
 from infra.store import Store
 from tasks.formats import clean
@@ -47,11 +50,14 @@ class Found:
     plan: Plan
     sources: tuple[dict[str, str], ...]  # curation, file in its source, path to clean
     files: tuple[Path, ...]
+    published: tuple[str, ...] = ()  # folders of releases that hold a copy of what goes
+    labels: int = 0  # people's, of the text or with it in a comment
 
     @property
     def nothing(self) -> bool:
         """Nothing holds the text."""
-        return not (self.rows.rows or self.plan.removals or self.plan.records or self.plan.holders or self.files)
+        in_store = self.plan.removals or self.plan.records or self.plan.holders
+        return not (self.rows.rows or self.labels or in_store or self.files)
 
     def as_json(self, removed: bool) -> dict[str, Any]:
         """Return the line a script reads."""
@@ -61,12 +67,14 @@ class Found:
             "text_known": bool(self.target.texts),
             "ledger_rows": self.rows.rows,
             "damaged_segments": self.rows.damaged,
+            "labels": self.labels,
             "objects": len(self.plan.holders),
             "parts": dict(sorted(Counter(removal.stage for removal in self.plan.removals).items())),
             "derived_objects": len({key for removal in self.plan.removals for key in removal.objects}),
             "records": list(self.plan.records),
             "sources": list(self.sources),
             "files": [str(path) for path in self.files],
+            "published": list(self.published),
         }
 
 
@@ -77,11 +85,15 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool, out: Console) -> dic
         ConfigError: not exactly one of the four ways to name a text, or nobody knows that id.
     """
     store = Store.open(settings.store, write=yes)
+    if yes:
+        empty_back(store)  # what the garbage collector took away may hold it too
     target = resolve(store, wanted)
     found = _find(settings, store, target)
     if yes:
         Ledger(store).forget(target.hashes)
+        forget_rows(store, target)
         remove_paths(found.files)
+        withdraw(store, found.published)
         carry_out(store, found.plan)
     _show(found, yes, out)
     return found.as_json(yes)
@@ -126,7 +138,7 @@ def _judged_against(store: Store, hashes: set[str]) -> set[str]:
 
 
 def _ingested(store: Store) -> list[Manifest]:
-    manifests = (store.read(key) for key in store.list("parts/ingest"))
+    manifests = (store.read(key) for stage in ("ingest", "read_gold") for key in store.list(f"parts/{stage}"))
     return [Manifest.from_json(data) for data in manifests if data is not None]
 
 
@@ -205,19 +217,28 @@ def _find(settings: Settings, store: Store, target: Target) -> Found:
             *find_files(laid_out, target, plan.digests),
             *find_folders(settings.scratch, target, plan.digests),
         ),
+        published=tuple(holding(store, plan.digests)),
+        labels=forget_rows(store, target, dry_run=True),
     )
 
 
 def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
-    """Name the files a curation was made from that hold the text, and where the user has them."""
+    """Name the files a curation was made from that hold the text, its gold set too, and where the user has them."""
+    told = set[tuple[str, str]]()
     for record in sorted({record for records in plan.named.values() for record in records}):
         content = store.read_json(record)
-        files = content.get("source") if isinstance(content, dict) else None
+        if not isinstance(content, dict):
+            continue
+        files = content.get("source") or {}
         path = Path(str(content["config"]["source"]["path"])) if files else Path()
-        for name, key in sorted((files or {}).items()):
-            if key in plan.named:
+        if "/intake-" in record:
+            files, path = content.get("gold") or {}, Path("gold.path")
+        for name, key in sorted(files.items()):
+            curation = record.split("/")[1]
+            if key in plan.named and (curation, name) not in told:
+                told.add((curation, name))
                 place = path if path.name == name else path / name
-                yield {"curation": record.split("/")[1], "file": name, "path": str(place)}
+                yield {"curation": curation, "file": name, "path": str(place)}
 
 
 def _show(found: Found, removed: bool, out: Console) -> None:
@@ -231,12 +252,14 @@ def _show(found: Found, removed: bool, out: Console) -> None:
     table.add_row("ledger: rows that name it", str(facts["ledger_rows"]))
     if found.rows.damaged:
         table.add_row("ledger: damaged segments", str(found.rows.damaged))
+    table.add_row("labels of people", str(facts["labels"]))
     table.add_row("store: tables and files that hold it", str(facts["objects"]))
     for stage, count in facts["parts"].items():
         table.add_row(f"store: parts of {stage}", str(count))
     table.add_row("store: what those parts made", str(facts["derived_objects"]))
     table.add_row("store: notes of curations", str(len(found.plan.records)))
     table.add_row("files laid out", str(len(found.files)))
+    table.add_row("published releases", str(len(found.published)))
     out.print(table)
     out.print(f"hashes, to repeat it by if it is interrupted: {' '.join(facts['hashes'])}", soft_wrap=True)
     for path in found.files:

@@ -1,14 +1,15 @@
 """`reneg serve`: keeps a worker of the pool at work, and the states of dead runs true, until it is told to stop.
 
 In embedded mode it also keeps the Prefect server up. The worker starts each flow run as a process of its own; when the
-worker dies it is started again, and flow runs go on without it. What was due meanwhile starts late.
+worker dies it is started again, and flow runs go on without it. What was due meanwhile starts late. A supervisor that
+was killed leaves the worker at work, and the next one takes it over.
 """
 
 import contextlib
+import hashlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ import httpx
 
 from flows.deploy import POOL
 from infra.dead_runs import sweep_dead_runs
+from infra.kept_process import KeptProcess
 from infra.prefect_server import PrefectServer, is_healthy
 from infra.settings import Settings
 
@@ -42,10 +44,10 @@ class Supervisor:
         """
         self._settings, self._say, self._pool, self._limit = settings, say, pool, limit
         self._server = None if settings.prefect_api_url else PrefectServer(settings.home)
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._worker: KeptProcess | None = None
         self._stop = threading.Event()
         self._deaths = 0
-        self._begun = 0.0
+        self._begun = self._due = 0.0
         self.log = settings.home / "worker.log"
 
     def run(self) -> None:
@@ -85,26 +87,21 @@ class Supervisor:
             self._deaths = 0 if time.monotonic() - self._begun > _BACKOFF_SECONDS[-1] else self._deaths + 1
             wait = _BACKOFF_SECONDS[min(self._deaths, len(_BACKOFF_SECONDS) - 1)]
             self._say(f"the worker ended with {ended}; another starts in {wait:.0f} s")
-            self._worker = None
-            if self._stop.wait(wait):
-                return
-        self._worker = self._start_worker(address)
-        self._begun = time.monotonic()
+            self._worker, self._due = None, time.monotonic() + wait
+        if time.monotonic() >= self._due:
+            self._worker = self._start_worker(address)
+            self._begun = time.monotonic()
 
-    def _start_worker(self, address: str) -> subprocess.Popen[bytes]:
-        name = f"reneg-{socket.gethostname()}-{os.getpid()}"
+    def _start_worker(self, address: str) -> KeptProcess:
+        home = hashlib.sha256(str(self._settings.home).encode()).hexdigest()[:8]
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", self._pool, "--type", "process"]
-        command += ["--name", name, "--limit", str(self._limit), "--install-policy", "never"]
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment(address),
-                start_new_session=True,
-            )
+        command += ["--name", f"reneg-{socket.gethostname()}-{home}", "--limit", str(self._limit)]
+        command += ["--install-policy", "never"]
+        record = self._settings.home / f"worker-{self._pool}.json"
+        worker = KeptProcess.keep(record, command, self._environment(address), self.log)
+        if worker.adopted:
+            self._say(f"took over the worker {worker.pid}, whose supervisor died")
+        return worker
 
     def _environment(self, address: str) -> dict[str, str]:
         """Give the worker our environment, with relative paths made absolute: flow runs start in other folders."""
@@ -122,18 +119,20 @@ class Supervisor:
     def _sweep(self, address: str) -> None:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with contextlib.suppress(httpx.HTTPError, OSError), temporary_settings({PREFECT_API_URL: address}):
-            if dead := sweep_dead_runs():
-                self._say(f"{dead} flow run(s) of dead processes marked Crashed")
+        try:
+            with temporary_settings({PREFECT_API_URL: address}):
+                dead = sweep_dead_runs()
+        except (httpx.HTTPError, OSError):
+            return  # the server is away, and will be looked after
+        except Exception as error:  # a sweep that fails must not end what keeps everything up
+            self._say(f"dead runs could not be swept, the next look tries again: {type(error).__name__}: {error}")
+            return
+        if dead:
+            self._say(f"{dead} flow run(s) of dead processes marked Crashed")
 
     def _end(self) -> None:
         if self._worker is not None and self._worker.poll() is None:
             self._say("stopping the worker and its flow runs")
-            os.killpg(self._worker.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._worker.wait(_GRACE_SECONDS)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._worker.pid, signal.SIGKILL)
-            self._worker.wait()
+            self._worker.stop(_GRACE_SECONDS)
         if self._server is not None:
             self._server.stop()

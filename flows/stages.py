@@ -154,13 +154,52 @@ SAMPLE = Stage(
     outputs={"samples": s.SAMPLES},
     directories=("sheet",),
 )
+APPLY_LABELS = Stage(
+    "apply_labels",
+    "tasks.labels:apply_labels",
+    1,
+    "map",
+    each=("decisions", "labelled"),
+    outputs={"decisions": s.VERDICTS},
+)
+AGREE_PEOPLE = Stage(
+    "agree_people",
+    "tasks.labels:agree_with_people",
+    1,
+    "gather",
+    every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
+    outputs={"people": s.PEOPLE},
+)
+READ_GOLD = Stage(
+    "read_gold",
+    "tasks.gold:read_gold",
+    1,
+    "single",
+    every=("source",),
+    outputs={
+        "queries": s.QUERIES,
+        "passages": s.PASSAGES,
+        "positives": s.POSITIVES,
+        "candidates": s.CANDIDATES,
+        "gold": s.GOLD,
+        "rejects": s.REJECTS,
+    },
+)
+AGREE_GOLD = Stage(
+    "agree_gold",
+    "tasks.gold:agree_gold",
+    1,
+    "gather",
+    every=("gold", "similarity", "llm_verdicts", "decisions"),
+    outputs={"agreement": s.GOLD_AGREEMENT, "verdicts": s.GOLD_VERDICTS},
+)
 TRAIN = Stage(
     "train",
     "tasks.train:train",
     1,
     "single",
     every=("instances",),
-    late=("queries", "passages"),
+    late=("queries", "passages", "base"),
     directories=("model",),
     resources=_WHOLE_MACHINE,
 )
@@ -202,7 +241,43 @@ REPORT = Stage(
         "scores",
         "rejects",
         "costs",
+        "people",
     ),
+    directories=("page",),
+)
+
+COMPARE = Stage(
+    "compare",
+    "tasks.compare:compare_models",
+    1,
+    "gather",
+    every=("scores",),
+    directories=("page",),
+)
+LEAVE_OUT = Stage(
+    "leave_out",
+    "tasks.prune:leave_out",
+    1,
+    "map",
+    each=("instances",),
+    outputs={"mix": s.INSTANCES},
+)
+PRUNE = Stage(
+    "prune",
+    "tasks.prune:prune",
+    1,
+    "gather",
+    every=("instances", "scores"),
+    outputs={"pruning": s.PRUNING},
+    directories=("page",),
+)
+VALIDATE = Stage(
+    "validate",
+    "tasks.validate:validate",
+    1,
+    "gather",
+    every=("candidates", "similarity", "llm_verdicts", "decisions", "samples", "human"),
+    outputs={"validation": s.VALIDATION},
     directories=("page",),
 )
 
@@ -223,8 +298,16 @@ STAGES = (
     COMPLETE,
     TREAT,
     SAMPLE,
+    APPLY_LABELS,
+    AGREE_PEOPLE,
+    READ_GOLD,
+    AGREE_GOLD,
     TRAIN,
     EVALUATE,
     EXPORT,
     REPORT,
+    COMPARE,
+    LEAVE_OUT,
+    PRUNE,
+    VALIDATE,
 )

@@ -13,6 +13,7 @@ from flows.config import ConfigError, CurationConfig
 from flows.curation import Curator, Hooks, Result
 from flows.plan import Plan, plan_tiers, show_amount
 from flows.rerun import rerun_job
+from infra.numbered import read_newest
 from infra.runner import StageRun
 from infra.settings import Settings
 from infra.worker import load_function
@@ -26,6 +27,15 @@ def execute(settings: Settings, config: CurationConfig, out: Console, err: Conso
         curation = curator.open_curation(config)
         err.print(f"curation [bold]{curation.id}[/bold] in {settings.store}", soft_wrap=True)
         result = curator.execute(curation)
+    show_result(result, out)
+    return result.as_json()
+
+
+def resume(settings: Settings, curation_id: str, out: Console, err: Console) -> dict[str, Any]:
+    """Go on with a recorded curation, with the labels that came in since; returns the JSON record of its result."""
+    with _progress(err) as hooks:
+        curator = Curator.open(settings, hooks)
+        result = curator.execute(curator.load(curation_id))
     show_result(result, out)
     return result.as_json()
 
@@ -57,7 +67,9 @@ def show_plan(settings: Settings, config: CurationConfig, out: Console) -> dict[
     outcome, runs = curator.look(draft)
     rows = [_stage_row(run) for run in runs]
     out.print(_stage_table(rows, "plan"))
-    if outcome is None:
+    if outcome is None and not runs[-1].unfinished:
+        out.print("Enough of the sample must be labelled before the treatments; everything before is finished.")
+    elif outcome is None:
         out.print(f"Work begins at [bold]{runs[-1].name}[/bold]; the stages after it depend on its result.")
     else:
         out.print("Nothing to compute: every part is finished.")
@@ -120,7 +132,10 @@ def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict
     rows = [_stage_row(run) | {"failed": sum(s == run.name for s, _ in failures)} for run in runs]
     out.print(_stage_table(rows, curation_id))
     last = runs[-1]
-    out.print(f"unfinished: {last.name}, {len(last.unfinished)} of {last.parts} parts to compute")
+    if last.unfinished:
+        out.print(f"unfinished: {last.name}, {len(last.unfinished)} of {last.parts} parts to compute")
+    elif (waiting := read_newest(curator.store, f"curations/{curation_id}/waiting")) is not None:
+        _line(out, waiting["message"])
     for (stage, number), reason in failures.items():
         out.print(f"  {stage} part {number}: {reason}", markup=False, soft_wrap=True)
         out.print(f"    reneg rerun {curation_id} --stage {stage} --part {number} --downstream", soft_wrap=True)
@@ -152,6 +167,8 @@ def show_result(result: Result, out: Console) -> None:
         out.print(_tier_table(summary["tiers"]))
     for line in summary.get("conclusions", []):
         out.print(line, markup=False, soft_wrap=True)
+    for alarm in summary.get("alarms", []):
+        out.print(f"drift: {alarm}", style="red", markup=False, soft_wrap=True)
     out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
 
 

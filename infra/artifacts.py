@@ -7,13 +7,17 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from infra.confined import is_confined
+from infra.model_files import refuse_foreign_code
 from infra.stage import SchemaLike
 from infra.store import Store, StoreError
+
+MODEL = "model"  # the name of directories that are loaded as models
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,12 @@ def write_table(store: Store, name: str, frame: pl.DataFrame, schema: SchemaLike
 
 
 def read_table(store: Store, table: Table, schema: SchemaLike | None = None) -> pl.DataFrame:
-    """Read all pieces of a table, in order; an empty table needs its schema to have columns."""
-    frames = [pl.read_parquet(io.BytesIO(store.get_object(piece.object))) for piece in table.pieces]
+    """Read all pieces of a table, in order; an empty table needs its schema to have columns.
+
+    Raises:
+        StoreError: a piece is gone, damaged, or no parquet file.
+    """
+    frames = [_read_piece(store, table, piece) for piece in table.pieces]
     frames = [frame for frame in frames if frame.height] or frames[:1]
     if frames:
         return pl.concat(frames)
@@ -120,28 +128,55 @@ def read_table(store: Store, table: Table, schema: SchemaLike | None = None) -> 
     return pl.DataFrame(schema=dict(schema.columns))
 
 
+def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
+    data = store.get_object(piece.object)
+    try:
+        return pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError as error:
+        raise StoreError(
+            f"table {table.name}: {piece.object} is no parquet file ({error}), and nothing else is read; rerun its part"
+        ) from error
+
+
 def write_directory(store: Store, name: str, folder: Path) -> Directory:
-    """Store every file below a folder."""
+    """Store every file below a folder. A link to a file stands for what the file holds, wherever it lies.
+
+    Raises:
+        StoreError: a link leads to a folder or nowhere, so that files would be missing unnoticed, or a file's name
+            could not be laid out again.
+    """
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        files[path.relative_to(folder).as_posix()] = store.put_object(path.read_bytes(), "")
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not path.is_file():
+            raise StoreError(
+                f"{path}: a link to {path.readlink()}, which is no file; put the files there, or remove it"
+            )
+        if not path.is_file():
+            continue
+        if not is_confined(relative):
+            raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
+        files[relative] = store.put_object(path.read_bytes(), "")
     return Directory(name, files)
 
 
 def materialise(store: Store, directory: Directory, cache: Path) -> Path:
-    """Lay a directory artifact out as files below `cache`, once per content; returns the folder."""
+    """Lay a directory artifact out as files below `cache`, once per content; returns the folder.
+
+    Raises:
+        StoreError: an object is gone or damaged, or a name would leave the folder.
+        ModelError: it is a model, and loading it would run somebody's code.
+    """
     digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
     final = cache / digest
     if final.exists():
         return final
     temporary = cache / f".{digest}.{uuid.uuid4().hex}"
-    for name, key in directory.files.items():
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder")
-        path = temporary / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(store.get_object(key))
-    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        _lay_out(store, directory, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     try:
         temporary.rename(final)
     except OSError:
@@ -149,6 +184,21 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
             raise
         shutil.rmtree(temporary)  # another process laid out the same content first
     return final
+
+
+def _lay_out(store: Store, directory: Directory, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, key in directory.files.items():
+        if not is_confined(name):
+            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder; rerun its part")
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"directory {directory.name}: {name!r} lies below another file; rerun its part") from error
+        path.write_bytes(store.get_object(key))
+    if directory.name == MODEL:
+        refuse_foreign_code(folder)
 
 
 @dataclass(frozen=True)
@@ -178,10 +228,17 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Read a manifest back."""
-        record = json.loads(data)
-        tables = {n: tuple(Piece(**p) for p in pieces) for n, pieces in record.pop("tables").items()}
-        return cls(tables=tables, **record)
+        """Read a manifest back.
+
+        Raises:
+            ValueError: it is none, or is cut.
+        """
+        try:
+            record = json.loads(data)
+            tables = {n: tuple(Piece(**p) for p in pieces) for n, pieces in record.pop("tables").items()}
+            return cls(tables=tables, **record)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no manifest: {type(error).__name__}: {error}") from error
 
 
 def manifest_path(stage: str, key: str, attempt: int) -> str:
@@ -203,7 +260,13 @@ def read_manifest(store: Store, stage: str, key: str, attempt: int) -> Manifest:
     data = store.read(manifest_path(stage, key, attempt))
     if data is None:
         raise StoreError(f"store {store.url}: manifest of {stage} {key} vanished between listing and reading")
-    return Manifest.from_json(data)
+    try:
+        return Manifest.from_json(data)
+    except ValueError as error:
+        raise StoreError(
+            f"store {store.url}: {manifest_path(stage, key, attempt)} is damaged ({error}); delete it, and its part is "
+            "computed again"
+        ) from error
 
 
 def commit(store: Store, manifest: Manifest) -> Manifest:

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -13,6 +14,15 @@ _PAUSES = (0.2, 1.0, 3.0)  # seconds before each further attempt
 _log = logging.getLogger(__name__)
 
 
+_living: "weakref.WeakSet[Background]" = weakref.WeakSet()
+
+
+def drain_all(seconds: float) -> int:
+    """Wait until nothing is queued in this process, that long at most; returns how many writes are left."""
+    deadline = time.monotonic() + seconds
+    return sum(background.settle(deadline) for background in list(_living))
+
+
 class Background:
     """Runs writes on a few daemon threads, which live only while there is work, and keeps the failures."""
 
@@ -21,6 +31,7 @@ class Background:
         self._changed = threading.Condition()
         self._threads = 0
         self._failed: list[Exception] = []
+        _living.add(self)
 
     def submit(self, write: Callable[[], None]) -> None:
         """Queue a write; waits only where thousands are queued already."""
@@ -37,6 +48,12 @@ class Background:
             self._changed.wait_for(lambda: not self._threads)
             failed, self._failed = self._failed, []
         return failed
+
+    def settle(self, deadline: float) -> int:
+        """Wait as `drain` does, until a time of the monotonic clock; returns the writes left, keeps the failures."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads, max(0.0, deadline - time.monotonic()))
+            return len(self._writes) + self._threads
 
     def _work(self) -> None:
         while True:

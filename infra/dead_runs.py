@@ -1,8 +1,9 @@
 """Flow runs whose process died: found, and told as they are, so that nothing says Running for ever.
 
-A flow run carries a tag with the host and the process that work on it. Whoever runs on that host can tell whether the
-process lives. Runs of other hosts are told dead by their heartbeats (an automation, `flows.deploy`). Task runs of a
-flow run that has ended otherwise are swept here too: nothing else in Prefect ends them.
+A flow run carries a tag with the host and the process that work on it, and with the attempt: while a retry starts, the
+tag is still that of the attempt before. Whoever runs on that host can tell whether the process lives. Runs of other
+hosts are told dead by their heartbeats (an automation, `flows.deploy`). Task runs of a flow run that has ended
+otherwise are swept here too: nothing else in Prefect ends them.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import itertools
 import os
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -28,18 +30,24 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from infra.kept_process import started_at
 from infra.prefect_server import is_alive
 
-_OWNER = f"pid:{socket.gethostname()}:"
+_OWNER = "pid:"
+_OURS = "reneg"  # a tag of our deployments
 _DIED = "the process that ran it died"
+_NOBODY = "no process took it up: its worker died before one could start"
+_BEGUN = ("Pending", "Submitting", "Running")
+_ABANDONED_SECONDS = 300.0
+_WITH_ATTEMPT = 4  # host, process id, when it began, attempt
 _PAGE = 200  # the most runs the server lists at a time
 _OPEN = [StateType.RUNNING, StateType.PENDING]
 _ENDED = [StateType.CRASHED, StateType.FAILED, StateType.CANCELLED, StateType.COMPLETED]
 
 
-def owner_tag() -> str:
-    """Name this process as the one that works on a flow run."""
-    return f"{_OWNER}{os.getpid()}:{_started(os.getpid())}"
+def owner_tag(attempt: int = 1) -> str:
+    """Name this process as the one that works on a flow run, and which of the run's attempts it is."""
+    return f"{_OWNER}{socket.gethostname()}:{os.getpid()}:{started_at(os.getpid())}:{attempt}"
 
 
 def sweep_dead_runs(current: UUID | None = None) -> int:
@@ -49,10 +57,12 @@ def sweep_dead_runs(current: UUID | None = None) -> int:
         current: the flow run that sweeps, which is left alone but for the task runs of its earlier attempts.
     """
     with get_client(sync_client=True) as client:
-        dead = [run for run in _running(client) if run.id != current and _is_dead(run)]
-        for run in dead:
-            _crash_task_runs(client, run.id)
-            client.set_flow_run_state(run.id, Crashed(message=_DIED), force=True)
+        others = [run for run in _running(client) if run.id != current]
+        dead = [(run.id, _DIED) for run in others if _is_dead(run)]
+        dead += [(run.id, _NOBODY) for run in others if _is_abandoned(run)]
+        for id_, reason in dead:
+            _crash_task_runs(client, id_)
+            client.set_flow_run_state(id_, Crashed(message=reason), force=True)
         for id_ in _ended_with_open_task_runs(client):
             _crash_task_runs(client, id_)
         if current is not None:
@@ -74,18 +84,39 @@ def _running(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 def _is_dead(run: FlowRun) -> bool:
-    """Tell whether every process of this machine that is named in the run's tags is gone; one without tags is not."""
-    owners = [tag.removeprefix(_OWNER).split(":") for tag in run.tags if tag.startswith(_OWNER)]
-    if not owners:
+    """Tell whether every process of this machine that the tags name for this attempt is gone; without any it is not."""
+    mine = [owner for owner in _owners(run) if owner[0] == socket.gethostname()]
+    if not mine:
         return False
-    return not any(is_alive(int(pid)) and (not since or since[0] == _started(int(pid))) for pid, *since in owners)
+    return not any(is_alive(int(pid)) and (not since or since[0] == started_at(int(pid))) for _, pid, *since in mine)
 
 
-def _started(pid: int) -> str:
-    """Tell when a process began, in clock ticks since boot: process ids are used again."""
-    with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()[19]
-    return ""
+def _is_abandoned(run: FlowRun) -> bool:
+    """Tell whether a deployment's flow run was begun long ago and no process ever named itself in its tags.
+
+    Its worker, or its process, died in between; a process on this machine that still starts is not forgotten.
+    """
+    if run.deployment_id is None or _OURS not in run.tags or run.state is None or _owners(run):
+        return False
+    age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
+    return age > _ABANDONED_SECONDS and run.state.name in _BEGUN and not _process_of(run.id)
+
+
+def _owners(run: FlowRun) -> list[list[str]]:
+    """List who works on the present attempt, by the tags: host, process id, when it began, attempt."""
+    attempt = run.run_count + 1 if run.state is not None and run.state.is_pending() else run.run_count
+    named = [tag.removeprefix(_OWNER).split(":") for tag in run.tags if tag.startswith(_OWNER)]
+    return [owner for owner in named if len(owner) < _WITH_ATTEMPT or int(owner[3]) >= attempt]
+
+
+def _process_of(run: UUID) -> bool:
+    """Tell whether a process of this machine was started for a flow run, whatever it has told of itself."""
+    variable = f"PREFECT__FLOW_RUN_ID={run}".encode()
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable in environment.read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def _ended_with_open_task_runs(client: SyncPrefectClient) -> Iterator[UUID]:

@@ -1,5 +1,6 @@
 """Costly engines in Ray actors: built once, kept for the parts that need them, rebuilt when one dies."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -11,17 +12,26 @@ from typing import Any
 import ray
 from pydantic import BaseModel
 
+from infra import terminate
 from infra.artifacts import Manifest
+from infra.background import drain_all
 from infra.engines import OpenAIBatchSpec, build_engine, environment
 from infra.meter import MeterLike
-from infra.ray_cluster import granted, slots_for
+from infra.nodes import refuse_other_code
+from infra.part_logs import SILENT, PartLog, Sender, relayed
+from infra.ray_cluster import GROW_SECONDS, granted, is_draining, slots_for
 from infra.ray_wait import PartError, await_ray
 from infra.runner import PartSpec
+from infra.settings import autoscales
 from infra.shared_engine import EngineThread, LentEngine
 from infra.stage import Resources
+from infra.store import Store
+from infra.weights import ensure
 from infra.worker import compute_part
 
 _BUILD_SECONDS = 900.0
+_FLUSH_SECONDS = 20.0
+_log = logging.getLogger(__name__)
 _MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
 
 
@@ -33,23 +43,45 @@ def lanes_of(spec: BaseModel) -> int:
     return max(2, spec.parallel) if isinstance(spec, OpenAIBatchSpec) else 2
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a node finds what an engine needs: the store, and a folder of its own."""
+
+    store_url: str
+    cache: Path
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class EngineActor:
     """Holds one engine and computes parts with it; the engine works for one of them at a time."""
 
-    def __init__(self, spec: BaseModel) -> None:
-        """Build the engine; minutes for a large model."""
+    def __init__(self, spec: BaseModel, place: Place, sender: Sender | None = None) -> None:
+        """Fetch the weights if they are not on this node, and build the engine; minutes for a large model."""
+        terminate.install(is_draining)
+        refuse_other_code()
         threads = lanes_of(spec) if isinstance(spec, OpenAIBatchSpec) else 1
-        self._engine = EngineThread(lambda: build_engine(spec), threads)
+        kind, model = getattr(spec, "kind", ""), getattr(spec, "model", "")
+        started = time.monotonic()
+        with relayed(sender, f"building the engine ({kind} {model})"):
+            local = ensure(Store(place.store_url), spec, place.cache)
+            self._engine = EngineThread(lambda: build_engine(local), threads)
+            _log.info("engine built in %.1f s", time.monotonic() - started)
 
     def ready(self) -> bool:
         """Answer once the engine is built."""
         return True
 
-    def compute(self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike) -> Manifest:
+    def compute(
+        self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike, sender: Sender | None = None
+    ) -> Manifest:
         """Compute one part with the engine."""
         stage = spec.name.rpartition("-")[0]
-        return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
+        with relayed(sender, spec.name):
+            return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
+
+    def flush(self) -> int:
+        """Write what the ledgers of the parts at work hold so far; returns how many writes are left."""
+        return drain_all(_FLUSH_SECONDS)
 
 
 @dataclass
@@ -71,14 +103,16 @@ class EnginePool:
         self._meter = meter
         self._build_spec = spec  # with smaller batches once memory ran out
         self._granted = granted(resources)
-        self._hosts = [_Host() for _ in range(max(1, min(resources.engines, slots_for(self._granted))))]
+        # Where the cluster grows, an engine that waits in Ray for its node is what makes it grow.
+        engines = resources.engines if autoscales() else min(resources.engines, slots_for(self._granted))
+        self._hosts = [_Host() for _ in range(max(1, engines))]
         self._free = threading.Condition()
         self._suspects = 0  # how many parts wait to be computed alone
         self._kills: dict[str, int] = {}
         self._lanes = lanes_of(spec)
         self._refusal: PartError | None = None
 
-    def compute(self, spec: PartSpec, store_url: str, cache: Path) -> Manifest:
+    def compute(self, spec: PartSpec, store_url: str, cache: Path, log: PartLog = SILENT) -> Manifest:
         """Wait for a free lane, however long that takes, then compute within the part's deadline.
 
         When an engine dies, every part in it may be the cause: each is tried again alone, and one that kills the
@@ -92,11 +126,11 @@ class EnginePool:
         if kills >= _MAX_KILLS:
             raise PartError(f"set aside: the engine died {_MAX_KILLS} times while it computed this part", retry=False)
         with self._lane(alone=kills > 0) as host:
-            actor = self._actor(host)
-            reference = actor.compute.remote(store_url, spec, cache, self._meter)
+            actor = self._actor(host, Place(store_url, cache), log.another())
+            reference = actor.compute.remote(store_url, spec, cache, self._meter, log.sender())
             try:
                 # All lanes' work may lie within one part's time.
-                manifest: Manifest = await_ray(reference, self._granted.deadline * self._lanes)
+                manifest: Manifest = await_ray(reference, self._granted.deadline * self._lanes, log)
             except PartError as error:
                 if error.out_of_memory:
                     self._build_spec = _smaller_batches(self._build_spec)
@@ -131,24 +165,24 @@ class EnginePool:
                 self._suspects -= alone
                 self._free.notify_all()
 
-    def _actor(self, host: _Host) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+    def _actor(self, host: _Host, place: Place, log: PartLog) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
         with host.building:
             if self._refusal is not None:
                 raise self._refusal
             if host.actor is None:
-                host.actor = self._build()
+                host.actor = self._build(place, log)
             return host.actor
 
-    def _build(self) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+    def _build(self, place: Place, log: PartLog) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
         actor = EngineActor.options(  # type: ignore[attr-defined]
             num_cpus=self._granted.num_cpus,
             num_gpus=self._granted.num_gpus,
             memory=self._granted.memory,
             max_concurrency=self._lanes + 1,
             runtime_env={"env_vars": environment(self._build_spec)},
-        ).remote(self._build_spec)
+        ).remote(self._build_spec, place, log.sender())
         try:
-            await_ray(actor.ready.remote(), _BUILD_SECONDS)
+            await_ray(actor.ready.remote(), _BUILD_SECONDS + (GROW_SECONDS if autoscales() else 0.0), log)
         except PartError as error:
             ray.kill(actor)
             failure = PartError(f"the engine could not be built: {error}", retry=error.retry)
@@ -162,18 +196,26 @@ class EnginePool:
         with host.building:
             if host.actor is actor:
                 host.actor = None
-                ray.kill(actor)
+                _dismiss([actor])
 
     def close(self) -> None:
         """Release every engine and wait until Ray has the resources back: a leftover actor starves the next stage."""
         actors = [host.actor for host in self._hosts if host.actor is not None]
         for host in self._hosts:
             host.actor = None
-        for actor in actors:
-            ray.kill(actor)
+        _dismiss(actors)
         deadline = time.monotonic() + 30.0
         while actors and time.monotonic() < deadline and not _is_free(self._granted):
             time.sleep(0.1)
+
+
+def _dismiss(actors: list[Any]) -> None:
+    """Kill actors, once what their ledgers hold is written: parts may be at work in them when a run is stopped."""
+    if actors:
+        flushed = [actor.flush.remote() for actor in actors]  # of a dead one this is an answer, too
+        ray.wait(flushed, num_returns=len(flushed), timeout=_FLUSH_SECONDS)
+    for actor in actors:
+        ray.kill(actor)
 
 
 def _is_free(resources: Resources) -> bool:

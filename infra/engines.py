@@ -2,8 +2,9 @@
 
 import importlib
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 # A setting that does not decide the content of what the engine answers: it stays out of the keys.
 _OPERATIONAL: dict[str, Any] = {"operational": True}
@@ -21,7 +22,7 @@ _QUIET_AND_OFFLINE = {
 
 
 class _Base(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
 
 class _Spec(_Base):
@@ -124,6 +125,17 @@ class OpenAISpec(_Base):
     tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=_OPERATIONAL)
     timeout: float = Field(120.0, gt=0, json_schema_extra=_OPERATIONAL)
     max_retries: int = Field(6, ge=0, json_schema_extra=_OPERATIONAL)
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_secrets(cls, base_url: str | None) -> str | None:
+        """Refuse an address with a name, a password or a query in it: specs are kept in manifests."""
+        parts = urlsplit(base_url or "")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError(
+                "no name, password or query expected in an address; put the key into api_key_env's variable"
+            )
+        return base_url
 
 
 class OpenAIBatchSpec(OpenAISpec):

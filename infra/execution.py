@@ -4,6 +4,7 @@ Prefect schedules, retries and shows; it caches and persists nothing. Ray comput
 manifest is shown as `Cached`. Ray's failures become failed attempts with their reason (ORCHESTRATION section 2).
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -18,7 +19,9 @@ from pydantic import BaseModel
 
 from infra.artifacts import Manifest, Table
 from infra.meter import Budget, BudgetReached, MeterLike, RemoteMeter
-from infra.prefect_tables import show_stage
+from infra.metrics import count_part
+from infra.part_logs import PartLog, PartLogs, Show
+from infra.prefect_tables import StageProgress, show_stage
 from infra.ray_cluster import granted, slots_for
 from infra.ray_wait import await_ray
 from infra.runner import Failure, PartSpec
@@ -61,6 +64,7 @@ class PrefectRayExecutor:
         self._on_part = on_part
         self._on_failure = on_failure
         self._pool: Any = None
+        self._logs: PartLogs | None = None
         self._remembers = False  # whether any ledger holds anything at all
         self._probes = threading.BoundedSemaphore(_PROBES)
 
@@ -69,8 +73,11 @@ class PrefectRayExecutor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the engines."""
+        """Release the engines, and the actor that holds what workers log."""
         self._release()
+        if self._logs is not None:
+            self._logs.close()
+            self._logs = None
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
@@ -81,7 +88,8 @@ class PrefectRayExecutor:
         if unfinished:
             self._prepare(unfinished[0].stage, unfinished[0].engine)
             slots = _slots(unfinished[0].stage.resources)
-        done = _Counter(name, len(unfinished), self._on_part)
+        progress = StageProgress(name, len(unfinished))
+        done = _Counter(name, len(unfinished), self._on_part, progress)
         futures = {}
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
@@ -98,35 +106,39 @@ class PrefectRayExecutor:
             reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
             results[spec.number] = Failure(reason)
             self._on_failure(spec, reason)
-        try:
-            show_stage(name, specs, finished, results)
-        except Exception as error:  # a picture of the work must not undo the work
-            get_run_logger().warning("the table of %s could not be shown: %s", name, error)
+        progress.close(done.done)
+        show_stage(name, specs, finished, results)
         return results
 
-    def _compute(self, spec: PartSpec) -> Manifest:
+    def _compute(self, spec: PartSpec, show: Show) -> Manifest:
         if over := self._end.is_over():
             raise BudgetReached(over)
         if spec.stage.engine is None:
-            return self._compute_plainly(spec, spec.stage.resources.num_cpus)
+            return self._compute_plainly(spec, spec.stage.resources.num_cpus, show)
         empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))
         if spec.stage.ledger and (self._remembers or empty):
             # On no CPU of its own: the engine may hold them all, and this is little more than reading.
             with suppress(EngineNeeded), self._probes:
-                return self._compute_plainly(spec, 0.0)
-        manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch)
+                return self._compute_plainly(spec, 0.0, show)
+        manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch, self._open_log(show))
         return manifest
 
-    def _compute_plainly(self, spec: PartSpec, num_cpus: float) -> Manifest:
+    def _compute_plainly(self, spec: PartSpec, num_cpus: float, show: Show) -> Manifest:
         from infra.plain_part import submit_part
 
-        reference = submit_part(self._store.url, spec, self._scratch, num_cpus)
-        manifest: Manifest = await_ray(reference, spec.stage.resources.deadline)
+        log = self._open_log(show)
+        reference = submit_part(self._store.url, spec, self._scratch, num_cpus, log.sender())
+        manifest: Manifest = await_ray(reference, spec.stage.resources.deadline, log)
         return manifest
+
+    def _open_log(self, show: Show) -> PartLog:
+        return PartLog(None, show) if self._logs is None else self._logs.open(show)
 
     def _prepare(self, stage: Stage, engine: BaseModel | None) -> None:
         if self._pool is not None and (self._pool.spec != engine or self._pool.resources != stage.resources):
             self._release()
+        if self._logs is None:
+            self._logs = PartLogs()
         if stage.ledger:
             self._remembers = self._store.holds("ledger")
         if stage.engine is not None and self._pool is None:
@@ -152,36 +164,39 @@ def _slots(resources: Resources) -> AbstractContextManager[Any]:
 class _Counter:
     """Counts finished parts over threads and tells the progress bar."""
 
-    def __init__(self, stage: str, total: int, on_part: OnPart) -> None:
-        self._stage, self._total, self._on_part = stage, total, on_part
-        self._done = 0
+    def __init__(self, stage: str, total: int, on_part: OnPart, progress: StageProgress) -> None:
+        self._stage, self._total, self._on_part, self._progress = stage, total, on_part, progress
+        self.done = 0
         self._lock = threading.Lock()
         if total:
             on_part(stage, 0, total)
 
     def add(self) -> None:
         with self._lock:
-            self._done += 1
-            self._on_part(self._stage, self._done, self._total)
+            self.done += 1
+            self._on_part(self._stage, self.done, self._total)
+        self._progress.update(self.done)
 
 
 class _Attempts:
     """The attempts of one part: what the last failure means for the next one."""
 
     def __init__(
-        self, spec: PartSpec, slots: AbstractContextManager[Any], compute: Callable[[PartSpec], Manifest]
+        self, spec: PartSpec, slots: AbstractContextManager[Any], compute: Callable[[PartSpec, Show], Manifest]
     ) -> None:
         self.spec = spec
         self._slots = slots
         self._compute = compute
 
-    def run(self) -> Manifest:
+    def run(self, show: Show) -> Manifest:
         try:
             if self.spec.stage.engine is not None:
-                return self._compute(self.spec)  # waits for a free engine slot instead
+                return self._compute(self.spec, show)  # waits for a free engine slot instead
             with self._slots:
-                return self._compute(self.spec)
+                return self._compute(self.spec, show)
         except Exception as error:
+            if getattr(error, "killed", False):
+                count_part(self.spec.name.rpartition("-")[0], "killed")
             if getattr(error, "out_of_memory", False):
                 self.spec = _smaller_batches(self.spec)
             raise
@@ -194,6 +209,19 @@ class _Quiet:
 
     def __init__(self, attempts: _Attempts, finished: Manifest | None, done: _Counter) -> None:
         self.attempts, self.finished, self.done = attempts, finished, done
+
+
+def _show_in(log: Any) -> Show:  # noqa: ANN401 - a logger or Prefect's adapter of one
+    """Show lines in a run's log under the time at which they were logged; from any thread, and after the run too."""
+    target, extra = (log.logger, log.extra) if isinstance(log, logging.LoggerAdapter) else (log, None)
+
+    def show(at: float, level: int, text: str) -> None:
+        if target.isEnabledFor(level):
+            record = target.makeRecord(target.name, level, __file__, 0, text, (), None, extra=extra)
+            record.created, record.msecs = at, at % 1 * 1000
+            target.handle(record)
+
+    return show
 
 
 # A plain function: Prefect takes any other callable for "always retry" turned round.
@@ -212,11 +240,10 @@ def _part(work: _Quiet) -> Any:  # noqa: ANN401 - a manifest, or a state that ho
     spec = work.attempts.spec
     if work.finished is not None:
         return Completed(name="Cached", message=f"reused {work.finished.path}", data=work.finished)
-    manifest = work.attempts.run()
+    log = get_run_logger()
+    manifest = work.attempts.run(_show_in(log))
     stats = manifest.stats
-    get_run_logger().info(
-        "%s: %s rows in, %s out, %.1f s of work", spec.name, stats["rows_in"], stats["rows_out"], stats["seconds"]
-    )
+    log.info("%s: %s rows in, %s out, %.1f s of work", spec.name, stats["rows_in"], stats["rows_out"], stats["seconds"])
     work.done.add()
     return manifest
 

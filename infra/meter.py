@@ -131,7 +131,10 @@ class RemoteMeter:
         """Start the actor; it ends with the process that started it."""
         import ray
 
-        return cls(ray.remote(Meter).options(num_cpus=0).remote(budget, dict(prices)))
+        from infra.ray_cluster import beside_driver
+
+        options = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
+        return cls(ray.remote(Meter).options(**options).remote(budget, dict(prices)))
 
     def add(self, stage: str, usage: Usage) -> None:
         """Count what was used; nobody waits for it."""

@@ -32,6 +32,21 @@ def check_model_directory(path: Path) -> None:
         raise ModelError(f"{path}: no *.safetensors in it; expected the directory of a transformers model")
     if not (path / "config.json").exists() and not (path / "modules.json").exists():
         raise ModelError(f"{path}: neither config.json nor modules.json in it; expected the model's own directory")
+    refuse_foreign_code(path)
+
+
+def refuse_foreign_code(path: Path) -> None:
+    """Refuse a model's folder, wherever it came from, that somebody's code would be run by when it is loaded.
+
+    Raises:
+        ModelError: pickled weights without safetensors beside them, or settings that name modelling code of its own.
+    """
+    for file in sorted(path.rglob("*")):
+        if file.suffix in _PICKLED and not any(file.parent.glob("*.safetensors")):
+            raise ModelError(
+                f"{file}: pickled weights, and no safetensors beside them; loading a pickle can run any code. Convert "
+                "them to safetensors (save_pretrained of the loaded model), or take a revision that has them"
+            )
     for file in sorted(path.rglob("*.json")):
         _check_settings(file)
 
@@ -41,12 +56,16 @@ def directory_digest(path: Path, cache: Path) -> str:
 
     Each file is read once; afterwards its hash is remembered by path, size and modification time.
     """
-    files = {
+    return hash_files(_remembered(path, relevant_files(path), cache))
+
+
+def relevant_files(path: Path) -> dict[str, Path]:
+    """Find the files of a model directory that decide its answers, by relative name."""
+    return {
         file.relative_to(path).as_posix(): file
         for file in path.rglob("*")
         if file.suffix in _RELEVANT and file.name not in _OWN_FILES and not _is_hidden(file.relative_to(path))
     }
-    return hash_files(_remembered(path, files, cache))
 
 
 def file_digest(path: Path, cache: Path) -> str:

@@ -144,6 +144,11 @@ def is_present(reference: str, cache: Path) -> bool:
     return any(_intact(manifest.parent, digest) for manifest in found)
 
 
+def made_of(folder: Path, digest: str) -> bool:
+    """Tell whether a folder is a complete model of this digest, by the manifest that `resolve` wrote last."""
+    return _intact(folder, digest) is not None
+
+
 def name_of(reference: str) -> str:
     """Return the short name a resolved model carries: `minilm` for `package:minilm`.
 

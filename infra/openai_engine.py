@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import openai
 
@@ -224,7 +224,12 @@ class Endpoint:
         return read(Reply(response.status_code, self._hide(text), dict(response.headers)))
 
     def _hide(self, text: str) -> str:
-        return text.replace(self._key, _HIDDEN) if len(self._key) >= _SHORTEST_SECRET else text
+        """Take the key out of a body, also where it stands percent-encoded or with JSON's escaped slashes."""
+        if len(self._key) < _SHORTEST_SECRET:
+            return text
+        for form in (self._key, quote(self._key, safe=""), self._key.replace("/", "\\/")):
+            text = text.replace(form, _HIDDEN)
+        return text
 
     def _explain(self, trouble: Trouble) -> str:
         return (

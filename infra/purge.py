@@ -29,7 +29,7 @@ from typing import Any
 import polars as pl
 
 from infra.artifacts import Manifest
-from infra.store import Store
+from infra.store import TRASH, Store
 
 _SHORT = 24  # characters; a shorter text is sought as a whole value, since it may be part of many others
 _EXCERPT = 200  # characters of a text by which a cut copy of it is known
@@ -149,9 +149,9 @@ class Seeker:
 
 def make_plan(store: Store, target: Target) -> Plan:
     """Find what a purge would remove; reads every object of the store but model weights, and changes nothing."""
-    keys = store.list("")
+    keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # put back before anything is removed
     objects = [key for key in keys if key.startswith("objects/")]
-    described = [key for key in keys if not key.startswith(("objects/", "ledger/"))]
+    described = [key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))]
     with ThreadPoolExecutor(_THREADS, "purge") as pool:
         read = zip(described, pool.map(store.read, described), strict=True)
         texts = {key: data.decode(errors="replace") for key, data in read if data is not None}

@@ -1,5 +1,6 @@
 """Every way a Ray task can end, turned into a value or into one kind of error with its reason in a line."""
 
+import logging
 import re
 import time
 from typing import Any
@@ -8,6 +9,8 @@ import ray
 from ray import exceptions as ray_errors
 
 from infra.meter import BudgetReached
+from infra.part_logs import SILENT, PartLog, last_lines
+from infra.redact import redact
 from infra.shared_engine import EngineBroken
 from infra.store import StoreError
 from infra.worker import EngineNeeded
@@ -23,7 +26,10 @@ class PartError(Exception):
     retry: another attempt may succeed (a worker died, the store did not answer); not so for a stage's own refusal.
     engine_lost: the actor that held the engine is gone.
     out_of_memory: the worker was killed for memory; the next attempt takes smaller batches.
+    killed: it did not end by itself: its worker died, or it ran past its deadline.
     """
+
+    killed = False
 
     def __init__(self, reason: str, *, retry: bool, engine_lost: bool = False, out_of_memory: bool = False) -> None:
         """Keep the reason and what it means for the next attempt."""
@@ -33,21 +39,35 @@ class PartError(Exception):
         self.out_of_memory = out_of_memory
 
 
-def await_ray(reference: Any, deadline: float) -> Any:  # noqa: ANN401 - whatever the task returns
+def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  # noqa: ANN401 - what the task returns
     """Wait for a Ray result, polling against our own deadline in seconds.
+
+    The last lines of a failed part's traceback are told to `log`; the error that is raised holds its reason in a line.
 
     Raises:
         PartError: the task raised, its worker or actor died, it ran out of memory, or the deadline passed.
         EngineNeeded, BudgetReached: as the task raised them.
     """
     started = time.monotonic()
-    while True:
-        done, _ = ray.wait([reference], timeout=_POLL_SECONDS)
-        if done:
-            return _result(reference)
+    while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
         if time.monotonic() - started > deadline:
             _cancel(reference)
-            raise PartError(f"deadline: not finished within {deadline:.0f} s", retry=True, engine_lost=True)
+            log.finish(killed=True)
+            late = PartError(f"deadline: not finished within {deadline:.0f} s", retry=True, engine_lost=True)
+            late.killed = True
+            raise late
+    try:
+        result = ray.get(reference)
+    except ray_errors.RayError as error:
+        killed = not isinstance(error, ray_errors.RayTaskError)
+        log.finish(killed=killed)
+        ended = _explain(error)
+        if isinstance(ended, PartError):
+            ended.killed = killed
+            log.tell(logging.ERROR, last_lines(_ANSI.sub("", str(error))))
+        raise ended from None  # Prefect logs what an error came from, and this has been shown, without secrets
+    log.finish(killed=False)
+    return result
 
 
 def _cancel(reference: Any) -> None:  # noqa: ANN401 - a Ray reference
@@ -57,29 +77,29 @@ def _cancel(reference: Any) -> None:  # noqa: ANN401 - a Ray reference
         return  # actor calls cannot be cancelled by force; the pool kills the actor
 
 
-def _result(reference: Any) -> Any:  # noqa: ANN401 - whatever the task returns
-    try:
-        return ray.get(reference)
-    except ray_errors.OutOfMemoryError as error:
-        raise PartError(_OUT_OF_MEMORY, retry=True, out_of_memory=True, engine_lost=True) from error
-    except ray_errors.RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, Exception) else error
-        if isinstance(cause, EngineNeeded | BudgetReached):
-            raise type(cause)(str(cause)) from error
-        if isinstance(cause, EngineBroken):
-            raise PartError(f"engine broken: {_first_lines(str(cause))}", retry=True, engine_lost=True) from error
-        text = f"{type(cause).__name__}: {_first_lines(str(cause))}"
-        raise PartError(text, retry=_may_pass(cause)) from error
-    except ray_errors.ActorDiedError as error:
-        if "creation task" in str(error):  # the engine's own refusal stands in the last line, below Ray's account of it
-            reason = _ANSI.sub("", str(error)).strip().splitlines()[-1]
-            retry = not reason.startswith(("ValueError", "ImportError", "ModuleNotFoundError"))
-            raise PartError(reason[:500], retry=retry, engine_lost=True) from error
-        raise PartError(f"engine died: {_first_lines(str(error))}", retry=True, engine_lost=True) from error
-    except ray_errors.RayActorError as error:
-        raise PartError(f"engine died: {_first_lines(str(error))}", retry=True, engine_lost=True) from error
-    except ray_errors.RayError as error:
-        raise PartError(f"{type(error).__name__}: {_first_lines(str(error))}", retry=True) from error
+def _explain(error: ray_errors.RayError) -> Exception:
+    """Turn an error of Ray's into one of ours."""
+    if isinstance(error, ray_errors.OutOfMemoryError):
+        return PartError(_OUT_OF_MEMORY, retry=True, out_of_memory=True, engine_lost=True)
+    if isinstance(error, ray_errors.RayTaskError):
+        return _explain_cause(error.cause if isinstance(error.cause, Exception) else error)
+    if isinstance(error, ray_errors.ActorDiedError) and "creation task" in str(error):
+        # The engine's own refusal stands in the last line, below Ray's account of it.
+        reason = redact(_ANSI.sub("", str(error))).strip().splitlines()[-1]
+        retry = not reason.startswith(("ValueError", "ImportError", "ModuleNotFoundError"))
+        return PartError(reason[:500], retry=retry, engine_lost=True)
+    if isinstance(error, ray_errors.RayActorError):
+        return PartError(f"engine died: {_first_lines(str(error))}", retry=True, engine_lost=True)
+    return PartError(f"{type(error).__name__}: {_first_lines(str(error))}", retry=True)
+
+
+def _explain_cause(cause: Exception) -> Exception:
+    """Turn what a part's own code raised into one of our errors."""
+    if isinstance(cause, EngineNeeded | BudgetReached):
+        return type(cause)(str(cause))
+    if isinstance(cause, EngineBroken):
+        return PartError(f"engine broken: {_first_lines(str(cause))}", retry=True, engine_lost=True)
+    return PartError(f"{type(cause).__name__}: {_first_lines(str(cause))}", retry=_may_pass(cause))
 
 
 def _may_pass(cause: BaseException) -> bool:
@@ -88,5 +108,5 @@ def _may_pass(cause: BaseException) -> bool:
 
 
 def _first_lines(text: str, lines: int = 3) -> str:
-    plain = [line.strip() for line in _ANSI.sub("", text).splitlines() if line.strip()]
+    plain = [line.strip() for line in redact(_ANSI.sub("", text)).splitlines() if line.strip()]
     return " / ".join(plain[:lines])[:500]

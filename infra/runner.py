@@ -4,6 +4,7 @@ It knows stages, artifacts and keys; not Prefect, not Ray. Without an executor i
 part is finished is answered from the manifests, and nothing is started for it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -300,7 +301,9 @@ def _summarise(
         blocked=blocked,
         unfinished=frozenset(spec.number for spec in specs) - frozenset(manifests),
         rows=rows,
-        seconds=sum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
+        # fsum: whatever order the parts were finished in, or the costs would differ in their last bit and with them the
+        # report's key.
+        seconds=math.fsum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
         manifests=tuple(manifests[n] for n in sorted(manifests)),
         ingredients={spec.number: spec.ingredients for spec in specs},
     )

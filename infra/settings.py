@@ -53,6 +53,19 @@ def read_settings() -> Settings:
     )
 
 
+def autoscales() -> bool:
+    """Tell whether the Ray cluster grows when asked (RENEG_AUTOSCALE=1): what it lacks now is waited for."""
+    return os.environ.get("RENEG_AUTOSCALE", "") not in ("", "0")
+
+
+CODE_VARIABLE = "RENEG_CODE"  # set by the driver for the workers of its job, by nobody else
+
+
+def expected_code() -> str | None:
+    """Return the digest of the driver's code in a worker of a cluster; None where there is nothing to compare."""
+    return os.environ.get(CODE_VARIABLE) or None
+
+
 def silence_telemetry() -> None:
     """Turn every dependency's telemetry off, and flow runs' heartbeats on; call before importing any of them."""
     os.environ.update(QUIET)

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +19,13 @@ class EngineThread:
     """The threads that build an engine and alone talk to it, in the order of arrival: one, or what it allows."""
 
     def __init__(self, build: Callable[[], Any], threads: int = 1) -> None:
-        """Build the engine, in its thread."""
+        """Build the engine, in its thread; there as later, what is logged belongs to the part that it works for."""
         self._thread = ThreadPoolExecutor(threads, thread_name_prefix="engine")
-        self._engine = self._thread.submit(build).result()
+        self._engine = self._thread.submit(copy_context().run, build).result()
 
     def call(self, method: str, *args: Any) -> tuple[Any, float, Counter[str]]:
         """Call the engine and wait; returns its result, the seconds in which it worked, and what it counted."""
-        return self._thread.submit(self._timed, method, args).result()
+        return self._thread.submit(copy_context().run, self._timed, method, args).result()
 
     def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float, Counter[str]]:
         before = Counter(getattr(self._engine, "counts", {}))  # retries and failures by reason, where it counts any

@@ -1,6 +1,7 @@
 """What runs inside a Ray worker for one part: read inputs, call the stage, write outputs, manifest last."""
 
 import importlib
+import logging
 import tempfile
 import time
 import typing
@@ -23,8 +24,12 @@ from infra.artifacts import (
     write_table,
 )
 from infra.ledger import Ledger
+from infra.metrics import count_part
+from infra.part_logs import where
 from infra.runner import PartSpec
 from infra.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 class EngineNeeded(Exception):
@@ -58,12 +63,26 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         StoreError: reading or writing failed.
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
+    stage = spec.name.rpartition("-")[0]
+    try:
+        manifest = _compute(store_url, spec, cache, engine)
+    except EngineNeeded:
+        raise
+    except Exception:
+        count_part(stage, "failed")
+        raise
+    count_part(stage, "computed", manifest.stats)
+    return manifest
+
+
+def _compute(store_url: str, spec: PartSpec, cache: Path, engine: object | None) -> Manifest:
     store = Store(store_url)
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
     inputs = {name: _read(store, artifact, cache) for name, artifact in spec.inputs.items()}
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
+    _log.info("%d rows in", rows_in)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
         if spec.stage.ledger:
@@ -81,8 +100,11 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
         "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
     }
+    if node := where():
+        stats["node"] = node
     if facts:
         stats["facts"] = facts | rates(facts)
+        _log.info("%s", ", ".join(f"{name}={value}" for name, value in stats["facts"].items() if value))
     manifest = Manifest(
         stage=spec.stage.name,
         version=spec.stage.version,

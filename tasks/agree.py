@@ -57,21 +57,6 @@ def agree(
     return {"agreement": pl.DataFrame(rows, schema=AGREEMENT.columns).sort(AGREEMENT.key)}
 
 
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Give Wilson's interval of a share; (0, 1) where nothing was counted.
-
-    >>> low, high = wilson_interval(8, 10)
-    >>> f"{low:.3f} {high:.3f}"
-    '0.490 0.943'
-    """
-    if total == 0:
-        return 0.0, 1.0
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
-    return float(interval.low), float(interval.high)
-
-
 def _judged(labelled: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     return labelled.join(verdicts.select(*_PAIR, "state", "score"), on=_PAIR, how="left").select(
         "known",

@@ -21,6 +21,11 @@ def combine_hashes(hashes: Iterable[str]) -> str:
     return hash_text(_SEPARATOR.join(hashes))
 
 
+def part_of(text_hash: str, parts: int) -> int:
+    """Name the part that a query or a passage belongs to: by its text, so that it stays there whatever comes beside."""
+    return int(text_hash, 16) % parts
+
+
 def show_passage(title: str, text: str) -> str:
     """Join title and text as every reader of a passage sees it: encoder, judge, trainer and person."""
     return f"{title} {text}" if title else text

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks import formats, schemas
 from tasks.formats import IngestError, Judgement, Passage, Problem, Query, Row
-from tasks.hashing import hash_passage, hash_text
+from tasks.hashing import hash_passage, hash_text, part_of
 
 __all__ = ["IngestConfig", "IngestError", "ingest"]
 
@@ -380,7 +380,7 @@ def _apart(pairs: pl.DataFrame, others: pl.DataFrame, *on: str) -> tuple[pl.Data
 
 def _with_part(texts: pl.DataFrame, asked: int | None, size: int) -> tuple[pl.DataFrame, int]:
     count = asked or math.ceil(texts.height / size)
-    part = [int(digits, 16) % count for digits in texts["text_hash"]]
+    part = [part_of(digits, count) for digits in texts["text_hash"]]
     return texts.with_columns(part=pl.Series(part, dtype=pl.UInt32)), count
 
 

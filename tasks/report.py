@@ -16,11 +16,11 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks import plots
-from tasks.agree import wilson_interval
 from tasks.evaluate import ALL_DATASETS, Comparison, compare, paired_differences
 from tasks.illustrate import pick_examples
-from tasks.schemas import KNOWN, VERDICT_STATES
-from tasks.summarise import CASCADE, MODELS, NDCG, Figures, conclude, count_figures, percent, signed
+from tasks.schemas import KNOWN, PEOPLE, VERDICT_STATES
+from tasks.statistics import wilson
+from tasks.summarise import CASCADE, MODELS, NDCG, Figures, conclude, count_figures, percent, say_people, signed
 
 PAGE_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
@@ -72,6 +72,7 @@ class _Tables:
     rejects: pl.DataFrame
     costs: pl.DataFrame
     known: pl.DataFrame
+    people: pl.DataFrame
     tiers: tuple[str, ...]
 
     @property
@@ -102,10 +103,12 @@ def report(  # noqa: PLR0913 - tables by name
     costs: pl.DataFrame,
     out: Path,
     known: pl.DataFrame | None = None,
+    people: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write `report.html` and `summary.json` below `out`; any table may be empty, and the page says what is missing.
 
-    `edits` are those of the treatment `relabel`; `known` marks the examples, nothing else reads it.
+    `edits` are those of the treatment `relabel`; `known` marks the examples, nothing else reads it. `people` is there
+    where anybody has labelled a candidate.
     """
     tables = _Tables(
         queries=queries,
@@ -122,14 +125,17 @@ def report(  # noqa: PLR0913 - tables by name
         rejects=rejects,
         costs=costs,
         known=KNOWN.empty() if known is None else known,
+        people=PEOPLE.empty() if people is None else people,
         tiers=config.tiers,
     )
     figures = _count(tables)
     comparisons = compare(scores)
-    conclusions = conclude(figures, comparisons)
+    conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
     page = _render(config, _context(config, tables, figures, comparisons) | {"conclusions": conclusions})
     (out / PAGE_FILE).write_text(page, encoding="utf-8")
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions}
+    if not tables.people.is_empty():
+        summary["people"] = tables.people.to_dicts()
     (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {}
 
@@ -200,6 +206,7 @@ def _context(
             limit=config.examples,
         ),
         "rejects": _rejects(tables.rejects),
+        "people": tables.people.to_dicts(),
         "ndcg": NDCG,
         "all_datasets": ALL_DATASETS,
     }
@@ -217,7 +224,7 @@ def _datasets(config: ReportConfig, tables: _Tables) -> list[dict[str, Any]]:
     )
     found = dict(tables.edits.filter(pl.col("to") == "positive").group_by("dataset").len().iter_rows())
     for row in rows:
-        row["interval"] = wilson_interval(row["relevant"], row["candidates"])
+        row["interval"] = wilson(row["relevant"], row["candidates"])
         row["found"] = found.get(row["dataset"], 0)
     return rows
 

@@ -5,6 +5,7 @@ state is a stratum, the unflagged ones too, and each pair's inclusion probabilit
 recall can be estimated by weighting.
 """
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -42,6 +43,7 @@ class SampleConfig(BaseModel):
     size: pairs in all, shared out equally among the strata (what a small stratum lacks goes to the others).
     seed: another one draws other pairs.
     annotator: whom the sheet is for, if that is known already.
+    wait_for: share of the drawn pairs that people must have labelled before any treatment; 0: nothing waits.
     *_chars: lengths shown, in characters.
     """
 
@@ -50,6 +52,7 @@ class SampleConfig(BaseModel):
     size: int = Field(100, ge=0)
     seed: int = 0
     annotator: str = ""
+    wait_for: float = Field(0.0, ge=0, le=1, json_schema_extra={"operational": True})
     passage_chars: int = Field(4000, ge=1)
     positives_chars: int = Field(8000, ge=1)
 
@@ -76,7 +79,7 @@ def sample(  # noqa: PLR0913 - five tables
     Raises:
         ValueError: a candidate has no decision, or its hashes do not fit the texts.
     """
-    drawn = _draw(config, _with_strata(candidates, decisions))
+    drawn = _draw(config, with_strata(candidates, decisions))
     sheet = _sheet(config, join_texts(drawn, queries=queries, passages=passages, positives=positives))
     out.mkdir(parents=True, exist_ok=True)
     sheet.write_csv(out / "sheet.csv", include_bom=True, quote_style="non_numeric")
@@ -85,7 +88,17 @@ def sample(  # noqa: PLR0913 - five tables
     return {"samples": samples}
 
 
-def _with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+def as_given(cell: str) -> str:
+    """Undo what the sheet adds to a cell that a spreadsheet would take for a formula.
+
+    >>> as_given("'=1+1"), as_given("'tis")
+    ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and re.match(_FORMULA, cell) else cell
+
+
+def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+    """Add state, call and stratum (dataset / state / whether the LLM was asked) to every candidate."""
     decided = candidates.join(decisions.select(*_PAIR, "state", "call_id"), on=_PAIR, how="left")
     if decided["state"].has_nulls():
         raise ValueError(

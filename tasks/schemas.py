@@ -11,6 +11,8 @@ import polars as pl
 Dtype = pl.DataType | type[pl.DataType]
 
 VERDICT_STATES = ("relevant", "not_relevant", "unsure", "unparsed")
+LABELS = ("relevant", "not_relevant", "unsure")
+HUMAN_JUDGE = "human"  # a decision that people made has the judge `human:<number of people>`
 TREATMENTS = ("default", "remove", "remove_hn", "relabel")
 
 
@@ -113,9 +115,66 @@ EDITS = Schema(
 # The gate before the treatments: how many pairs there are, and how many have no verdict.
 COMPLETENESS = Schema({"pairs": pl.Int64, "unparsed": pl.Int64}, key=())
 SAMPLES = Schema({**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY)
+# What one person says of one query and passage, by text: it holds wherever these texts stand, whatever their ids.
 HUMAN = Schema(
-    {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "annotator": _TEXT, "label": _TEXT, "at": _TEXT},
-    key=(*_PAIR_KEY, "annotator"),
+    {
+        "query_hash": _TEXT,
+        "text_hash": _TEXT,
+        "annotator": _TEXT,
+        "label": _TEXT,  # one of LABELS
+        "at": _TEXT,  # ISO 8601, UTC
+        "curation": _TEXT,  # whose sheet it came on
+        "comment": _TEXT,
+    },
+    key=("query_hash", "text_hash", "annotator"),
+)
+# What people say together of the candidates of one curation.
+LABELLED = Schema(
+    {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "label": _TEXT, "annotators": pl.Int32, "tied": pl.Boolean},
+    key=_PAIR_KEY,
+)
+# How each tier agrees with people, over the labelled pairs that it judged; see tasks.labels.
+PEOPLE = Schema(
+    {
+        "tier": _TEXT,
+        "labelled": pl.Int64,
+        "contradicted": pl.Int64,  # relevant to people and not to the tier, or the other way round
+        "unsure": pl.Int64,  # to people
+        "sampled": pl.Int64,  # drawn with a known probability and not unsure: what the estimates rest on
+        "kappa": pl.Float64,
+        "kappa_low": pl.Float64,
+        "kappa_high": pl.Float64,
+        "precision": pl.Float64,
+        "precision_low": pl.Float64,
+        "precision_high": pl.Float64,
+        "recall": pl.Float64,
+        "recall_low": pl.Float64,
+        "recall_high": pl.Float64,
+    },
+    key=("tier",),
+    nullable=frozenset(f"{name}{end}" for name in ("kappa", "precision", "recall") for end in ("", "_low", "_high")),
+)
+# The gold set: pairs whose label is known and fixed, and what tonight's judges say of them.
+GOLD = Schema({**_PAIR, "label": _TEXT}, key=_PAIR_KEY)
+GOLD_VERDICTS = Schema(
+    {**_PAIR, "tier": _TEXT, "label": _TEXT, "state": _TEXT, "score": pl.Float64},
+    key=(*_PAIR_KEY, "tier"),
+    nullable=frozenset({"score"}),
+)
+GOLD_AGREEMENT = Schema(
+    {
+        "tier": _TEXT,
+        "items": pl.Int64,
+        "kappa": pl.Float64,
+        "kappa_low": pl.Float64,
+        "kappa_high": pl.Float64,
+        "accuracy": pl.Float64,
+        "accuracy_low": pl.Float64,
+        "accuracy_high": pl.Float64,
+        "unparsed": pl.Int64,
+    },
+    key=("tier",),
+    nullable=frozenset({"kappa", "kappa_low", "kappa_high"}),
 )
 SCORES = Schema(
     {
@@ -155,4 +214,38 @@ COSTS = Schema(
         "rows_out": pl.Int64,
     },
     key=("stage",),
+)
+# What leaving a dataset out of training changes: `without` minus `complete`, per held-out set and measure.
+PRUNING = Schema(
+    {
+        "left_out": _TEXT,
+        "held_out": _TEXT,  # a dataset, or "all"
+        "measure": _TEXT,
+        "instances": pl.Int64,  # training rows of the dataset left out
+        "queries": pl.Int64,
+        "seeds": pl.Int64,
+        "complete": pl.Float64,
+        "without": pl.Float64,
+        "difference": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "p_value": pl.Float64,
+        "p_adjusted": pl.Float64,
+        "verdict": _TEXT,  # hurts | helps | not shown
+    },
+    key=("left_out", "held_out", "measure"),
+    nullable=frozenset({"low", "high", "p_value", "p_adjusted"}),
+)
+# How far people and judges agree, and what the judges' verdicts are worth by people's labels (tasks.validate).
+VALIDATION = Schema(
+    {
+        "subject": _TEXT,  # a tier, "cascade", "pool", "people", or two annotators
+        "measure": _TEXT,
+        "value": pl.Float64,
+        "low": pl.Float64,
+        "high": pl.Float64,
+        "labels": pl.Int64,  # labelled pairs it rests on
+    },
+    key=("subject", "measure"),
+    nullable=frozenset({"value", "low", "high"}),
 )

@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from tasks.agree import wilson_interval
 from tasks.evaluate import Comparison
 from tasks.schemas import VERDICT_STATES
+from tasks.statistics import wilson
 
 CASCADE = "cascade"
 NDCG = "nDCG@10"
@@ -63,7 +63,7 @@ class Figures:
     @property
     def share_interval(self) -> tuple[float, float]:
         """Wilson's 95% interval of the share, pairs taken as independent."""
-        return wilson_interval(self.relevant, self.candidates)
+        return wilson(self.relevant, self.candidates)
 
     @property
     def recall(self) -> float | None:
@@ -73,7 +73,7 @@ class Figures:
     @property
     def recall_interval(self) -> tuple[float, float]:
         """Wilson's 95% interval of the recall."""
-        return wilson_interval(self.known_found, self.known)
+        return wilson(self.known_found, self.known)
 
     @property
     def llm_share(self) -> float | None:
@@ -155,6 +155,29 @@ def conclude(figures: Figures, comparisons: Sequence[Comparison]) -> list[str]:
         _say_training(comparisons),
         *_say_losses(figures),
     ]
+
+
+def say_people(people: pl.DataFrame) -> list[str]:
+    """Say how many pairs people decided, and how far the cascade agrees with them; nothing where nobody labelled any.
+
+    `people` is a table of `tasks.schemas.PEOPLE`.
+    """
+    found = people.filter(pl.col("tier") == CASCADE).to_dicts()
+    if not found:
+        return []
+    row = found[0]
+    said = (
+        f"People decided {row['labelled']:,} of the pairs; on {row['contradicted']:,} of them the judges had said the "
+        f"opposite, and people were unsure of {row['unsure']:,}."
+    )
+    if row["kappa"] is None or row["kappa_low"] is None:
+        return [f"{said} Too few of them were drawn by lot to measure the judges by."]
+    figures = [f"kappa {row['kappa']:.2f} ({row['kappa_low']:.2f} to {row['kappa_high']:.2f})"]
+    for name in ("precision", "recall"):
+        if row[name] is not None:
+            low, high = row[f"{name}_low"], row[f"{name}_high"]
+            figures.append(f"{name} {percent(row[name])} ({percent(low)} to {percent(high)})")
+    return [f"{said} The judges’ own decisions, against people’s: {', '.join(figures)}, 95% intervals."]
 
 
 def percent(share: float) -> str:

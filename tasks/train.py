@@ -76,9 +76,17 @@ class Rows:
 
 
 def train(
-    config: TrainConfig, *, instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame, out: Path
+    config: TrainConfig,
+    *,
+    instances: pl.DataFrame,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    out: Path,
+    base: Path | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Fine-tune `config.model` and write it below `out`, with `training.json` (rows, steps, seed, loss by step).
+    """Fine-tune a model and write it below `out`, with `training.json` (rows, steps, seed, loss by step).
+
+    The model is `base`, where a directory came with the part, or else `config.model`, which not every machine has.
 
     `queries` and `passages` may hold more than the instances name. On one kind of machine the same input gives the
     same weights.
@@ -95,7 +103,8 @@ def train(
         )
     from tasks.fit import fit  # torch and its company take seconds to import: not for those who read a config
 
-    losses = fit(config, rows.columns, out)
+    start = config if base is None else config.model_copy(update={"model": str(base)})
+    losses = fit(start, rows.columns, out)
     summary = {
         "instances": rows.instances,
         "skipped_without_negatives": rows.skipped,

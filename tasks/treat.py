@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.hashing import combine_hashes
-from tasks.schemas import EDITS, INSTANCES, REJECTS
+from tasks.schemas import EDITS, HUMAN_JUDGE, INSTANCES, REJECTS
 
 STAGE = "treat"
 # The query is not trained on. Queries in = instances + these.
@@ -63,7 +63,8 @@ class TreatConfig(BaseModel):
 class _Rows:
     """The training queries' rows before any edit.
 
-    pool: candidates with state, score and whether they are `picked` as negatives; no text of a labelled positive.
+    pool: candidates with state, score, who decided (`because`) and whether they are `picked` as negatives; no text of a
+        labelled positive.
     picks: the picked ones alone, in the columns of the pool.
     """
 
@@ -128,7 +129,7 @@ def _read(
     train = queries.filter(pl.col("split") == "train")
     labelled = positives.join(train, on=_QUERY, how="semi")
     pool = candidates.join(train, on=_QUERY, how="semi").join(
-        decisions.select(*_PAIR, "state", decided="score"), on=_PAIR, how="left"
+        decisions.select(*_PAIR, "state", decided="score", because=_because()), on=_PAIR, how="left"
     )
     untouched = pl.col("dataset").is_in(config.skip) | pl.lit(config.treatment == "default")
     pool = pool.with_columns(
@@ -145,7 +146,7 @@ def _read(
         pool.join(picked, on=_PAIR, how="left")
         .with_columns(pl.col("picked").fill_null(False), score="decided")
         .sort(*_QUERY, "rank", "doc_id")
-        .select(*_PAIR, "text_hash", "rank", "state", "score", "picked")
+        .select(*_PAIR, "text_hash", "rank", "state", "score", "picked", "because")
     )
     if pool["picked"].sum() != picked.height:
         raise ValueError(
@@ -161,11 +162,17 @@ def _read(
     )
 
 
+def _because() -> pl.Expr:
+    """Say who decided: a judge, or people."""
+    human = pl.col("judge").str.starts_with(f"{HUMAN_JUDGE}:")
+    return pl.when(human).then(pl.lit("human")).otherwise(pl.lit("judge"))
+
+
 def _plan(config: TreatConfig, rows: _Rows) -> _Plan:
     unlabelled = rows.queries.join(rows.labelled, on=_QUERY, how="anti").select(*_QUERY, reason=pl.lit(NO_POSITIVES))
     nothing = rows.pool.clear()
     if config.treatment == "default":
-        return _Plan(unlabelled, promoted=nothing, removed=nothing.with_columns(because=pl.lit("judge")))
+        return _Plan(unlabelled, promoted=nothing, removed=nothing)
     false = rows.pool.filter(pl.col("state") == "relevant").sort(
         *_QUERY, "score", "doc_id", descending=[False, False, True, False]
     )
@@ -186,10 +193,10 @@ def _removed(config: TreatConfig, rows: _Rows, false_picks: pl.DataFrame, promot
     copies = rows.picks.join(promoted, on=_TEXT, how="semi").join(promoted, on=_PAIR, how="anti")
     frames = [
         copies.with_columns(because=pl.lit("rule")),
-        false_picks.join(promoted, on=_TEXT, how="anti").with_columns(because=pl.lit("judge")),
+        false_picks.join(promoted, on=_TEXT, how="anti"),
     ]
     if config.drop_ambiguous:
-        frames.append(rows.picks.filter(pl.col("state") == "unsure").with_columns(because=pl.lit("judge")))
+        frames.append(rows.picks.filter(pl.col("state") == "unsure"))
     if config.drop_unparsed:
         frames.append(rows.picks.filter(pl.col("state") == "unparsed").with_columns(because=pl.lit("rule")))
     return pl.concat(frames).unique(_PAIR, keep="first", maintain_order=True)
@@ -263,9 +270,9 @@ def _edits(rows: _Rows, plan: _Plan) -> pl.DataFrame:
     """Every pair that a treatment touched, once."""
     lost = rows.pool.filter(pl.col("state") == "relevant").join(plan.dropped, on=_QUERY, how="semi")
     frames = [
-        _without_dropped(plan.promoted, plan).with_columns(to=pl.lit("positive"), because=pl.lit("judge")),
+        _without_dropped(plan.promoted, plan).with_columns(to=pl.lit("positive")),
         _without_dropped(plan.removed, plan).with_columns(to=pl.lit("removed")),
-        lost.with_columns(to=pl.lit("dropped"), because=pl.lit("judge")),
+        lost.with_columns(to=pl.lit("dropped")),
     ]
     origin = pl.when("picked").then(pl.lit("negative")).otherwise(pl.lit("pool")).alias("from")
     edits = pl.concat([frame.with_columns(origin).select(*EDITS.columns) for frame in frames])

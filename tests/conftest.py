@@ -16,6 +16,7 @@ import pytest
 from infra.settings import silence_telemetry
 
 silence_telemetry()
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: everything stays on 127.0.0.1
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
 ACCESS_KEY, SECRET_KEY = "renegtest", "renegtestsecret"
@@ -88,6 +89,23 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     wait_for_http(f"http://127.0.0.1:{port}", process)
     try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A second S3 server of other authors, without authentication; yields its endpoint."""
+    server = require_binary("moto_server")
+    port = free_port()
+    with (tmp_path_factory.mktemp("moto") / "log").open("wb") as log:
+        process = subprocess.Popen([str(server), "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        wait_for_http(f"http://127.0.0.1:{port}", process)
+        urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{port}/reneg", method="PUT"), timeout=30
+        ).close()
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)

@@ -1,6 +1,7 @@
 """Deployments on a real Prefect server: what stands there after one `reneg deploy`, and after two."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,49 @@ def test_the_forms_explain_their_parameters(settings: Settings) -> None:
 def test_a_configuration_is_in_the_store_for_workers_elsewhere(settings: Settings) -> None:
     deploy(settings, [config()])
     assert list((Path(settings.store) / "configs" / "mine").iterdir())
+
+
+def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_is_free(settings: Settings) -> None:
+    from datetime import timedelta
+    from uuid import UUID
+
+    from prefect.client.orchestration import get_client
+    from prefect.events import emit_event
+    from prefect.events.worker import EventsWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Pending, Running
+
+    from flows.deploy import _dead_runs, _ensure_automation
+
+    deploy(settings, [config()])
+    with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}), get_client(sync_client=True) as client:
+        _ensure_automation(client, _dead_runs(timedelta(seconds=10)))
+        try:
+            deployment = client.read_deployment_by_name("nightly/mine")
+            run = client.create_flow_run_from_deployment(deployment.id)
+            for state in (Pending(), Running()):
+                client.set_flow_run_state(run.id, state, force=False)
+            assert slots(settings, deployment.id) == 1
+            emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run.id}"})
+            EventsWorker.drain_all(timeout=10)  # and then its machine died
+            wait_until(lambda: crashed(client, UUID(str(run.id))), 60)
+            assert slots(settings, deployment.id) == 0
+        finally:
+            _ensure_automation(client, _dead_runs())
+
+
+def crashed(client: Any, run: Any) -> bool:
+    state = client.read_flow_run(run).state
+    return bool(state is not None and state.is_crashed() and "no heartbeat" in str(state.message))
+
+
+def slots(settings: Settings, deployment: Any) -> int:
+    found = httpx.get(f"{settings.prefect_api_url}/deployments/{deployment}").json()
+    return int(found["global_concurrency_limit"]["active_slots"])
+
+
+def wait_until(condition: Any, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

@@ -103,9 +103,9 @@ def test_what_a_flow_run_that_was_told_crashed_by_others_left_running_is_swept_t
 
 def test_a_process_id_that_was_used_again_does_not_keep_a_dead_run_alive(server: str, tmp_path: Path) -> None:
     process, id_ = start(server, tmp_path)
-    host, _ = owner_tag().rsplit(":", 2)[0], None
+    host = owner_tag().rsplit(":", 3)[0]
     with get_client(sync_client=True) as client:  # now "its" process id is ours, but ours began at another time
-        client.update_flow_run(id_, tags=[f"{host}:{os.getpid()}:1"])
+        client.update_flow_run(id_, tags=[f"{host}:{os.getpid()}:1:1"])
     process.kill()
     process.wait()
     assert sweep_dead_runs() == 1
@@ -126,3 +126,32 @@ def test_a_retry_that_starts_is_not_condemned_by_the_tag_of_the_attempt_that_die
         dead = owner_tag(2).replace(f":{os.getpid()}:", f":{process.pid}:")
         client.update_flow_run(id_, tags=[dead])  # the second attempt's process died as well
     assert sweep_dead_runs() == 1
+
+
+def test_a_run_that_was_begun_long_ago_and_that_no_process_took_up_is_swept(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+    from prefect.states import Pending
+
+    from infra import dead_runs
+
+    @flow(name="never")
+    def never() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(never)
+        deployment = client.create_deployment(flow_id, "never", tags=["reneg"])
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, Pending(name="Submitting"))
+        assert sweep_dead_runs() == 0  # its worker may be about to start it
+        monkeypatch.setattr(dead_runs, "_ABANDONED_SECONDS", 0.0)
+        starting = subprocess.Popen(["sleep", "60"], env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id)})
+        assert sweep_dead_runs() == 0  # it is being started here
+        starting.kill()
+        starting.wait()
+        assert sweep_dead_runs() == 1
+    state = flow_run(run.id).state
+    assert state is not None
+    assert state.is_crashed()
+    assert "no process took it up" in str(state.message)

@@ -1,14 +1,16 @@
 """Prefect and Ray for real: parts as task runs, Ray's failures as failed attempts with their reason."""
 
 import json
+import logging
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
+from prefect import flow, runtime
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterTaskRunId
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -17,12 +19,13 @@ from infra.engines import SentenceTransformersSpec
 from infra.execution import PrefectRayExecutor
 from infra.models import resolve
 from infra.prefect_server import PrefectServer
+from infra.prefect_tables import show_summary
 from infra.ray_cluster import ray_cluster
 from infra.runner import Runner
 from infra.store import Store
 from tests.conftest import ROOT, s3_variables
 from tests.infra.test_runner import pipeline
-from tests.infra.toy import PRODUCE, WITH_ENGINE, ToyConfig
+from tests.infra.toy import DOUBLE, PRODUCE, WITH_ENGINE, ToyConfig
 
 pytestmark = pytest.mark.slow
 
@@ -67,8 +70,6 @@ def execute(url: str, tmp_path: Path, config: ToyConfig, stages: Pipeline = pipe
 
 def task_states(flow_run_id: str, expected: int) -> dict[str, tuple[str, str]]:
     """Read name → (state, message), waiting for the history: the server records task runs a little later."""
-    import time
-
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
@@ -82,12 +83,16 @@ def task_states(flow_run_id: str, expected: int) -> dict[str, tuple[str, str]]:
     raise AssertionError(f"{expected} finished task runs expected, {final} recorded")
 
 
+def artifact(key: str) -> str:
+    """Read the newest artifact of a key."""
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[key]))
+    with get_client(sync_client=True) as client:
+        return str(client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)[0].data)
+
+
 def table_of(stage: str) -> list[dict[str, Any]]:
     """Read the newest table that a stage left in Prefect."""
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[stage]))
-    with get_client(sync_client=True) as client:
-        found = client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.CREATED_DESC)
-    rows: list[dict[str, Any]] = json.loads(str(found[0].data))
+    rows: list[dict[str, Any]] = json.loads(artifact(stage))
     return rows
 
 
@@ -188,3 +193,84 @@ def test_an_engine_that_cannot_be_built_says_why_and_is_not_tried_again(services
     run, _ = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(nowhere))
     assert set(run.runs[1].failed) == {0, 1, 2, 3}
     assert all("nowhere" in reason for reason in run.runs[1].failed.values())
+
+
+def log_of(flow_run_id: str, name: str, expected: str = "Finished in state") -> list[tuple[int, str]]:
+    """Read (level, line) of a task run's log, waiting for a line: the server receives them in batches."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter, TaskRunFilterName
+
+    flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    task_run = TaskRunFilter(name=TaskRunFilterName(any_=[name]))
+    lines: list[tuple[int, str]] = []
+    with get_client(sync_client=True) as client:
+        for _ in range(60):
+            for run in client.read_task_runs(flow_run_filter=flow_run, task_run_filter=task_run):
+                wanted = LogFilter(task_run_id=LogFilterTaskRunId(any_=[run.id]))
+                found = client.read_logs(log_filter=wanted, limit=200)
+                lines = [(line.level, line.message) for line in sorted(found, key=lambda line: line.timestamp)]
+            if any(expected in line for _, line in lines):
+                return lines
+            time.sleep(0.5)
+    raise AssertionError(f"{expected!r} expected in the log of {name}, which holds {lines}")
+
+
+def test_what_a_worker_logs_stands_in_the_log_of_its_own_part(services: None, tmp_path: Path) -> None:
+    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig())
+    for number in range(4):
+        lines = log_of(flow_run, f"double-{number:05d}", "doubling from")
+        said = [line for line in lines if line[1].startswith("doubling from")]
+        assert said == [(logging.INFO, f"doubling from {number * 10}")]
+        assert any(line.startswith(f"double-{number:05d}: begun on 127.0.0.1 (node ") for _, line in lines)
+    assert all(row["node"].startswith("127.0.0.1 (node ") for row in table_of("double"))
+
+
+def test_a_failing_part_leaves_its_traceback_and_no_secret(services: None, tmp_path: Path, seaweedfs: str) -> None:
+    secret = s3_variables(seaweedfs)["AWS_SECRET_ACCESS_KEY"]
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(trouble="tell"))
+    assert run.runs[1].failed == {2: "PartError: OSError: *** is not accepted"}
+    lines = log_of(flow_run, "double-00002", "I was given")
+    assert (logging.WARNING, "a_library: I was given ***") in lines
+    errors = "\n".join(line for level, line in lines if level == logging.ERROR)
+    assert "in _misbehave" in errors
+    assert "*** is not accepted" in errors
+    assert secret not in "\n".join(line for _, line in lines)
+    assert secret not in json.dumps(table_of("double")) + str(task_states(flow_run, 5))
+
+
+def test_lines_of_a_worker_that_is_killed_are_there_up_to_the_end(services: None, tmp_path: Path) -> None:
+    def stages(run: Runner, config: ToyConfig) -> object:
+        numbers = run(PRODUCE, ToyConfig())["numbers"]
+        log_of(str(runtime.flow_run.id), "produce-00000", "rows in")  # whoever takes lines is there
+        return run(DOUBLE, config, numbers=numbers)
+
+    config = ToyConfig(trouble=f"say-and-kill:{tmp_path / 'once'}")
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, config, stages)
+    assert run.runs[1].failed == {}
+    lines = [line for _, line in log_of(flow_run, "double-00002", "line 49")]
+    assert [line for line in lines if "before the end" in line] == [f"line {n} before the end" for n in range(50)]
+    assert any("WorkerCrashedError" in line for line in lines)
+
+
+def test_parts_that_share_an_engine_have_each_its_own_lines_and_one_tells_of_its_building(
+    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
+) -> None:
+    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(encoder))
+    built = 0
+    for number in range(4):
+        lines = [line for _, line in log_of(flow_run, f"with_engine-{number:05d}", "doubling")]
+        assert [line for line in lines if "doubling" in line] == [f"doubling from {number * 10}"]
+        built += any(line.startswith("engine built in") for line in lines)
+    assert built == 1
+
+
+def test_progress_and_the_summary_are_shown_and_a_key_holds_only_what_prefect_allows(
+    services: None, tmp_path: Path
+) -> None:
+    def stages(run: Runner, config: ToyConfig) -> object:
+        show_summary("Toy_data", "**3** found", "https://reports.example/toy.html")
+        return pipeline(run, config)
+
+    execute(str(tmp_path / "store"), tmp_path, ToyConfig(), stages)
+    assert float(artifact("progress-double")) == 100.0
+    assert artifact("summary-toy-data") == "**3** found"
+    assert "https://reports.example/toy.html" in artifact("report-toy-data")

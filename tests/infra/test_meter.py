@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -48,3 +49,9 @@ def test_all_engines_count_together_whatever_the_thread() -> None:
         thread.join()
     assert meter.totals()["judge-llm"]["prompt_tokens"] == 8000
     assert meter.reached() is not None
+
+
+def test_a_run_is_over_at_its_end_whatever_is_left_of_its_budget() -> None:
+    assert Meter(Budget(until=time.time() + 60), {}).reached() is None
+    over = Meter(Budget(tokens=1000, until=0.0), {}).reached()
+    assert over == "end-by time 1970-01-01 00:00:00 UTC reached"

@@ -19,7 +19,7 @@ import pytest
 import infra.openai_engine
 from infra.answers import Answer
 from infra.engines import OpenAISpec, VLLMSpec, build_engine, environment
-from infra.openai_engine import EndpointError, OpenAIEngine
+from infra.openai_engine import Endpoint, EndpointError, OpenAIEngine
 from infra.openai_requests import Reply, Trouble, read_completion, read_status, request_body, wait_asked
 from infra.tiny import build_tiny_llm
 from tests.conftest import free_port, stop, wait_for_http
@@ -272,6 +272,15 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once_and_not_re
 
 
 # ---- the key ----
+
+
+@pytest.mark.parametrize("written", ["judge/key+1234", "judge%2Fkey%2B1234", "judge\\/key+1234"])
+def test_a_key_that_an_endpoint_repeats_is_hidden_however_it_writes_it(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "judge/key+1234")
+    endpoint = Endpoint(OpenAISpec(model="m", base_url="http://127.0.0.1:9/v1"))
+    assert endpoint._hide(f'{{"error": "wrong key {written}"}}') == '{"error": "wrong key [key]"}'
 
 
 def test_the_key_is_in_no_error_answer_log_or_provenance(

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifacts import materialise
+from infra.artifacts import Manifest, materialise
 from infra.keys import differences
-from infra.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded
+from infra.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded, _summarise
 from infra.stage import Stage
 from infra.store import Store
 from tests.flows.fakes import InProcess
@@ -163,3 +163,15 @@ def test_one_part_alone_says_what_stands_in_its_way(tmp_path: Path) -> None:
         pipeline(Runner(store, executor, only=("add_up", 0)), ToyConfig())
     with pytest.raises(PartUnready, match="there are 4, numbered from 0"):
         pipeline(Runner(store, executor, only=("double", 9)), ToyConfig())
+
+
+def test_a_stages_seconds_do_not_depend_on_the_order_in_which_its_parts_were_finished() -> None:
+    """They are in the report's key: in another order the last bit differed, and a finished report was made again."""
+
+    def part(seconds: float) -> Manifest:
+        return Manifest("stage", 1, 0, "key", 0, {}, {}, {}, {"seconds": seconds})
+
+    taken = {0: 0.1, 1: 0.2, 2: 0.3}
+    orders = (taken, dict(reversed(taken.items())))
+    sums = [_summarise("stage", 3, {n: part(s) for n, s in order.items()}, {}, 0, []).seconds for order in orders]
+    assert sums[0] == sums[1]

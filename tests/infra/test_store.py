@@ -2,13 +2,25 @@ import errno
 import os
 import subprocess
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from infra.store import Store, StoreError
 from tests.conftest import ACCESS_KEY, SECRET_KEY, free_port, require_binary, stop, wait_for_http
+
+
+@pytest.fixture(params=["directory", "seaweedfs", "moto"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, s3_environment: Callable[[str], None]) -> str:
+    """A fresh store: in a local directory, and in a bucket of each of two S3 servers of different authors."""
+    if request.param == "directory":
+        return str(tmp_path / "store")
+    s3_environment(request.getfixturevalue(request.param))
+    return f"s3://reneg/{uuid.uuid4().hex}"
 
 
 def test_what_was_created_is_read_back_and_never_overwritten(store_url: str) -> None:
@@ -68,11 +80,94 @@ def test_a_store_of_another_format_is_refused(tmp_path: Path) -> None:
         Store.open(str(tmp_path))
 
 
-def test_keys_cannot_leave_the_store(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path / "store"))
-    for key in ("../outside", "/etc/passwd", "a/../../b"):
+_OUTSIDE = {
+    "parent": "../outside",
+    "absolute": "/etc/passwd",
+    "parent further in": "a/../../b",
+    "empty segment": "a//b",
+    "dot": "a/./b",
+    "backslash": "a\\..\\b",
+    "null byte": "a\0b",
+    "line break": "a\nb",
+    "encoded": "a/%2e%2e/%2E%2e/b",
+    "encoded twice": "a/%252e%252e/b",
+    "encoded slash": "..%2foutside",
+    "drive": "C:/outside",
+    "trailing slash": "a/",
+}
+
+
+@pytest.mark.parametrize("key", _OUTSIDE.values(), ids=_OUTSIDE.keys())
+def test_a_key_cannot_leave_the_store(store_url: str, key: str) -> None:
+    store = Store(store_url)
+    operations: list[Callable[[], object]] = [
+        lambda: store.create(key, b""),
+        lambda: store.read(key),
+        lambda: store.list(key),
+        lambda: store.holds(key),
+        lambda: store.delete(key),
+        lambda: store.exists(key),
+        lambda: store.repair(key, b""),
+        lambda: store.replace(key, b""),
+        lambda: store.move("a", key),
+        lambda: store.move(key, "a"),
+        lambda: store.delete_folder(key),
+        lambda: store.get_object(f"objects/{key}"),
+    ]
+    for operation in operations:
         with pytest.raises(StoreError, match="leave the store"):
-            store.create(key, b"")
+            operation()
+
+
+def test_what_is_no_object_is_not_read_as_one(store_url: str) -> None:
+    store = Store(store_url)
+    store.create("configs/secret.json", b"{}")
+    with pytest.raises(StoreError, match="is no object, though a manifest names it"):
+        store.get_object("configs/secret.json")
+
+
+def test_a_call_knows_its_own_write_from_another_ones_though_the_bytes_are_equal(store_url: str) -> None:
+    store = Store(store_url)
+    assert store.create("releases/x/HEAD-000001.json", b"{}")
+    assert not store.create("releases/x/HEAD-000001.json", b"{}")
+
+
+def test_an_object_moves_with_the_time_of_its_move(store_url: str) -> None:
+    store = Store(store_url)
+    assert not store.move("a/none", "b/none")
+    store.create("a/one", b"bytes")
+    before = store.entries("a")["a/one"]
+    time.sleep(1.1)  # servers count in seconds
+    assert store.move("a/one", "trash/a/one")
+    assert store.list("a") == []
+    after = store.entries("trash")["trash/a/one"]
+    assert (after.size, store.read("trash/a/one")) == (5, b"bytes")
+    assert 1 <= after.written - before.written < 60
+    assert abs(after.written - time.time()) < 60
+
+
+def test_json_that_is_none_is_told_as_damage(store_url: str) -> None:
+    store = Store(store_url)
+    store.create("curations/x/curation.json", b'{"cut')
+    with pytest.raises(StoreError, match=r"curations/x/curation\.json is damaged"):
+        store.read_json("curations/x/curation.json")
+
+
+def test_stores_that_probe_at_once_do_not_disturb_each_other(store_url: str) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: Store.open(store_url), range(16)))
+    assert {store.read("FORMAT.json") for store in stores} == {b'{"format": 1}'}
+    assert stores[0].list("probe") == []
+
+
+def test_a_file_system_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as FAT, exFAT and some network shares say
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StoreError, match="has no hard links"):
+        Store.open(str(tmp_path / "store"))
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:

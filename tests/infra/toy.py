@@ -1,5 +1,6 @@
 """Toy stages for the runner's tests: numbers in, numbers out, with failures on demand."""
 
+import logging
 import os
 import signal
 import time
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from infra.stage import Resources, Stage
 from tasks.schemas import Schema
 
+LOG = logging.getLogger("tasks.toy")  # as a stage of ours
 NUMBERS = Schema({"n": pl.Int64}, key=("n",))
 
 
@@ -31,6 +33,7 @@ def produce(config: ToyConfig) -> dict[str, list[pl.DataFrame]]:
 
 def double(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Multiply; logs each execution, and misbehaves for the part that starts with 20, once or always."""
+    LOG.info("doubling from %d", numbers["n"][0])
     if config.log:
         with Path(config.log).open("a") as log:
             log.write(f"{numbers['n'][0]} {config.batch_size}\n")
@@ -57,6 +60,15 @@ def _misbehave(config: ToyConfig) -> None:
         raise OSError("the disk hiccuped")
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "say-and-kill":
+        for number in range(50):
+            LOG.info("line %d before the end", number)
+        time.sleep(1.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "tell":
+        secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+        logging.getLogger("a_library").warning("I was given %s", secret)
+        raise OSError(f"{secret} is not accepted")
     if kind == "hang":
         time.sleep(60)
 

@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import pytest
 
-from tasks.agree import AgreeConfig, agree, wilson_interval
+from tasks.agree import AgreeConfig, agree
 from tasks.schemas import AGREEMENT, CANDIDATES, KNOWN, VERDICTS
 
 Scores = Mapping[str, tuple[str, float | None]]
@@ -101,9 +101,3 @@ def test_only_known_pairs_leave_nothing_to_rank_them_against() -> None:
 def test_no_candidates_at_all_is_a_table_of_zeros() -> None:
     rows = measured({}, {}, {}, ["a"])
     assert [rows[tier]["candidates"] for tier in rows] == [0, 0, 0]
-
-
-def test_wilsons_interval_holds_its_textbook_values() -> None:
-    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0, 10)[0] == 0.0
-    assert wilson_interval(0, 0) == (0.0, 1.0)

@@ -12,7 +12,7 @@ from tasks import plots, schemas
 from tasks.hashing import hash_passage, hash_text
 from tasks.illustrate import pick_examples
 from tasks.report import ReportConfig, report
-from tasks.summarise import conclude, count_figures, percent, summarise
+from tasks.summarise import conclude, count_figures, percent, say_people, summarise
 
 HOSTILE = '<script>alert("x")</script> \u202egnp.exe & \x00 \'"><img src=http://evil.example/x>'
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -141,6 +141,22 @@ def test_the_page_shows_the_same_numbers_as_the_summary(tmp_path: Path) -> None:
     assert "0.500 → 0.750" in text
     assert "1 min 15 s" in text
     assert "broken json" in text
+
+
+def test_what_people_say_is_a_table_and_a_conclusion_where_anybody_labelled_and_nothing_where_nobody_did(
+    tmp_path: Path,
+) -> None:
+    without = render(tmp_path / "a", toy_tables())
+    assert render(tmp_path / "b", toy_tables() | {"people": schemas.PEOPLE.empty()}) == without
+    figures = (0.5, 0.2, 0.7, 0.8, 0.6, 0.9, None, None, None)
+    people = rows(schemas.PEOPLE, ("cascade", 30, 4, 2, 28, *figures), ("llm", 20, 1, 0, 0, *[None] * 9))
+    page = Page(render(tmp_path / "c", toy_tables() | {"people": people}))
+    assert "How each tier agrees with people" in page.text
+    assert "People decided 30 of the pairs; on 4 of them the judges had said the opposite" in page.text
+    assert "kappa 0.50 (0.20 to 0.70), precision 80% (60% to 90%), 95% intervals" in page.text
+    summary = json.loads((tmp_path / "c" / "summary.json").read_text())
+    assert summary["people"] == people.to_dicts()
+    assert "Too few of them were drawn" in say_people(rows(schemas.PEOPLE, ("cascade", 3, 0, 0, 0, *[None] * 9)))[0]
 
 
 def test_empty_tables_make_a_page_that_says_what_is_missing(tmp_path: Path) -> None:

@@ -66,6 +66,17 @@ def run(frames: Frames, **settings: Any) -> Frames:
     return result
 
 
+def test_what_people_decided_is_edited_because_of_them() -> None:
+    frames = build({"q": ["aR", "bR", "cN", "dN"]}, picks=2)
+    by_people = pl.when(pl.col("doc_id") == "a").then(pl.lit("human:2")).otherwise("judge")
+    frames["decisions"] = frames["decisions"].with_columns(judge=by_people)
+    for treatment, to in (("relabel", "positive"), ("remove_hn", "removed")):
+        edits = run(frames, treatment=treatment)["edits"].select("doc_id", "to", "because").rows()
+        assert edits == [("a", to, "human"), ("b", to, "judge")]
+    dropped = run(frames, treatment="relabel", max_false_negatives=1)["edits"]
+    assert dropped["because"].to_list() == ["human", "judge"]
+
+
 def check_conservation(frames: Frames, result: Frames) -> None:
     """Every training query is an instance or a reject, once; no text is positive and negative; no edit comes twice."""
     kept = [f"{d}/{q}" for d, q in result["instances"].select("dataset", "query_id").iter_rows()]

@@ -1,0 +1,398 @@
+"""Kill random processes of the whole system at random moments, and see whether anything is lost, wrong or paid twice.
+
+    python -m benchmarks.chaos --kills 200 --seed 0
+
+SeaweedFS, three Ray nodes, `reneg serve` with its Prefect server, and an endpoint that judges and counts, all on
+loopback. One undisturbed curation first; then one curation after another, each in a store of its own, while processes
+are killed with SIGKILL. What a service manager restarts (S3 server, Ray head and nodes, `reneg serve`), this starts
+again; the rest is the system's own business. A flow run that failed or crashed is retried through the API, as by a
+person. Every finished curation is compared with the undisturbed one byte by byte.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.chaos_checks import content, damaged, laid_out
+from flows.config import CurationConfig, load_config
+from flows.registry import keep_config
+from infra.store import Store, StoreError
+from tests.flows.test_method import tier, write_source
+from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
+from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
+
+KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "raylet", "gcs", "prefect", "weed")
+BATCH = 6  # calls that one engine has under way
+_CALL_SECONDS = 0.2
+_GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: at least, and further on average
+_MOST = 12  # kills of one curation, so that it comes to an end
+_VICTIM_SECONDS = 6.0  # waited for a process of the kind that was drawn
+_STALL_SECONDS = 180.0
+_SETTLE_SECONDS = 60.0
+_ENVIRONMENT = {"OPENAI_API_KEY": "sk-of-the-benchmark", "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+@dataclass
+class Kill:
+    """One kill: when, whom, how many judges lived, and how long until the system was back or went on."""
+
+    kind: str
+    at: float
+    curation: int
+    flow_run: str
+    judges: int
+    recovery: float | None = None
+    twice: int = 0  # calls judged again before the next kill that a judge lived through
+
+
+@dataclass
+class Tally:
+    """Everything that is reported, written after each change."""
+
+    path: Path
+    wanted: int
+    head: Mapping[str, Any]
+    started: float = field(default_factory=time.monotonic)
+    kills: list[Kill] = field(default_factory=list)
+    curations: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.started:7.1f} s  {len(self.kills):3} kills  {text}", flush=True)
+
+    def find(self, text: str) -> None:
+        self.findings.append(text)
+        self.say(f"FINDING: {text}")
+
+    def lacking(self) -> dict[str, int]:
+        """How many kills each kind lacks of its share; once none lacks any, all are equal."""
+        done = Counter(kill.kind for kill in self.kills)
+        lacking = {kind: max(0, self.wanted // len(KINDS) - done[kind]) for kind in KINDS}
+        return lacking if any(lacking.values()) else dict.fromkeys(KINDS, 1)
+
+    def write(self) -> None:
+        finished = [one for one in self.curations if "identical" in one]
+        twice = sum(one["judged_twice"] for one in finished)
+        data = {
+            **self.head,
+            "kills": len(self.kills),
+            "curations": len(finished),
+            "ended": sum(one["ended"] for one in finished),
+            "identical": {"count": sum(one["identical"] for one in finished), "of": len(finished)},
+            "judged_twice": {
+                "total": twice,
+                "bound": sum(one["bound"] for one in finished),
+                "within_bound": all(one["judged_twice"] <= one["bound"] for one in finished),
+                "calls": sum(one["calls"] for one in finished),
+                "by_kind": {kind: sum(k.twice for k in self.kills if k.kind == kind) for kind in KINDS},
+            },
+            "by_kind": {kind: self._of(kind) for kind in KINDS},
+            "minutes": round((time.monotonic() - self.started) / 60, 1),
+            "findings": self.findings,
+            "details": {"curations": self.curations, "kills": [asdict(kill) for kill in self.kills]},
+        }
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+        temporary.replace(self.path)
+
+    def _of(self, kind: str) -> dict[str, Any]:
+        kills = [kill for kill in self.kills if kill.kind == kind]
+        seconds = [kill.recovery for kill in kills if kill.recovery is not None]
+        return {
+            "kills": len(kills),
+            "curations": len({kill.curation for kill in kills}),
+            "median_seconds_to_recovery": round(statistics.median(seconds), 1) if seconds else None,
+        }
+
+
+class Disturbed:
+    """One curation, while processes are killed."""
+
+    def __init__(self, stage: StageSet, judge: MisbehavingServer, tally: Tally, draw: random.Random) -> None:
+        self.stage, self.judge, self.tally, self.draw = stage, judge, tally, draw
+        self.api = Api(stage.api_url, patience=1.0)
+        self.number = len(tally.curations) + 1
+        self.store_url, self.home = f"s3://reneg/{self.number:03d}", stage.folder / "homes" / f"{self.number:03d}"
+        self.kills: list[Kill] = []
+        self.record: dict[str, Any] = {"number": self.number, "ended": False, "retries": 0, "states": []}
+        self.id = ""
+        self._progress: tuple[Any, ...] = ()
+        self._moved = time.monotonic()
+
+    def play(self, config: CurationConfig, *, kills: int) -> dict[str, Any]:
+        """Curate under at most so many kills; the record of how it went, its kills in the tally."""
+        self.judge.paid.clear()
+        self.id = start(self.stage, config, self.store_url, self.home)
+        began = time.monotonic()
+        due = began + self._gap()
+        while not self.record["ended"]:
+            run = self._run()
+            self._look(run)
+            if run and run["state_type"] in ENDED:
+                self._take(run)
+            elif time.monotonic() - self._moved > _STALL_SECONDS:
+                self.tally.find(
+                    f"curation {self.number}: no progress for {_STALL_SECONDS:.0f} s; {self._situation(run)}"
+                )
+                break
+            elif time.monotonic() > due and len(self.kills) < kills:
+                self._kill_one(run)
+                due = time.monotonic() + self._gap()
+            time.sleep(0.4)
+        calls, distinct = sum(self.judge.paid.values()), len(self.judge.paid)
+        self.record |= {
+            "seconds": round(time.monotonic() - began, 1),
+            "kills": len(self.kills),
+            "calls": calls,
+            "judged_twice": calls - distinct,
+            "bound": BATCH * sum(kill.judges for kill in self.kills),
+        }
+        return self.record
+
+    def _gap(self) -> float:
+        return _GAP_SECONDS + self.draw.expovariate(1 / _MEAN_SECONDS)
+
+    # ---- looking ----
+
+    def _run(self) -> dict[str, Any] | None:
+        try:
+            return self.api.run(self.id)
+        except AssertionError:
+            return None  # Prefect is being started again
+
+    def _look(self, run: Mapping[str, Any] | None) -> None:
+        """Note progress, which ends the recovery of every kill before it, and what is judged again."""
+        if run is not None:
+            state = f"{run['state']['name']} {run['run_count']}"
+            if [state] != self.record["states"][-1:]:
+                self.record["states"].append(state)
+        states = tuple(self.record["states"])
+        progress = (sum(self.judge.paid.values()), self._parts(), states)
+        if progress != self._progress:
+            done = progress[:2] != self._progress[:2] or (run is not None and run["state_type"] == "COMPLETED")
+            self._progress, self._moved = progress, time.monotonic()
+            if done:
+                self._recovered("flow", "plain part", "engine", "raylet", "gcs")
+        twice = sum(self.judge.paid.values()) - len(self.judge.paid) - sum(kill.twice for kill in self.kills)
+        guilty = [kill for kill in self.kills if kill.judges]
+        if twice > 0 and guilty:
+            guilty[-1].twice += twice
+        alive = self.stage.processes()
+        self._recovered(*[kind for kind in ("worker", "supervisor") if alive.get(kind)])
+        if run is not None:
+            self._recovered("prefect")
+
+    def _parts(self) -> int:
+        try:
+            return len(Store(self.store_url).list("parts"))
+        except StoreError:
+            return -1
+
+    def _recovered(self, *kinds: str) -> None:
+        for kill in self.kills:
+            if kill.recovery is None and kill.kind in kinds:
+                kill.recovery = round(time.monotonic() - self.tally.started - kill.at, 1)
+
+    def _situation(self, run: Mapping[str, Any] | None) -> str:
+        alive = {kind: len(pids) for kind, pids in self.stage.processes().items()}
+        state = f"{run['state']['name']}: {run['state']['message']}" if run else "no answer"
+        return f"flow run {state}; processes {alive}; kills {[kill.kind for kill in self.kills]}"
+
+    def _take(self, run: Mapping[str, Any]) -> None:
+        """Take an ended flow run as the end, or retry it."""
+        if run["state_type"] == "COMPLETED":
+            self.record["ended"] = True
+            return
+        message = str(run["state"]["message"]).splitlines()
+        self.tally.say(f"curation {self.number} {run['state']['name']}: {' / '.join(message[:2])[:160]}; retried")
+        if living := self.stage.processes().get("flow"):
+            # It reports its end a moment before it is gone; a driver that works on is another matter.
+            time.sleep(5)
+            if again := sorted({*living} & {*self.stage.processes().get("flow", [])}):
+                self.tally.find(f"curation {self.number}: {run['state']['name']} while its process {again} lives")
+        self.stage.api.retry(self.id)
+        self.record["retries"] += 1
+
+    # ---- killing ----
+
+    def _kill_one(self, run: Mapping[str, Any] | None) -> None:
+        victim = self._victim()
+        if victim is None:
+            return
+        kind, pids = victim
+        judges = len(self.stage.processes().get("engine", [])) if self.judge.paid else 0
+        kill = Kill(
+            kind,
+            round(time.monotonic() - self.tally.started, 1),
+            self.number,
+            run["state"]["name"] if run else "",
+            judges,
+        )
+        self.stage.kill(kind, pids)
+        self.kills.append(kill)
+        self.tally.kills.append(kill)
+        self.tally.say(f"curation {self.number}: {kind} ({kill.flow_run})")
+        started = time.monotonic()
+        self.stage.restart(kind)
+        if kind == "weed":
+            kill.recovery = round(time.monotonic() - started, 1)
+        self.tally.write()
+        self._moved = time.monotonic()
+
+    def _victim(self) -> tuple[str, list[int]] | None:
+        """Draw a kind by what is lacking, and wait a little for a process of it; else another that is there."""
+        lacking = self.tally.lacking()
+        wanted = self.draw.choices(KINDS, [lacking[kind] for kind in KINDS])[0]
+        deadline = time.monotonic() + _VICTIM_SECONDS
+        while True:
+            alive = self.stage.victims()
+            if alive.get(wanted):
+                pids = alive[wanted] if wanted in ("gcs", "prefect", "weed") else [self.draw.choice(alive[wanted])]
+                return wanted, pids
+            if time.monotonic() > deadline:
+                there = [kind for kind in KINDS if alive.get(kind) and lacking[kind]]
+                if not there:
+                    return None
+                wanted = self.draw.choices(there, [lacking[kind] for kind in there])[0]
+            time.sleep(0.03)
+
+
+def start(stage: StageSet, config: CurationConfig, store: str, home: Path) -> str:
+    """Create the flow run of a curation in a store of its own."""
+    keep_config(Store.open(store), config)
+    return stage.api.start(f"curate/{config.name}", environment={"RENEG_STORE": store, "RENEG_HOME": str(home)})
+
+
+def check(stage: StageSet, played: Disturbed, expected: Mapping[str, Any]) -> None:
+    """Compare a curation that ended with the undisturbed one, and look for what it left behind."""
+    record, tally = played.record, played.tally
+    try:
+        wait_until(lambda: not stage.api.open(), "no open run", _SETTLE_SECONDS, 1.0)
+    except AssertionError:
+        tally.find(f"curation {played.number}: still open after {_SETTLE_SECONDS:.0f} s: {stage.api.open()}")
+    try:
+        gone = lambda: not {"engine", "flow", "plain part"} & {*stage.processes()}  # noqa: E731
+        wait_until(gone, "no process left", 30.0, 1.0)
+    except AssertionError:
+        tally.find(f"curation {played.number}: processes left: {stage.processes()}")
+    if (workers := len(stage.processes().get("worker", []))) != 1:
+        tally.find(f"curation {played.number}: {workers} workers")
+    found = {"content": content(played.store_url), "files": laid_out(played.home)}
+    different = [name for name, value in expected.items() if found[name] != value]
+    record["identical"] = record["ended"] and not different
+    if different:
+        stages = {s for s in found["content"] if found["content"][s] != expected["content"].get(s)}
+        tally.find(f"curation {played.number}: {different} differ from the undisturbed one's: {sorted(stages)}")
+    for problem in damaged(played.store_url, played.home):
+        tally.find(f"curation {played.number}: {problem}")
+    if record["judged_twice"] > record["bound"]:
+        tally.find(f"curation {played.number}: {record['judged_twice']} judged twice, bound {record['bound']}")
+
+
+def write_config(folder: Path, url: str) -> CurationConfig:
+    """Write a source of 80 short passages and the configuration that curates it with the endpoint as the judge."""
+    engine = {"kind": "openai", "model": "judge-2026-01-01", "base_url": url, "concurrency": 1}
+    path = folder / "chaos.yaml"
+    config = {
+        "name": "chaos",
+        "source": {"path": str(write_source(folder / "source"))},
+        "ingest": {"query_parts": 3, "passage_parts": 2, "known_split": "known"},
+        "encoder": {"model": "tiny:encoder", "max_seq_length": 64},
+        "mine": {"range_max": 6, "num_negatives": 3},
+        "tiers": [{**tier(judge={"batch_size": BATCH}, pairs_per_part=12), "engine": engine}],
+        "treatments": ["default", "relabel"],
+        "train": None,
+        "resources": {"encode_passages": {"num_cpus": 1}, "encode_queries": {"num_cpus": 1}},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return load_config(path)
+
+
+def slowly(body: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
+    """Answer so slowly that judging can be interrupted."""
+    time.sleep(_CALL_SECONDS)
+    return answer_by_hash(body)
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> Tally:
+    """Play until the kills are done or the time is up; returns the tally."""
+    head = {
+        "command": f"python -m benchmarks.chaos --kills {arguments.kills} --seed {arguments.seed}",
+        "seed": arguments.seed,
+        "environment": {**QUICK, "python": platform.python_version(), "cores": os.cpu_count(), "ray_nodes": 3},
+        "batch": BATCH,
+    }
+    tally = Tally(arguments.out, arguments.kills, head)
+    draw = random.Random(arguments.seed)
+    with ExitStack() as stack:
+        judge = stack.enter_context(MisbehavingServer(reply=slowly))
+        config = write_config(folder, judge.url)
+        stage = stack.enter_context(StageSet(folder / "stage", nodes=2, cpus=1, environment=_ENVIRONMENT))
+        os.environ.update(stage.weed.environment)
+        stage.reneg("deploy", str(folder / "chaos.yaml"))
+        tally.say("everything is up")
+        expected = undisturbed(stage, config, tally)
+        calls = len(judge.paid)
+        while len(tally.kills) < arguments.kills and not _over(tally, arguments.minutes_at_most):
+            played = Disturbed(stage, judge, tally, draw)
+            tally.curations.append(played.record)
+            record = played.play(config, kills=min(_MOST, arguments.kills - len(tally.kills)))
+            check(stage, played, expected)
+            if len(judge.paid) != calls and record["ended"]:
+                tally.find(f"curation {played.number}: {len(judge.paid)} requests, {calls} undisturbed")
+            tally.say(f"curation {played.number}: {json.dumps({k: v for k, v in record.items() if k != 'states'})}")
+            tally.write()
+    tally.write()
+    return tally
+
+
+def undisturbed(stage: StageSet, config: CurationConfig, tally: Tally) -> dict[str, Any]:
+    """Curate without a kill; what everything else is compared with."""
+    store, home = "s3://reneg/undisturbed", stage.folder / "homes" / "undisturbed"
+    began = time.monotonic()
+    ended = stage.api.wait(start(stage, config, store, home), 600)
+    if ended["state_type"] != "COMPLETED":
+        raise RuntimeError(f"the undisturbed curation {ended['state']['name']}: {ended['state']['message']}")
+    tally.say(f"undisturbed: {ended['state']['message']} in {time.monotonic() - began:.0f} s")
+    return {"content": content(store), "files": laid_out(home)}
+
+
+def _over(tally: Tally, minutes: float | None) -> bool:
+    return minutes is not None and time.monotonic() - tally.started > minutes * 60
+
+
+def main(arguments: list[str] | None = None) -> Tally:
+    """Read the command line and play."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes-at-most", type=float)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/chaos.json"))
+    parser.add_argument("--keep", type=Path, help="a new folder for logs and data, kept")
+    wanted = parser.parse_args(arguments)
+    folder = wanted.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return run(wanted, folder)
+    finally:
+        if wanted.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main().findings else 0)

@@ -1,0 +1,63 @@
+"""Makes the pictures of the README: a night with one failed part in the Prefect UI, and the same night repaired.
+
+    python -m docs.screenshots            # needs playwright (pip) and Chromium (CHROMIUM=/usr/bin/chromium)
+
+It runs the system of tests/system/test_operations.py: real servers on loopback, a judge that is away for one query.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.infra.misbehaving import MisbehavingServer
+from tests.system.stage_set import StageSet, wait_until
+from tests.system.test_operations import KEY, Endpoint, write_config, write_source
+
+IMAGES = Path(__file__).parent / "images"
+NAME = "nightly-run"
+_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def main() -> None:
+    """Run a night, take a picture, repair it, take another."""
+    from playwright.sync_api import sync_playwright
+
+    endpoint = Endpoint()
+    folder = Path(tempfile.mkdtemp(prefix="reneg-screens-")) / "stage"
+    with MisbehavingServer(reply=endpoint) as server, StageSet(folder, nodes=2, cpus=2, environment=KEY) as stage:
+        write_source(stage.folder / "source")
+        stage.reneg("deploy", str(write_config(stage.folder, NAME, server.url)))
+        id_ = stage.api.start(f"nightly/{NAME}")
+        assert stage.api.wait(id_, 600)["state_type"] == "FAILED"
+        wait_until(lambda: not stage.api.open(id_), "the history is in", 60)
+        with sync_playwright() as playwright:
+            executable = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+            browser = playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            ui = stage.api_url().removesuffix("/api")
+            take(page, f"{ui}/runs/flow-run/{id_}?tab=Task+Runs", "night-failed")
+            endpoint.away.clear()
+            stage.api.retry(id_)
+            wait_until(lambda: stage.api.run(id_)["run_count"] > 1, "the worker took the retry up", 180)
+            assert stage.api.wait(id_, 600)["state_type"] == "COMPLETED"
+            wait_until(lambda: not stage.api.open(id_), "the history is in", 60)
+            take(page, f"{ui}/runs/flow-run/{id_}?tab=Task+Runs", "night-repaired")
+            take(page, f"{ui}/runs/flow-run/{id_}?tab=Artifacts", "night-artifacts")
+            take(page, f"{ui}/artifacts/key/judge-llm", "stage-table")
+            failed = next(r for r in stage.api.task_runs(id_) if r["state_name"] == "Failed")
+            take(page, f"{ui}/runs/task-run/{failed['id']}", "part-log")
+            take(page, f"{ui}/deployments", "deployments")
+            browser.close()
+
+
+def take(page: Any, url: str, name: str) -> None:  # noqa: ANN401 - playwright is not always there
+    """Open a page, wait until it stands still, and keep a picture of it."""
+    page.goto(url, wait_until="load")  # the UI keeps a connection open, so the network is never idle
+    page.wait_for_timeout(6000)
+    IMAGES.mkdir(exist_ok=True)
+    page.screenshot(path=str(IMAGES / f"{name}.png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`reneg labels`: people's labels come in from a filled-in sheet, are counted, and let waiting curations go on."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table as Printed
+
+from flows.config import ConfigError
+from flows.curation import Curation, Curator
+from flows.intake import label_keys, read_labels
+from flows.method import WaitingForLabels, curate_method
+from flows.stages import SAMPLE
+from infra.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
+from infra.models import ModelError
+from infra.runner import Runner, WorkNeeded
+from infra.store import Store
+from tasks import schemas
+from tasks.labels import settle
+from tasks.sheet import Checked, Origin, Pair, SheetError, Shown, check, in_utc, read_rows, shown_on
+
+_IDS = ["dataset", "query_id", "doc_id"]
+_WHOSE = ["query_hash", "text_hash", "annotator"]
+_READERS = 16
+_SHEET = "sheet.csv"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a filled-in sheet.
+
+    new, changed: labels that say something the store did not know, the second where the same person had said otherwise.
+    key: of the object they are kept in; None where there are none.
+    """
+
+    curation: str
+    checked: Checked
+    new: int
+    changed: int
+    key: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line a script reads."""
+        reasons = self.checked.rejects.group_by("reason").len().sort("reason")
+        return {
+            "curation": self.curation,
+            "labels": self.checked.labels.height,
+            "new": self.new,
+            "changed": self.changed,
+            "known": self.checked.labels.height - self.new - self.changed,
+            "repeated": self.checked.repeated,
+            "blank": self.checked.blank,
+            "rejects": dict(reasons.iter_rows()),
+            "key": self.key,
+        }
+
+
+def import_labels(curator: Curator, curation: Curation, path: Path, annotator: str = "") -> Imported:
+    """Read a filled-in sheet of a curation (CSV, or JSON lines), check it, and keep its labels in the store.
+
+    What is known already is not kept again, so a sheet can be imported as often as it grows.
+
+    Raises:
+        ConfigError: the file cannot be read, holds labels but none that can be used, or the curation drew no sample.
+    """
+    try:
+        rows = read_rows(path.read_bytes())
+    except (OSError, SheetError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    at = in_utc(curator.clock())
+    origin = Origin(curation.id, annotator or curation.config.sample.annotator, at)
+    checked = check(rows, dict(_shown(curator, curation)), origin)
+    if checked.labels.is_empty() and not checked.rejects.is_empty():
+        raise ConfigError("\n".join([f"{path}: no label in it can be used", *_reasons(checked)]))
+    known = read_labels(curator.store)
+    fresh = checked.labels.join(known, on=[*_WHOSE, "label"], how="anti")
+    changed = fresh.join(known, on=_WHOSE, how="semi").height
+    key = None if fresh.is_empty() else write_labels(curator.store, fresh)
+    return Imported(curation.id, checked, fresh.height - changed, changed, key)
+
+
+def write_labels(store: Store, labels: pl.DataFrame) -> str:
+    """Keep labels as one object named by its content; returns its key."""
+    buffer = io.BytesIO()
+    labels.select(*schemas.HUMAN.columns).sort(schemas.HUMAN.key).rechunk().write_parquet(
+        buffer, compression="zstd", compression_level=3
+    )
+    key = f"labels/{hashlib.sha256(buffer.getvalue()).hexdigest()}.parquet"
+    store.create(key, buffer.getvalue())
+    return key
+
+
+def _shown(curator: Curator, curation: Curation) -> Iterator[tuple[Pair, Shown]]:
+    """Give the pairs on every sheet that was drawn from the curation's candidates: people may have an older one."""
+    _, runs = curator.look(curation)
+    mine = next((run.manifests[0] for run in runs if run.name == SAMPLE.name and run.manifests), None)
+    if mine is None:
+        raise ConfigError(f"{curation.id} has drawn no sample yet, so no sheet can be its own; let it run first")
+    candidates = list(mine.ingredients["inputs"]["candidates"])
+    drawn = [m for m in _samples(curator.store) if m.ingredients["inputs"]["candidates"] == candidates]
+    sampled = pl.concat(_read(curator.store, piece).select(_IDS) for m in drawn for piece in m.tables["samples"])
+    pieces = (Piece(0, f"objects/{name[:2]}/{name}", 0) for name in candidates)
+    pairs = pl.concat(_read(curator.store, piece).join(sampled.unique(), on=_IDS, how="semi") for piece in pieces)
+    for manifest in drawn:
+        sheet = curator.store.get_object(manifest.directories["sheet"][_SHEET])
+        yield from shown_on(sheet, pairs)
+
+
+def _samples(store: Store) -> list[Manifest]:
+    with ThreadPoolExecutor(_READERS, "samples") as pool:
+        found = newest_attempts(store, SAMPLE.name).items()
+        return list(pool.map(lambda item: read_manifest(store, SAMPLE.name, *item), sorted(found)))
+
+
+def _read(store: Store, piece: Piece) -> pl.DataFrame:
+    return read_table(store, Table("pairs", (piece,)))
+
+
+def resumable(curator: Curator, name: str | None = None) -> list[str]:
+    """Name the curations that wait for labels, of which by now enough came in; oldest first."""
+    return [curation for curation in waiting(curator, name) if not _still_waits(curator, curator.load(curation))]
+
+
+def waiting(curator: Curator, name: str | None = None) -> list[str]:
+    """Name the curations whose last execution ended waiting for labels; oldest first."""
+    found = []
+    for curation in curator.names(name):
+        records = [key.rsplit("/", 1)[-1] for key in curator.store.list(f"curations/{curation}")]
+        if any(record.startswith("waiting-") for record in records) and not any(
+            record.startswith("result-") for record in records
+        ):
+            found.append(curation)
+    return found
+
+
+def _still_waits(curator: Curator, curation: Curation) -> bool:
+    try:
+        setup = curator.setup(curation, resolve=False)
+        curate_method(Runner(curator.store), replace(setup, labels=settle(read_labels(curator.store)), gold=None))
+    except WorkNeeded:
+        return False
+    except (WaitingForLabels, ConfigError, ModelError):  # it cannot go on: too few labels, or its files are gone
+        return True
+    return False
+
+
+def show_import(imported: Imported, out: Console) -> dict[str, Any]:
+    """Print what became of a sheet; returns its JSON record."""
+    record = imported.as_json()
+    out.print(
+        f"{record['labels']} labels read: {record['new']} new, {record['changed']} changed, {record['known']} known "
+        f"already; {record['blank']} rows blank, {record['repeated']} say the same again",
+        soft_wrap=True,
+    )
+    for line in _reasons(imported.checked):
+        out.print(line, markup=False, soft_wrap=True)
+    return record
+
+
+def _reasons(checked: Checked) -> list[str]:
+    """Say which rows were left out and why, with the first of each kind."""
+    return [
+        f"  left out, {reason[0]}: {group.height} ({group['key'][0]}: {group['detail'][0]})"
+        for reason, group in checked.rejects.group_by("reason", maintain_order=True)
+    ]
+
+
+def show_labels(store: Store, out: Console) -> list[dict[str, Any]]:
+    """Print how many labels there are, by annotator and the curation whose sheet they came on; returns the rows."""
+    labels = read_labels(store)
+    settled = settle(labels)
+    counts = labels.group_by("annotator", "curation").agg(
+        pl.len().alias("labels"),
+        *((pl.col("label") == label).sum().alias(label) for label in schemas.LABELS),
+        pl.col("at").max().alias("last"),
+    )
+    rows = counts.sort("annotator", "curation").to_dicts()
+    table = Printed(title="people's labels", title_justify="left")
+    for name in counts.columns:
+        table.add_column(name, justify="left" if name in ("annotator", "curation", "last") else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    if not rows:
+        out.print("nobody has labelled anything yet; fill in a sample/sheet.csv, then `reneg labels import`")
+        return []
+    out.print(table)
+    several = settled.filter(pl.col("annotators") > 1).height
+    out.print(
+        f"{settled.height} pairs of texts, {several} of them by several people, {settled['tied'].sum()} without "
+        f"a majority; {len(label_keys(store))} imports",
+        soft_wrap=True,
+    )
+    return rows

@@ -1,0 +1,153 @@
+"""The history: one record per finished night, and an alarm where tonight differs from the nights before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from flows import stages as st
+from flows.config import ConfigError
+from flows.figures import cost, judge_ids, judging, mixes, part_names
+from flows.intake import night_of
+from infra import keys, notify
+from infra.artifacts import Table, read_table
+from infra.numbered import keep_next
+from infra.runner import StageRun
+from infra.store import Store, StoreError
+from tasks import schemas
+from tasks.drift import Answers, Mix, Night, find_drift
+from tasks.statistics import wilson
+
+if TYPE_CHECKING:
+    from flows.curation import Curation, Curator, Result
+
+EVENT = "reneg.drift"
+_LOOKED_AT = 400  # records read back
+
+Record = dict[str, Any]
+
+
+def record_night(curator: "Curator", curation: "Curation", result: "Result") -> "Result":
+    """Record a finished execution in the history, and tell what has drifted since the nights before.
+
+    An execution of the same night that found nothing to do is no night of its own. Recording never fails the curation.
+
+    Returns:
+        The result, with the night's `alarms` in its summary.
+    """
+    try:
+        earlier = read_history(curator.store, curation.config.name)
+        record = _measure(curator, curation, result, earlier)
+        mine = [r for r in earlier if (r["curation"], r["night"]) == (record["curation"], record["night"])]
+        if mine and _same(mine[-1], record):
+            record = mine[-1]
+        else:
+            record["alarms"] = [alarm.as_json() for alarm in _alarms(curation, record, earlier)]
+            keep_next(curator.store, f"history/{curation.config.name}/{curation.id}", record)
+            _tell(curator, curation, record)
+    except (StoreError, ConfigError) as error:
+        curator.hooks.on_message(f"the night was not recorded in the history: {error}")
+        return result
+    return replace(result, summary={**result.summary, "alarms": [alarm["message"] for alarm in record["alarms"]]})
+
+
+def read_history(store: Store, name: str | None = None) -> list[Record]:
+    """Read the records of one configuration, or of all, the oldest first."""
+    found = [key for key in store.list(f"history/{name}" if name else "history") if key.endswith(".json")]
+    records = (store.read_json(key) for key in found[-_LOOKED_AT:])
+    return sorted((r for r in records if r is not None), key=lambda r: (str(r["name"]), str(r["at"])))
+
+
+def nights_before(record: Record, earlier: Sequence[Record]) -> list[Record]:
+    """Pick the nights before one, the last record of each; a later run of the same night stands for it."""
+    last = {(r["curation"], r["night"]): r for r in earlier if r["name"] == record["name"] and r["at"] < record["at"]}
+    last.pop((record["curation"], record["night"]), None)
+    return sorted(last.values(), key=lambda r: str(r["at"]))
+
+
+def _measure(curator: "Curator", curation: "Curation", result: "Result", earlier: Sequence[Record]) -> Record:
+    """Gather what is known of a night; the alarms are still missing."""
+    config, store, now = curation.config, curator.store, curator.clock()
+    runs = {run.name: run for run in result.runs}
+    record: Record = {
+        "name": config.name,
+        "curation": curation.id,
+        "night": night_of(config, now),
+        "at": now.isoformat(),
+        **{name: result.summary.get(name) for name in ("queries", "candidates", "verdicts", "found", "ndcg10")},
+        "false_negatives": _share(result.summary),
+        "people": result.summary.get("people", []),
+        "parts": {"computed": result.computed, "reused": result.reused},
+        "seconds": round(result.seconds, 1),
+        "judges": judge_ids(curator.setup(curation, resolve=False)),
+        "judged": part_names(judging(result.runs)),
+        "decided": part_names([runs[st.DECIDE.name]]),
+        "gold": _gold(store, runs),
+    }
+    before = nights_before(record, earlier)
+    known = frozenset(part for r in earlier for part in r["judged"])
+    record["cost"] = cost(config, result.runs, known)
+    record["mix"] = _mix(store, runs[st.DECIDE.name], record, before)
+    return record
+
+
+def _share(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    relevant, candidates = summary["verdicts"]["relevant"], summary["candidates"]
+    low, high = wilson(relevant, candidates)
+    return {"share": relevant / candidates if candidates else None, "low": low, "high": high}
+
+
+def _mix(store: Store, decide: StageRun, record: Record, before: Sequence[Record]) -> dict[str, Any]:
+    """Count the verdicts, of all pairs and of the new ones; where nothing was decided anew, as in the last night."""
+    if before and before[-1]["decided"] == record["decided"]:
+        return {"every": before[-1]["mix"]["every"], "new": {}}
+    found = mixes(store, decide, before[-1]["decided"] if before else ())
+    return {"every": found.every, "new": found.new}
+
+
+def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
+    """Take what the judges say of the gold set, and which answers were right, in the order of the pairs."""
+    run = runs.get(st.AGREE_GOLD.name)
+    if run is None or not run.manifests:
+        return None
+    tables = {
+        name: read_table(store, Table(name, run.manifests[0].tables[name]), schema)
+        for name, schema in (("agreement", schemas.GOLD_AGREEMENT), ("verdicts", schemas.GOLD_VERDICTS))
+    }
+    tiers = {row.pop("tier"): row for row in tables["agreement"].to_dicts()}
+    items = ""
+    for (tier,), verdicts in tables["verdicts"].partition_by("tier", as_dict=True).items():
+        ordered = verdicts.sort(schemas.GOLD.key)
+        items = keys.digest(ordered.select(*schemas.GOLD.columns).rows())
+        right = ordered["state"] == ordered["label"]
+        tiers[tier]["right"] = "".join("1" if value else "0" for value in right)
+    return {"items": items, "tiers": tiers}
+
+
+def _alarms(curation: "Curation", record: Record, earlier: Sequence[Record]) -> list[Any]:
+    before = [_night(r) for r in nights_before(record, earlier)]
+    return find_drift(curation.config.drift, _night(record), before)
+
+
+def _night(record: Record) -> Night:
+    """Read what is compared back from a record."""
+    judges, gold, new = record["judges"], record["gold"] or {"items": "", "tiers": {}}, record["mix"]["new"] or {}
+    answers = {
+        tier: Answers(judges.get(tier, ""), gold["items"], tuple(mark == "1" for mark in row["right"]))
+        for tier, row in gold["tiers"].items()
+        if row.get("right")
+    }
+    verdicts = {tier: Mix(judges.get(tier, ""), row["states"], row["effect"]) for tier, row in new.items()}
+    return Night(answers, verdicts)
+
+
+def _same(old: Record, new: Record) -> bool:
+    return new["parts"]["computed"] == 0 and all(old[name] == new[name] for name in ("decided", "gold", "people"))
+
+
+def _tell(curator: "Curator", curation: "Curation", record: Record) -> None:
+    """Say each alarm to whoever watches, and as an event that automations can wait for."""
+    for alarm in record["alarms"]:
+        curator.hooks.on_message(f"drift: {alarm['message']}. {alarm['advice']}")
+    if record["alarms"]:
+        payload = {"curation": curation.id, "night": record["night"], "alarms": record["alarms"]}
+        notify.emit(EVENT, notify.resource(curation.config.name), payload)

@@ -1,0 +1,356 @@
+"""Releases: a finished curation becomes what trainers read, if it is better; and the way back.
+
+`releases/<name>/HEAD-NNNNNN.json` says which curation is current, `published/<name>/` holds its files at a stable path
+(docs/releases.md). Both are brought into line by every call, whatever died in between.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.config import ConfigError
+from flows.curation import Curation, Curator
+from flows.method import Outcome
+from infra import notify
+from infra.artifacts import read_table
+from infra.releases import ROLLED_BACK, Record, advance, content_of, left_behind, names, origin, publish, read_all
+from infra.settings import Settings
+from infra.store import Store, StoreError
+from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
+from tasks.schemas import SCORES
+from tasks.summarise import signed
+
+PROMOTED = "promoted"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What trainers read from now on, or read already (`new` is false)."""
+
+    name: str
+    record: Record
+    new: bool
+
+    @property
+    def number(self) -> int:
+        """Its number; the highest is current."""
+        return int(self.record["number"])
+
+    @property
+    def prefix(self) -> str:
+        """Where its files lie in the store."""
+        return f"published/{self.name}/{self.number:06d}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result's line and a notification say of it."""
+        named = {key: self.record[key] for key in ("number", "curation", "treatment", "because", "of", "instances")}
+        return {
+            "promoted": self.record["because"] == PROMOTED,
+            "new": self.new,
+            **named,
+            "why": self.record["why"],
+            "prefix": self.prefix,
+            "checks": self.record["checks"],
+        }
+
+
+@dataclass(frozen=True)
+class Held:
+    """A curation that was not promoted, and why; the current release stays."""
+
+    name: str
+    curation: str
+    because: str
+    checks: tuple[Check, ...] = ()
+    standing: bool = False  # known from an earlier night: nothing new to tell
+    current: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result's line and a notification say of it."""
+        return {
+            "promoted": False,
+            "new": not self.standing,
+            "curation": self.curation,
+            "why": self.because,
+            "current": self.current,
+            "checks": [check.as_dict() for check in self.checks],
+        }
+
+
+_Told = TypeVar("_Told", Release, Held)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished curation's training set as it would be released."""
+
+    name: str
+    curation: str
+    config: PromoteConfig
+    exports: Mapping[str, str]
+    instances: int
+    summary: Mapping[str, Any]
+    report: Mapping[str, str]
+    model: Mapping[str, str] | None
+    scores: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, store: Store, curation: Curation, outcome: Outcome, config: PromoteConfig) -> "Candidate":
+        """Collect what a release of one treatment consists of.
+
+        Raises:
+            ConfigError: the curation did not make that treatment.
+        """
+        chosen = config.treatment
+        if chosen not in outcome.exports:
+            raise ConfigError(f"{curation.id} made {', '.join(outcome.exports)}, not {chosen!r}; see `treatments`")
+        model = outcome.models.get(chosen)
+        return cls(
+            name=curation.id.rpartition("-")[0],
+            curation=curation.id,
+            config=config,
+            exports=dict(outcome.exports[chosen].files),
+            instances=outcome.instances[chosen].rows,
+            summary=json.loads(store.get_object(outcome.page.files["summary.json"])),
+            report=dict(outcome.page.files),
+            model=None if model is None else dict(model.files),
+            scores=read_table(store, outcome.scores, SCORES),
+        )
+
+    def decide(self, known: Sequence[Record], alarms: Sequence[str]) -> Decision:
+        """Hold this candidate against the requirements and the current release."""
+        return decide_promotion(
+            self.config,
+            scores=self.scores,
+            summary=self.summary,
+            instances=self.instances,
+            previous=int(known[-1]["instances"]) if known else None,
+            alarms=alarms,
+        )
+
+    def record(self, decision: Decision, forced: bool) -> Record:
+        """Write down the release, for `advance` to number."""
+        return {
+            "curation": self.curation,
+            "treatment": self.config.treatment,
+            "exports": self.exports,
+            "model": self.model,
+            "publish_model": self.config.publish_model,
+            "report": self.report,
+            "summary": self.summary,
+            "instances": self.instances,
+            "because": PROMOTED,
+            "why": f"by hand, although {decision.because}" if forced else decision.because,
+            "checks": [check.as_dict() for check in decision.checks],
+            "of": None,
+            "at": _now(),
+        }
+
+
+def promote(
+    curator: Curator,
+    curation: Curation,
+    outcome: Outcome,
+    alarms: Sequence[str] = (),
+    *,
+    config: PromoteConfig | None = None,
+    force: bool = False,
+) -> Release | Held | None:
+    """Promote a finished curation if it is better, and bring the stable path into line; None where neither is wanted.
+
+    Running again changes nothing: what is current stays, and what was rolled back from, or is older than the newest
+    release, is held until a new curation comes, or a person forces it.
+
+    Args:
+        curator: of the store.
+        curation: which one.
+        outcome: what it left.
+        alarms: what the night's drift checks raised.
+        config: in place of the curation's own section `promote`.
+        force: promote whatever the checks say.
+
+    Raises:
+        ConfigError: the treatment to promote was not made.
+    """
+    config = config or curation.config.promote
+    if config is None:
+        return None
+    candidate = Candidate.of(curator.store, curation, outcome, config)
+    held: list[Held] = []
+
+    def make(known: list[Record]) -> Record | None:
+        held[:] = _standing(candidate, known, force)
+        if held:
+            return None
+        decision = candidate.decide(known, alarms)
+        if not decision.promote and not force:
+            number = int(known[-1]["number"]) if known else None
+            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, current=number))
+            return None
+        return candidate.record(decision, forced=not decision.promote)
+
+    record = advance(curator.store, candidate.name, make)
+    if record is not None:
+        publish(curator.store, candidate.name)
+        return _tell("reneg.promoted", Release(candidate.name, record, new=True))
+    _repair(curator, candidate.name)
+    if not held[0].because:
+        return Release(candidate.name, read_all(curator.store, candidate.name)[-1], new=False)
+    return held[0] if held[0].standing else _tell("reneg.held", held[0])
+
+
+def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> list[Held]:
+    """Say what settles a candidate before any check: it is current (said with no reason), left, or older."""
+    if not known:
+        return []
+    current, content = known[-1], content_of(candidate.record(Decision(True, "", ()), forced=False))
+    number = int(current["number"])
+
+    def hold(because: str) -> list[Held]:
+        return [Held(candidate.name, candidate.curation, because, standing=True, current=number)]
+
+    if content_of(current) == content and current["treatment"] == candidate.config.treatment:
+        return hold("")
+    if force:
+        return []
+    left = left_behind(known).get(content)
+    if left is not None:
+        return hold(f"release {left} had this content and was rolled back from; `--force` promotes it all the same")
+    last = max(known, key=lambda record: _order(record["curation"]))
+    if _order(candidate.curation) < _order(last["curation"]):
+        return hold(f"release {last['number']} is of {last['curation']}, which is newer")
+    return []
+
+
+def rollback(store: Store, name: str, to: int | None = None) -> Release:
+    """Make an earlier release current again, under a new number; by default the one before the current content.
+
+    Raises:
+        ConfigError: there is no such release, or it is current already.
+    """
+
+    def make(known: list[Record]) -> Record:
+        target = _target(known, name, to)
+        kept = {key: value for key, value in target.items() if key != "number"}
+        why = f"back to release {target['number']} ({target['curation']})"
+        return {**kept, "because": ROLLED_BACK, "why": why, "of": target["number"], "at": _now()}
+
+    record = advance(store, name, make)
+    publish(store, name)
+    return _tell("reneg.rolled-back", Release(name, record or {}, new=True))
+
+
+def _target(known: Sequence[Record], name: str, to: int | None) -> Record:
+    """Find the release to go back to; a rollback is followed to the release whose content it has."""
+    if not known:
+        raise ConfigError(f"no release of {name!r}; `reneg releases` lists what there is")
+    current = origin(known, known[-1])
+    if to is not None:
+        named = next((record for record in known if record["number"] == to), None)
+        if named is None:
+            raise ConfigError(f"no release {to} of {name}; there are {', '.join(str(r['number']) for r in known)}")
+        if content_of(named) == content_of(current):
+            raise ConfigError(f"release {to} of {name} has the content that is current already")
+        return origin(known, named)
+    earlier = [r for r in known if r["number"] < current["number"] and content_of(r) != content_of(current)]
+    if not earlier:
+        raise ConfigError(f"there is nothing before release {current['number']} of {name} to go back to")
+    return origin(known, earlier[-1])
+
+
+def promote_by_hand(
+    settings: Settings, curation_id: str, treatment: str | None, out: Console, *, force: bool = False
+) -> dict[str, Any]:
+    """Promote a finished curation by name; its checks are held as at night unless `force` is given.
+
+    Raises:
+        ConfigError: it is unfinished, unknown, or did not make the treatment.
+    """
+    curator = Curator.open(settings)
+    curation = curator.load(curation_id)
+    outcome, _ = curator.look(curation)
+    if outcome is None:
+        raise ConfigError(f"{curation_id} is unfinished; see `reneg status {curation_id}`")
+    config = curation.config.promote or PromoteConfig()
+    if treatment is not None:
+        config = config.model_copy(update={"treatment": treatment})
+    done = promote(curator, curation, outcome, config=config, force=force)
+    return show_release(done, out)
+
+
+def show_release(done: Release | Held | None, out: Console) -> dict[str, Any]:
+    """Print in two lines what became of a promotion; returns the entry `promotion` of the result's JSON."""
+    if done is None:
+        return {"promoted": False, "new": False, "why": "the configuration has no section `promote`"}
+    if isinstance(done, Held):
+        kept = f"release {done.current} stays" if done.current else "there is no release yet"
+        _line(out, f"not promoted: {done.curation}; {kept}")
+        _line(out, f"because: {done.because}")
+    else:
+        state = str(done.record["because"]) if done.new else "is current already"
+        _line(out, f"release {done.number} of {done.name} {state}: {done.record['curation']}, {done.prefix}")
+        _line(out, f"because: {done.record['why']}")
+    return done.as_json()
+
+
+def show_releases(settings: Settings, name: str | None, out: Console) -> list[dict[str, Any]]:
+    """List releases, oldest first within each name; the last of a name is current."""
+    store = Store.open(settings.store, write=False)
+    rows = []
+    table = Table("release", "curation", "treatment", "because", "at", title="releases", title_justify="left")
+    for column in ("instances", "relabelled", "difference"):
+        table.add_column(column, justify="right")
+    for line in [name] if name else names(store):
+        for record in read_all(store, line):
+            rows.append({"name": line, **Release(line, record, new=False).as_json(), "at": record["at"]})
+            because = record["because"] if record["of"] is None else f"{record['because']} to {record['of']}"
+            cells = (f"{record['instances']:,}", f"{record['summary']['found']:,}", _difference(record["checks"]))
+            number = f"{line} {record['number']}"
+            table.add_row(number, record["curation"], record["treatment"], because, record["at"], *cells)
+    out.print(table if rows else f"no release in {settings.store} yet; give a section `promote`, or `reneg promote`")
+    return rows
+
+
+def _difference(checks: Sequence[Mapping[str, Any]]) -> str:
+    score = next((check for check in checks if check["name"] == "score"), None)
+    if score is None or score["figure"] is None:
+        return "–"
+    if score["low"] is None:
+        return signed(score["figure"])
+    return f"{signed(score['figure'])} ({signed(score['low'])} to {signed(score['high'])})"
+
+
+def _repair(curator: Curator, name: str) -> None:
+    """Bring the stable path up to the current release, had its promoter died; a lost file is told, not fatal."""
+    try:
+        publish(curator.store, name)
+    except StoreError as error:
+        curator.hooks.on_message(f"the current release of {name} cannot be published: {error}")
+
+
+def _tell(event: str, done: _Told) -> _Told:
+    """Tell Prefect's automations, where there is a server; returns what it told of."""
+    said = done.as_json()
+    if isinstance(done, Release):
+        text = f"{done.name}: release {done.number} ({said['curation']}) {said['because']}: {said['why']}"
+    else:
+        text = f"{done.name}: {done.curation} was not promoted: {done.because}"
+    notify.emit(event, notify.resource(done.name), {"text": text, **said})
+    return done
+
+
+def _order(curation: str) -> int:
+    return int(curation.rpartition("-")[2])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _line(out: Console, text: str) -> None:
+    out.print(text, markup=False, soft_wrap=True)

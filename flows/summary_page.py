@@ -1,0 +1,107 @@
+"""The summary of a curation as Markdown: what the Prefect UI shows at the end of a flow run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.summarise import percent
+
+_STATES = {
+    "relevant": "false negatives",
+    "not_relevant": "not relevant",
+    "unsure": "unsure",
+    "unparsed": "not readable",
+}
+
+
+def summary_markdown(result: Mapping[str, Any]) -> str:
+    """Write the page of a result: `Result.as_json()`, which holds what is in `summary.json`.
+
+    Two keys may come beside those: `usage` (by stage, as `RemoteMeter.totals` gives it) and `currency`. What is missing
+    is left out; a score that was not measured is shown as a dash.
+    """
+    sections = (
+        _head(result),
+        _conclusions(result.get("conclusions", ())),
+        _verdicts(result),
+        _tiers(result.get("tiers", ())),
+        _scores(result.get("ndcg10", {})),
+        _cost(result),
+        _foot(result),
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(result: Mapping[str, Any]) -> str:
+    return (
+        f"# {result.get('curation', 'curation')}\n\n**{result.get('found', 0):,}** false negatives relabelled, "
+        f"of {result.get('candidates', 0):,} candidates for {result.get('queries', 0):,} queries"
+    )
+
+
+def _conclusions(sentences: Any) -> str:  # noqa: ANN401 - whatever the summary holds
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _verdicts(result: Mapping[str, Any]) -> str:
+    verdicts, total = result.get("verdicts", {}), result.get("candidates", 0)
+    rows = [(_STATES.get(s, s), f"{n:,}", percent(n / total) if total else "–") for s, n in verdicts.items()]
+    return _table(("verdict", "candidates", "share"), rows)
+
+
+def _tiers(tiers: Any) -> str:  # noqa: ANN401 - whatever the summary holds
+    """Show how far each tier agrees with what was known beforehand, if anything was."""
+    rows = [
+        (t["tier"], f"{t['known']:,}", f"{t['known_found']:,}", _share(t.get("recall")), _share(t.get("precision")))
+        for t in tiers
+        if t.get("known")
+    ]
+    return _table(("tier", "known false negatives", "of them found", "recall", "precision"), rows)
+
+
+def _scores(scores: Mapping[str, float | None]) -> str:
+    measured = [(name, f"{score:.4f}" if score is not None else "–") for name, score in scores.items()]
+    return _table(("trained on", "nDCG@10"), measured if any(s is not None for s in scores.values()) else [])
+
+
+def _cost(result: Mapping[str, Any]) -> str:
+    usage, currency = result.get("usage", {}), result.get("currency", "")
+    rows = [
+        (
+            stage,
+            f"{used['calls']:,.0f}",
+            f"{used['prompt_tokens']:,.0f}",
+            f"{used['output_tokens']:,.0f}",
+            f"{used['seconds']:,.0f}",
+            f"{used['money']:,.2f} {currency}".strip() if used.get("priced") else "no price",
+        )
+        for stage, used in usage.items()
+    ]
+    if not rows:
+        return f"{result['llm_calls']:,} calls to the language model" if "llm_calls" in result else ""
+    return _table(("this run asked", "calls", "tokens read", "tokens written", "engine seconds", "cost"), rows)
+
+
+def _foot(result: Mapping[str, Any]) -> str:
+    parts, lines = result.get("parts"), []
+    if parts:
+        lines.append(f"{parts['computed']:,} parts computed, {parts['reused']:,} reused, {result['seconds']:,.0f} s")
+    if report := result.get("report"):
+        linked = f"[{report}]({report})" if "://" in str(report) else f"`{report}`"
+        lines.append(f"Report: {linked}")
+    return "  \n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else percent(value)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, tuple("---" if number == 0 else "---:" for number in range(len(head))), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Keep a name of the user's from breaking the table."""
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,304 @@
+"""Drift: does tonight differ from the nights before by more than chance, and by enough to matter?
+
+Three questions. Do the judges answer the gold set otherwise than they did? Are tonight's new pairs judged in another
+mix of verdicts? Is another share of them a false negative? An alarm needs both a small p (shared out among all tests of
+the night, after Bonferroni) and a change of stated size: with much data everything is significant, with little data
+every change looks large.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.schemas import VERDICT_STATES
+
+Floats = npt.NDArray[np.float64]
+
+CASCADE = "cascade"
+_QUERY = ["dataset", "query_id"]
+_SPARSE = 5.0  # expected in a cell; below that the chi-square distribution is a poor guide
+_FEW_QUERIES = 5
+_SMOOTHING = 0.5  # added to each count where logarithms are taken
+_GUARD = 1e-9
+_ADVICE = {
+    "gold": "The judge answers otherwise than before. An endpoint's model may have changed behind its name: pin a "
+    "dated one, look at `fingerprint` in the judge's calls, and promote nothing judged tonight until it is explained.",
+    "mix": "Look at what the source brought tonight, and at the judge's raw answers; label the sample sheet. If the "
+    "new data is meant to differ, nothing needs to be done: later nights are compared with it too.",
+    "false_negatives": "Label the sample sheet before you promote: it says whether the judge or the data has changed.",
+}
+
+
+class DriftConfig(BaseModel):
+    """When a night raises an alarm.
+
+    min_nights: nights before it that are needed. window: the most that are looked back at.
+    alpha: chance of a false alarm in one night, over all its tests.
+    min_accuracy_change: of the gold set's accuracy. min_psi: population stability index of the mix of verdicts; 0.1 is
+        commonly called a small shift, 0.25 a large one. min_rate_change: of the share of false negatives.
+    min_pairs: new pairs below which a night's mix says nothing.
+    permutations: drawn where a distribution has to be sampled. seed: of these.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_nights: int = Field(2, ge=1)
+    window: int = Field(30, ge=1)
+    alpha: float = Field(0.01, gt=0, lt=1)
+    min_accuracy_change: float = Field(0.03, ge=0, le=1)
+    min_psi: float = Field(0.1, ge=0)
+    min_rate_change: float = Field(0.03, ge=0, le=1)
+    min_pairs: int = Field(50, ge=1)
+    permutations: int = Field(9999, ge=99)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One judge's answers to the gold set in one night: which were right, in the items' order.
+
+    judge, items: only nights of the same judge and the same items are compared.
+    """
+
+    judge: str
+    items: str
+    right: tuple[bool, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return sum(self.right) / len(self.right)
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How one tier judged the pairs that were new in one night.
+
+    states: how many pairs by state. effect: the design effect, by how much pairs of one query resemble each other:
+    `n` pairs tell as much as `n / effect` independent ones.
+    """
+
+    judge: str
+    states: Mapping[str, int]
+    effect: float = 1.0
+
+    @property
+    def pairs(self) -> int:
+        """How many there are."""
+        return sum(self.states.values())
+
+    @property
+    def share(self) -> float:
+        """Share of false negatives."""
+        return self.states.get("relevant", 0) / self.pairs
+
+
+@dataclass(frozen=True)
+class Night:
+    """What is compared of one night, by tier."""
+
+    gold: Mapping[str, Answers] = field(default_factory=dict)
+    mix: Mapping[str, Mix] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What has drifted, by how much, how surely, and what to do."""
+
+    kind: str  # gold | mix | false_negatives
+    tier: str
+    before: float
+    tonight: float
+    effect: float
+    p: float
+    message: str
+    advice: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a record."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One comparison that was made, and whether its change is large enough to matter."""
+
+    alarm: Alarm
+    matters: bool
+
+
+def find_drift(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> list[Alarm]:
+    """Compare tonight with the nights before, the oldest first; returns the alarms, the surest first.
+
+    A night with too few before it, or too few new pairs, raises none.
+    """
+    before = before[-config.window :]
+    tests = [*_gold_tests(config, tonight, before), *_mix_tests(config, tonight, before)]
+    alarms = [test.alarm for test in tests if test.matters and test.alarm.p < config.alpha / len(tests)]
+    return sorted(alarms, key=lambda alarm: (alarm.p, alarm.kind, alarm.tier))
+
+
+def _gold_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> Iterator[_Test]:
+    for tier, answers in sorted(tonight.gold.items()):
+        earlier = [night.gold[tier] for night in before if tier in night.gold]
+        alike = [a for a in earlier if (a.judge, a.items) == (answers.judge, answers.items)]
+        if len(alike) < config.min_nights or not answers.right:
+            continue
+        was = float(np.mean([a.accuracy for a in alike]))
+        change = answers.accuracy - was
+        p = paired_p(np.array([a.right for a in alike]), np.array(answers.right))
+        message = (
+            f"gold set, {tier}: {answers.accuracy:.0%} of {len(answers.right)} right tonight, {was:.0%} over the "
+            f"{len(alike)} nights before (p = {p:.2g})"
+        )
+        alarm = Alarm("gold", tier, was, answers.accuracy, change, p, message, _ADVICE["gold"])
+        yield _Test(alarm, abs(change) >= config.min_accuracy_change - _GUARD)
+
+
+def _mix_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> Iterator[_Test]:
+    for tier, mix in sorted(tonight.mix.items()):
+        earlier = [night.mix[tier] for night in before if tier in night.mix and night.mix[tier].pairs]
+        alike = [m for m in earlier if m.judge == mix.judge]
+        if len(alike) < config.min_nights or mix.pairs < config.min_pairs:
+            continue
+        pooled = pool(alike)
+        if pooled.pairs < config.min_pairs:
+            continue
+        psi = stability_index(pooled.states, mix.states)
+        p = mix_p(pooled, mix, VERDICT_STATES, config.permutations, config.seed)
+        message = (
+            f"verdicts of {tier}: another mix over {mix.pairs:,} new pairs than over {pooled.pairs:,} of {len(alike)} "
+            f"nights before ({_changed(pooled, mix)}; PSI {psi:.2f}, p = {p:.2g})"
+        )
+        alarm = Alarm("mix", tier, pooled.share, mix.share, psi, p, message, _ADVICE["mix"])
+        yield _Test(alarm, psi >= config.min_psi)
+        if tier == CASCADE:
+            yield _rate_test(config, pooled, mix)
+
+
+def _rate_test(config: DriftConfig, pooled: Mix, mix: Mix) -> _Test:
+    change = mix.share - pooled.share
+    p = mix_p(_two(pooled), _two(mix), ("relevant", "other"), config.permutations, config.seed)
+    message = (
+        f"false negatives: {mix.share:.1%} of {mix.pairs:,} new pairs, {pooled.share:.1%} of {pooled.pairs:,} before "
+        f"(p = {p:.2g})"
+    )
+    alarm = Alarm("false_negatives", CASCADE, pooled.share, mix.share, change, p, message, _ADVICE["false_negatives"])
+    return _Test(alarm, abs(change) >= config.min_rate_change - _GUARD)
+
+
+def _two(mix: Mix) -> Mix:
+    relevant = mix.states.get("relevant", 0)
+    return Mix(mix.judge, {"relevant": relevant, "other": mix.pairs - relevant}, mix.effect)
+
+
+def _changed(pooled: Mix, mix: Mix) -> str:
+    """Name the state whose share changed most."""
+    shares = {
+        state: (pooled.states.get(state, 0) / pooled.pairs, mix.states.get(state, 0) / mix.pairs)
+        for state in VERDICT_STATES
+    }
+    state, (was, now) = max(shares.items(), key=lambda item: abs(item[1][1] - item[1][0]))
+    return f"{state} {was:.0%} → {now:.0%}"
+
+
+def pool(mixes: Sequence[Mix]) -> Mix:
+    """Add up several nights; the design effect is the mean, weighted by pairs."""
+    states = {state: sum(mix.states.get(state, 0) for mix in mixes) for state in VERDICT_STATES}
+    pairs = sum(mix.pairs for mix in mixes)
+    effect = sum(mix.effect * mix.pairs for mix in mixes) / pairs if pairs else 1.0
+    return Mix(mixes[0].judge if mixes else "", states, effect)
+
+
+def design_effect(states: pl.DataFrame) -> float:
+    """Measure how much the pairs of one query resemble each other (Rao and Scott's mean design effect, at least 1).
+
+    Args:
+        states: dataset, query_id, state: one row per pair.
+    """
+    counts = states.group_by(*_QUERY, "state").len().pivot(on="state", index=_QUERY, values="len").fill_null(0)
+    if counts.height < _FEW_QUERIES:
+        return float(max(1, states.height / max(1, counts.height)))
+    table = counts.sort(_QUERY).drop(_QUERY).to_numpy().astype(np.float64)
+    sizes, total = table.sum(axis=1), table.sum()
+    shares = table.sum(axis=0) / total
+    if len(shares) == 1:
+        return 1.0
+    between = ((table - sizes[:, None] * shares) ** 2).sum(axis=0) * len(table) / (len(table) - 1) / total**2
+    alone = shares * (1 - shares) / total
+    # Rao and Scott: the mean of the states' effects, weighted by 1 - share.
+    mean = float(((1 - shares) * between / alone).sum() / (len(shares) - 1))
+    return max(1.0, mean)
+
+
+def paired_p(before: npt.NDArray[np.bool_], tonight: npt.NDArray[np.bool_]) -> float:
+    """Test whether tonight's number of right answers is that of the nights before, on the same items; two-sided, exact.
+
+    If nothing drifts, any of an item's answers could be tonight's. With one earlier night this is McNemar's exact test.
+
+    Args:
+        before: (nights, items).
+        tonight: (items,).
+    """
+    from scipy.stats import binom
+
+    answers = np.vstack([before, tonight]).astype(np.int64)
+    chances = answers.sum(axis=0) / len(answers)
+    distribution = np.ones(1)  # of how many of tonight's would be right, items of equal chance added up together
+    for chance, many in zip(*np.unique(chances, return_counts=True), strict=True):
+        distribution = np.convolve(distribution, binom.pmf(np.arange(many + 1), many, chance))
+    distance = np.abs(np.arange(len(distribution)) - chances.sum())
+    observed = abs(answers[-1].sum() - chances.sum())
+    return float(min(1.0, distribution[distance >= observed - _GUARD].sum()))
+
+
+def mix_p(before: Mix, tonight: Mix, states: Sequence[str], permutations: int, seed: int) -> float:
+    """Test whether two mixes are of one population: chi-square, divided by the design effect (Rao and Scott).
+
+    Where cells are sparse, the distribution is sampled with the margins held fixed instead.
+    """
+    table = np.array([[mix.states.get(state, 0) for state in states] for mix in (before, tonight)], dtype=np.int64)
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2:  # noqa: PLR2004 - one state only: nothing can differ
+        return 1.0
+    effect = max(1.0, (before.effect * before.pairs + tonight.effect * tonight.pairs) / table.sum())
+    effect = max(effect, tonight.effect)
+    observed = float(_chi_square(table[1:], table.sum(axis=0), table.sum(axis=1))[0]) / effect
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    if expected.min() >= _SPARSE:
+        from scipy.stats import chi2
+
+        return float(chi2.sf(observed, table.shape[1] - 1))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multivariate_hypergeometric(
+        table.sum(axis=0), int(table[1].sum()), size=permutations, method="marginals"
+    )
+    extreme = _chi_square(drawn, table.sum(axis=0), table.sum(axis=1)) >= observed - _GUARD
+    return float((1 + extreme.sum()) / (1 + permutations))
+
+
+def _chi_square(tonight: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
+    """Give Pearson's statistic of 2-row tables with given margins, of each row of `tonight`."""
+    expected = columns * rows[1] / rows.sum()
+    squared = (tonight - expected) ** 2
+    result: Floats = (squared / expected + squared / (columns * rows[0] / rows.sum())).sum(axis=1)
+    return result
+
+
+def stability_index(before: Mapping[str, int], tonight: Mapping[str, int]) -> float:
+    """Measure how far two mixes are apart, whatever their size (PSI): 0 where they are alike.
+
+    >>> round(stability_index({"relevant": 100, "not_relevant": 900}, {"relevant": 250, "not_relevant": 750}), 2)
+    0.16
+    """
+    states = [state for state in VERDICT_STATES if before.get(state, 0) or tonight.get(state, 0)]
+    shares = []
+    for mix in (before, tonight):
+        counts = np.array([mix.get(state, 0) + _SMOOTHING for state in states])
+        shares.append(counts / counts.sum())
+    return float(((shares[1] - shares[0]) * np.log(shares[1] / shares[0])).sum())

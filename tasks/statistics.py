@@ -1,0 +1,281 @@
+"""How sure a measured figure is: agreement and rates with intervals, from samples drawn with known probabilities.
+
+All intervals hold for the pool that was sampled, not for other queries. They are drawn from a posterior whose prior is
+one made-up observation, spread over the pool: with nothing found in a small sample the interval still leaves room,
+where the bootstrap would say zero to zero. Everything is seeded.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Label = Hashable
+
+DRAWS = 10_000
+CONFIDENCE = 0.95
+_PRIOR = 1.0  # observations in all, half of them positive; Jeffreys' prior where there is one stratum
+_ENOUGH = 10  # sampled in a stratum; with fewer, its own spread cannot be told and it is merged with its neighbours
+
+
+class Interval(NamedTuple):
+    """A figure and its interval; None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+    def rounded(self, digits: int = 4) -> dict[str, float | None]:
+        """Return it for a JSON file."""
+        return {name: None if x is None else round(x, digits) for name, x in self._asdict().items()}
+
+
+NOT_DEFINED = Interval(None, None, None)
+
+
+def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Give Wilson's interval of a share of independent trials; (0, 1) where nothing was counted.
+
+    >>> low, high = wilson(8, 10)
+    >>> f"{low:.3f} {high:.3f}"
+    '0.490 0.943'
+    """
+    if total == 0:
+        return 0.0, 1.0
+    from scipy.stats import binomtest
+
+    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def kappa_interval(
+    labels_a: Sequence[Label],
+    labels_b: Sequence[Label],
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Measure Cohen's kappa of two labellings of the same pairs, with an interval.
+
+    Args:
+        labels_a: one label per pair; any number of kinds.
+        labels_b: of the same length.
+        weights: of each pair, 1 / its inclusion probability; equal by default. Pairs of equal weight are taken for
+            one stratum.
+        seed: of the draws.
+        confidence: of the interval.
+
+    Returns:
+        kappa, low, high; not defined for no pair, or where both give one and the same label throughout.
+
+    Raises:
+        ValueError: the lengths differ, or a weight is not positive.
+
+    >>> kappa_interval(["yes", "no"] * 10, ["yes", "no"] * 10).value
+    1.0
+    """
+    weighing = np.ones(len(labels_a)) if weights is None else np.asarray(weights, dtype=np.float64)
+    _check_lengths("kappa", labels_a, labels_b, weighing)
+    if not (np.isfinite(weighing) & (weighing > 0)).all():
+        raise ValueError("kappa: positive weights expected, 1 / inclusion probability")
+    kinds = sorted({*labels_a, *labels_b}, key=str)
+    if len(kinds) < 2:  # noqa: PLR2004 - agreement beyond chance needs two labels to choose from
+        return NOT_DEFINED
+    place = {kind: row for row, kind in enumerate(kinds)}
+    cells = np.array([place[a] * len(kinds) + place[b] for a, b in zip(labels_a, labels_b, strict=True)])
+    strata, stratum = np.unique(weighing, return_inverse=True)
+    counts = np.zeros((len(strata), len(kinds) ** 2))
+    np.add.at(counts, (stratum, cells), 1)
+    value = _kappas((counts * strata[:, None]).sum(axis=0)[None, :], len(kinds))[0]
+    rng = np.random.default_rng(seed)
+    drawn = np.zeros((DRAWS, len(kinds) ** 2))
+    for group in merge_small(counts.sum(axis=1) * strata, counts):
+        prior = _PRIOR * group.size / (counts.sum(axis=1) * strata).sum() / len(group.counts)
+        drawn += group.size * rng.dirichlet(group.counts + prior, DRAWS)
+    return _interval(float(value), _kappas(drawn, len(kinds)), confidence)
+
+
+def weighted_rate(
+    values: Sequence[bool], probabilities: Sequence[float], seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
+    """Estimate the share of a pool for which something holds, from a sample of it (Hájek's estimator).
+
+    Args:
+        values: whether it holds, per sampled pair.
+        probabilities: each pair's inclusion probability; pairs of equal probability are taken for one stratum.
+        seed: of the draws.
+        confidence: of the interval.
+
+    Returns:
+        rate, low, high; not defined for an empty sample.
+
+    Raises:
+        ValueError: the lengths differ, or a probability is not above 0 and at most 1.
+
+    >>> rate, low, high = weighted_rate([True, False, False, False], [0.5, 0.5, 0.1, 0.1])
+    >>> round(rate, 3)
+    0.083
+    """
+    chances = np.asarray(probabilities, dtype=np.float64)
+    _check_lengths("weighted_rate", values, chances)
+    if not ((chances > 0) & (chances <= 1)).all():
+        raise ValueError("weighted_rate: inclusion probabilities above 0 and at most 1 expected")
+    if not len(chances):
+        return NOT_DEFINED
+    held = np.asarray(values, dtype=np.float64)
+    kinds, stratum = np.unique(chances, return_inverse=True)
+    sampled = np.bincount(stratum).astype(np.float64)
+    strata = Strata(sampled / kinds, sampled, np.bincount(stratum, weights=held).astype(np.float64))
+    return _interval(strata.total / strata.sizes.sum(), strata.draw(seed) / strata.sizes.sum(), confidence)
+
+
+@dataclass(frozen=True)
+class Strata:
+    """A stratified sample of a finite pool: how large each stratum is, how many were looked at, for how many it holds.
+
+    All three are arrays of one length. Strata that nobody looked at may be among them; they are guessed from the
+    neighbours they are merged with, so like should stand beside like.
+    """
+
+    sizes: Floats
+    sampled: Floats
+    positive: Floats
+
+    @property
+    def total(self) -> float:
+        """Estimate for how many of the pool it holds; NaN where nobody looked."""
+        groups = self._groups
+        return float(sum(g.size * g.counts[0] / g.counts.sum() if g.counts.sum() else np.nan for g in groups))
+
+    def draw(self, seed: int) -> Floats:
+        """Draw for how many of the pool it holds: those counted, and a guess at the others."""
+        rng, draws = np.random.default_rng(seed), DRAWS
+        drawn = np.zeros(draws)
+        for group in self._groups:
+            prior = _PRIOR / 2 * group.size / self.sizes.sum()
+            share = rng.beta(group.counts[0] + prior, group.counts[1] + prior, draws)
+            drawn += group.seen[0] + rng.binomial(max(0, round(group.size - group.seen.sum())), share)
+        return drawn
+
+    @property
+    def _groups(self) -> "list[Group]":
+        return merge_small(self.sizes, np.column_stack([self.positive, self.sampled - self.positive]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring strata taken together: pairs in the pool, those seen of each kind, and what these are worth.
+
+    counts: of each kind in the group's own proportions, adding up to Kish's effective sample size.
+    """
+
+    size: float
+    seen: Floats
+    counts: Floats
+
+
+def merge_small(sizes: Floats, seen: Floats) -> list[Group]:
+    """Merge strata (pairs in the pool; (strata, kinds) seen) with their neighbours until each has enough seen.
+
+    Strata that were looked at whole stay alone: there is nothing to guess. Strata without a pair are left out.
+    """
+    open_ = [row for row in range(len(sizes)) if sizes[row] > 0 and seen[row].sum() < sizes[row] - 1e-9]
+    whole = [[row] for row in range(len(sizes)) if sizes[row] > 0 and row not in set(open_)]
+    merged: list[list[int]] = []
+    for row in open_:
+        if merged and seen[merged[-1]].sum() < _ENOUGH:
+            merged[-1].append(row)
+        else:
+            merged.append([row])
+    if len(merged) > 1 and seen[merged[-1]].sum() < _ENOUGH:
+        last = merged.pop()
+        merged[-1] += last
+    return [_group(sizes[rows], seen[rows]) for rows in (*whole, *merged)]
+
+
+def _group(sizes: Floats, seen: Floats) -> Group:
+    looked = seen.sum(axis=1)
+    weights = np.divide(sizes, looked, out=np.zeros_like(sizes), where=looked > 0)
+    estimated = (weights[:, None] * seen).sum(axis=0)
+    effective = (weights * looked).sum() ** 2 / max((weights**2 * looked).sum(), 1e-300)
+    counts = estimated / estimated.sum() * effective if estimated.sum() else estimated
+    return Group(float(sizes.sum()), seen.sum(axis=0), counts)
+
+
+def ratio_interval(
+    value: float | None, numerator: Floats, denominator: Floats, confidence: float = CONFIDENCE
+) -> Interval:
+    """Give the interval of a ratio of drawn totals; draws without a denominator say nothing."""
+    defined = denominator > 0
+    if value is None or not defined.any():
+        return NOT_DEFINED
+    return _interval(value, numerator[defined] / denominator[defined], confidence)
+
+
+def alpha_interval(units: Sequence[Sequence[Label]], seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
+    """Measure Krippendorff's alpha for nominal labels: agreement of any number of people, who may skip units.
+
+    Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), section C. The interval is the percentile
+    bootstrap over units.
+
+    Args:
+        units: the labels each unit got; units with fewer than two say nothing.
+        seed: of the draws.
+        confidence: of the interval.
+
+    Returns:
+        alpha, low, high; not defined where no unit has two labels, or all labels are one and the same.
+    """
+    counted = [Counter(unit) for unit in units if len(unit) > 1]
+    kinds = sorted({kind for unit in counted for kind in unit}, key=str)
+    if len(kinds) < 2:  # noqa: PLR2004 - as for kappa
+        return NOT_DEFINED
+    counts = np.array([[unit[kind] for kind in kinds] for unit in counted], dtype=np.float64)
+    disagreeing = np.array(
+        [sum(u[a] * u[b] for a, b in permutations(range(len(kinds)), 2)) / (u.sum() - 1) for u in counts]
+    )
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS).astype(np.float64)
+    return _interval(
+        float(_alphas(disagreeing[None, :].sum(axis=1), counts.sum(axis=0)[None, :])[0]),
+        _alphas(times @ disagreeing, times @ counts),
+        confidence,
+    )
+
+
+def _kappas(cells: Floats, kinds: int) -> Floats:
+    """Kappa of each row of cells (a's label by b's label); NaN where chance alone agrees always."""
+    tables = cells.reshape(len(cells), kinds, kinds) / cells.sum(axis=1)[:, None, None]
+    observed = np.trace(tables, axis1=1, axis2=2)
+    expected = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
+
+
+def _alphas(disagreeing: Floats, totals: Floats) -> Floats:
+    """Alpha from the observed disagreement and the labels' totals, one row per draw."""
+    every = totals.sum(axis=1)
+    expected = every**2 - (totals**2).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(expected > 0, 1 - (every - 1) * disagreeing / expected, np.nan)
+
+
+def _interval(value: float, drawn: Floats, confidence: float) -> Interval:
+    drawn = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value):
+        return NOT_DEFINED
+    if not len(drawn):
+        return Interval(float(value), None, None)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(value), float(min(low, value)), float(max(high, value)))
+
+
+def _check_lengths(name: str, *columns: Sequence[object] | Floats) -> None:
+    lengths = [len(column) for column in columns]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{name}: columns of one length expected, {lengths} came")

@@ -1,0 +1,246 @@
+"""Retraining, pruning and validation of a finished curation, in process, with a real tiny model that really trains."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from flows.config import ConfigError
+from flows.further import (
+    PruneConfig,
+    RetrainConfig,
+    ValidateConfig,
+    labels_of,
+    prune_method,
+    retrain_method,
+    validate_method,
+)
+from flows.method import Setup, curate_method
+from infra.artifacts import Directory, read_table, write_directory
+from infra.runner import Runner
+from infra.store import Store
+from tasks.schemas import HUMAN
+from tests.flows.fakes import InProcess
+from tests.flows.test_method import ANIMALS, make_setup
+from tests.tasks.test_train import build_tiny_model
+
+pytestmark = pytest.mark.slow  # a model is trained, tiny as it is
+
+DATASETS = ("data/MS MARCO", "data/ms-marco", "fever")
+TRAIN = {"steps": 2, "batch_size": 4, "num_negatives": 2, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("base"))
+
+
+def write_rows(folder: Path, datasets: tuple[str, ...] = DATASETS) -> Path:
+    """Rows with negatives of several datasets, two of whose names differ in characters only that no file name bears."""
+    folder.mkdir(parents=True)
+    rows = []
+    for d, dataset in enumerate(datasets):
+        for i, animal in enumerate(ANIMALS):
+            known = {"docid": f"{d}-{i}", "title": "", "text": f"The {animal} lives near river {d}."}
+            others = [
+                {"docid": f"{d}-{i}-{n}", "title": "", "text": f"The {animal} eats fish {n} of {d}."} for n in range(3)
+            ]
+            rows.append(
+                {
+                    "query_id": f"q{i}",
+                    "query": f"where does the {animal} live {d}",
+                    "positive_passages": [known],
+                    "negative_passages": others,
+                    "subset": dataset,
+                }
+            )
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+class Place:
+    """A store with a source in it, and what is run on it."""
+
+    def __init__(self, tmp_path: Path, model: Path, datasets: tuple[str, ...] = DATASETS, **changes: Any) -> None:
+        self.store = Store.open(str(tmp_path / "store"))
+        self.scratch = tmp_path / "scratch"
+        settings: Mapping[str, Any] = {"ingest": {"holdout": 0.3}, "train": TRAIN, **changes}
+        setup = make_setup(self.store, write_rows(tmp_path / "source", datasets), **settings)
+        base = None if settings["train"] is None else write_directory(self.store, "model", model)
+        self.setup: Setup = replace(setup, base_model=base, base_model_path=str(model))
+
+    def runner(self) -> tuple[Runner, InProcess]:
+        executor = InProcess(self.store, self.scratch)
+        return Runner(self.store, executor), executor
+
+    def curate(self) -> "Place":
+        run, _ = self.runner()
+        curate_method(run, self.setup)
+        assert {r.name: r.failed for r in run.runs if r.failed} == {}
+        return self
+
+    def file(self, directory: Directory, name: str) -> str:
+        return self.store.get_object(directory.files[name]).decode()
+
+
+@pytest.fixture(scope="module")
+def curated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("place"), tiny_model).curate()
+
+
+def keep_labels(store: Store, human: pl.DataFrame) -> None:
+    """As an import of a sheet does."""
+    buffer = io.BytesIO()
+    human.write_parquet(buffer)
+    store.create(f"labels/{hashlib.sha256(buffer.getvalue()).hexdigest()}.parquet", buffer.getvalue())
+
+
+def test_every_treatment_and_seed_is_a_part_of_its_own_and_the_curations_own_training_is_reused(curated: Place) -> None:
+    run, executor = curated.runner()
+    outcome = retrain_method(run, curated.setup, RetrainConfig())
+    seeds = (42, 43, 44)
+    assert {r.name for r in run.runs} == {
+        "compare",
+        *(f"{stage}-{t}_s{seed}" for stage in ("train", "evaluate") for t in ("default", "relabel") for seed in seeds),
+    }
+    assert "train-default_s42-00000" not in executor.computed
+    assert "train-relabel_s43-00000" in executor.computed
+    scores = read_table(curated.store, outcome.scores)
+    assert set(scores["seed"]) == set(seeds)
+    assert set(scores["model"]) == {"default", "relabel"}
+    summary = json.loads(curated.file(outcome.page, "comparison.json"))
+    assert summary["seeds"] == [42, 43, 44]
+    assert summary["comparisons"]["relabel"][0]["dataset"] == "all"
+    assert "42, 43, 44" in curated.file(outcome.page, "comparison.md")
+    assert outcome.model("relabel") == outcome.models["relabel", 42]
+    assert "modules.json" in outcome.model("relabel").files
+    again, executor = curated.runner()
+    retrain_method(again, curated.setup, RetrainConfig())
+    assert executor.computed == []
+
+
+def test_steps_and_treatments_can_be_named(curated: Place) -> None:
+    run, _ = curated.runner()
+    outcome = retrain_method(run, curated.setup, RetrainConfig(treatments=("remove_hn",), seeds=1, steps=1))
+    assert {r.name: r.failed for r in run.runs if r.failed} == {}
+    assert set(outcome.models) == {("remove_hn", 42)}
+    assert json.loads(curated.file(outcome.models["remove_hn", 42], "training.json"))["steps"] == 1
+    assert json.loads(curated.file(outcome.page, "comparison.json"))["comparisons"] == {}
+
+
+def test_each_dataset_is_left_out_once_whatever_its_name(curated: Place) -> None:
+    run, _ = curated.runner()
+    outcome = prune_method(run, curated.setup, PruneConfig(seeds=2))
+    assert {r.name: r.failed for r in run.runs if r.failed or r.blocked} == {}
+    labels = labels_of(sorted(f"{name}" for name in set(read_table(curated.store, outcome.pruning)["left_out"])))
+    assert len(set(labels.values())) == 3
+    assert {f"train-without-{label}_s43" for label in labels.values()} <= {r.name for r in run.runs}
+    table = read_table(curated.store, outcome.pruning)
+    assert set(table["verdict"]) <= {"hurts", "helps", "not shown"}
+    assert set(table["seeds"]) == {2}
+    assert set(table["held_out"]) == {"all", *table["left_out"]}
+    without = next(r for r in run.runs if r.name == f"leave_out-{labels[table['left_out'][0]]}")
+    mixes = pl.concat(
+        pl.read_parquet(io.BytesIO(curated.store.get_object(p.object)))
+        for m in without.manifests
+        for p in m.tables["mix"]
+    )
+    assert set(mixes["dataset"]) == set(table["left_out"]) - {table["left_out"][0]}
+    assert "reported on others" in curated.file(outcome.page, "pruning.md")
+    again, executor = curated.runner()
+    prune_method(again, curated.setup, PruneConfig(seeds=2))
+    assert executor.computed == []
+
+
+def test_a_dataset_that_is_not_in_the_mix_cannot_be_left_out(curated: Place) -> None:
+    run, executor = curated.runner()
+    with pytest.raises(ConfigError, match="no 'nq' in the mix, which holds"):
+        prune_method(run, curated.setup, PruneConfig(datasets=("nq",)))
+    assert executor.computed == []
+
+
+def test_what_cannot_be_done_is_refused_before_anything_is_computed(tmp_path: Path, tiny_model: Path) -> None:
+    unfinished = Place(tmp_path / "unfinished", tiny_model)
+    run, executor = unfinished.runner()
+    with pytest.raises(ConfigError, match=r"animals is unfinished .*run it to its end first"):
+        retrain_method(run, unfinished.setup, RetrainConfig())
+    with pytest.raises(ConfigError, match="holds no labels of people; fill in the sheet"):
+        validate_method(run, unfinished.setup, ValidateConfig())
+    strange = {"query_hash": "q", "text_hash": "t", "annotator": "a", "label": "relevant", "at": "2026"}
+    keep_labels(unfinished.store, pl.DataFrame([{**strange, "curation": "", "comment": ""}], schema=HUMAN.columns))
+    with pytest.raises(ConfigError, match=r"has not finished .*; run it to its end first"):
+        validate_method(run, unfinished.setup, ValidateConfig())
+    alone = Place(tmp_path / "alone", tiny_model, ("fever",)).curate()
+    with pytest.raises(ConfigError, match="at least two datasets in the training mix, it holds only"):
+        prune_method(run := alone.runner()[0], alone.setup, PruneConfig())
+    assert run.runs == []
+    nothing_held_out = Place(tmp_path / "all", tiny_model, ("fever",), ingest={}).curate()
+    with pytest.raises(ConfigError, match="holds no queries out"):
+        retrain_method(nothing_held_out.runner()[0], nothing_held_out.setup, RetrainConfig())
+    untrained = Place(tmp_path / "untrained", tiny_model, ("fever",), train=None).curate()
+    with pytest.raises(ConfigError, match="trains no model"):
+        retrain_method(untrained.runner()[0], untrained.setup, RetrainConfig())
+    assert executor.computed == []
+
+
+def test_a_failed_training_blocks_the_comparison_and_nothing_else(curated: Place) -> None:
+    run, executor = curated.runner()
+    compute = executor.run_stage
+
+    def fail_one(name: str, specs: Any, finished: Any) -> Any:
+        from infra.runner import Failure
+
+        return {0: Failure("no such model")} if name == "train-relabel_s43" else compute(name, specs, finished)
+
+    executor.run_stage = fail_one  # type: ignore[method-assign]
+    retrain_method(run, curated.setup, RetrainConfig(seeds=2, steps=3))
+    done = {r.name: r for r in run.runs}
+    assert done["train-relabel_s43"].failed == {0: "no such model"}
+    assert done["evaluate-relabel_s43"].blocked == 1
+    assert done["compare"].blocked == 1
+    assert done["evaluate-relabel_s42"].computed + done["evaluate-relabel_s42"].reused == 1
+
+
+def test_labels_of_the_sheet_say_what_the_verdicts_are_worth(curated: Place) -> None:
+    look = Runner(curated.store)
+    curate_method(look, curated.setup)
+    tables = {name: table for r in look.runs for m in r.manifests for name, table in m.tables.items()}
+    samples = pl.read_parquet(io.BytesIO(curated.store.get_object(tables["samples"][0].object)))
+    pieces = [p for r in look.runs if r.name == "adopt" for m in r.manifests for p in m.tables["candidates"]]
+    candidates = pl.concat(pl.read_parquet(io.BytesIO(curated.store.get_object(p.object))) for p in pieces)
+    drawn = samples.join(candidates, on=["dataset", "query_id", "doc_id"])
+    human = drawn.with_columns(
+        annotator=pl.lit("ada"),
+        label=pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("relevant")).otherwise(pl.lit("not_relevant")),
+        at=pl.lit("2026-01-01T00:00:00Z"),
+        curation=pl.lit(""),
+        comment=pl.lit(""),
+    ).select(*HUMAN.columns)
+    few, _ = curated.runner()
+    keep_labels(curated.store, human.head(3))
+    validate_method(few, curated.setup, ValidateConfig(min_labels=10))
+    assert "at least 10 sampled pairs expected, 3 came" in few.runs[-1].failed[0]
+    keep_labels(curated.store, human)
+    run, _ = curated.runner()
+    outcome = validate_method(run, curated.setup, ValidateConfig(min_labels=10))
+    assert {r.name: r.failed for r in run.runs if r.failed} == {}
+    table = read_table(curated.store, outcome.validation)
+    share = table.row(by_predicate=(pl.col("measure") == "relevant_share"), named=True)
+    assert share["low"] <= 1 / 3 <= share["high"]
+    assert set(table["subject"]) >= {"cascade", "llm", "similarity", "pool"}
+    assert json.loads(curated.file(outcome.page, "validation.json"))["counts"]["clear"] == samples.height
+
+
+def test_datasets_named_like_paths_or_in_other_scripts_have_labels_of_their_own() -> None:
+    labels = labels_of(["a/b", "a b", "../../etc", "東京", "x" * 200, "x" * 201])
+    assert len(set(labels.values())) == 6
+    for label in labels.values():
+        assert set(label) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
+        assert len(label) < 60
+    assert labels_of(["fever", "a/b"])["fever"] == "fever"

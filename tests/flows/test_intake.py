@@ -1,0 +1,53 @@
+"""What an execution takes up when it begins, and what a look at it later sees."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from flows.config import ConfigError, parse_config
+from flows.intake import Intake, check_gold, night_of
+from infra.store import Store
+from tests.flows.nightly import ENDPOINT, write_gold
+from tests.flows.test_method import tier
+
+NOW = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
+
+
+def config(**changes: object) -> object:
+    return parse_config({"name": "nq", "source": {"path": "rows.jsonl"}, **changes}, "test")
+
+
+def test_a_night_has_the_date_of_its_own_time_zone() -> None:
+    assert night_of(config(), NOW) == "2026-03-01"  # type: ignore[arg-type]
+    assert night_of(config(nightly={"timezone": "Europe/Berlin"}), NOW) == "2026-03-02"  # type: ignore[arg-type]
+
+
+def test_the_night_counts_only_where_an_endpoint_is_asked_about_a_gold_set(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    gold = {"gold": {"path": str(write_gold(tmp_path / "gold.jsonl", 4))}}
+    far = {"tiers": [{**tier(), "engine": ENDPOINT}]}
+    nights = [Intake.now(store, config(**c), NOW).night for c in ({}, gold, far, gold | far)]  # type: ignore[arg-type]
+    assert nights == ["", "", "", "2026-03-01"]
+
+
+def test_it_is_recorded_once_and_a_new_one_only_where_something_came_in(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    gold = config(gold={"path": str(write_gold(tmp_path / "gold.jsonl", 4))})
+    for _ in range(2):
+        Intake.now(store, gold, NOW).keep(store, "nq-000001")  # type: ignore[arg-type]
+    assert store.list("curations/nq-000001") == ["curations/nq-000001/intake-000001.json"]
+    store.create("labels/abc.parquet", b"")
+    Intake.now(store, gold, NOW).keep(store, "nq-000001")  # type: ignore[arg-type]
+    assert Intake.of(store, "nq-000001").labels == ("labels/abc.parquet",)
+    assert len(store.list("curations/nq-000001")) == 2
+    assert Intake.of(store, "nq-000002") == Intake()
+
+
+def test_rows_of_a_gold_set_that_are_left_out_are_told_by_reason(tmp_path: Path) -> None:
+    data = write_gold(tmp_path / "gold.jsonl", 4).read_bytes() + b"{}\n{}\n"
+    said: list[str] = []
+    assert check_gold(data, config(), said.append) == 4  # type: ignore[arg-type]
+    assert said == ["gold: 2 row(s) left out: unknown_label"]
+    with pytest.raises(ConfigError, match="no usable row"):
+        check_gold(b"{}", config())  # type: ignore[arg-type]

@@ -1,0 +1,190 @@
+"""Gold, drift and history over simulated nights with a growing source."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from flows.config import ConfigError
+from flows.explain import explain
+from flows.history import show_history
+from flows.nights import read_history
+from flows.plan import plan_tiers
+from tests.flows.fakes import OverlapLLM
+from tests.flows.nightly import ENDPOINT, Contrary, Nights, fill, sources, write_gold
+from tests.flows.test_method import tier
+
+FAR = {"tiers": [{**tier(), "engine": ENDPOINT}]}
+
+
+def gold_of(nights: Nights) -> dict[str, object]:
+    return {"gold": {"path": str(write_gold(nights.folder / "gold.jsonl"))}}
+
+
+def asked_gold(nights: Nights) -> list[str]:
+    return [content for content in nights.judge.asked if "creature" in content]
+
+
+def test_a_pinned_judge_is_asked_about_the_gold_set_once_and_a_night_without_change_costs_nothing(
+    tmp_path: Path,
+) -> None:
+    nights = Nights(tmp_path)
+    monday, tuesday = sources(tmp_path, 6, 9)
+    gold = gold_of(nights)
+    nights.curate(monday, **gold)
+    asked = len(asked_gold(nights))
+    assert asked >= 40
+    nights.sleep()
+    assert nights.curate(monday, **gold).computed == 0
+    nights.sleep()
+    nights.curate(tuesday, **gold)
+    assert len(asked_gold(nights)) == asked
+    assert not [stage for stage in nights.computed if "gold" in stage]
+    rows = read_history(nights.curator.store, "animals")
+    assert [row["night"] for row in rows] == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    assert len({row["gold"]["tiers"]["llm"]["right"] for row in rows}) == 1
+    assert [row["cost"]["gold_calls"] for row in rows] == [asked, 0, 0]
+
+
+def test_an_endpoint_is_really_asked_again_every_night_and_the_data_is_not_judged_again(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 6)
+    gold = gold_of(nights)
+    nights.curate(source, **FAR, **gold)
+    first = len(asked_gold(nights))
+    nights.curate(source, **FAR, **gold)  # the same night
+    assert (len(nights.executors), len(asked_gold(nights))) == (1, first)
+    nights.sleep()
+    nights.curate(source, **FAR, **gold)
+    assert len(asked_gold(nights)) == 2 * first
+    assert nights.computed == {"judge-gold-llm", "decide-gold", "agree_gold"}
+    assert nights.curator.look(nights.curator.load("animals-000001"))[0] is not None
+    nights.sleep()  # looking on another night asks nothing
+    assert nights.curator.look(nights.curator.load("animals-000001"))[0] is not None
+
+
+def test_a_model_exchanged_behind_its_name_raises_an_alarm_everywhere_and_an_unchanged_one_none(
+    tmp_path: Path,
+) -> None:
+    nights = Nights(tmp_path)
+    first, second, third, fourth = sources(tmp_path, 5, 7, 9, 11)
+    gold = gold_of(nights)
+    for source in (first, second, third):
+        result = nights.curate(source, **FAR, **gold)
+        assert result.summary["alarms"] == []
+        nights.sleep()
+    assert "No drift was found tonight" in (result.folder / "report.html").read_text()
+    nights.judge = Contrary()
+    result = nights.curate(fourth, **FAR, **gold)
+    (message, *_) = [alarm for alarm in result.summary["alarms"] if alarm.startswith("gold set, llm")]
+    assert "right tonight" in message
+    assert any("drift: gold set, llm" in said for said in nights.said)
+    assert "right tonight" in (result.folder / "report.html").read_text()
+    rows = read_history(nights.curator.store)
+    assert [bool(row["alarms"]) for row in rows] == [False, False, False, True]
+    assert {alarm["kind"] for alarm in rows[-1]["alarms"]} >= {"gold"}
+    assert nights.curate(fourth, **FAR, **gold).summary["alarms"] == result.summary["alarms"]  # told again
+    assert len(read_history(nights.curator.store)) == 4
+
+
+def test_new_pairs_are_counted_once_and_costs_in_the_night_they_arose(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    monday, tuesday = sources(tmp_path, 6, 10)
+    nights.curate(monday)
+    nights.sleep()
+    nights.curate(monday)
+    nights.sleep()
+    nights.curate(tuesday)
+    rows = read_history(nights.curator.store)
+    new = [sum((row["mix"]["new"].get("cascade") or {"states": {}})["states"].values()) for row in rows]
+    assert new[1] == 0
+    assert new[0] == rows[0]["candidates"]
+    assert new[2] == rows[2]["candidates"] - rows[0]["candidates"] > 0
+    for row in rows:
+        assert sum(row["mix"]["every"]["cascade"].values()) == row["candidates"]
+        assert set(row["mix"]["every"]) == {"similarity", "llm", "cascade"}
+    calls = [row["cost"]["calls"] for row in rows]
+    assert sum(calls) == len(nights.judge.asked)
+    assert calls[1] == 0
+    assert rows[0]["cost"]["money"] == 0
+    assert rows[0]["false_negatives"]["low"] <= rows[0]["false_negatives"]["share"]
+
+
+def test_the_history_is_a_table_and_survives_a_purge_of_what_it_was_counted_from(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    monday, tuesday = sources(tmp_path, 6, 8)
+    gold = gold_of(nights)
+    nights.curate(monday, **gold)
+    store = nights.curator.store
+    for key in store.list("parts/decide"):
+        store.delete(key)
+    nights.sleep()
+    nights.curate(tuesday, **gold)
+    assert read_history(store)[-1]["mix"]["new"] is None
+    out = Console(file=io.StringIO(), width=220)
+    rows = show_history(store, "animals", out)
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert [row["curation"] for row in rows] == ["animals-000001", "animals-000002"]
+    assert "2026-03-02" in printed
+    assert "1.00" in printed or "0.9" in printed
+    assert show_history(store, "other", out) == []
+    json.dumps(rows)
+
+
+def test_people_and_gold_stand_in_the_history_side_by_side(tmp_path: Path) -> None:
+    from flows.labels import import_labels
+
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 8)
+    gold = gold_of(nights)
+    nights.curate(source, **gold)
+    curation = nights.curator.load("animals-000001")
+    import_labels(nights.curator, curation, fill(nights.sheet(curation.id), ["relevant", "not_relevant"] * 6), "ann")
+    nights.curate(source, **gold)
+    rows = read_history(nights.curator.store)
+    assert [bool(row["people"]) for row in rows] == [False, True]
+    assert rows[1]["gold"] == rows[0]["gold"]
+    assert "People decided 12" in (nights.settings.home / "curations/animals-000001/report.html").read_text()
+
+
+def test_a_part_of_the_gold_set_is_explained_like_any_other(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+    gold = gold_of(nights)
+    nights.curate(source, **FAR, **gold)
+    nights.sleep()
+    nights.judge = OverlapLLM()
+    nights.curate(source, **FAR, **gold)
+    found = explain(nights.curator, "animals-000001", "judge-gold-llm", 0)
+    assert any("2026-03-01" in reason and "2026-03-02" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(("changes", "often"), [({}, "once"), (FAR, "every night")])
+def test_the_plan_says_what_the_gold_set_costs(tmp_path: Path, changes: dict[str, object], often: str) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+    gold = gold_of(nights)
+    nights.curate(source, **changes, **gold)
+    draft = nights.curator.draft(nights.config(source, **changes, **gold))
+    outcome, runs = nights.curator.look(draft)
+    assert outcome is not None
+    (plan,) = plan_tiers(nights.curator, draft, runs).tiers
+    assert any("gold: not counted above, 40 pairs" in note and often in note for note in plan.notes)
+
+
+def test_a_gold_set_that_cannot_be_used_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        nights.curate(source, gold={"path": str(tmp_path / "nowhere.jsonl")})
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"query": "q"}\n')
+    with pytest.raises(ConfigError, match=r"no usable row \(unknown_label\)"):
+        nights.curate(source, gold={"path": str(path)})
+    assert nights.executors == []
+    gold = gold_of(nights)
+    nights.curate(source, **gold)
+    (tmp_path / "gold.jsonl").unlink()  # the copy in the store serves
+    assert nights.curate(source, **gold).computed == 0

@@ -1,0 +1,166 @@
+"""Artifacts that were forged, cut or planted: nothing leaves the store, nothing is unpickled, and it is told."""
+
+import hashlib
+import io
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from infra.artifacts import Directory, Manifest, Piece, Table, materialise, read_manifest, read_table, write_directory
+from infra.packages import ModelError
+from infra.store import Store, StoreError
+
+
+class Bomb:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+_NAMES = {
+    "parent": "../outside.txt",
+    "parent further in": "a/../../outside.txt",
+    "absolute": "/tmp/outside.txt",
+    "drive": "C:\\outside.txt",
+    "drive with a slash": "C:/outside.txt",
+    "share": "\\\\server\\share",
+    "backslashes": "..\\outside.txt",
+    "null byte": "a\0.txt",
+    "encoded": "%2e%2e/outside.txt",
+    "empty": "",
+    "here": ".",
+}
+
+
+@pytest.mark.parametrize("name", _NAMES.values(), ids=_NAMES.keys())
+def test_a_file_of_a_forged_manifest_cannot_be_laid_out_elsewhere(store: Store, tmp_path: Path, name: str) -> None:
+    directory = Directory("sum", {"good.txt": store.put_object(b"good", ""), name: store.put_object(b"bad", "")})
+    with pytest.raises(StoreError, match="would leave its folder"):
+        materialise(store, directory, tmp_path / "cache" / "scratch")
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and "store" not in path.parts]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    "key", ["FORMAT.json", "configs/secret.json", "../outside", "/etc/passwd", "objects/../FORMAT.json", "parts/x"]
+)
+def test_a_forged_manifest_cannot_name_what_is_no_object(store: Store, tmp_path: Path, key: str) -> None:
+    with pytest.raises(StoreError, match=r"is no object|would leave the store"):
+        materialise(store, Directory("sum", {"a": key}), tmp_path / "cache")
+    with pytest.raises(StoreError, match=r"is no object|would leave the store"):
+        read_table(store, Table("numbers", (Piece(0, key, 1),)))
+
+
+def test_a_name_below_another_file_is_told(store: Store, tmp_path: Path) -> None:
+    key = store.put_object(b"x", "")
+    with pytest.raises(StoreError, match="lies below another file"):
+        materialise(store, Directory("sum", {"a": key, "a/b": key}), tmp_path / "cache")
+
+
+def test_a_source_holds_what_its_links_to_files_lead_to(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (tmp_path / "elsewhere.jsonl").write_text("{}")
+    (folder / "rows.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")  # as the caches of model and data hubs are made
+    assert store.get_object(write_directory(store, "source", folder).files["rows.jsonl"]) == b"{}"
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_link_in_a_source_to_a_folder_or_to_nothing_is_refused(store: Store, tmp_path: Path, target: str) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "link").symlink_to(tmp_path / target)
+    with pytest.raises(StoreError, match=f"a link to .*{target}, which is no file"):
+        write_directory(store, "source", folder)
+
+
+def test_a_source_file_that_could_not_be_laid_out_again_is_refused(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a\\b.jsonl").write_text("{}")
+    with pytest.raises(StoreError, match="rename it"):
+        write_directory(store, "source", folder)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"stage": "toy"', b"[]", b"{}", b'{"tables": {"a": [{"x": 1}]}}', b"\x80\x04"])
+def test_a_manifest_that_was_cut_or_planted_is_told(store: Store, data: bytes) -> None:
+    store.create("parts/toy/abc-000.json", data)
+    with pytest.raises(StoreError, match=r"parts/toy/abc-000\.json is damaged .* computed again"):
+        read_manifest(store, "toy", "abc", 0)
+
+
+def planted(store: Store, data: bytes, suffix: str = "") -> str:
+    """Plant bytes under the digest that is theirs, as somebody with write access would."""
+    key = f"objects/{hashlib.sha256(data).hexdigest()[:2]}/{hashlib.sha256(data).hexdigest()}{suffix}"
+    assert store.create(key, data)
+    return key
+
+
+def test_a_pickle_in_the_place_of_a_table_is_refused_unread(store: Store, tmp_path: Path) -> None:
+    key = planted(store, pickle.dumps(Bomb(tmp_path / "exploded")), ".parquet")
+    with pytest.raises(StoreError, match=r"is no parquet file .* nothing else is read"):
+        read_table(store, Table("numbers", (Piece(0, key, 1),)))
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_parquet_file_with_a_pickle_in_it_is_bytes(store: Store, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    pl.DataFrame({"n": [pickle.dumps(Bomb(tmp_path / "exploded"))]}).write_parquet(buffer)
+    frame = read_table(store, Table("numbers", (Piece(0, planted(store, buffer.getvalue()), 1),)))
+    assert frame.schema == {"n": pl.Binary}
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "weights.pt", "1_Pooling/model.pkl", "2_Dense/pytorch_model.bin"]
+)
+def test_a_model_with_pickled_weights_is_refused_before_anybody_loads_it(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    files = {
+        "config.json": store.put_object(b"{}", ""),
+        name: planted(store, pickle.dumps(Bomb(tmp_path / "exploded"))),
+    }
+    if "/" in name:
+        files["model.safetensors"] = store.put_object(b"numbers", "")
+    with pytest.raises(ModelError, match="loading a pickle can run any code"):
+        materialise(store, Directory("model", files), tmp_path / "cache")
+    assert not (tmp_path / "exploded").exists()
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"auto_map": {"AutoModel": "evil.Model"}}),
+        ("modules.json", [{"type": "evil.Module", "path": ""}]),
+    ],
+)
+def test_a_model_with_code_of_its_own_is_refused_before_anybody_loads_it(
+    store: Store, tmp_path: Path, name: str, content: Any
+) -> None:
+    files = {
+        "model.safetensors": store.put_object(b"numbers", ""),
+        name: store.put_object(json.dumps(content).encode(), ""),
+    }
+    with pytest.raises(ModelError, match="code of its own"):
+        materialise(store, Directory("model", files), tmp_path / "cache")
+
+
+def test_a_manifest_is_read_as_it_was_written() -> None:
+    manifest = Manifest("toy", 1, 0, "abc", 0, {"a": 1}, {"t": (Piece(0, "objects/x", 1),)}, {"d": {"n": "k"}}, {})
+    assert Manifest.from_json(manifest.to_json()) == manifest

@@ -1,0 +1,300 @@
+"""The garbage collector on toy pipelines: what is unreached goes, in two passes; what anybody uses meanwhile stays."""
+
+import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from infra.artifacts import Manifest, commit, materialise, write_table
+from infra.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
+from infra.runner import Runner
+from infra.store import Entry, Store, StoreError
+from tests.flows.fakes import InProcess
+from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
+
+GRACE = 3600.0
+LATER = 2 * GRACE
+
+
+def pipeline(tmp_path: Path, url: str, factor: int) -> tuple[frozenset[str], dict[str, Any]]:
+    """Run the toy pipeline; returns the keys of its manifests, and its outputs."""
+    store = Store.open(url)
+    run = Runner(store, InProcess(store, tmp_path / "scratch"))
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    doubled = run(DOUBLE, ToyConfig(factor=factor), numbers=numbers)["doubled"]
+    outputs = run(ADD_UP, ToyConfig(), doubled=doubled)
+    return frozenset(manifest.path for stage in run.runs for manifest in stage.manifests), outputs
+
+
+def collect(store: Store, roots: Roots, after: float) -> Collection:
+    """One whole pass, at a time after now."""
+    collection = plan(store, Snapshot.take(store), roots, GRACE, time.time() + after)
+    carry_out(store, collection)
+    return collection
+
+
+def everything(store: Store, *folders: str) -> dict[str, bytes | None]:
+    return {key: store.read(key) for folder in folders for key in store.list(folder)}
+
+
+def test_what_nothing_kept_reaches_goes_to_the_trash_and_a_grace_later_for_good(tmp_path: Path, store_url: str) -> None:
+    kept, outputs = pipeline(tmp_path, store_url, 1)
+    store = Store(store_url)
+    before = everything(store, "objects", "parts")
+    pipeline(tmp_path, store_url, 3)
+    gone = set(everything(store, "objects", "parts")) - set(before)
+    first = collect(store, Roots(kept), LATER)
+    assert set(first.move) == gone
+    assert everything(store, "objects", "parts") == before
+    assert {key.removeprefix("trash/") for key in store.list("trash")} == gone
+    assert first.bytes_of(first.move) == sum(store.sizes("trash").values())
+    again = collect(store, Roots(kept), GRACE / 2)  # less than a grace after the move
+    assert (again.back, again.delete, again.move) == ((), (), ())
+    last = collect(store, Roots(kept), LATER)
+    assert {key.removeprefix("trash/") for key in last.delete} == gone
+    assert store.list("trash") == []
+    assert everything(store, "objects", "parts") == before
+    assert (materialise(store, outputs["sum"], tmp_path / "out") / "folder" / "total.txt").read_text() == "384"
+    assert pipeline(tmp_path, store_url, 1)[0] == kept
+
+
+def test_what_is_young_is_spared_and_so_is_whatever_a_young_part_reads_and_wrote(
+    tmp_path: Path, store_url: str
+) -> None:
+    pipeline(tmp_path, store_url, 1)
+    store = Store(store_url)
+    assert collect(store, Roots(), 0.0).move == ()
+    manifests = store.list("parts")
+    snapshot = Snapshot.take(store)
+    youngest = manifests[0]
+    assert youngest.startswith("parts/add_up")
+    now = time.time() + LATER
+    snapshot.listed[youngest] = Entry(1, now)
+    collection = plan(store, snapshot, Roots(), GRACE, now)
+    assert set(collection.move) >= set(manifests[1:])
+    used = {p.object for ps in Manifest.from_json(store.read(youngest) or b"").tables.values() for p in ps}
+    assert used and not used & set(collection.move)
+    read = json.loads(store.read(youngest) or b"")["ingredients"]["inputs"]["doubled"]
+    assert not [key for key in collection.move if key.rsplit("/", 1)[-1] in read]
+
+
+def test_what_lies_in_the_trash_is_still_read_and_comes_back_when_it_is_reached(tmp_path: Path, store_url: str) -> None:
+    kept, outputs = pipeline(tmp_path, store_url, 1)
+    store = Store(store_url)
+    before = everything(store, "objects", "parts")
+    collect(store, Roots(), LATER)
+    assert everything(store, "objects", "parts") == {}
+    assert {key: store.read(key) for key in before} == before
+    assert (materialise(store, outputs["sum"], tmp_path / "out") / "folder" / "total.txt").read_text() == "384"
+    back = collect(store, Roots(kept), LATER)
+    assert len(back.back) == len(before)
+    assert everything(store, "objects", "parts") == before
+    assert store.list("trash") == []
+
+
+def part_of(store: Store, number: int, frame: pl.DataFrame) -> Manifest:
+    piece = write_table(store, "numbers", frame, NUMBERS, 0)
+    return commit(store, Manifest("toy", 1, 0, f"{number:032x}", 0, {}, {"numbers": (piece,)}, {}, {}))
+
+
+def test_an_object_that_was_found_in_place_just_before_it_was_moved_is_not_lost(tmp_path: Path, store_url: str) -> None:
+    frame = pl.DataFrame({"n": [1, 2, 3]})
+    store = Store.open(store_url)
+    old = write_table(store, "numbers", frame, NUMBERS, 0).object
+    doomed = plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER)
+    assert doomed.move == (old,)
+    piece = write_table(store, "numbers", frame, NUMBERS, 0)  # a living part: finds it in place, writes nothing
+    carry_out(store, doomed)
+    assert (store.exists(old), store.read(old) is not None) == (False, True)
+    living = commit(store, Manifest("toy", 1, 0, "a" * 32, 0, {}, {"numbers": (piece,)}, {}, {}))
+    assert collect(store, Roots(frozenset({living.path})), LATER).back == (f"trash/{old}",)
+    assert store.exists(old)
+    assert store.list("trash") == []
+
+
+def test_an_object_that_was_written_anew_while_it_lay_in_the_trash_stays(tmp_path: Path, store_url: str) -> None:
+    store = Store.open(store_url)
+    key = store.put_object(b"bytes", ".bin")
+    collect(store, Roots(), LATER)
+    assert store.put_object(b"bytes", ".bin") == key
+    snapshot = Snapshot.take(store)
+    now = time.time() + LATER
+    snapshot.listed[key] = Entry(5, now)
+    collection = plan(store, snapshot, Roots(), GRACE, now)
+    carry_out(store, collection)
+    assert (collection.delete, collection.move) == ((f"trash/{key}",), ())
+    assert store.get_object(key) == b"bytes"
+
+
+class Living:
+    """Writes parts of few distinct tables, so that most are found in place, old and unreached; forgets most of them."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self.store, self.end = store, time.monotonic() + seconds
+        self.named: dict[str, Manifest] = {}
+
+    def write(self, seed: int) -> None:
+        chance, number = random.Random(seed), seed * 10**6
+        while time.monotonic() < self.end:
+            number += 1
+            manifest = part_of(self.store, number, pl.DataFrame({"n": [chance.randrange(25)]}))
+            self.named[manifest.path] = manifest
+            time.sleep(chance.random() * 0.1)
+            self.store.get_object(manifest.tables["numbers"][0].object)
+            if chance.random() < 0.9:
+                del self.named[manifest.path]
+            time.sleep(chance.random() * 0.2)
+
+    def collect(self, _: int) -> None:
+        while time.monotonic() < self.end:
+            snapshot = Snapshot.take(self.store)
+            roots = Roots(frozenset(self.named) & snapshot.manifests.keys())
+            carry_out(self.store, plan(self.store, snapshot, roots, 0.6))
+
+
+def test_collectors_and_living_parts_at_once_lose_nothing_that_is_named_within_a_grace(tmp_path: Path) -> None:
+    living = Living(Store.open(str(tmp_path / "store")), 8)
+    with ThreadPoolExecutor(6) as pool:
+        work = [pool.submit(living.write, seed) for seed in range(4)]
+        work += [pool.submit(living.collect, number) for number in range(2)]
+    for done in work:
+        done.result()
+    assert len(living.named) > 3
+    for manifest in living.named.values():
+        assert living.store.read(manifest.path) == manifest.to_json()
+        living.store.get_object(manifest.tables["numbers"][0].object)
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+class Stumbling(Store):
+    """Dies after so many moves and deletions."""
+
+    left = 0
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    def move(self, key: str, target: str) -> bool:
+        self._step()
+        return super().move(key, target)
+
+    def delete(self, key: str) -> None:
+        self._step()
+        super().delete(key)
+
+
+def test_a_collector_that_was_killed_leaves_no_part_without_its_objects(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    kept, _ = pipeline(tmp_path, url, 1)
+    store = Store(url)
+    before = everything(store, "objects", "parts")
+    pipeline(tmp_path, url, 3)
+    killed = 0
+    for roots, moved_long_ago in ((Roots(kept), False), (Roots(), False), (Roots(kept), True), (Roots(kept), True)):
+        while True:  # each collector gets two steps further, and the next one goes on
+            stumbling = Stumbling(url)
+            stumbling.left = 2
+            snapshot = Snapshot.take(store)
+            now = time.time() + LATER
+            for key in snapshot.listed:
+                if key.startswith("trash/") and not moved_long_ago:
+                    snapshot.listed[key] = Entry(1, now)
+            try:
+                carry_out(stumbling, plan(store, snapshot, roots, GRACE, now))
+                break
+            except Killed:
+                killed += 1
+            for key in store.list("parts"):
+                for pieces in Manifest.from_json(store.read(key) or b"").tables.values():
+                    assert all(store.get_object(piece.object) for piece in pieces)
+    assert killed > 10
+    assert everything(store, "objects", "parts", "trash") == before
+
+
+def test_records_are_roots_whatever_wrote_them_and_a_damaged_one_stops_everything(
+    tmp_path: Path, store_url: str
+) -> None:
+    store = Store.open(store_url)
+    objects = [store.put_object(f"{n}".encode(), "") for n in range(4)]
+    store.create("weights/x.json", json.dumps({"files": {"a": objects[0]}}).encode())
+    store.create("something/new.json", json.dumps([{"deep": [objects[1]]}]).encode())
+    store.create("published/x/000001/release.json", json.dumps({"exports": {"a": objects[2]}}).encode())
+    store.create("labels/x.parquet", b"no JSON")
+    collection = plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER)
+    assert set(collection.move) == {objects[2], objects[3]}
+    store.create("history/x/1.json", b'{"cut')
+    with pytest.raises(StoreError, match=r"history/x/1\.json is damaged .* restore or delete it"):
+        plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER)
+    assert store.list("objects") == sorted(objects)
+
+
+def test_a_base_models_list_goes_with_its_files_and_stays_while_it_is_in_use(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    names = ["a" * 64, "b" * 64]
+    files = [store.put_object(name.encode(), "") for name in names]
+    for name, key in zip(names, files, strict=True):
+        store.create(f"models/{name}.json", json.dumps({"model.safetensors": key}).encode())
+    collection = plan(store, Snapshot.take(store), Roots(models=frozenset({names[0]})), GRACE, time.time() + LATER)
+    assert collection.move == (f"models/{names[1]}.json", files[1])
+
+
+def test_work_on_kept_parts_stays_as_long_as_all_that_it_read(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    kept, _ = pipeline(tmp_path, url, 1)
+    pipeline(tmp_path, url, 3)
+    store = Store(url)
+    upstream = frozenset(key for key in kept if not key.startswith("parts/add_up"))
+    roots = Roots(upstream, further=frozenset({"add_up"}))
+    collection = plan(store, Snapshot.take(store), roots, GRACE, time.time() + LATER)
+    parts = {key for key in collection.move if key.startswith("parts/")}
+    assert {key.split("/")[1] for key in parts} == {"double", "add_up"}
+    assert parts == set(store.list("parts")) - kept
+
+
+def test_kept_parts_whose_objects_are_nowhere_are_named(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    kept, outputs = pipeline(tmp_path, url, 1)
+    store = Store(url)
+    store.delete(outputs["total"].pieces[0].object)
+    collection = plan(store, Snapshot.take(store), Roots(kept), GRACE, time.time() + LATER)
+    assert collection.missing == (outputs["total"].pieces[0].object,)
+    with pytest.raises(StoreError, match=r"parts/add_up/none\.json is kept but cannot be found"):
+        plan(store, Snapshot.take(store), Roots(frozenset({"parts/add_up/none.json"})), GRACE)
+
+
+def test_a_snapshot_is_walked_without_writing(tmp_path: Path) -> None:
+    url = str(tmp_path / "store")
+    pipeline(tmp_path, url, 1)
+    store = Store(url)
+    before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    snapshot = Snapshot.take(store)
+    run = Runner(snapshot)
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    kept = run.keep_table("empty", pl.DataFrame({"n": [7]}), NUMBERS)
+    assert run.read(kept)["n"].to_list() == [7]
+    assert run.read(numbers).height == 12
+    with pytest.raises(StoreError, match="only looked at"):
+        snapshot.create("curations/x/curation.json", b"{}")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_everything_comes_back_for_a_purge(tmp_path: Path, store_url: str) -> None:
+    pipeline(tmp_path, store_url, 1)
+    store = Store(store_url)
+    store.create("curations/x-000001/curation.json", b"{}")
+    before = everything(store, "objects", "parts", "curations")
+    collect(store, Roots(records=("curations/x-000001/curation.json",)), LATER)
+    assert everything(store, "objects", "parts", "curations") == {}
+    assert empty_back(store) == len(before)
+    assert everything(store, "objects", "parts", "curations", "trash") == before
+    put_back(store, "trash/objects/ab/none")  # gone meanwhile: no error

@@ -1,0 +1,224 @@
+"""Lines on their way from a worker to a part's log, without Ray; with everything in `test_execution`."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from infra import part_logs
+from infra.part_logs import SILENT, Batch, LineHolder, PartLog, Sender, relayed
+from infra.shared_engine import EngineThread
+
+OURS = logging.getLogger("tasks.toy")
+OTHERS = logging.getLogger("a_library.module")
+
+
+@dataclass
+class Method:
+    """Calls as Ray's actor handles are called."""
+
+    call: Any
+
+    def remote(self, *args: Any) -> None:
+        self.call(*args)
+
+
+@dataclass
+class Here:
+    """The actor that holds lines, in this process."""
+
+    holder: LineHolder = field(default_factory=LineHolder)
+    seen: dict[str, Batch] = field(default_factory=dict)
+    puts: int = 0
+
+    @property
+    def put(self) -> Method:
+        self.puts += 1
+        return Method(self.holder.put)
+
+    def batch(self, box: str) -> Batch:
+        for name, batch in self.holder.take().items():
+            before = self.seen.get(name, Batch([]))
+            self.seen[name] = Batch([*before.lines, *batch.lines], before.lost + batch.lost, batch.ended)
+        return self.seen.get(box, Batch([]))
+
+    def lines(self, box: str) -> list[str]:
+        return [text for _, _, text in self.batch(box).lines]
+
+
+@pytest.fixture(autouse=True)
+def undisturbed() -> Iterator[None]:
+    """Leave the loggers of this process as they were."""
+    root = logging.getLogger()
+    before, levels = list(root.handlers), {name: logging.getLogger(name).level for name in part_logs.OURS}
+    yield
+    for handler in [h for h in root.handlers if h not in before]:
+        root.removeHandler(handler)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_our_lines_from_info_on_and_others_from_warning_on_arrive_in_order() -> None:
+    here = Here()
+    with relayed(Sender(here, "a"), "double-00000"):
+        OURS.debug("too fine")
+        OURS.info("one")
+        OTHERS.info("a library's chatter")
+        OTHERS.warning("two")
+        OURS.error("three")
+    batch = here.batch("a")
+    assert [line[1:] for line in batch.lines] == [
+        (logging.INFO, "double-00000: begun on this machine"),
+        (logging.INFO, "one"),
+        (logging.WARNING, "a_library.module: two"),
+        (logging.ERROR, "three"),
+    ]
+    assert (batch.lost, batch.ended) == (0, True)
+    times = [at for at, _, _ in batch.lines]
+    assert times == sorted(times)
+    assert abs(times[-1] - time.time()) < 10
+
+
+def test_a_logger_that_passes_nothing_on_is_heard_all_the_same() -> None:
+    here, proud = Here(), logging.getLogger("proud_library")
+    proud.propagate = False
+    with relayed(Sender(here, "a"), "part"):
+        proud.getChild("module").warning("heard")
+    assert here.lines("a")[1:] == ["proud_library.module: heard"]
+
+
+def test_two_parts_that_share_an_engine_do_not_mix_their_lines() -> None:
+    """Each part logs in its own thread, and the engine logs in the thread that works for one part after the other."""
+
+    class Talkative:
+        def encode(self, texts: list[str], role: str) -> list[str]:
+            OURS.info("encoding %s", texts[0])
+            time.sleep(0.01)
+            return texts
+
+    here, engine = Here(), EngineThread(Talkative)
+
+    def part(name: str) -> None:
+        with relayed(Sender(here, name), name):
+            for number in range(20):
+                OURS.info("%s asks %d", name, number)
+                engine.call("encode", [f"{name}'s text {number}"], "query")
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(part, ["left", "right"]))
+    for name in ("left", "right"):
+        lines = here.lines(name)
+        assert len(lines) == 41
+        assert all(name in line for line in lines)
+
+
+def test_a_librarys_own_thread_belongs_to_the_only_part_or_to_none() -> None:
+    here = Here()
+
+    def elsewhere() -> None:
+        thread = threading.Thread(target=OTHERS.warning, args=("from a thread",))
+        thread.start()
+        thread.join()
+
+    with relayed(Sender(here, "a"), "a"):
+        elsewhere()
+        with relayed(Sender(here, "b"), "b"):
+            elsewhere()
+    assert sum("from a thread" in line for line in here.lines("a")) == 1
+    assert not any("from a thread" in line for line in here.lines("b"))
+
+
+def test_a_flood_is_cut_and_counted_and_its_errors_come_through() -> None:
+    here = Here()
+    with relayed(Sender(here, "a"), "part"):
+        for number in range(5000):
+            OURS.info("line %d", number)
+        OURS.error("the end")
+    batch = here.batch("a")
+    assert batch.lines[-1][1:] == (logging.ERROR, "the end")
+    assert len(batch.lines) + batch.lost == 5002
+    assert len(batch.lines) <= 500
+    assert here.puts < 10
+
+
+def test_a_line_is_on_its_way_within_a_moment_though_nothing_follows_it() -> None:
+    here = Here()
+    with relayed(Sender(here, "a"), "part"):
+        OURS.info("now a long silence")
+        until = time.monotonic() + 5
+        while len(here.lines("a")) < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+        lines = here.lines("a")
+    assert lines == ["part: begun on this machine", "now a long silence"]
+
+
+def test_lines_that_cannot_be_sent_are_no_reason_to_fail() -> None:
+    class Gone:
+        @property
+        def put(self) -> Method:
+            raise RuntimeError("the actor is gone")
+
+    with relayed(Sender(Gone(), "a"), "part"):
+        OURS.info("lost")
+
+
+def test_secrets_are_hidden_in_lines_in_tracebacks_and_in_the_error_that_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOY_API_KEY", "sk-123456")
+    here = Here()
+
+    def fail() -> None:
+        try:
+            raise ValueError("sk-123456 is refused")
+        except ValueError:
+            OURS.exception("trouble")
+            raise
+
+    with pytest.raises(ValueError, match=r"\*\*\* is refused") as caught, relayed(Sender(here, "a"), "part"):
+        OURS.info("x" * 3995 + "sk-123456")
+        fail()
+    assert caught.value.__cause__ is None
+    told = "\n".join(here.lines("a"))
+    assert "*** is refused" in told
+    assert "ValueError" in told
+    assert "sk-1" not in told
+
+
+def test_what_the_ledger_does_not_remember_is_told_as_a_line_not_as_a_failure() -> None:
+    here = Here()
+    with pytest.raises(LookupError), relayed(Sender(here, "a"), "part", expected=(LookupError,)):
+        raise LookupError("3 rows are not in the ledger")
+    assert [line[1:] for line in here.batch("a").lines[1:]] == [(logging.INFO, "part: 3 rows are not in the ledger")]
+
+
+def test_the_holder_is_bounded_and_counts_what_it_lets_go() -> None:
+    holder = LineHolder()
+    for number in range(100):
+        holder.put("a", Batch([(0.0, logging.INFO, f"{number} {i}") for i in range(10)]))
+    kept = holder.take()["a"]
+    assert (len(kept.lines), kept.lost, kept.lines[-1][2]) == (500, 500, "99 9")
+    for number in range(1500):
+        holder.put(str(number), Batch([(0.0, logging.INFO, "from a part that died")]))
+    assert list(holder.take()) == [str(number) for number in range(500, 1500)]
+
+
+def test_nothing_is_relayed_where_nobody_listens() -> None:
+    with relayed(SILENT.sender(), "part"):
+        OURS.info("unheard")
+
+
+def test_a_part_that_lost_lines_says_how_many() -> None:
+    shown: list[tuple[int, str]] = []
+    log = PartLog(None, lambda at, level, text: shown.append((level, text)))
+    log.receive(Batch([(0.0, logging.INFO, "one")], lost=3))
+    log.receive(Batch([], lost=2, ended=True))
+    assert shown == [
+        (logging.INFO, "one"),
+        (logging.WARNING, "5 more lines of this part were not kept: there were too many"),
+    ]

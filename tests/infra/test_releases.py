@@ -1,0 +1,305 @@
+"""Numbered pointers and the stable path: what readers see, whoever writes and whatever dies in between."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.releases import (
+    ROLLED_BACK,
+    Record,
+    advance,
+    content_of,
+    holding,
+    left_behind,
+    names,
+    newest,
+    numbers,
+    prune_published,
+    publish,
+    read_latest,
+    withdraw,
+)
+from infra.store import Store, StoreError
+
+
+class Died(BaseException):
+    """The process ends here."""
+
+
+class Dying(Store):
+    """A store whose process dies at the first call of one of its methods."""
+
+    def __init__(self, url: str, at: str, after: int = 0) -> None:
+        super().__init__(url)
+        self._at, self._after = at, after
+
+    def _die_at(self, at: str) -> None:
+        if at == self._at:
+            self._after -= 1
+            if self._after < 0:
+                raise Died
+
+    def copy_object(self, key: str, target: str) -> int:
+        self._die_at("copy")
+        return super().copy_object(key, target)
+
+    def create(self, key: str, data: bytes) -> bool:
+        if key.endswith("release.json"):
+            self._die_at("release.json")
+        return super().create(key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._die_at("latest.json")
+        super().replace(key, data)
+
+    def link(self, key: str, target: str | None) -> None:
+        self._die_at("current")
+        super().link(key, target)
+
+
+class Overtaken(Store):
+    """A store that does something else just before `latest.json` is written for the first time."""
+
+    def __init__(self, url: str, meanwhile: Callable[[], Any]) -> None:
+        super().__init__(url)
+        self._meanwhile: Callable[[], Any] | None = meanwhile
+
+    def replace(self, key: str, data: bytes) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        super().replace(key, data)
+
+
+def release(store: Store, text: str, name: str = "nq", **more: Any) -> Record:
+    exports = {"tevatron/train.jsonl": store.put_object(text.encode(), ""), "export.json": store.put_object(b"{}", "")}
+    content = {"curation": f"{name}-000001", "exports": exports, "because": "promoted", "of": None, **more}
+    record = advance(store, name, lambda known: content)
+    assert record is not None
+    return record
+
+
+def read(store: Store, name: str = "nq") -> str:
+    """Read as a trainer does: latest.json, then the file it names, checked against its digest."""
+    latest = json.loads(store.read(f"published/{name}/latest.json") or b"")
+    data = store.read(f"{latest['prefix']}/tevatron/train.jsonl") or b""
+    told = latest["files"]["tevatron/train.jsonl"]
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (told["sha256"], told["bytes"])
+    return data.decode()
+
+
+def folder_of(store: Store) -> Path:
+    return Path(store.url) / "published" / "nq"
+
+
+def test_trainers_read_the_newest_release_under_plain_names(store_url: str) -> None:
+    store = Store.open(store_url)
+    for text in ("one", "two"):
+        release(store, text)
+        publish(store, "nq")
+        assert read(store) == text
+    latest = read_latest(store, "nq")
+    assert latest is not None
+    assert (latest["number"], latest["prefix"], set(latest["files"])) == (
+        2,
+        "published/nq/000002",
+        {"tevatron/train.jsonl", "export.json"},
+    )
+    assert store.read("published/nq/000001/tevatron/train.jsonl") == b"one"
+    assert json.loads(store.read("published/nq/000002/release.json") or b"") == latest
+
+
+def test_nothing_is_published_before_there_is_a_release(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    assert publish(store, "nq") is None
+    assert (names(store), newest(store, "nq"), read_latest(store, "nq")) == ([], None, None)
+
+
+def test_a_line_of_releases_knows_nothing_of_another_whose_name_begins_alike(store_url: str) -> None:
+    store = Store.open(store_url)
+    release(store, "one", "nq")
+    release(store, "other", "nq-de")
+    assert (numbers(store, "nq"), numbers(store, "nq-de"), names(store)) == ([1], [1], ["nq", "nq-de"])
+    publish(store, "nq-de")
+    assert read_latest(store, "nq") is None
+    assert prune_published(store, "nq", 1) == []
+
+
+@pytest.mark.parametrize(("at", "after"), [("copy", 0), ("copy", 1), ("release.json", 0), ("latest.json", 0)])
+def test_a_publication_that_dies_is_not_seen_and_the_next_one_completes_it(store_url: str, at: str, after: int) -> None:
+    store = Store.open(store_url)
+    release(store, "one")
+    publish(store, "nq")
+    release(store, "two")
+    with pytest.raises(Died):
+        publish(Dying(store_url, at, after), "nq")
+    assert read(store) == "one"
+    publish(store, "nq")
+    assert read(store) == "two"
+
+
+def test_a_death_before_the_symlink_is_repaired_by_the_next_one(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+    publish(store, "nq")
+    release(store, "two")
+    with pytest.raises(Died):
+        publish(Dying(store.url, "current"), "nq")
+    assert read(store) == "two"
+    assert (folder_of(store) / "current" / "tevatron" / "train.jsonl").read_text() == "one"
+    publish(store, "nq")
+    assert (folder_of(store) / "current" / "tevatron" / "train.jsonl").read_text() == "two"
+
+
+def test_a_writer_that_was_overtaken_does_not_leave_its_older_release_as_the_latest(store_url: str) -> None:
+    store = Store.open(store_url)
+    release(store, "one")
+
+    def other() -> None:
+        release(store, "two")
+        publish(store, "nq")
+
+    publish(Overtaken(store_url, other), "nq")
+    assert read(store) == "two"
+
+
+def test_many_promoters_at_once_take_different_numbers_and_the_highest_is_read(store_url: str) -> None:
+    start = threading.Barrier(6)
+
+    def promote(number: int) -> int:
+        store = Store(store_url)
+        start.wait()
+        record = release(store, f"text {number}")
+        publish(store, "nq")
+        return int(record["number"])
+
+    store = Store.open(store_url)
+    with ThreadPoolExecutor(6) as pool:
+        taken = sorted(pool.map(promote, range(6)))
+    assert taken == numbers(store, "nq") == [1, 2, 3, 4, 5, 6]
+    latest, head = read_latest(store, "nq"), newest(store, "nq")
+    assert latest is not None and head is not None
+    assert latest["number"] == 6
+    assert read(store) == (store.get_object(head["exports"]["tevatron/train.jsonl"])).decode()
+
+
+def test_the_loser_of_a_number_decides_anew_with_what_the_winner_wrote(store_url: str) -> None:
+    store = Store.open(store_url)
+    seen: list[list[int]] = []
+
+    def make(known: list[Record]) -> Record | None:
+        seen.append([int(record["number"]) for record in known])
+        if not known:
+            release(store, "the winner")
+        return None if known else {"exports": {}}
+
+    assert advance(store, "nq", make) is None
+    assert seen == [[], [1]]
+    assert numbers(store, "nq") == [1]
+
+
+def test_the_copy_trainers_read_is_not_the_object_and_cannot_damage_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    key = release(store, "one")["exports"]["tevatron/train.jsonl"]
+    publish(store, "nq")
+    copy = folder_of(store) / "000001" / "tevatron" / "train.jsonl"
+    assert not copy.samefile(tmp_path / key)
+    assert copy.stat().st_mode & 0o222 == 0
+    copy.chmod(0o644)
+    copy.write_text("damaged")
+    assert store.get_object(key) == b"one"
+
+
+def test_a_damaged_object_is_not_published(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+    publish(store, "nq")
+    key = release(store, "two")["exports"]["tevatron/train.jsonl"]
+    (tmp_path / key).write_text("TWO")
+    with pytest.raises(StoreError, match="damaged"):
+        publish(store, "nq")
+    assert read(store) == "one"
+
+
+def test_the_symlink_is_no_object_of_the_store(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+    publish(store, "nq")
+    assert (folder_of(store) / "current").is_symlink()
+    assert all(store.read(key) is not None for key in store.list(""))
+
+
+def test_a_latest_that_was_cut_short_is_written_again(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+    publish(store, "nq")
+    store.replace("published/nq/latest.json", b'{"numb')
+    publish(store, "nq")
+    assert read(store) == "one"
+
+
+def test_pruning_keeps_the_newest_and_the_one_that_is_read(store_url: str) -> None:
+    store = Store.open(store_url)
+    for text in ("one", "two", "three", "four"):
+        release(store, text)
+        publish(store, "nq")
+    release(store, "five")  # its promoter died: four is still read
+    assert prune_published(store, "nq", 2) == ["published/nq/000001", "published/nq/000002", "published/nq/000003"]
+    assert read(store) == "four"
+    publish(store, "nq")
+    assert prune_published(store, "nq", 1) == ["published/nq/000004"]
+    assert read(store) == "five"
+    assert numbers(store, "nq") == [1, 2, 3, 4, 5]
+    assert {key.split("/")[2] for key in store.list("published/nq")} == {"000005", "latest.json"}
+
+
+def test_what_holds_an_object_is_found_and_withdrawn(store_url: str) -> None:
+    store = Store.open(store_url)
+    first = release(store, "secret")
+    publish(store, "nq")
+    release(store, "clean")
+    publish(store, "nq")
+    digest = first["exports"]["tevatron/train.jsonl"].rsplit("/", 1)[-1]
+    assert holding(store, [digest]) == ["published/nq/000001"]
+    withdraw(store, ["published/nq/000001"])
+    assert holding(store, [digest]) == []
+    assert read(store) == "clean"
+    withdraw(store, ["published/nq/000002"])
+    assert read_latest(store, "nq") is None
+    assert [key for key in store.list("published") if key.startswith("published/")] == []
+
+
+def test_a_model_is_published_where_the_release_says_so(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    model = {"config.json": store.put_object(b"weights", "")}
+    release(store, "one", model=model, publish_model=True)
+    release(store, "two", model=model, publish_model=False)
+    publish(store, "nq")
+    assert store.read("published/nq/000002/model/config.json") is None
+    release(store, "one", model=model, publish_model=True)
+    publish(store, "nq")
+    assert store.read("published/nq/000003/model/config.json") == b"weights"
+
+
+def test_a_rollback_leaves_all_between_and_a_return_takes_back_what_it_returns_to() -> None:
+    def head(number: int, text: str, of: int | None = None) -> Record:
+        because = "promoted" if of is None else ROLLED_BACK
+        return {"number": number, "exports": {"a": f"objects/{text}"}, "because": because, "of": of}
+
+    known = [head(1, "A"), head(2, "B"), head(3, "C"), head(4, "A", of=1)]
+    assert left_behind(known) == {content_of(known[1]): 2, content_of(known[2]): 3}
+    assert left_behind([*known, head(5, "B", of=2)]) == {content_of(known[2]): 3}
+    assert left_behind(known[:3]) == {}
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "A", ".."])
+def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
+    store = Store.open(str(tmp_path))
+    with pytest.raises(StoreError):
+        publish(store, name)

@@ -1,0 +1,31 @@
+"""The whole system under SIGKILL, as `benchmarks/chaos.py` plays it, in short: every kind of process at least once."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import KINDS, main
+from tests.conftest import require_binary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+KILLS = len(KINDS) + 3
+
+
+def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_is_judged_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_binary("weed")
+    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(tmp_path / "cache")))
+    out = tmp_path / "chaos.json"
+
+    main(["--kills", str(KILLS), "--seed", "1", "--out", str(out), "--keep", str(tmp_path / "played")])
+
+    told = json.loads(out.read_text())
+    assert told["findings"] == []
+    assert told["kills"] == KILLS
+    assert {kind: told["by_kind"][kind]["kills"] > 0 for kind in KINDS} == dict.fromkeys(KINDS, True)
+    assert told["curations"] == told["ended"] == told["identical"]["count"] == told["identical"]["of"] > 0
+    assert told["judged_twice"]["within_bound"]
+    assert not list(Path(tmp_path).rglob("*.tmp"))

@@ -1,0 +1,304 @@
+"""Plant secrets, run, and search everything that is left behind; and look at who may connect meanwhile.
+
+Searched are all objects of the bucket, the home folder with Prefect's database and logs, Ray's session folder, what the
+commands printed, and what was added to the model cache; each secret as it is, percent-encoded, in base64 and in JSON.
+"""
+
+import base64
+import contextlib
+import gzip
+import io
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+import pytest
+import s3fs
+import yaml
+
+from tests.conftest import free_port, require_binary, stop, wait_for_http
+from tests.flows.test_demo_small import Place
+from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
+from tests.system.test_kill_judge import write_config
+
+SECRETS = {
+    "OPENAI_API_KEY": "sk-plantedEndpoint/7Qx+Zm4Kd9WvT2",
+    "AWS_SECRET_ACCESS_KEY": "plantedStore/uG5+nB8sXr3LpYc6Hj",
+    "PREFECT_API_AUTH_STRING": "planted-user:plantedPrefect/eD4+tFa1Rk",
+    "RAY_AUTH_TOKEN": "plantedRayToken0yNq7Uw3Mi5Vb8",
+}
+Searched = Iterator[tuple[str, bytes]]
+
+
+# ---- searching ----
+
+
+def forms(secret: str) -> list[bytes]:
+    """Give the ways a secret may be written; base64 at each of its three alignments, without the uncertain ends."""
+    found = {secret, quote(secret), quote(secret, safe=""), json.dumps(secret)[1:-1], secret.replace("/", "\\/")}
+    found.add(secret.encode().hex())
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + secret.encode()).decode().rstrip("=")
+        middle = encoded[4 if shift else 0 : -2]
+        found |= {middle, middle.replace("+", "-").replace("/", "_")}
+    return [form.encode() for form in found]
+
+
+def readings(name: str, data: bytes) -> Searched:
+    """Give a file's bytes, and what they hold where they are compressed or in pages."""
+    yield name, data
+    if name.endswith(".gz"):
+        yield f"{name} unpacked", gzip.decompress(data)
+    if data[:4] == b"PAR1":
+        frame = pl.read_parquet(io.BytesIO(data))
+        yield f"{name} as rows", frame.write_ndjson().encode()
+    if data[:15] == b"SQLite format 3":
+        with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(f"{folder}/copy")) as database:
+            (Path(folder) / "copy").write_bytes(data)
+            for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+                rows = database.execute(f'select * from "{table}"').fetchall()
+                yield f"{name}, table {table}", "\n".join(map(str, rows)).encode()
+
+
+def files_of(folder: Path, since: float = 0.0) -> Searched:
+    """Give every file below a folder that was changed since; sockets and what vanishes meanwhile are left out."""
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink() and path.stat().st_mtime >= since:
+                yield from readings(str(path), path.read_bytes())
+
+
+def find_secrets(texts: Searched) -> tuple[list[str], int]:
+    """List where which secret stands, and count what was searched."""
+    sought = {name: forms(value) for name, value in SECRETS.items()}
+    found, searched = [], 0
+    for place, data in texts:
+        searched += 1
+        found += [f"{name} in {place}" for name, ways in sought.items() if any(way in data for way in ways)]
+    return found, searched
+
+
+@pytest.mark.parametrize("name", sorted(SECRETS))
+def test_the_search_finds_a_secret_in_every_form_and_file(name: str, tmp_path: Path) -> None:
+    secret = SECRETS[name]
+    encoded = base64.b64encode(f"key {secret} end".encode()).decode()
+    (tmp_path / "plain.log").write_text(f"a header with {secret} in it")
+    (tmp_path / "encoded.json").write_text(json.dumps({"quoted": quote(secret, safe="")}))
+    (tmp_path / "base64.txt").write_text(f"Authorization: Basic {encoded}")
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(secret.encode()))
+    pl.DataFrame({"reason": [f"401 {secret}"] * 100}).write_parquet(tmp_path / "rows.parquet")
+    with contextlib.closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
+        database.execute("create table log (message text)")
+        database.execute("insert into log values (?)", ("x" * 5000 + secret,))
+        database.commit()
+    found, _ = find_secrets(files_of(tmp_path))
+    assert all(any(path.name in line for line in found) for path in tmp_path.iterdir()), found
+    assert {line.split()[0] for line in found} == {name}
+
+
+# ---- sockets ----
+
+
+def processes_of(home: Path) -> list[int]:
+    """List the processes of the runs of a home: it stands in their environment, which children inherit."""
+    wanted, found = f"RENEG_HOME={home}".encode(), []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found
+
+
+def listening(pid: int) -> set[tuple[str, str, int]]:
+    """Give the command, the address (hexadecimal, as the kernel tells it) and the port of what a process listens on."""
+    found: set[tuple[str, str, int]] = set()
+    with contextlib.suppress(OSError):
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80]
+        own = {target(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                    address, port = fields[1].split(":")
+                    found.add((command, address, int(port, 16)))
+    return found
+
+
+def target(descriptor: Path) -> str:
+    """Say what an open file is; nothing where it was closed meanwhile."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address of /proc/net/tcp or tcp6 is 127.0.0.0/8, ::1, or the former written as the latter."""
+    if len(address) == 8:
+        return address.endswith("7F")
+    return address == "0" * 24 + "01000000" or (address.startswith("0" * 16 + "FFFF0000") and address.endswith("7F"))
+
+
+def test_a_socket_that_others_can_reach_is_told_from_one_on_loopback() -> None:
+    import socket
+
+    with socket.socket() as near, socket.socket() as far:
+        near.bind(("127.0.0.1", 0))
+        far.bind(("0.0.0.0", 0))
+        near.listen()
+        far.listen()
+        found = {port: address for _, address, port in listening(os.getpid())}
+        assert is_loopback(found[near.getsockname()[1]])
+        assert not is_loopback(found[far.getsockname()[1]])
+
+
+# ---- the run ----
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Iterator[str]:
+    """SeaweedFS with its only account from the environment, as in docker/compose.yaml; yields its endpoint."""
+    port, data = free_port(), tmp_path / "weed"
+    data.mkdir()
+    command = [
+        str(require_binary("weed")), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}", f"-master.port={free_port()}",
+        f"-volume.port={free_port()}", f"-filer.port={free_port()}", "-bucket=reneg",
+    ]  # fmt: skip
+    account = {"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": SECRETS["AWS_SECRET_ACCESS_KEY"]}
+    with (tmp_path / "weed.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=data, env=os.environ | account)
+    wait_for_http(f"http://127.0.0.1:{port}", process)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop(process)
+
+
+@pytest.fixture
+def ray_folder() -> Iterator[Path]:
+    """A short path: Ray's sockets lie below it, and theirs may have 107 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="rs-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def planted(bucket: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything secret that a user sets, in the environment."""
+    variables = SECRETS | {
+        "PREFECT_SERVER_API_AUTH_STRING": SECRETS["PREFECT_API_AUTH_STRING"],
+        "AWS_ACCESS_KEY_ID": "planted",
+        "AWS_ENDPOINT_URL": bucket,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "RAY_AUTH_MODE": "token",
+        "RAY_TMPDIR": str(ray_folder),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(ray_folder / "cache")))
+
+
+def objects_of(endpoint: str) -> Searched:
+    """Give every object of the bucket."""
+    files = s3fs.S3FileSystem(
+        key="planted", secret=SECRETS["AWS_SECRET_ACCESS_KEY"], endpoint_url=endpoint, skip_instance_cache=True
+    )
+    for key in files.find("reneg"):
+        yield from readings(f"s3://{key}", files.cat_file(key))
+
+
+def watch(home: Path, done: threading.Event, seen: set[tuple[str, str, int]]) -> None:
+    while not done.wait(0.5):
+        for pid in processes_of(home):
+            seen |= listening(pid)
+
+
+@contextlib.contextmanager
+def watched(home: Path) -> Iterator[set[tuple[str, str, int]]]:
+    """Collect what the processes of a home listen on."""
+    done, seen = threading.Event(), set[tuple[str, str, int]]()
+    watcher = threading.Thread(target=watch, args=(home, done, seen))
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
+def work(place: Place, folder: Path) -> list[str]:
+    """Do what users do, and what goes wrong for them; returns what was printed."""
+    printed: list[str] = []
+
+    def command(*arguments: str, expect: int) -> str:
+        process = place.start(*arguments)
+        printed.append("".join(process.communicate(timeout=600)))
+        assert process.returncode == expect, f"{arguments}: {process.returncode}\n{printed[-1]}"
+        return printed[-1]
+
+    key = SECRETS["OPENAI_API_KEY"]
+    with MisbehavingServer(reply=echo_key, key=key) as obliging, MisbehavingServer(key="another") as refusing:
+        config = write_config(folder, obliging.url)
+        settings = yaml.safe_load(config.read_text())
+        command("curate", str(config), "--json", expect=0)
+        assert sum(obliging.paid.values()) >= 40
+        settings["name"] = "refused"
+        settings["tiers"][0]["engine"] |= {"base_url": refusing.url, "model": "judge-2"}
+        config.write_text(yaml.safe_dump(settings))
+        assert "401" in command("curate", str(config), expect=1)
+        assert any(call.path.endswith("/chat/completions") for call in refusing.calls)
+    assert "401" in command("status", "refused-000001", expect=0)
+    settings["tiers"][0]["engine"]["base_url"] = f"http://me:{quote(key, safe='')}@127.0.0.1:9/v1"
+    config.write_text(yaml.safe_dump(settings))
+    assert "no name, password or query" in command("curate", str(config), expect=2)
+    config.unlink()
+    return printed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("planted")
+def test_nothing_that_a_run_leaves_behind_holds_a_secret_and_nobody_else_can_connect(
+    bucket: str, ray_folder: Path, tmp_path: Path
+) -> None:
+    place, began = Place(tmp_path / "home", "s3://reneg/store"), time.time()
+    with watched(place.home) as seen:
+        printed = work(place, tmp_path)
+
+    searched = {
+        "the bucket": (objects_of(bucket), 50),
+        "the home folder": (files_of(place.home), 20),
+        "Ray's folder": (files_of(ray_folder), 10),
+        "the model cache": (files_of(Path(place.environment["RENEG_CACHE"]), since=began), 0),
+        "the terminal": ((("the terminal", text.encode()) for text in printed), 4),
+    }
+    leaks = []
+    for place_name, (texts, least) in searched.items():
+        found, number = find_secrets(texts)
+        assert number >= least, f"only {number} texts in {place_name}"
+        leaks += found
+    assert leaks == []
+    commands = " ".join(command for command, _, _ in seen)
+    assert "prefect" in commands
+    assert "raylet" in commands
+    assert [one for one in seen if not is_loopback(one[1])] == []
+
+
+def echo_key(body: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """Answer, and repeat the caller's key beside the answer, as a careless proxy might."""
+    text, logprobs = answer_by_hash(body)
+    return f"{text} ({SECRETS['OPENAI_API_KEY']})", logprobs

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.compare import (
+    PAGE_FILE,
+    SUMMARY_FILE,
+    CompareConfig,
+    compare_models,
+    compare_over_seeds,
+    crossed_interval,
+    markdown_table,
+)
+from tasks.evaluate import compare
+from tasks.schemas import SCORES
+
+
+def scores_of(
+    gain: float = 0.1, seeds: int = 3, queries: int = 40, models: tuple[str, ...] = ("relabel",)
+) -> pl.DataFrame:
+    """Each model better than `default` by `gain` on average, with queries and seeds of their own."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for q in range(queries):
+        base, of_query = rng.uniform(0.3, 0.6), rng.normal(gain, 0.05)
+        for seed in range(seeds):
+            rows.append(("default", f"d{q % 2}", "nDCG@10", f"q{q // 2}", base + rng.normal(0, 0.01), 42 + seed))
+            for model in models:
+                value = base + of_query + rng.normal(0, 0.01)
+                rows.append((model, f"d{q % 2}", "nDCG@10", f"q{q // 2}", value, 42 + seed))
+    return pl.DataFrame(rows, schema=SCORES.columns, orient="row")
+
+
+def test_a_difference_is_found_over_all_queries_and_in_each_dataset() -> None:
+    everywhere, one, two = compare_over_seeds(scores_of(), "default", "relabel")
+    assert [everywhere.dataset, one.dataset, two.dataset] == ["all", "d0", "d1"]
+    assert (everywhere.queries, one.queries) == (40, 20)
+    assert everywhere.difference == pytest.approx(0.1, abs=0.03)
+    assert everywhere.is_clear
+    assert everywhere.p_value is not None
+    assert everywhere.p_value < 1e-6
+    assert everywhere.better + everywhere.equal + everywhere.worse == 40
+
+
+def test_queries_of_two_datasets_with_one_id_are_two_queries() -> None:
+    assert compare_over_seeds(scores_of(queries=8), "default", "relabel")[0].queries == 8
+
+
+def test_with_one_seed_the_difference_is_that_of_the_report() -> None:
+    scores = scores_of(seeds=1)
+    ours, theirs = compare_over_seeds(scores, "default", "relabel")[0], compare(scores)[0]
+    assert ours.difference == pytest.approx(theirs.difference)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.003)
+
+
+def test_seeds_that_disagree_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    of_query, of_seed = rng.normal(0.05, 0.02, (50, 1)), np.array([[-0.06, 0.0, 0.06]])
+    calm, torn = crossed_interval(of_query + 0 * of_seed), crossed_interval(of_query + of_seed)
+    assert calm is not None
+    assert torn is not None
+    assert torn[1] - torn[0] > 5 * (calm[1] - calm[0])
+    assert calm[2] < 0.001
+    assert torn[2] > 0.05
+
+
+@pytest.mark.parametrize("seed_spread", [0.0, 0.01, 0.05])
+def test_the_interval_covers_the_true_difference_over_queries_and_seeds(seed_spread: float) -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(500):
+        drawn = rng.normal(0.02, 0.2, (60, 1)) + rng.normal(0, seed_spread, (1, 3)) + rng.normal(0, 0.1, (60, 3))
+        low, high, _ = crossed_interval(drawn) or (1.0, 0.0, 1.0)
+        covered += low <= 0.02 <= high
+    assert covered / 500 > 0.9
+
+
+def test_one_query_gives_no_interval_and_equal_scores_no_difference() -> None:
+    assert crossed_interval(np.zeros((1, 3))) is None
+    assert crossed_interval(np.zeros((5, 3))) == (0.0, 0.0, 1.0)
+
+
+def test_a_query_without_all_seeds_is_left_out_and_no_common_query_is_no_comparison() -> None:
+    scores = scores_of(queries=4)
+    gap = scores.filter(~((pl.col("query_id") == "q0") & (pl.col("dataset") == "d0") & (pl.col("seed") == 44)))
+    assert compare_over_seeds(gap, "default", "relabel")[0].queries == 3
+    assert compare_over_seeds(scores, "default", "remove") == []
+
+
+def test_the_page_and_the_json_say_what_the_interval_covers(tmp_path: Path) -> None:
+    config = CompareConfig(training={"steps": 60, "seeds": "42, 43, 44"})
+    assert compare_models(config, scores=scores_of(), out=tmp_path) == {}
+    summary = json.loads((tmp_path / SUMMARY_FILE).read_text())
+    assert summary["seeds"] == [42, 43, 44]
+    assert "queries and training seeds" in summary["interval_covers"]
+    assert summary["comparisons"]["relabel"][0]["dataset"] == "all"
+    assert {row["model"] for row in summary["means"]} == {"default", "relabel"}
+    page = (tmp_path / PAGE_FILE).read_text()
+    assert "steps 60" in page
+    assert "| relabel | all | nDCG@10 | 40 | +0." in page
+    compare_models(config, scores=scores_of(seeds=1), out=tmp_path)
+    assert "queries only" in json.loads((tmp_path / SUMMARY_FILE).read_text())["interval_covers"]
+
+
+def test_a_cell_cannot_break_its_table() -> None:
+    table = markdown_table(["name"], [["a|b\nc <script>"]])
+    assert table.splitlines()[-1] == r"| a\|b c &lt;script> |"

@@ -1,0 +1,160 @@
+"""Intervals hold what they promise: textbook values, and coverage over many simulated samples."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import cohen_kappa_score
+
+from tasks import statistics
+from tasks.statistics import (
+    NOT_DEFINED,
+    Strata,
+    alpha_interval,
+    kappa_interval,
+    merge_small,
+    ratio_interval,
+    weighted_rate,
+    wilson,
+)
+
+REPEATS = 300
+SURELY = 0.91  # of 300 intervals at 95%: fewer would be a defect, not bad luck (p < 0.002)
+
+
+@pytest.fixture
+def fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "DRAWS", 1000)
+
+
+def test_wilsons_interval_holds_its_textbook_values() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert wilson(0, 10)[0] == 0.0
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+def test_kappa_is_the_librarys_with_weights_and_with_three_labels() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.choice(["relevant", "not_relevant", "unsure"], (2, 60)).tolist()
+    b[:30] = a[:30]
+    weights = rng.choice([1.0, 7.5], 60).tolist()
+    assert kappa_interval(a, b)[0] == pytest.approx(cohen_kappa_score(a, b))
+    assert kappa_interval(a, b, weights)[0] == pytest.approx(cohen_kappa_score(a, b, sample_weight=weights))
+    value, low, high = kappa_interval(a, b, weights)
+    assert low < value < high
+
+
+def test_kappa_says_nothing_of_no_pair_and_of_one_label_throughout() -> None:
+    assert kappa_interval([], []) == NOT_DEFINED
+    assert kappa_interval(["yes"] * 9, ["yes"] * 9) == NOT_DEFINED
+
+
+def test_full_agreement_on_few_pairs_is_no_certainty() -> None:
+    value, low, high = kappa_interval(["yes", "no"] * 5, ["yes", "no"] * 5)
+    assert (value, high) == (1.0, 1.0)
+    assert 0.3 < low < 0.9
+
+
+def test_lengths_and_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"columns of one length expected, \[2, 1, 2\] came"):
+        kappa_interval(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="positive weights expected"):
+        kappa_interval(["a", "b"], ["a", "b"], [1.0, 0.0])
+    with pytest.raises(ValueError, match="inclusion probabilities above 0"):
+        weighted_rate([True], [0.0])
+
+
+def test_krippendorffs_alpha_is_that_of_his_own_example() -> None:
+    """Four observers, twelve units, gaps: 0.743 (Krippendorff 2011, section C)."""
+    observers = ["123321412...", "1233224125.3", ".333234225 1.".replace(" ", ""), "1233244125 1.".replace(" ", "")]
+    units = [[label for label in unit if label != "."] for unit in zip(*observers, strict=True)]
+    value, low, high = alpha_interval(units)
+    assert value == pytest.approx(0.743, abs=5e-4)
+    assert low < value < high
+    assert alpha_interval([["a"], ["b"]]) == NOT_DEFINED
+
+
+def test_a_rate_is_weighted_by_how_the_pairs_were_drawn() -> None:
+    value, low, high = weighted_rate([True] * 10 + [False] * 10, [1.0] * 10 + [0.1] * 10)
+    assert value == pytest.approx(10 / 110)
+    assert low == pytest.approx(10 / 110)  # ten of them are known
+    assert high > 0.2  # of the hundred others ten were looked at
+    assert weighted_rate([], []) == NOT_DEFINED
+
+
+def test_a_pool_that_was_looked_at_whole_is_known() -> None:
+    assert weighted_rate([True, False, False, False], [1.0] * 4) == (0.25, 0.25, 0.25)
+
+
+def test_small_strata_are_merged_with_their_neighbours_until_their_spread_can_be_told() -> None:
+    sizes = np.array([10.0, 20.0, 30.0, 4.0, 40.0])
+    seen = np.array([[1, 3], [0, 0], [2, 6], [4, 0], [1, 1]], dtype=float)
+    groups = merge_small(sizes, seen)
+    assert [group.size for group in groups] == [4.0, 100.0]  # the fourth was looked at whole
+    assert groups[1].seen.tolist() == [4, 10]
+    assert groups[1].counts.sum() < 14  # unequal weights are worth fewer pairs
+
+
+def sampled(rng: np.random.Generator, pool: np.ndarray, sizes: list[int], drawn: list[int]) -> np.ndarray:
+    """How many relevant ones are among those drawn from each stratum."""
+    return np.array([rng.hypergeometric(x, n - x, k) for x, n, k in zip(pool, sizes, drawn, strict=True)])
+
+
+POOLS = {
+    "a heavy stratum in which little is found": ([900, 40, 35, 25], [25] * 4, [0.02, 0.8, 0.1, 0.4]),
+    "one stratum, rarely relevant": ([1000], [40], [0.03]),
+    "forty strata of three": ([100 + i for i in range(40)], [3] * 40, [0.3] * 40),
+    "forty unequal strata of three": ([20 + 20 * i for i in range(40)], [3] * 40, [0.02, 0.5] * 20),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_the_interval_of_a_rate_covers_the_pools_own_in_95_of_100_samples(name: str, fewer_draws: None) -> None:
+    sizes, drawn, shares = POOLS[name]
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(REPEATS):
+        pool = rng.binomial(sizes, shares)
+        found = sampled(rng, pool, sizes, drawn)
+        values = [row < x for x, k in zip(found, drawn, strict=True) for row in range(k)]
+        chances = [k / n for n, k in zip(sizes, drawn, strict=True) for _ in range(k)]
+        _, low, high = weighted_rate(values, chances, seed)
+        covered += low - 1e-9 <= pool.sum() / sum(sizes) <= high + 1e-9
+    assert covered / REPEATS > SURELY
+
+
+def test_the_interval_of_a_recall_covers_although_a_sample_may_hold_nothing_that_was_missed(fewer_draws: None) -> None:
+    """Where no missed pair is in the sample the recall is 1 by the sample; the interval must not say so."""
+    sizes, drawn, shares = np.array([900, 40, 35, 25]), [25] * 4, [0.02, 0.8, 0.1, 0.4]
+    inside = np.array([False, True, False, False])
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(REPEATS):
+        pool = rng.binomial(sizes, shares)
+        found = sampled(rng, pool, sizes.tolist(), drawn).astype(float)
+        sides = [
+            Strata(sizes[side].astype(float), np.full(side.sum(), 25.0), found[side]) for side in (inside, ~inside)
+        ]
+        one, two = (side.draw(seed * 2 + i) for i, side in enumerate(sides))
+        value = sides[0].total / (sides[0].total + sides[1].total)
+        _, low, high = ratio_interval(value, one, one + two)
+        covered += low <= pool[inside].sum() / pool.sum() <= high
+    assert covered / REPEATS > SURELY
+
+
+@pytest.mark.parametrize(("pairs", "cells"), [(100, [0.2, 0.15, 0.15, 0.5]), (40, [0.3, 0.02, 0.03, 0.65])])
+def test_the_interval_of_kappa_covers(pairs: int, cells: list[float], fewer_draws: None) -> None:
+    rng = np.random.default_rng(0)
+    yes = cells[0] + cells[1], cells[0] + cells[2]
+    chance = yes[0] * yes[1] + (1 - yes[0]) * (1 - yes[1])
+    truth = (cells[0] + cells[3] - chance) / (1 - chance)
+    covered = 0
+    for seed in range(REPEATS):
+        counts = rng.multinomial(pairs, cells)
+        _, low, high = kappa_interval(np.repeat([1, 1, 0, 0], counts), np.repeat([1, 0, 1, 0], counts), seed=seed)
+        covered += low <= truth <= high
+    assert covered / REPEATS > SURELY
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    a, b = ["yes", "no", "no"] * 9, ["yes", "yes", "no"] * 9
+    assert kappa_interval(a, b, seed=3) == kappa_interval(a, b, seed=3)
+    assert kappa_interval(a, b, seed=3) != kappa_interval(a, b, seed=4)
