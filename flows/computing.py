@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from flows.curation import Curation, Curator
+from flows.curation import VERSIONED, Curation, Curator
 from flows.job import Job
 from flows.method import Setup
+from infra.nodes import refuse_skew
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
 from infra.ray_cluster import ray_cluster
 from infra.runner import StageRun
+from infra.weights import publish_for
 
 Done = tuple[Any, tuple[StageRun, ...]]
 
@@ -24,6 +26,7 @@ def in_own_flow_run(curator: Curator, curation: Curation, setup: Setup, job: Job
         CurationFailed, WaitingForLabels, PartUnready: as the job ended.
     """
     with _servers(curator) as api_url:
+        _ready_nodes(curator, setup)
         from flows.flow_run import run_flow
 
         return run_flow(curator, curation, setup, job, api_url)
@@ -34,7 +37,19 @@ def in_this_flow_run(curator: Curator, curation: Curation, setup: Setup, job: Jo
     from flows.flow_run import compute_parts
 
     with ray_cluster(curator.settings.ray_address):
+        _ready_nodes(curator, setup)
         return compute_parts(curator, curation, setup, job)
+
+
+def _ready_nodes(curator: Curator, setup: Setup) -> None:
+    """Make sure that nodes which are not ours to start run this code, and can have the weights it needs.
+
+    Raises:
+        ClusterError: a node differs from this process.
+    """
+    if curator.settings.ray_address is not None:
+        refuse_skew(VERSIONED)
+        publish_for(curator.store, [setup.encoder, *(tier.engine for tier in setup.tiers)], curator.settings.cache)
 
 
 @contextmanager

@@ -1,14 +1,11 @@
 """One curation from configuration to outcome: recorded in the store, looked up first, computed where needed."""
 
 import contextlib
-import filecmp
 import json
-import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -21,11 +18,13 @@ from flows.config import ConfigError, CurationConfig, TierConfig, parse_config
 from flows.history import finish_night
 from flows.intake import Intake
 from flows.job import Job
-from flows.method import Outcome, Setup, Tier, WaitingForLabels
+from flows.method import Setup, Tier, WaitingForLabels
 from flows.pricing import load_prices
+from flows.releases import promote
+from flows.results import Further, Layout, Result, folder_of
 from flows.source import import_source
 from infra import keys, models
-from infra.artifacts import Directory, materialise, read_table, write_directory
+from infra.artifacts import Directory, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
 from infra.ledger import Ledger
 from infra.numbered import keep_next
@@ -67,37 +66,6 @@ class Curation:
     id: str
     config: CurationConfig
     source: Directory | None
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a curation ended."""
-
-    curation: str
-    summary: Mapping[str, Any]
-    runs: tuple[StageRun, ...]
-    seconds: float
-    folder: Path
-
-    @property
-    def computed(self) -> int:
-        """Parts computed by this execution."""
-        return sum(run.computed for run in self.runs)
-
-    @property
-    def reused(self) -> int:
-        """Parts found finished."""
-        return sum(run.reused for run in self.runs)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the line a script reads."""
-        return {
-            "curation": self.curation,
-            **self.summary,
-            "parts": {"computed": self.computed, "reused": self.reused},
-            "seconds": round(self.seconds, 1),
-            "report": str(self.folder / "report.html"),
-        }
 
 
 @dataclass
@@ -201,11 +169,18 @@ class Curator:
         except WaitingForLabels as waiting:
             self._wait(curation, waiting)
             raise
-        folder = self._lay_out(curation, outcome)
+        folder = self._layout(curation.id).lay_out(outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
         self._record(curation, result)
-        return finish_night(self, curation, result)
+        result = finish_night(self, curation, result)
+        return replace(result, promotion=promote(self, curation, outcome, result.summary.get("alarms", ())))
+
+    def further(self, curation: Curation, job: Job) -> Further:
+        """Do further work on a finished curation, and lay out the page it leaves below the curation's folder."""
+        outcome, runs = self.run(curation, job)
+        folder = self._layout(curation.id).place((outcome.page, job.name))
+        return Further(folder / job.name, runs)
 
     def run(self, curation: Curation, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
         """Do a job: from the manifests alone where everything is finished, else by computing what is not.
@@ -272,7 +247,7 @@ class Curator:
                 "versions": _versions(),
             },
             curation=curation.id,
-            sheet=str(self.folder(curation.id) / "sample" / "sheet.csv"),
+            sheet=str(folder_of(self.settings, curation.id) / "sample" / "sheet.csv"),
             labels=intake.settled(self.store),
             gold=intake.gold_set(),
         )
@@ -336,37 +311,13 @@ class Curator:
         records = [self.store.read_json(key) for key in self.store.list(f"curations/{curation}/failures")]
         return {(record["stage"], record["part"]): record["reason"] for record in records}
 
-    def _lay_out(self, curation: Curation, outcome: Outcome) -> Path:
-        """Lay the results out as files a person opens: the report, the sheet, the exports."""
-        self._place(curation, (outcome.page, ""), (outcome.sheet, "sample"), *_exports(outcome))
-        return self.folder(curation.id)
-
-    def folder(self, curation: str) -> Path:
-        """Name the folder in which a curation's results are laid out."""
-        return self.settings.home / "curations" / curation
-
-    def _place(self, curation: Curation, *placed: tuple[Directory, str]) -> None:
-        folder = self.folder(curation.id)
-        for directory, below in placed:
-            laid_out = materialise(self.store, directory, self.settings.scratch)
-            for name in directory.files:
-                target = folder / below / name
-                if below == "sample" and target.exists() and not filecmp.cmp(laid_out / name, target, shallow=False):
-                    # It may hold people's labels: it stays, and this run's stands beside it under its content's name.
-                    digest = directory.files[name].rsplit("/", 1)[-1][:8]
-                    kept, target = target, target.with_name(f"{target.stem}-{digest}{target.suffix}")
-                    self.hooks.on_message(f"{kept} is not this run's (filled in, or older) and is kept; see {target}")
-                    if target.exists():
-                        continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-                shutil.copyfile(laid_out / name, temporary)
-                temporary.replace(target)
+    def _layout(self, curation: str) -> Layout:
+        return Layout(self.store, self.settings, curation, self.hooks.on_message)
 
     def _wait(self, curation: Curation, waiting: WaitingForLabels) -> None:
         """Lay out the sheet that is waited for, and record that it is."""
         if waiting.sheet is not None:
-            self._place(curation, (waiting.sheet, "sample"))
+            self._layout(curation.id).place((waiting.sheet, "sample"))
         record = {"message": str(waiting), "at": self.clock().isoformat()}
         keep_next(self.store, f"curations/{curation.id}/waiting", record)
 
@@ -380,10 +331,6 @@ class Curator:
 
 
 Compute = Callable[[Curator, Curation, Setup, Job], tuple[Any, tuple[StageRun, ...]]]
-
-
-def _exports(outcome: Outcome) -> list[tuple[Directory, str]]:
-    return [(directory, f"export/{treatment}") for treatment, directory in outcome.exports.items()]
 
 
 def _versions() -> dict[str, str]:

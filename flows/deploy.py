@@ -23,6 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import deployed
 from flows.config import CurationConfig
+from flows.notifications import register_notifications
 from flows.registry import keep_config
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
 from infra.settings import Settings
@@ -32,7 +33,7 @@ POOL = "reneg"
 HEARTBEAT_AUTOMATION = "reneg: dead runs are crashed"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = tuple(f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed"))
-_SILENCE = timedelta(seconds=90)  # three heartbeats that did not come
+_SILENCE = timedelta(minutes=4)  # eight heartbeats that did not come: a busy or restarted server loses a few
 _SHARED = "any"  # the name of deployments that take any curation
 
 
@@ -58,6 +59,8 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
     with api(settings), get_client(sync_client=True) as client:
         _ensure_pool(client, pool)
         _ensure_automation(client, _dead_runs())
+        for config in configs:
+            register_notifications(client, config.name, config.notify)
         wanted = [*(d for config in configs for d in _of(config)), *_of_any()]
         return [_apply(client, deployment, pool) for deployment in wanted]
 
@@ -101,7 +104,7 @@ def _of(config: CurationConfig) -> list[RunnerDeployment]:
 
 def _of_any() -> list[RunnerDeployment]:
     """Make the deployments that take a curation as their parameter."""
-    flows: tuple[Flow[Any, Any], ...] = (deployed.rerun_part,)
+    flows: tuple[Flow[Any, Any], ...] = (deployed.rerun_part, deployed.validate, deployed.retrain, deployed.prune)
     return [_deployment(f, _SHARED, {}, (f.fn.__doc__ or "").strip(), tags=["reneg"]) for f in flows]
 
 
@@ -121,7 +124,7 @@ def _one_at_a_time(overlap: str) -> ConcurrencyLimitConfig:
 
 
 def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str) -> Deployed:
-    id_ = deployment.apply(work_pool_name=pool)
+    id_: Any = deployment.apply(work_pool_name=pool)
     schedules: Any = deployment.schedules or []
     if not schedules:  # Prefect takes none given for no change
         for old in client.read_deployment_schedules(id_):

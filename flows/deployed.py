@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,12 +24,14 @@ from flows.computing import in_this_flow_run
 from flows.config import BudgetConfig
 from flows.curate import MAX_PARTS_IN_FLIGHT, CurationStopped
 from flows.curation import Curation, Curator, Hooks
+from flows.further import PruneConfig, RetrainConfig, ValidateConfig, prune_method, retrain_method, validate_method
 from flows.job import Job
-from flows.method import WaitingForLabels
+from flows.method import Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
 from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.runner import Runner
 from infra.settings import read_settings
 
 
@@ -58,10 +61,28 @@ class RerunPart(_Parameters):
     downstream: bool = Field(True, description="Then also what lies downstream of it.")
 
 
-class Further(_Parameters):
-    """Work on a finished curation."""
+_FINISHED = Field(description="A finished curation's id: my-data-000001.")
 
-    curation: str = Field(description="A curation's id: my-data-000001.")
+
+class Validate(_Parameters):
+    """People's labels against the judges'."""
+
+    curation: str = _FINISHED
+    reading: ValidateConfig = Field(ValidateConfig(), description="How people's labels are read.")
+
+
+class Retrain(_Parameters):
+    """Training over several seeds."""
+
+    curation: str = _FINISHED
+    training: RetrainConfig = Field(RetrainConfig(), description="What is trained, how often.")
+
+
+class Prune(_Parameters):
+    """Leaving each dataset out in turn."""
+
+    curation: str = _FINISHED
+    trial: PruneConfig = Field(PruneConfig(), description="What is left out, and how often each mix is trained.")
 
 
 _PARTS: Any = ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT)
@@ -98,6 +119,31 @@ def rerun_part(target: RerunPart) -> State[Any]:
         return rerun_job(curator, curation, (target.stage, target.part), downstream=target.downstream)
 
     return _curate(curator, lambda: curator.load(target.curation), job)
+
+
+@flow(name="validate", task_runner=_PARTS, persist_result=False)
+def validate(curation: Validate) -> State[Any]:
+    """Say how far people and judges agree, by the labels of a curation's sample."""
+    return _further(curation.curation, "validate", partial(validate_method, wanted=curation.reading))
+
+
+@flow(name="retrain", task_runner=_PARTS, persist_result=False)
+def retrain(curation: Retrain) -> State[Any]:
+    """Train a curation's treatments again over several seeds, and compare them by a paired test."""
+    return _further(curation.curation, "retrain", partial(retrain_method, wanted=curation.training))
+
+
+@flow(name="prune", task_runner=_PARTS, persist_result=False)
+def prune(curation: Prune) -> State[Any]:
+    """Leave each source dataset out of the training mix in turn, and say which of them hurt."""
+    return _further(curation.curation, "prune", partial(prune_method, wanted=curation.trial))
+
+
+def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -> State[Any]:
+    """Do further work on a finished curation; its page is shown with the flow run."""
+    curator = _curator()
+    done = curator.further(_take_up(curator, lambda: curator.load(curation)), Job(name, method))
+    return Completed(message=f"{curation}: {name} finished; {done.computed} parts computed, {done.reused} reused")
 
 
 def _curator() -> Curator:

@@ -1,6 +1,7 @@
 """Runs a job inside a Prefect flow run: the meter, the executor, what is told meanwhile, and how it ended."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +23,14 @@ from flows.gold import LABEL
 from flows.job import Job
 from flows.method import CurationFailed, Setup
 from flows.pricing import load_prices
+from flows.results import folder_of
 from flows.stages import JUDGE, STAGES
+from flows.summary_page import summary_markdown
 from infra.dead_runs import owner_tag, sweep_dead_runs
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from infra.execution import PrefectRayExecutor
 from infra.meter import Budget, RemoteMeter
+from infra.prefect_tables import show_summary
 from infra.runner import PartDone, Runner
 from infra.stage import Resources
 
@@ -103,7 +107,22 @@ def compute_parts(curator: Curator, curation: Curation, setup: Setup, job: Job) 
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
                 raise failure_of(curation.id, failed)
+        _show(curator, curation.id, job.name, outcome, {"usage": meter.totals(), "currency": prices.currency})
     return outcome, tuple(run.runs)
+
+
+def _show(curator: Curator, curation: str, job: str, outcome: Any, usage: Mapping[str, Any]) -> None:  # noqa: ANN401
+    """Show what came out with the flow run: the summary of a curation, or the page of further work."""
+    page = getattr(outcome, "page", None)
+    if page is None:
+        return
+    name, report = curation.rpartition("-")[0], str(folder_of(curator.settings, curation) / "report.html")
+    if "summary.json" in page.files:
+        summary = json.loads(curator.store.get_object(page.files["summary.json"]))
+        show_summary(name, summary_markdown({"curation": curation, **summary, **usage, "report": report}), report)
+        return
+    for file in (file for file in page.files if file.endswith(".md")):
+        show_summary(f"{name}-{job}", curator.store.get_object(page.files[file]).decode(), "")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from flows.retention import RetentionConfig
 from infra.artifacts import Manifest
 from infra.gc import Collection, Roots, Snapshot, carry_out, live, plan
 from infra.models import ModelError
+from infra.releases import prune_published
 from infra.runner import Failure, PartSpec, Runner
 from infra.settings import Settings
 from infra.store import TRASH, Entry, Store, StoreError
@@ -81,6 +82,8 @@ def collect(settings: Settings, wanted: Wanted, *, yes: bool, out: Console) -> d
     leftovers = 0
     if yes:
         carry_out(store, collection, at_once=wanted.grace == 0)
+        for name in sorted({key.split("/")[1] for key in kept.releases}):  # the copies go with their releases
+            prune_published(store, name, sum(key.startswith(f"releases/{name}/") for key in kept.releases))
         leftovers = store.sweep(max(_HOUR, wanted.grace * _HOUR))
     facts = _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers}
     _show(facts, kept, wanted, out)

@@ -15,7 +15,8 @@ from tasks.drift import CASCADE
 from tasks.summarise import percent
 
 if TYPE_CHECKING:
-    from flows.curation import Curation, Curator, Result
+    from flows.curation import Curation, Curator
+    from flows.results import Result
 
 _SHOWN = 14  # nights in the report
 _PLACE = "<main>\n"

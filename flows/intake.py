@@ -110,6 +110,7 @@ def _keep_gold(
         data: bytes = fs.cat_file(root)
     except (OSError, ValueError, ImportError) as error:
         if known is not None:
+            tell(f"gold.path: {path} cannot be read here; the copy that was taken up before serves")
             return known
         raise ConfigError(f"gold.path: {path} cannot be read ({type(error).__name__}: {error})") from error
     check_gold(data, config, tell)

@@ -223,9 +223,7 @@ def treat(run: Runner, setup: Setup, data: Data, gate: Table, treatment: str) ->
     )
 
 
-def retrain(
-    run: Runner, setup: Setup, data: Data, treated: dict[str, Data]
-) -> tuple[Table, dict[str, Directory]]:
+def retrain(run: Runner, setup: Setup, data: Data, treated: dict[str, Data]) -> tuple[Table, dict[str, Directory]]:
     """Train one model per treatment from the same start, and score each and the start on the held-out queries."""
     c = setup.config
     if c.train is None or not data["qrels"].rows or setup.base_model is None:

@@ -18,7 +18,8 @@ from tasks.drift import Answers, Mix, Night, find_drift
 from tasks.statistics import wilson
 
 if TYPE_CHECKING:
-    from flows.curation import Curation, Curator, Result
+    from flows.curation import Curation, Curator
+    from flows.results import Result
 
 EVENT = "reneg.drift"
 _LOOKED_AT = 400  # records read back
@@ -149,5 +150,6 @@ def _tell(curator: "Curator", curation: "Curation", record: Record) -> None:
     for alarm in record["alarms"]:
         curator.hooks.on_message(f"drift: {alarm['message']}. {alarm['advice']}")
     if record["alarms"]:
-        payload = {"curation": curation.id, "night": record["night"], "alarms": record["alarms"]}
+        text = f"{curation.id} drifts: {'; '.join(str(alarm['message']) for alarm in record['alarms'])}"
+        payload = {"text": text, "curation": curation.id, "night": record["night"], "alarms": record["alarms"]}
         notify.emit(EVENT, notify.resource(curation.config.name), payload)

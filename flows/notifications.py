@@ -144,7 +144,7 @@ def _on_events(name: str, block: "BlockDocument", told: set[str]) -> "Automation
     from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
     trigger = EventTrigger(expect=told, match={"prefect.resource.id": resource(name)["prefect.resource.id"]})
-    text = "event.payload.text"
+    text = f'(event.payload.text or "{name}: " ~ event.event)'
     fields = {"event": "event.event", "dataset": f'"{name}"', "text": text, "figures": "event.payload"}
     action = _action(block, f'event.event ~ ": {name}"', text, fields)
     return AutomationCore(

@@ -8,13 +8,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from flows.config import ConfigError
-from flows.curation import Curation, Curator
 from flows.method import Outcome
 from infra import notify
 from infra.artifacts import read_table
@@ -24,6 +23,9 @@ from infra.store import Store, StoreError
 from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
 from tasks.schemas import SCORES
 from tasks.summarise import signed
+
+if TYPE_CHECKING:
+    from flows.curation import Curation, Curator
 
 PROMOTED = "promoted"
 
@@ -100,7 +102,7 @@ class Candidate:
     scores: Any = field(repr=False)
 
     @classmethod
-    def of(cls, store: Store, curation: Curation, outcome: Outcome, config: PromoteConfig) -> "Candidate":
+    def of(cls, store: Store, curation: "Curation", outcome: Outcome, config: PromoteConfig) -> "Candidate":
         """Collect what a release of one treatment consists of.
 
         Raises:
@@ -153,8 +155,8 @@ class Candidate:
 
 
 def promote(
-    curator: Curator,
-    curation: Curation,
+    curator: "Curator",
+    curation: "Curation",
     outcome: Outcome,
     alarms: Sequence[str] = (),
     *,
@@ -271,6 +273,8 @@ def promote_by_hand(
     Raises:
         ConfigError: it is unfinished, unknown, or did not make the treatment.
     """
+    from flows.curation import Curator
+
     curator = Curator.open(settings)
     curation = curator.load(curation_id)
     outcome, _ = curator.look(curation)
@@ -325,7 +329,7 @@ def _difference(checks: Sequence[Mapping[str, Any]]) -> str:
     return f"{signed(score['figure'])} ({signed(score['low'])} to {signed(score['high'])})"
 
 
-def _repair(curator: Curator, name: str) -> None:
+def _repair(curator: "Curator", name: str) -> None:
     """Bring the stable path up to the current release, had its promoter died; a lost file is told, not fatal."""
     try:
         publish(curator.store, name)

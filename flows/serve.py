@@ -26,6 +26,7 @@ from infra.settings import Settings
 
 _LOOK_SECONDS = 2.0
 _SWEEP_SECONDS = 15.0
+_SILENT_SECONDS = 60.0  # of a server that lives
 _GRACE_SECONDS = 25.0  # for flow runs to write what they hold, once told to stop
 _BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0)
 
@@ -48,6 +49,7 @@ class Supervisor:
         self._stop = threading.Event()
         self._deaths = 0
         self._begun = self._due = 0.0
+        self._answered = time.monotonic()
         self.log = settings.home / "worker.log"
 
     def run(self) -> None:
@@ -72,11 +74,19 @@ class Supervisor:
             self._end()
 
     def _keep_server(self, address: str) -> str:
+        """Start the server again if it died, or if it has not answered for long; a busy one is left alone."""
         if self._server is None or is_healthy(address, timeout=10.0):
+            self._answered = time.monotonic()
+            return address
+        if self._server.lives() and time.monotonic() - self._answered < _SILENT_SECONDS:
             return address
         self._say("the Prefect server does not answer; starting it again")
         with contextlib.suppress(Exception):  # the next look tries again
-            return self._server.start()
+            started = self._server.start()
+            if started != address and self._worker is not None:
+                self._say(f"the Prefect server is at {started} now; the worker starts anew")
+                self._worker.stop(_GRACE_SECONDS)
+            return started
         return address
 
     def _keep_worker(self, address: str) -> None:

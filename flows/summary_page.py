@@ -1,6 +1,6 @@
 """The summary of a curation as Markdown: what the Prefect UI shows at the end of a flow run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.summarise import percent
@@ -95,7 +95,7 @@ def _share(value: float | None) -> str:
     return "–" if value is None else percent(value)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return ""
     lines = [head, tuple("---" if number == 0 else "---:" for number in range(len(head))), *rows]

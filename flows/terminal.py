@@ -10,9 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from flows.config import ConfigError, CurationConfig
-from flows.curation import Curator, Hooks, Result
+from flows.curation import Curator, Hooks
+from flows.job import Job
 from flows.plan import Plan, plan_tiers, show_amount
+from flows.releases import show_release
 from flows.rerun import rerun_job
+from flows.results import Result
 from infra.numbered import read_newest
 from infra.runner import StageRun
 from infra.settings import Settings
@@ -58,6 +61,19 @@ def rerun_part(
     out.print(_stage_table([_stage_row(runs[-1])], curation_id))
     _line(out, "What lies downstream was not computed; the curation itself, or --downstream, does that.")
     return {"curation": curation_id, "stage": target[0], "part": target[1], "parts": {"computed": runs[-1].computed}}
+
+
+def further(settings: Settings, curation_id: str, job: Job, out: Console, err: Console) -> dict[str, Any]:
+    """Do further work on a finished curation, and print the page it leaves."""
+    with _progress(err) as hooks:
+        curator = Curator.open(settings, hooks)
+        done = curator.further(curator.load(curation_id), job)
+    out.print(_stage_table([_stage_row(run) for run in done.runs], f"{curation_id}: {job.name}"))
+    for page in sorted(done.folder.glob("*.md")):
+        out.print(page.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
+    out.print(f"pages: {done.folder}", soft_wrap=True)
+    parts = {"computed": done.computed, "reused": done.reused}
+    return {"curation": curation_id, "job": job.name, "parts": parts, "pages": str(done.folder)}
 
 
 def show_plan(settings: Settings, config: CurationConfig, out: Console) -> dict[str, Any]:
@@ -169,6 +185,8 @@ def show_result(result: Result, out: Console) -> None:
         out.print(line, markup=False, soft_wrap=True)
     for alarm in summary.get("alarms", []):
         out.print(f"drift: {alarm}", style="red", markup=False, soft_wrap=True)
+    if result.promotion is not None:
+        show_release(result.promotion, out)
     out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
 
 

@@ -189,17 +189,21 @@ class _Attempts:
         self._compute = compute
 
     def run(self, show: Show) -> Manifest:
+        stage = self.spec.name.rpartition("-")[0]
         try:
             if self.spec.stage.engine is not None:
-                return self._compute(self.spec, show)  # waits for a free engine slot instead
-            with self._slots:
-                return self._compute(self.spec, show)
+                manifest = self._compute(self.spec, show)  # waits for a free engine slot instead
+            else:
+                with self._slots:
+                    manifest = self._compute(self.spec, show)
         except Exception as error:
-            if getattr(error, "killed", False):
-                count_part(self.spec.name.rpartition("-")[0], "killed")
+            if not isinstance(error, BudgetReached):
+                count_part(stage, "killed" if getattr(error, "killed", False) else "failed")
             if getattr(error, "out_of_memory", False):
                 self.spec = _smaller_batches(self.spec)
             raise
+        count_part(stage, "computed", manifest.stats)
+        return manifest
 
 
 class _Quiet:

@@ -126,10 +126,9 @@ class PartLogs:
     def __init__(self) -> None:
         """Start both; nobody waits for it. They end with this process, at the latest."""
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=True
-        )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(LineHolder).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
         self._holder = actor.remote()
         self._open: dict[str, PartLog] = {}
@@ -157,7 +156,7 @@ class PartLogs:
         self._thread.join()
         with contextlib.suppress(Exception):  # Ray may be gone; lines are lost rather than the work
             until = time.monotonic() + _END_SECONDS
-            while any(log.until for log in self._open.values()) and time.monotonic() < until:
+            while any(log.until for log in list(self._open.values())) and time.monotonic() < until:
                 self._collect(0.1)
                 time.sleep(0.01)
             ray.kill(self._holder)

@@ -7,6 +7,7 @@ leaves the server behind; the next run finds it, uses it, and stops it. `reneg u
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -15,13 +16,15 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from infra.settings import QUIET
 
 _START_SECONDS = 120.0
+_SLOW_SECONDS = 30.0
+_PORT_SECONDS = 15.0
+_FIRST_PORT, _CLIENT_PORTS = 10240, 32768
 _UI = "ui"
 
 
@@ -68,7 +71,25 @@ class PrefectServer:
         self._users.mkdir(parents=True, exist_ok=True)
         with self._lock():
             (self._users / (_UI if keep else str(os.getpid()))).touch()
-            return self.running() or self._spawn()
+            return self.running() or self._await_slow() or self._spawn()
+
+    def lives(self) -> bool:
+        """Tell whether the recorded process lives, whether it answers or not."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            pid = int(json.loads(self._record.read_text())["pid"])
+            return is_alive(pid) and _is_ours(pid)
+        return False
+
+    def _await_slow(self) -> str | None:
+        """Give a server that lives a while to answer: on a busy machine it takes its time, and others use it."""
+        deadline = time.monotonic() + _SLOW_SECONDS
+        while self.lives() and time.monotonic() < deadline:
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                record = json.loads(self._record.read_text())
+                if is_healthy(record["api_url"], timeout=10.0):
+                    return str(record["api_url"])
+            time.sleep(0.25)
+        return None
 
     def stop(self, *, ui: bool = False) -> bool:
         """Leave the server; the last user stops it. `ui` also ends what `reneg ui` kept. True if it was stopped."""
@@ -91,7 +112,7 @@ class PrefectServer:
 
     def _spawn(self) -> str:
         self._kill()
-        port = self._last_port() or _free_port()
+        port = self._last_port() or free_port()
         (self._folder / "port").write_text(str(port))
         api_url = f"http://127.0.0.1:{port}/api"
         environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "PREFECT_PROFILE")}
@@ -118,9 +139,15 @@ class PrefectServer:
         raise ServerError(f"the embedded Prefect server did not start within {_START_SECONDS:.0f} s; see {self.log}")
 
     def _last_port(self) -> int | None:
-        """Return the port of the last server if it is free: its workers and the links people keep go on working."""
+        """Return the port of the last server, once it is free: its workers and the links people keep go on working."""
         with contextlib.suppress(OSError, ValueError):
-            return _free_port(int((self._folder / "port").read_text()))
+            port = int((self._folder / "port").read_text())
+            deadline = time.monotonic() + _PORT_SECONDS
+            while not _is_free(port):
+                if time.monotonic() > deadline:
+                    return None
+                time.sleep(0.25)
+            return port
         return None
 
     def _kill(self) -> bool:
@@ -167,9 +194,22 @@ def _is_ours(pid: int) -> bool:
     return False
 
 
-def _free_port(wanted: int = 0) -> int:
+def free_port() -> int:
+    """Draw a free port below those that the system gives to clients: one of them would take it between two starts."""
+    first = _CLIENT_PORTS
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(_FIRST_PORT, max(first, _FIRST_PORT + 1000))
+        if _is_free(port):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", wanted))
-        port: Any = probe.getsockname()[1]
-        return int(port)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -151,7 +151,9 @@ def make_plan(store: Store, target: Target) -> Plan:
     """Find what a purge would remove; reads every object of the store but model weights, and changes nothing."""
     keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # put back before anything is removed
     objects = [key for key in keys if key.startswith("objects/")]
-    described = [key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))]
+    described = [
+        key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))
+    ]
     with ThreadPoolExecutor(_THREADS, "purge") as pool:
         read = zip(described, pool.map(store.read, described), strict=True)
         texts = {key: data.decode(errors="replace") for key, data in read if data is not None}

@@ -27,8 +27,7 @@ TRASH = "trash"  # what the garbage collector took away lies here for a while, a
 _TRASHED = ("objects/", "parts/", "models/")
 _PRECONDITION_CODES = ("PreconditionFailed", "412")
 _WRITER = "reneg-writer"  # metadata of an object in a bucket: the one call that wrote it
-# A bucket that does not answer must be an error within seconds, not minutes. A single request is repeated by the client
-# (a listing has many), the whole operation by us; nothing else repeats, and no variable changes it.
+# The client repeats a request once, we the whole operation for seconds; nothing else repeats, no variable changes it.
 _S3_OPTIONS: dict[str, Any] = {
     "config_kwargs": {
         "connect_timeout": 5,
@@ -232,9 +231,10 @@ class Store:
     def put_object(self, data: bytes, suffix: str) -> str:
         """Store bytes under their own SHA-256 and return the key; the same bytes are stored once."""
         key = self.object_key(data, suffix)
-        if not self.exists(key):
+        size = self.size(key)
+        if size is None:
             self.create(key, data)
-        elif self._size(key) != len(data):
+        elif size != len(data):
             self.repair(key, data)  # cut short by a failing disk or server; the name says what belongs here
         return key
 
@@ -253,11 +253,7 @@ class Store:
                 temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is gone already is no error.
-
-        Only the ledger's compaction, the purge, the garbage collector and what prunes published copies remove anything;
-        a bucket with versions keeps the old ones itself.
-        """
+        """Remove an object; one that is gone already is no error. A bucket with versions keeps the old ones itself."""
         path = self._path(key)
         self._attempt("delete", key, lambda: self._fs.rm_file(path), None)
 
@@ -289,9 +285,18 @@ class Store:
             path.unlink(missing_ok=True)
         return len(left)
 
-    def _size(self, key: str) -> int:
+    def size(self, key: str) -> int | None:
+        """Return an object's size in bytes without reading it; None where there is none."""
         path = self._path(key)
-        return int(self._attempt("look at", key, lambda: self._fs.size(path)))
+        self._fs.invalidate_cache()
+        found: int | None = self._attempt("look at", key, lambda: self._fs.size(path), None)
+        return found
+
+    def _size(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")
+        return size
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there, without reading it."""
@@ -332,7 +337,7 @@ class Store:
         digest = key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
         key = key if self.exists(key) else f"{TRASH}/{key}"  # what was taken away is still read
         size = self._size(key)
-        if self.exists(target) and self._size(target) == size:
+        if self.size(target) == size:
             return size
         with self._errors("copy", key):
             if not self.local:

@@ -24,7 +24,7 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
     """
     digest, size = sha256_of(path), path.stat().st_size
     key = f"objects/{digest[:2]}/{digest}{suffix}"
-    if store.exists(key) and store._size(key) == size:
+    if store.size(key) == size:
         return key
     if store.local:
         with store._errors("write", key):

@@ -72,14 +72,14 @@ def ensure(store: Store, spec: SpecT, cache: Path) -> SpecT:
         StoreError: the store does not answer, or an object is damaged.
     """
     model, digest = getattr(spec, "model", ""), getattr(spec, "digest", "")
-    if not digest or holds(Path(model), digest, cache):
+    if not digest or (model and holds(Path(model), digest, cache)):
         return spec
     return spec.model_copy(update={"model": str(_fetched(store, digest, cache, model))})
 
 
 def is_here(model: str, digest: str, cache: Path) -> bool:
     """Tell whether `ensure` would find a model without fetching it."""
-    return holds(Path(model), digest, cache) or _is_whole(cache / "weights" / digest)
+    return (bool(model) and holds(Path(model), digest, cache)) or _is_whole(cache / "weights" / digest)
 
 
 def holds(folder: Path, digest: str, cache: Path) -> bool:

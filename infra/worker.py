@@ -24,7 +24,6 @@ from infra.artifacts import (
     write_table,
 )
 from infra.ledger import Ledger
-from infra.metrics import count_part
 from infra.part_logs import where
 from infra.runner import PartSpec
 from infra.store import Store
@@ -63,19 +62,6 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         StoreError: reading or writing failed.
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
-    stage = spec.name.rpartition("-")[0]
-    try:
-        manifest = _compute(store_url, spec, cache, engine)
-    except EngineNeeded:
-        raise
-    except Exception:
-        count_part(stage, "failed")
-        raise
-    count_part(stage, "computed", manifest.stats)
-    return manifest
-
-
-def _compute(store_url: str, spec: PartSpec, cache: Path, engine: object | None) -> Manifest:
     store = Store(store_url)
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
@@ -103,8 +89,9 @@ def _compute(store_url: str, spec: PartSpec, cache: Path, engine: object | None)
     if node := where():
         stats["node"] = node
     if facts:
-        stats["facts"] = facts | rates(facts)
-        _log.info("%s", ", ".join(f"{name}={value}" for name, value in stats["facts"].items() if value))
+        facts |= rates(facts)
+        stats["facts"] = facts
+        _log.info("%s", ", ".join(f"{name}={value}" for name, value in facts.items() if value))
     manifest = Manifest(
         stage=spec.stage.name,
         version=spec.stage.version,

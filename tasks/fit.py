@@ -1,6 +1,8 @@
 """The training loop of `train`: sentence-transformers' trainer, kept deterministic, silent and off the network."""
 
+import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +17,29 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from tasks.train import TrainConfig
 
+_TELL_SECONDS = 10.0  # how often a training says how far it is
+_log = logging.getLogger(__name__)
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the library has no types
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do without: the card's callback samples the data and asks the model hub."""
+
+
+class _Progress(TrainerCallback):  # type: ignore[misc]  # the library has no types
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ANN401
+        """Say now and then how far the training is."""
+        if time.monotonic() - self._told >= _TELL_SECONDS and "loss" in (logs or {}):
+            self._told = time.monotonic()
+            _log.info("step %d of %d, loss %.4f", state.global_step, state.max_steps, float(logs["loss"]))
 
 
 def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[float]:
@@ -69,6 +84,7 @@ def _train(config: TrainConfig, model: SentenceTransformer, columns: dict[str, l
     loss = MultipleNegativesRankingLoss(model, scale=1 / config.temperature)
     trainer = _Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns), loss=loss)
     trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_Progress())
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     if len(losses) != config.steps:

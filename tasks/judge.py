@@ -7,6 +7,8 @@ is asked again, then left to the next tier, then reported. It is never "not rele
 
 import hashlib
 import json
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,8 @@ from tasks.voting import Tally, state_of_reading
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _QUESTION = ["query_hash", "positives_hash"]
+_TELL_SECONDS = 10.0  # how often a long part says how far it is
+_log = logging.getLogger(__name__)
 _AWAY = 50  # one question in so many may be unavailable without the engine being held to be
 MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
 ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
@@ -162,13 +166,17 @@ class Asker:
         """
         known = {call.call_id: self.calls[call.call_id][1] for call in calls if call.call_id in self.calls}
         known |= self._recall([call for call in calls if call.call_id not in known])
-        half = self.config.batch_size // 2
+        _log.info("%d calls, %d of them remembered", len(calls), len(known))
+        half, told = self.config.batch_size // 2, time.monotonic()
         for start in range(0, len(calls), half):
             batch = calls[start : start + half]
             unknown = [call for call in batch if call.call_id not in known]
             fresh = self._engine_answers(unknown)
             self._remember(unknown, fresh, read)
             known |= {call.call_id: answer for call, answer in zip(unknown, fresh, strict=True)}
+            if time.monotonic() - told >= _TELL_SECONDS:
+                told = time.monotonic()
+                _log.info("%d of %d calls answered", start + len(batch), len(calls))
         self.calls |= {call.call_id: (call, known[call.call_id]) for call in calls}
         return [known[call.call_id] for call in calls]
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.prefect_server import free_port
 from infra.settings import silence_telemetry
 
 silence_telemetry()
@@ -25,12 +25,6 @@ ACCESS_KEY, SECRET_KEY = "renegtest", "renegtestsecret"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first: a failure shows within seconds."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, "system" in str(item.path)))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def require_binary(name: str) -> Path:

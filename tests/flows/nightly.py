@@ -10,9 +10,10 @@ from typing import Any
 
 from flows.config import parse_config
 from flows.curate import failure_of
-from flows.curation import Curation, Curator, Hooks, Result
+from flows.curation import Curation, Curator, Hooks
 from flows.job import Job
 from flows.method import Setup
+from flows.results import Result
 from infra.runner import Runner, StageRun
 from infra.settings import Settings
 from infra.store import Store

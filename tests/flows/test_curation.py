@@ -35,14 +35,14 @@ def test_a_sheet_with_labels_survives_any_number_of_runs_and_the_new_sheet_stand
     curator, curation, said = make(tmp_path)
     page = folder_of(tmp_path, curator.store, "report.html", "page")
     first = folder_of(tmp_path, curator.store, "sheet.csv", "first")
-    sample = curator._lay_out(curation, outcome(page, first)) / "sample"
+    sample = curator._layout(curation.id).lay_out(outcome(page, first)) / "sample"
     (sample / "sheet.csv").write_text("first, labelled by people")
-    curator._lay_out(curation, outcome(page, first))
+    curator._layout(curation.id).lay_out(outcome(page, first))
     second = folder_of(tmp_path, curator.store, "sheet.csv", "second")
-    curator._lay_out(curation, outcome(page, second))
+    curator._layout(curation.id).lay_out(outcome(page, second))
     (beside,) = [p for p in sample.iterdir() if p.read_text() == "second"]
     beside.write_text("second, labelled by people")
-    curator._lay_out(curation, outcome(page, second))
+    curator._layout(curation.id).lay_out(outcome(page, second))
     kept = sorted(path.read_text() for path in sample.iterdir())
     assert kept == ["first", "first, labelled by people", "second, labelled by people"]
     assert all("is kept" in line for line in said)
@@ -52,5 +52,7 @@ def test_a_report_is_replaced_by_the_newer_one(tmp_path: Path) -> None:
     curator, curation, _ = make(tmp_path)
     sheet = folder_of(tmp_path, curator.store, "sheet.csv", "sheet")
     for text in ("older", "newer"):
-        folder = curator._lay_out(curation, outcome(folder_of(tmp_path, curator.store, "report.html", text), sheet))
+        folder = curator._layout(curation.id).lay_out(
+            outcome(folder_of(tmp_path, curator.store, "report.html", text), sheet)
+        )
     assert (folder / "report.html").read_text() == "newer"

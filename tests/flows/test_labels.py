@@ -14,6 +14,7 @@ from flows.intake import read_labels
 from flows.labels import import_labels, resumable, waiting
 from flows.method import WaitingForLabels
 from flows.purge import Wanted, purge
+from flows.terminal import show_plan, show_status
 from infra.artifacts import read_table
 from tasks.hashing import hash_text
 from tests.flows.nightly import Nights, fill, sources, write_gold
@@ -145,6 +146,12 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
     assert len(nights.executors) == 1
     outcome, runs = nights.curator.look(nights.curator.load("animals-000001"))
     assert (outcome, runs[-1].unfinished) == (None, frozenset())
+    out = silent()
+    show_status(nights.settings, "animals-000001", out)
+    show_plan(nights.settings, nights.config(monday, **patient), out)
+    printed = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "waits for people: 0 of 12 drawn pairs" in printed
+    assert "Enough of the sample must be labelled before the treatments" in printed
 
     nights.sleep()
     assert nights.curate(tuesday).curation == "animals-000002"
@@ -196,9 +203,13 @@ def test_the_commands_import_count_and_go_on(tmp_path: Path, monkeypatch: pytest
         return json.loads(result.output.splitlines()[-1])
 
     assert run("labels") == []
+    elsewhere = tmp_path / "labels.jsonl"
+    elsewhere.write_text(json.dumps({"query": "something", "passage": "else", "label": "relevant"}) + "\n")
+    done = run("labels", "import", curation, str(elsewhere), "--annotator", "cy", "--resume")
+    assert (done["new"], done["result"]["curation"], done["result"]["parts"]["computed"]) == (1, curation, 0)
     sheet = fill(nights.sheet(curation), ["relevant", "unsure", "perhaps"])
     done = run("labels", "import", curation, str(sheet), "--annotator", "ann")
     assert (done["new"], done["rejects"]) == (2, {"unknown_label": 1})
-    (row,) = run("labels")
+    row, _ = run("labels")
     assert (row["annotator"], row["curation"], row["labels"], row["unsure"]) == ("ann", curation, 2, 1)
     assert run("history")[0]["curation"] == curation

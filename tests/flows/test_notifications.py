@@ -154,6 +154,8 @@ def test_an_alarm_of_drift_arrives_and_another_datasets_does_not(client: SyncPre
     assert emit("reneg.promoted", resource("drifting"), {"text": "not asked for"})
     assert emit("reneg.drift", resource("drifting"), {"text": 'κ fell to "0.4"'})
     assert receiver.wait(path=f"/drifting-{SECRET}")["text"] == 'κ fell to "0.4"'
+    assert emit("reneg.drift", resource("drifting"), {"alarms": ["no sentence"]})
+    assert receiver.wait(text="drifting: reneg.drift")["figures"] == {"alarms": ["no sentence"]}
     assert not [message for message in receiver.received if str(message["text"]).startswith("not ")]
 
 

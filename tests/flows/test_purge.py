@@ -44,7 +44,7 @@ def curate(settings: Settings, source: Path) -> InProcess:
     runner = Runner(curator.store, executor)
     outcome = curate_method(runner, setup)
     assert {run.name: run.failed for run in runner.runs if run.failed} == {}
-    curator._lay_out(curation, outcome)
+    curator._layout(curation.id).lay_out(outcome)
     return executor
 
 

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterTaskRunId
@@ -15,6 +18,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from infra import metrics
 from infra.engines import SentenceTransformersSpec
 from infra.execution import PrefectRayExecutor
 from infra.models import resolve
@@ -234,6 +238,7 @@ def test_a_failing_part_leaves_its_traceback_and_no_secret(services: None, tmp_p
     assert "in _misbehave" in errors
     assert "*** is not accepted" in errors
     assert secret not in "\n".join(line for _, line in lines)
+    assert len({tuple(row) for row in table_of("double")}) == 1  # the UI takes its columns from the first row
     assert secret not in json.dumps(table_of("double")) + str(task_states(flow_run, 5))
 
 
@@ -274,3 +279,28 @@ def test_progress_and_the_summary_are_shown_and_a_key_holds_only_what_prefect_al
     assert float(artifact("progress-double")) == 100.0
     assert artifact("summary-toy-data") == "**3** found"
     assert "https://reports.example/toy.html" in artifact("report-toy-data")
+
+
+def test_every_figure_of_a_part_is_of_a_kind_that_ray_counts(services: None) -> None:
+    facts = {"calls": 3, "recalled": 4, "prompt_tokens": 50, "cached_tokens": 6, "output_tokens": 7, "unparsed": 1}
+    stats = {"seconds": 1.5, "rows_in": 3, "rows_out": 0, "facts": facts}
+    metrics._count(metrics._instruments(), "judge-llm", "computed", stats)
+
+
+def test_what_parts_did_is_exported_for_prometheus(services: None, tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.prometheus", reason="a node exports with the packages of ray[default]")
+    execute(
+        str(tmp_path / "store"), tmp_path, ToyConfig(log=str(tmp_path / "log"), trouble=f"kill:{tmp_path / 'once'}")
+    )
+    address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    wanted = re.compile(r'^ray_reneg_parts_total{.*ended="(killed|computed)".*stage="double".*} (\d)', re.MULTILINE)
+    for _ in range(60):
+        page = urllib.request.urlopen(address, timeout=5).read().decode()
+        found = dict(wanted.findall(page))
+        if len(found) == 2:
+            break
+        time.sleep(0.5)
+    assert int(found["killed"]) >= 1
+    assert int(found["computed"]) >= 4
+    assert "ray_reneg_part_seconds_bucket{" in page
+    assert re.search(r'^ray_reneg_rows_total{.*direction="out".*stage="add_up".*} ', page, re.MULTILINE)

@@ -116,7 +116,7 @@ def test_a_node_with_another_release_and_one_without_ours_are_named_and_compute_
     with (changed / "tasks" / "treat.py").open("a") as file:
         file.write("# another release\n")
     lacking = copy_of_ours(tmp_path / "lacking")
-    (lacking / "infra" / "nodes.py").unlink()
+    (lacking / "infra" / "nodes.py").write_text("import a_package_that_is_not_installed\n")
     added = [
         cluster.add(num_cpus=1, env_vars={"PYTHONPATH": str(p)}, resources={p.name: 1}) for p in (changed, lacking)
     ]
@@ -146,7 +146,7 @@ print(json.dumps(skews))
         told = json.loads(done.stdout.splitlines()[-1])
         assert sorted(t["what"] for t in told[:-1]) == ["an answer", "code"]
         answer = next(t for t in told if t.get("what") == "an answer")
-        assert "cannot be imported: ModuleNotFoundError: No module named 'infra.nodes'" in answer["found"]
+        assert "cannot be imported: ModuleNotFoundError" in answer["found"]
         assert "runs other code" in told[-1]["refused"]
     finally:
         for node in added:
@@ -184,6 +184,7 @@ def test_an_engine_gets_its_weights_from_the_store_on_a_node_that_lacks_the_driv
     assert (tmp_path / "scratch" / "weights" / model.digest / "model.safetensors").exists()
     wanted = Wanted(store.url, tmp_path / "scratch", ((str(driver), model.digest), ("", "0" * 64)), ("HOME", "NO_KEY"))
     for node in look_at_nodes(probe, wanted):
+        assert not node.problem
         assert dict(node.found.weights) == {model.digest: "here", "0" * 64: "missing"}
         assert (node.found.unset, node.found.store_problem, node.found.cache_problem) == (("NO_KEY",), "", "")
         assert node.asked - 1 < node.found.clock < node.answered + 1

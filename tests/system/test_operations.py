@@ -6,6 +6,7 @@ Only the judge's endpoint is ours: it drops the connection for one query of each
 
 import json
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +74,21 @@ def write_config(folder: Path, name: str, url: str, **changes: Any) -> Path:
 def failed(stage: StageSet, server: MisbehavingServer, endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """Three curations, each with one part failed; the first by its nightly schedule."""
     write_source(stage.folder / "source")
-    nightly = write_config(stage.folder, "nightly-run", server.url, nightly={"cron": "* * * * *"})
+    soon = datetime.now(UTC) + timedelta(seconds=100)
+    schedule = {"cron": f"{soon.minute} {soon.hour} * * *", "timezone": "UTC", "overlap": "refuse"}
+    nightly = write_config(stage.folder, "nightly-run", server.url, nightly=schedule)
     others = [write_config(stage.folder, name, server.url) for name in BROKEN if name != "nightly-run"]
     stage.reneg("deploy", str(nightly), *map(str, others))
     ids = {path.stem: stage.api.start(f"curate/{path.stem}") for path in others}
     fired = wait_until(
         lambda: [r for r in stage.api.runs(deployment="nightly-run") if r["state_type"] in ("RUNNING", "FAILED")],
         "the night was fired by its schedule",
-        180,
+        300,
     )
     assert fired[0]["auto_scheduled"]
     ids["nightly-run"] = fired[0]["id"]
-    write_config(stage.folder, "nightly-run", server.url)
-    stage.reneg("deploy", str(nightly))  # no further night
+    second = stage.api.wait(stage.api.start("nightly/nightly-run"))
+    assert (second["state_type"], second["start_time"]) == ("CANCELLED", None)  # two nights at once are refused
     runs = {name: stage.api.wait(id_, 400) for name, id_ in ids.items()}
     endpoint.away.clear()
     return runs

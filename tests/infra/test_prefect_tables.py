@@ -1,0 +1,62 @@
+"""Rows and keys of the artifacts; what Prefect makes of them is seen in `test_execution`."""
+
+import time
+
+import pytest
+
+from infra.artifacts import Manifest
+from infra.prefect_tables import StageProgress, key_of, row_of, show_stage, show_summary
+from infra.runner import Failure, PartSpec
+from tests.infra.toy import DOUBLE
+
+SPEC = PartSpec(DOUBLE, "double-00003", 3, 3, "key", 0, {}, {}, {})
+STATS = {
+    "seconds": 1.25,
+    "rows_in": 7,
+    "rows_out": 9,
+    "rows": {"doubled": 8, "rejects": 1},
+    "node": "10.0.0.2 (node 0a1b2c3d)",
+    "facts": {"prompt_tokens": 120, "failures": {}},
+}
+DONE = Manifest(stage="double", version=1, part=3, key="key", attempt=0, ingredients={}, tables={}, stats=STATS)
+
+
+def test_a_row_tells_rows_rejects_seconds_node_and_tokens() -> None:
+    assert row_of(SPEC, DONE, reused=True) == {
+        "part": 3,
+        "ended": "reused",
+        "rows_in": 7,
+        "rows_out": 9,
+        "seconds": 1.25,
+        "rejects": 1,
+        "node": "10.0.0.2 (node 0a1b2c3d)",
+        "prompt_tokens": 120,
+    }
+
+
+def test_a_part_of_an_older_release_that_kept_no_node_is_shown_without() -> None:
+    stats = {"seconds": 1.0, "rows_in": 1, "rows_out": 1}
+    old = Manifest(stage="double", version=1, part=3, key="key", attempt=0, ingredients={}, tables={}, stats=stats)
+    assert "node" not in row_of(SPEC, old, reused=False)
+
+
+def test_the_reason_of_a_failure_tells_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_API_KEY", "sk-123456")
+    row = row_of(SPEC, Failure("OSError: sk-123456 is refused"), reused=False)
+    assert row == {"part": 3, "ended": "failed", "reason": "OSError: *** is refused"}
+
+
+def test_keys_hold_lower_case_letters_digits_and_dashes_only() -> None:
+    assert key_of("summary", "My Data_2") == "summary-my-data-2"
+    assert key_of("judge-llm") == "judge-llm"
+
+
+def test_outside_a_flow_run_nothing_is_shown_and_nothing_fails() -> None:
+    started = time.monotonic()
+    progress = StageProgress("double", 300)
+    for done in range(300):
+        progress.update(done)
+    progress.close(300)
+    show_stage("double", [SPEC], {}, {3: DONE})
+    show_summary("toy", "text", "https://reports.example")
+    assert time.monotonic() - started < 1
