@@ -182,7 +182,7 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
             reached, model = set(), ""
         manifests |= recorded | reached
         models |= {model}
-    going = (*_in_order(snapshot.listed, kept.dropped), *kept.dropped_releases)
+    going = (*_in_order(snapshot, kept.dropped), *kept.dropped_releases)
     return Roots(frozenset(manifests), going, frozenset(kept.back), frozenset(models - {""}), _FURTHER)
 
 
@@ -201,19 +201,18 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], s
 def _recorded(snapshot: Snapshot, id_: str) -> set[str]:
     """Name the parts that a curation's own results list, as far as they are there."""
     named = set[str]()
-    for folder in (f"curations/{id_}", f"{TRASH}/curations/{id_}"):
-        for key in snapshot.listed:
-            if key.startswith(f"{folder}/result-"):
-                found = snapshot.read_json(key)
-                named |= set(found.get("manifests") or ()) if isinstance(found, dict) else set()
+    for key in snapshot.list(f"curations/{id_}"):
+        if "/result-" in key:
+            found = snapshot.read_json(key)
+            named |= set(found.get("manifests") or ()) if isinstance(found, dict) else set()
     return named & snapshot.manifests.keys()
 
 
-def _in_order(listed: Mapping[str, Entry], dropped: Iterable[str]) -> list[str]:
+def _in_order(snapshot: Snapshot, dropped: Iterable[str]) -> list[str]:
     """Order the records of curations that go: first what makes it one, so that half a curation is none."""
     keys = []
     for id_ in dropped:
-        own = sorted(key for key in listed if key.startswith(f"curations/{id_}/"))
+        own = [key for key in snapshot.list(f"curations/{id_}") if key in snapshot.listed]
         keys += sorted(own, key=lambda key: not key.endswith("/curation.json"))
     return keys
 

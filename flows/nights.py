@@ -42,7 +42,10 @@ def record_night(curator: "Curator", curation: "Curation", result: "Result") -> 
         if mine and _same(mine[-1], record):
             record = mine[-1]
         else:
-            record["alarms"] = [alarm.as_json() for alarm in _alarms(curation, record, earlier)]
+            # A curation that drifted still has when it is looked at again the next night: its promotion stays held.
+            same = [r for r in earlier if r["curation"] == record["curation"] and _same(r, record)]
+            new = same[-1]["alarms"] if same else [alarm.as_json() for alarm in _alarms(curation, record, earlier)]
+            record["alarms"] = new
             keep_next(curator.store, f"history/{curation.config.name}/{curation.id}", record)
             _tell(curator, curation, record)
     except (StoreError, ConfigError) as error:

@@ -19,7 +19,7 @@ from infra.engines import OpenAIBatchSpec, build_engine, environment
 from infra.meter import MeterLike
 from infra.nodes import refuse_other_code
 from infra.part_logs import SILENT, PartLog, Sender, relayed
-from infra.ray_cluster import GROW_SECONDS, granted, is_draining, slots_for
+from infra.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for
 from infra.ray_wait import PartError, await_ray
 from infra.runner import PartSpec
 from infra.settings import autoscales
@@ -67,9 +67,9 @@ class EngineActor:
             self._engine = EngineThread(lambda: build_engine(local), threads)
             _log.info("engine built in %.1f s", time.monotonic() - started)
 
-    def ready(self) -> bool:
-        """Answer once the engine is built."""
-        return True
+    def ready(self) -> str:
+        """Answer once the engine is built, with the id of the node it stands on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def compute(
         self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike, sender: Sender | None = None
@@ -89,6 +89,7 @@ class _Host:
     """A place for an actor, which stands there once it was needed."""
 
     actor: Any = None
+    node: str = ""
     busy: int = 0
     building: threading.Lock = field(default_factory=threading.Lock)
 
@@ -135,7 +136,8 @@ class EnginePool:
                 if error.out_of_memory:
                     self._build_spec = _smaller_batches(self._build_spec)
                 if error.engine_lost:
-                    self._kills[spec.key] = kills + 1
+                    if not is_going(host.node):  # else nothing speaks against the part
+                        self._kills[spec.key] = kills + 1
                     self._discard(host, actor)
                 raise
             return manifest
@@ -170,10 +172,10 @@ class EnginePool:
             if self._refusal is not None:
                 raise self._refusal
             if host.actor is None:
-                host.actor = self._build(place, log)
+                host.actor, host.node = self._build(place, log)
             return host.actor
 
-    def _build(self, place: Place, log: PartLog) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+    def _build(self, place: Place, log: PartLog) -> tuple[Any, str]:
         actor = EngineActor.options(  # type: ignore[attr-defined]
             num_cpus=self._granted.num_cpus,
             num_gpus=self._granted.num_gpus,
@@ -182,14 +184,14 @@ class EnginePool:
             runtime_env={"env_vars": environment(self._build_spec)},
         ).remote(self._build_spec, place, log.sender())
         try:
-            await_ray(actor.ready.remote(), _BUILD_SECONDS + (GROW_SECONDS if autoscales() else 0.0), log)
+            node = await_ray(actor.ready.remote(), _BUILD_SECONDS + (GROW_SECONDS if autoscales() else 0.0), log)
         except PartError as error:
             ray.kill(actor)
             failure = PartError(f"the engine could not be built: {error}", retry=error.retry)
             if not error.retry:
                 self._refusal = failure  # a wrong key or folder is not tried again for every part
             raise failure from error
-        return actor
+        return actor, node
 
     def _discard(self, host: _Host, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
         """Give up a dead actor, unless another part of it did so already and a new one stands there."""

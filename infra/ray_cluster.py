@@ -116,8 +116,15 @@ def is_draining() -> bool:
     """Tell whether the node of this worker is about to be taken away; its tasks are not told otherwise."""
     import ray
 
-    going: Mapping[str, Any] = ray._private.state.state.get_draining_nodes()
-    return ray.get_runtime_context().get_node_id() in going
+    return is_going(ray.get_runtime_context().get_node_id())
+
+
+def is_going(node_id: str) -> bool:
+    """Tell whether a node is dead, or about to be taken away."""
+    import ray
+
+    draining: Mapping[str, Any] = ray._private.state.state.get_draining_nodes()
+    return node_id in draining or not any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes())
 
 
 def _fits(node: Mapping[str, float], resources: Resources) -> bool:

@@ -12,6 +12,7 @@ from flows.explain import explain
 from flows.history import show_history
 from flows.nights import read_history
 from flows.plan import plan_tiers
+from infra.numbered import keep_next
 from tests.flows.fakes import OverlapLLM
 from tests.flows.nightly import ENDPOINT, Contrary, Nights, fill, sources, write_gold
 from tests.flows.test_method import tier
@@ -87,6 +88,17 @@ def test_a_model_exchanged_behind_its_name_raises_an_alarm_everywhere_and_an_unc
     assert {alarm["kind"] for alarm in rows[-1]["alarms"]} >= {"gold"}
     assert nights.curate(fourth, **FAR, **gold).summary["alarms"] == result.summary["alarms"]  # told again
     assert len(read_history(nights.curator.store)) == 4
+
+
+def test_an_alarm_holds_on_the_next_night_that_finds_nothing_to_do(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+    curation = nights.curate(source).curation
+    (record,) = read_history(nights.curator.store)
+    alarm = {"kind": "mix", "tier": "llm", "message": "the mix moved", "advice": "look"}
+    keep_next(nights.curator.store, f"history/{record['name']}/{curation}", record | {"alarms": [alarm]})
+    nights.sleep()
+    assert nights.curate(source).summary["alarms"] == ["the mix moved"]
 
 
 def test_new_pairs_are_counted_once_and_costs_in_the_night_they_arose(tmp_path: Path) -> None:

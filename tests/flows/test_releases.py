@@ -288,8 +288,8 @@ def compute(curator: Curator, _: Curation, setup: Setup, job: Job) -> tuple[Any,
     return job.method(runner, setup), tuple(runner.runs)
 
 
-def execute(settings: Settings, source: Path) -> tuple[Curator, Curation]:
-    """Curate an animals' source to its end, for promotion without training."""
+def execute(settings: Settings, source: Path) -> Release | Held:
+    """Curate an animals' source to its end; promotion asks for no training."""
     config = {
         "name": "animals",
         "source": {"path": str(source)},
@@ -300,9 +300,9 @@ def execute(settings: Settings, source: Path) -> tuple[Curator, Curation]:
         "promote": {"require": "none", "max_relabelled_share": 1.0},
     }
     curator = Curator.open(settings, compute=compute)
-    curation = curator.open_curation(parse_config(config, "test"))
-    curator.execute(curation)
-    return curator, curation
+    done = curator.execute(curator.open_curation(parse_config(config, "test"))).promotion
+    assert done is not None
+    return done
 
 
 def settings_of(tmp_path: Path) -> Settings:
@@ -316,8 +316,7 @@ def test_a_purged_text_leaves_the_published_releases_and_the_next_curation_is_pr
 ) -> None:
     settings, out = settings_of(tmp_path), Console(file=io.StringIO())
     source = write_source(tmp_path / "source", 6)
-    curator, curation = execute(settings, source)
-    promote(curator, curation, curator.look(curation)[0])
+    execute(settings, source)
     published = tmp_path / "store" / "published" / "animals"
     text = next(line for line in (source / "corpus.jsonl").read_text().splitlines() if '"otter-river"' in line)
     purged = json.loads(text)["text"]
@@ -331,8 +330,7 @@ def test_a_purged_text_leaves_the_published_releases_and_the_next_curation_is_pr
     for path in (source / "corpus.jsonl", source / "qrels" / "train.tsv"):
         kept = [line for line in path.read_text().splitlines() if "otter-river" not in line]
         path.write_text("".join(f"{line}\n" for line in kept))
-    curator, curation = execute(settings, source)
-    done = promote(curator, curation, curator.look(curation)[0])
+    done = execute(settings, source)
     assert isinstance(done, Release) and done.number == 2
     assert purged not in (published / "current" / "tevatron" / "train.jsonl").read_text()
 
@@ -345,9 +343,9 @@ def test_two_nights_and_a_way_back_from_source_to_trainers_by_the_commands(tmp_p
         source = tmp_path / f"source-{queries}"
         if not source.exists():
             write_source(source, queries)
-        curator, curation = execute(settings, source)
-        done = promote(curator, curation, curator.look(curation)[0])
-        return f"{type(done).__name__} {show_release(done, out)['new']} {curation.id}"
+        done = execute(settings, source)
+        said = show_release(done, out)
+        return f"{type(done).__name__} {said['new']} {said['curation']}"
 
     published = Path(settings.store) / "published" / "animals"
     assert night(6) == "Release True animals-000001"

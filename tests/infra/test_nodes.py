@@ -182,7 +182,8 @@ def test_an_engine_gets_its_weights_from_the_store_on_a_node_that_lacks_the_driv
     pool = EnginePool(engine, REMEMBER.resources, RemoteMeter.start(Budget(), {}))
     assert pool.compute(parts[0], store.url, tmp_path / "scratch").stats["rows_out"] == 1
     assert (tmp_path / "scratch" / "weights" / model.digest / "model.safetensors").exists()
-    wanted = Wanted(store.url, tmp_path / "scratch", ((str(driver), model.digest), ("", "0" * 64)), ("HOME", "NO_KEY"))
+    weights = ((str(driver), model.digest), ("", "0" * 64))
+    wanted = Wanted(store.url, tmp_path / "scratch", weights=weights, variables=("HOME", "NO_KEY"))
     for node in look_at_nodes(probe, wanted):
         assert not node.problem
         assert dict(node.found.weights) == {model.digest: "here", "0" * 64: "missing"}

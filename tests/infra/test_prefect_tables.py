@@ -1,6 +1,7 @@
 """Rows and keys of the artifacts; what Prefect makes of them is seen in `test_execution`."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,14 @@ STATS = {
     "node": "10.0.0.2 (node 0a1b2c3d)",
     "facts": {"prompt_tokens": 120, "failures": {}},
 }
-DONE = Manifest(stage="double", version=1, part=3, key="key", attempt=0, ingredients={}, tables={}, stats=STATS)
+
+
+def manifest(stats: dict[str, Any]) -> Manifest:
+    return Manifest("double", 1, 3, "key", 0, ingredients={}, tables={}, directories={}, stats=stats)
 
 
 def test_a_row_tells_rows_rejects_seconds_node_and_tokens() -> None:
-    assert row_of(SPEC, DONE, reused=True) == {
+    assert row_of(SPEC, manifest(STATS), reused=True) == {
         "part": 3,
         "ended": "reused",
         "rows_in": 7,
@@ -36,8 +40,7 @@ def test_a_row_tells_rows_rejects_seconds_node_and_tokens() -> None:
 
 def test_a_part_of_an_older_release_that_kept_no_node_is_shown_without() -> None:
     stats = {"seconds": 1.0, "rows_in": 1, "rows_out": 1}
-    old = Manifest(stage="double", version=1, part=3, key="key", attempt=0, ingredients={}, tables={}, stats=stats)
-    assert "node" not in row_of(SPEC, old, reused=False)
+    assert "node" not in row_of(SPEC, manifest(stats), reused=False)
 
 
 def test_the_reason_of_a_failure_tells_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +60,6 @@ def test_outside_a_flow_run_nothing_is_shown_and_nothing_fails() -> None:
     for done in range(300):
         progress.update(done)
     progress.close(300)
-    show_stage("double", [SPEC], {}, {3: DONE})
+    show_stage("double", [SPEC], {}, {3: manifest(STATS)})
     show_summary("toy", "text", "https://reports.example")
     assert time.monotonic() - started < 1
