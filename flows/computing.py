@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from flows.curation import VERSIONED, Curation, Curator
+from flows.curation import Curation, Curator
 from flows.job import Job
+from flows.joining import ray_for
 from flows.method import Setup
-from infra.nodes import refuse_skew
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
-from infra.ray_cluster import ray_cluster
 from infra.runner import StageRun
-from infra.weights import publish_for
 
 Done = tuple[Any, tuple[StageRun, ...]]
 
@@ -25,8 +23,7 @@ def in_own_flow_run(curator: Curator, curation: Curation, setup: Setup, job: Job
         ServerError, ClusterError: a server could not be started or joined.
         CurationFailed, WaitingForLabels, PartUnready: as the job ended.
     """
-    with _servers(curator) as api_url:
-        _ready_nodes(curator, setup)
+    with _servers(curator, setup) as api_url:
         from flows.flow_run import run_flow
 
         return run_flow(curator, curation, setup, job, api_url)
@@ -36,24 +33,12 @@ def in_this_flow_run(curator: Curator, curation: Curation, setup: Setup, job: Jo
     """Do the job inside the flow run of a deployment; raises as `in_own_flow_run` does."""
     from flows.flow_run import compute_parts
 
-    with ray_cluster(curator.settings.ray_address):
-        _ready_nodes(curator, setup)
+    with ray_for(curator, setup):
         return compute_parts(curator, curation, setup, job)
 
 
-def _ready_nodes(curator: Curator, setup: Setup) -> None:
-    """Make sure that nodes which are not ours to start run this code, and can have the weights it needs.
-
-    Raises:
-        ClusterError: a node differs from this process.
-    """
-    if curator.settings.ray_address is not None:
-        refuse_skew(VERSIONED)
-        publish_for(curator.store, [setup.encoder, *(tier.engine for tier in setup.tiers)], curator.settings.cache)
-
-
 @contextmanager
-def _servers(curator: Curator) -> Iterator[str]:
+def _servers(curator: Curator, setup: Setup) -> Iterator[str]:
     """Join or start Prefect and Ray, side by side; yields the address of Prefect's API."""
     settings = curator.settings
     with ExitStack() as stack:
@@ -67,7 +52,7 @@ def _servers(curator: Curator) -> Iterator[str]:
             stack.callback(server.stop)
             starting = stack.enter_context(ThreadPoolExecutor(1)).submit(server.start)
         # In the main thread: Ray's signal handlers are set only there, and SIGTERM must stop what was started.
-        stack.enter_context(ray_cluster(settings.ray_address))
+        stack.enter_context(ray_for(curator, setup))
         os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect-client"))
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has progress bars
         yield address or (starting.result() if starting else "")

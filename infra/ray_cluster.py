@@ -38,14 +38,7 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
     import ray
 
     if address is None:
-        ray.init(
-            address="local",
-            num_cpus=os.cpu_count(),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
+        _start_local()
         _guard_token()
     else:
         environment = {"env_vars": {CODE_VARIABLE: code}} if code else None
@@ -175,6 +168,36 @@ def _await_node(resources: Resources) -> None:
             told = now + _TELL_SECONDS
             _log.warning("waiting for a node with %s (%.0f min so far)", describe(resources), (now - started) / 60)
         time.sleep(_LOOK_SECONDS)
+
+
+def _start_local() -> None:
+    """Start a local Ray; one that did not come up in Ray's own time, on a busy machine, is tried once more.
+
+    Raises:
+        ClusterError: it did not come up.
+    """
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except Exception as error:  # Ray raises a dozen kinds for a process that is slow to start
+            ray.shutdown()
+            if attempt == 1:
+                _log.warning("Ray did not start (%s: %s); trying once more", type(error).__name__, error)
+                continue
+            raise ClusterError(
+                f"Ray did not start ({type(error).__name__}: {str(error)[:300]}). Is the machine very busy, or its "
+                "memory or /dev/shm full? Run again; finished parts are kept"
+            ) from error
+        return
 
 
 def _guard_token() -> None:

@@ -7,7 +7,7 @@ import traceback
 from urllib.parse import quote
 
 HIDDEN = "***"
-_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD")
+_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "AUTH_STRING")
 _SHORTEST = 6  # a shorter value would be found in the middle of ordinary words
 _PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 

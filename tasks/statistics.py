@@ -131,34 +131,6 @@ def weighted_rate(
     return _interval(strata.total / strata.sizes.sum(), strata.draw(seed) / strata.sizes.sum(), confidence)
 
 
-def weighted_recall(
-    called: Sequence[bool], relevant: Sequence[bool], probabilities: Sequence[float], seed: int = 0
-) -> Interval:
-    """Estimate which share of a pool's relevant pairs is called relevant, from labelled pairs of both kinds.
-
-    What was not called must be among the pairs: a stratum in which none of 25 is relevant may still hide many, and the
-    interval leaves room for them. `weighted_rate` over the relevant pairs alone would not.
-
-    Args:
-        called: whether a judge calls the pair relevant.
-        relevant: whether people do.
-        probabilities: as for `weighted_rate`, which also says what is raised.
-        seed: of the draws.
-
-    >>> weighted_recall([True] * 20 + [False] * 25, [True] * 20 + [False] * 25, [1.0] * 20 + [0.025] * 25).value
-    1.0
-    """
-    chances = np.asarray(probabilities, dtype=np.float64)
-    _check_lengths("weighted_recall", called, relevant, chances)
-    if not any(relevant):
-        return NOT_DEFINED
-    sides = np.asarray(called, dtype=bool)
-    true = np.asarray(relevant, dtype=bool)
-    inside, outside = (Strata.of(true[side], chances[side]) for side in (sides, ~sides))
-    found, missed = inside.draw(seed), outside.draw(seed + 1)
-    return ratio_interval(inside.total / (inside.total + outside.total), found, found + missed)
-
-
 @dataclass(frozen=True)
 class Strata:
     """A stratified sample of a finite pool: how large each stratum is, how many were looked at, for how many it holds.

@@ -13,7 +13,6 @@ from tasks.statistics import (
     merge_small,
     ratio_interval,
     weighted_rate,
-    weighted_recall,
     wilson,
 )
 
@@ -143,13 +142,11 @@ def test_the_interval_of_a_recall_covers_although_a_sample_may_hold_nothing_that
 
 def test_a_recall_of_one_in_the_sample_is_no_certainty_where_most_pairs_were_not_looked_at() -> None:
     """Twenty found, all labelled; of a thousand others 25 were looked at and none is relevant."""
-    called, chances = [True] * 20 + [False] * 25, [1.0] * 20 + [0.025] * 25
-    value, low, high = weighted_recall(called, called, chances)
+    found, others = Strata.of(np.ones(20, bool), np.ones(20)), Strata.of(np.zeros(25, bool), np.full(25, 0.025))
+    one, two = found.draw(0), others.draw(1)
+    value, low, high = ratio_interval(found.total / (found.total + others.total), one, one + two)
     assert (value, high) == (1.0, 1.0)
     assert low < 0.3  # a tenth of a thousand may have been missed
-    naive = weighted_rate([True] * 20, [1.0] * 20)
-    assert naive == (1.0, 1.0, 1.0)
-    assert weighted_recall([True, False], [False, False], [1.0, 1.0]) == NOT_DEFINED
 
 
 @pytest.mark.parametrize(("pairs", "cells"), [(100, [0.2, 0.15, 0.15, 0.5]), (40, [0.3, 0.02, 0.03, 0.65])])
