@@ -36,7 +36,9 @@ from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
 
-KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "raylet", "gcs", "prefect", "weed")
+# A flow run's process; Prefect's worker; `reneg serve`; Ray workers with a plain part, an engine, the meter or the lines
+# of logs; a node beside the head; the head; Prefect's server; the S3 server.
+KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "meter", "raylet", "gcs", "prefect", "weed")
 BATCH = 6  # calls that one engine has under way
 _CALL_SECONDS = 0.2
 _GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: at least, and further on average
@@ -187,7 +189,7 @@ class Disturbed:
             done = progress[:2] != self._progress[:2] or (run is not None and run["state_type"] == "COMPLETED")
             self._progress, self._moved = progress, time.monotonic()
             if done:
-                self._recovered("flow", "plain part", "engine", "raylet", "gcs")
+                self._recovered("flow", "plain part", "engine", "meter", "raylet", "gcs")
         twice = sum(self.judge.paid.values()) - len(self.judge.paid) - sum(kill.twice for kill in self.kills)
         guilty = [kill for kill in self.kills if kill.judges]
         if twice > 0 and guilty:

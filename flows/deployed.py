@@ -142,7 +142,7 @@ def prune(curation: Prune) -> State[Any]:
 def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -> State[Any]:
     """Do further work on a finished curation; its page is shown with the flow run."""
     curator = _curator()
-    done = curator.further(_take_up(curator, lambda: curator.load(curation)), Job(name, method))
+    done = curator.further(_take_up(curator, lambda: curator.load(curation)), Job(name, method, further=True))
     return Completed(message=f"{curation}: {name} finished; {done.computed} parts computed, {done.reused} reused")
 
 

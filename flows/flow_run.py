@@ -106,7 +106,7 @@ def compute_parts(curator: Curator, curation: Curation, setup: Setup, job: Job) 
         finally:
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
-                raise failure_of(curation.id, failed)
+                raise failure_of(curation.id, failed, f"reneg {job.name} {curation.id}" if job.further else "")
         _show(curator, curation.id, job.name, outcome, {"usage": meter.totals(), "currency": prices.currency})
     return outcome, tuple(run.runs)
 

@@ -71,7 +71,9 @@ def retrain(
     from flows.terminal import further
 
     wanted = RetrainConfig(seeds=seeds, steps=steps)
-    done = further(read_settings(), curation, Job("retrain", partial(retrain_method, wanted=wanted)), OUT, ERR)
+    done = further(
+        read_settings(), curation, Job("retrain", partial(retrain_method, wanted=wanted), further=True), OUT, ERR
+    )
     if as_json:
         print_json(done)
 
@@ -89,7 +91,9 @@ def prune(
     from flows.terminal import further
 
     wanted = PruneConfig(seeds=seeds, steps=steps)
-    done = further(read_settings(), curation, Job("prune", partial(prune_method, wanted=wanted)), OUT, ERR)
+    done = further(
+        read_settings(), curation, Job("prune", partial(prune_method, wanted=wanted), further=True), OUT, ERR
+    )
     if as_json:
         print_json(done)
 
@@ -101,7 +105,7 @@ def validate(curation: CurationArgument, as_json: Json = False) -> None:
     from flows.job import Job
     from flows.terminal import further
 
-    job = Job("validate", partial(validate_method, wanted=ValidateConfig()))
+    job = Job("validate", partial(validate_method, wanted=ValidateConfig()), further=True)
     done = further(read_settings(), curation, job, OUT, ERR)
     if as_json:
         print_json(done)

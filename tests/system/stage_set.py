@@ -318,6 +318,7 @@ _BY_COMMAND = (
     ("prefect", b"prefect.server.api.server"),
     ("engine", b"ray::EngineActor"),
     ("meter", b"ray::Meter"),
+    ("meter", b"ray::LineHolder"),
     ("ray idle", b"ray::IDLE"),
     ("ray other", b"ray::DashboardAgent"),
     ("ray other", b"ray::RuntimeEnvAgent"),
