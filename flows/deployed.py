@@ -7,6 +7,7 @@ store which curation it works on, so that Retry goes on with that one, whatever 
 import contextlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from flows.curate import MAX_PARTS_IN_FLIGHT, CurationStopped
 from flows.curation import Curation, Curator, Hooks
 from flows.further import PruneConfig, RetrainConfig, ValidateConfig, prune_method, retrain_method, validate_method
 from flows.job import Job
+from flows.labels import resumable
 from flows.method import Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
@@ -97,7 +99,11 @@ def nightly(night: Nightly) -> State[Any]:
     if late is not None and flow_run.run_count == 1:
         return Completed(name="Skipped", message=late)
     job = Job("nightly", until=end_of_night(config.nightly, datetime.now().astimezone()))
-    return _curate(curator, lambda: curator.open_curation(config), job)
+    state = _curate(curator, lambda: curator.open_curation(config), job)
+    for waiting in resumable(curator, config.name):  # its labels have come: it holds up nothing, and goes on now
+        get_run_logger().info("%s: its labels have come, it goes on", waiting)
+        curator.execute(curator.load(waiting), replace(job, name="resume"))
+    return state
 
 
 @flow(name="curate", task_runner=_PARTS, persist_result=False)

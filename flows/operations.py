@@ -1,5 +1,6 @@
 """The commands of operations: what is deployed and served, run again, told to people, released, kept and removed."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -67,15 +68,9 @@ def retrain(
 ) -> None:
     """Train a finished curation's treatments again over several seeds, and compare them by a paired test."""
     from flows.further import RetrainConfig, retrain_method
-    from flows.job import Job
-    from flows.terminal import further
 
     wanted = RetrainConfig(seeds=seeds, steps=steps)
-    done = further(
-        read_settings(), curation, Job("retrain", partial(retrain_method, wanted=wanted), further=True), OUT, ERR
-    )
-    if as_json:
-        print_json(done)
+    _further(curation, "retrain", partial(retrain_method, wanted=wanted), as_json=as_json)
 
 
 @operations.command()
@@ -87,26 +82,24 @@ def prune(
 ) -> None:
     """Leave each source dataset out of the training mix in turn, and say which of them hurt."""
     from flows.further import PruneConfig, prune_method
-    from flows.job import Job
-    from flows.terminal import further
 
     wanted = PruneConfig(seeds=seeds, steps=steps)
-    done = further(
-        read_settings(), curation, Job("prune", partial(prune_method, wanted=wanted), further=True), OUT, ERR
-    )
-    if as_json:
-        print_json(done)
+    _further(curation, "prune", partial(prune_method, wanted=wanted), as_json=as_json)
 
 
 @operations.command()
 def validate(curation: CurationArgument, as_json: Json = False) -> None:
     """Say how far people and judges agree, by the labels of a curation's sample."""
     from flows.further import ValidateConfig, validate_method
+
+    _further(curation, "validate", partial(validate_method, wanted=ValidateConfig()), as_json=as_json)
+
+
+def _further(curation: str, name: str, method: Callable[..., object], *, as_json: bool) -> None:
     from flows.job import Job
     from flows.terminal import further
 
-    job = Job("validate", partial(validate_method, wanted=ValidateConfig()), further=True)
-    done = further(read_settings(), curation, job, OUT, ERR)
+    done = further(read_settings(), curation, Job(name, method, further=True), OUT, ERR)
     if as_json:
         print_json(done)
 
