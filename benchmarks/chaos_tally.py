@@ -1,0 +1,87 @@
+"""What is told of the kills: every one with its recovery, every curation, and what was found wrong; as JSON."""
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+# A flow run's process; Prefect's worker; `reneg serve`; Ray workers with a plain part, an engine, the meter or lines of
+# logs; a node beside the head; the head; Prefect's server; the S3 server.
+KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "meter", "raylet", "gcs", "prefect", "weed")
+
+
+@dataclass
+class Kill:
+    """One kill: when, whom, how many judges lived, and how long until the system was back or went on."""
+
+    kind: str
+    at: float
+    curation: int
+    flow_run: str
+    judges: int
+    recovery: float | None = None
+    twice: int = 0  # calls judged again before the next kill that a judge lived through
+
+
+@dataclass
+class Tally:
+    """Everything that is reported, written after each change."""
+
+    path: Path
+    wanted: int
+    head: Mapping[str, Any]
+    started: float = field(default_factory=time.monotonic)
+    kills: list[Kill] = field(default_factory=list)
+    curations: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.started:7.1f} s  {len(self.kills):3} kills  {text}", flush=True)
+
+    def find(self, text: str) -> None:
+        self.findings.append(text)
+        self.say(f"FINDING: {text}")
+
+    def lacking(self) -> dict[str, int]:
+        """How many kills each kind lacks of its share; once none lacks any, all are equal."""
+        done = Counter(kill.kind for kill in self.kills)
+        lacking = {kind: max(0, self.wanted // len(KINDS) - done[kind]) for kind in KINDS}
+        return lacking if any(lacking.values()) else dict.fromkeys(KINDS, 1)
+
+    def write(self) -> None:
+        finished = [one for one in self.curations if "identical" in one]
+        twice = sum(one["judged_twice"] for one in finished)
+        data = {
+            **self.head,
+            "kills": len(self.kills),
+            "curations": len(finished),
+            "ended": sum(one["ended"] for one in finished),
+            "identical": {"count": sum(one["identical"] for one in finished), "of": len(finished)},
+            "judged_twice": {
+                "total": twice,
+                "bound": sum(one["bound"] for one in finished),
+                "within_bound": all(one["judged_twice"] <= one["bound"] for one in finished),
+                "calls": sum(one["calls"] for one in finished),
+                "by_kind": {kind: sum(k.twice for k in self.kills if k.kind == kind) for kind in KINDS},
+            },
+            "by_kind": {kind: self._of(kind) for kind in KINDS},
+            "minutes": round((time.monotonic() - self.started) / 60, 1),
+            "findings": self.findings,
+            "details": {"curations": self.curations, "kills": [asdict(kill) for kill in self.kills]},
+        }
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(data, indent=1) + "\n")
+        temporary.replace(self.path)
+
+    def _of(self, kind: str) -> dict[str, Any]:
+        kills = [kill for kill in self.kills if kill.kind == kind]
+        seconds = [kill.recovery for kill in kills if kill.recovery is not None]
+        return {
+            "kills": len(kills),
+            "curations": len({kill.curation for kill in kills}),
+            "median_seconds_to_recovery": round(statistics.median(seconds), 1) if seconds else None,
+        }
