@@ -180,6 +180,13 @@ def test_any_single_table_may_be_empty(tmp_path: Path, missing: str) -> None:
     Page(render(tmp_path, toy_tables() | {missing: empty_tables()[missing]}))
 
 
+def test_scores_of_one_treatment_alone_are_shown_without_a_comparison(tmp_path: Path) -> None:
+    tables = toy_tables()
+    alone = tables["scores"].filter(pl.col("model") != "relabel")
+    assert not alone.is_empty()
+    assert "Does it help" in render(tmp_path, {**tables, "scores": alone})
+
+
 def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     tables = toy_tables(HOSTILE)
     tables["rejects"] = rows(schemas.REJECTS, (HOSTILE, HOSTILE, HOSTILE, HOSTILE))
