@@ -202,6 +202,7 @@ class EnginePool:
 
     def close(self) -> None:
         """Release every engine and wait until Ray has the resources back: a leftover actor starves the next stage."""
+        self._refusal = PartError("stopped: the engines were released", retry=False)
         actors = [host.actor for host in self._hosts if host.actor is not None]
         for host in self._hosts:
             host.actor = None

@@ -23,7 +23,7 @@ from infra.metrics import count_part
 from infra.part_logs import PartLog, PartLogs, Show
 from infra.prefect_tables import StageProgress, show_stage
 from infra.ray_cluster import granted, slots_for
-from infra.ray_wait import await_ray
+from infra.ray_wait import await_ray, stop_waiting
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
@@ -70,10 +70,13 @@ class PrefectRayExecutor:
 
     def __enter__(self) -> "PrefectRayExecutor":
         """Start nothing yet."""
+        stop_waiting(False)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Release the engines, and the actor that holds what workers log."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Release the engines, and the actor that holds what workers log; told to end (SIGTERM), give up the parts."""
+        if kind is not None and not issubclass(kind, Exception):
+            stop_waiting()
         self._release()
         if self._logs is not None:
             self._logs.close()

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from infra.worker import EngineNeeded
 
 _POLL_SECONDS = 0.5
 _OUT_OF_MEMORY = "out of memory: Ray killed the worker; the next attempt takes smaller batches"
+_stopped = threading.Event()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -37,6 +39,11 @@ class PartError(Exception):
         self.retry = retry
         self.engine_lost = engine_lost
         self.out_of_memory = out_of_memory
+
+
+def stop_waiting(stop: bool = True) -> None:
+    """Let every wait of this process end now, its part given up: the run was told to stop. False takes it back."""
+    (_stopped.set if stop else _stopped.clear)()
 
 
 def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  # noqa: ANN401 - what the task returns
