@@ -57,6 +57,9 @@ def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  #
     """
     started = time.monotonic()
     while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
+        if _stopped.is_set():
+            _cancel(reference)
+            raise PartError("stopped: the run was told to end", retry=False)
         if time.monotonic() - started > deadline:
             _cancel(reference)
             log.finish(killed=True)

@@ -150,6 +150,7 @@ def test_nothing_but_the_code_travels_to_the_builder() -> None:
     assert rules[0] == "*"
     assert {rule[1:] for rule in rules if rule.startswith("!")} == {
         "pyproject.toml", "README.md", "LICENSE", "flows", "tasks", "infra", "docker/with-ray",
+        "docker/drain",
     }  # fmt: skip
 
 

@@ -167,6 +167,41 @@ def test_a_driver_that_gets_sigterm_stops_what_it_started_and_leaves_the_cluster
     assert is_running(cluster.raylets[0])
 
 
+_RUN = """
+import sys
+from pathlib import Path
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from infra.execution import PrefectRayExecutor
+from infra.ray_cluster import ray_cluster
+from infra.runner import Runner
+from infra.store import Store
+from tests.infra.toy_nodes import PLOD, PRODUCE, SlowConfig
+folder = Path(sys.argv[2])
+config = SlowConfig(seconds=600, log=str(folder / "log"))
+@flow(task_runner=ThreadPoolTaskRunner(max_workers=8), persist_result=False)
+def toy_flow():
+    store = Store.open(str(folder / "store"))
+    with PrefectRayExecutor(store, folder / "scratch") as executor:
+        run = Runner(store, executor)
+        run(PLOD, config, numbers=run(PRODUCE, config)["numbers"])
+with ray_cluster(sys.argv[1]):
+    toy_flow()
+"""
+
+
+def test_a_run_that_gets_sigterm_gives_its_parts_up_at_once(cluster: RayNodes, tmp_path: Path) -> None:
+    environment = {**os.environ, **cluster.environment, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-c", _RUN, cluster.address, str(tmp_path)]
+    run = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    await_line(tmp_path / "log", " ")
+    time.sleep(1)
+    begun = (tmp_path / "log").read_text()
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(45) != 0
+    assert (tmp_path / "log").read_text() == begun  # nothing was begun any more
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()[0] != "Z"
