@@ -35,9 +35,10 @@ from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
 
 BATCH = 6  # calls that one engine has under way
-_CALL_SECONDS = 0.2
+_CALL_SECONDS = 0.4
 _GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: at least, and further on average
 _MOST = 12  # kills of one curation, so that it comes to an end
+_SPARED = 0.5  # of the curations: not a kill before judging begins
 _VICTIM_SECONDS = 6.0  # waited for a process of the kind that was drawn
 _STALL_SECONDS = 180.0
 _SETTLE_SECONDS = 60.0
@@ -64,6 +65,7 @@ class Disturbed:
         self.id = start(self.stage, config, self.store_url, self.home)
         began = time.monotonic()
         due = began + self._gap()
+        spared = self.draw.random() < _SPARED  # so that enough of the kills find a judge at work
         while not self.record["ended"]:
             run = self._run()
             self._look(run)
@@ -74,7 +76,7 @@ class Disturbed:
                     f"curation {self.number}: no progress for {_STALL_SECONDS:.0f} s; {self._situation(run)}"
                 )
                 break
-            elif time.monotonic() > due and len(self.kills) < kills:
+            elif time.monotonic() > due and len(self.kills) < kills and (self.judge.paid or not spared):
                 self._kill_one(run)
                 due = time.monotonic() + self._gap()
             time.sleep(0.4)

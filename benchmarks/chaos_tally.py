@@ -83,5 +83,6 @@ class Tally:
         return {
             "kills": len(kills),
             "curations": len({kill.curation for kill in kills}),
+            "with_a_judge_at_work": sum(kill.judges > 0 for kill in kills),
             "median_seconds_to_recovery": round(statistics.median(seconds), 1) if seconds else None,
         }

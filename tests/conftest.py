@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +22,14 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported:
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
 ACCESS_KEY, SECRET_KEY = "renegtest", "renegtestsecret"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give all tests one cache of models (tiny ones take 10 s each to build); RENEG_TEST_CACHE names a lasting one."""
+    if "RENEG_TEST_CACHE" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="reneg-test-cache-")
+        os.environ["RENEG_TEST_CACHE"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

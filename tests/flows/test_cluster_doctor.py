@@ -32,7 +32,7 @@ SMALL = ROOT / "tests" / "flows" / "small.yaml"
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A set-up without a server or a cluster."""
     home = tmp_path_factory.mktemp("home")
-    cache = Path(os.environ.get("RENEG_TEST_CACHE", home / "cache"))
+    cache = Path(os.environ["RENEG_TEST_CACHE"])
     return Settings(home, str(home / "store"), cache, prefect_api_url=None, ray_address=None)
 
 

@@ -33,7 +33,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        cache = os.environ.get("RENEG_TEST_CACHE", str(self.home.parent / "cache"))
+        cache = os.environ["RENEG_TEST_CACHE"]
         named = {"RENEG_HOME": str(self.home), "RENEG_STORE": self.store, "RENEG_CACHE": cache}
         return {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS")} | named
 
@@ -69,7 +69,6 @@ def content(url: str) -> dict[str, list[Any]]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("undisturbed")
     place = Place(folder / "home", str(folder / "store"))
-    os.environ.setdefault("RENEG_TEST_CACHE", str(folder / "cache"))
     return place, place.demo()
 
 

@@ -30,7 +30,7 @@ DAY = 86400.0
 
 
 def settings_of(tmp_path: Path) -> Settings:
-    cache = Path(os.environ.get("RENEG_TEST_CACHE", tmp_path / "cache"))
+    cache = Path(os.environ["RENEG_TEST_CACHE"])
     return Settings(tmp_path / "home", str(tmp_path / "store"), cache, None, None)
 
 

@@ -72,10 +72,9 @@ class Stopping(InProcess):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache() -> Path:
     """A user's cache with the tiny language model in it."""
-    shared = os.environ.get("RENEG_TEST_CACHE")
-    folder = Path(shared) if shared else tmp_path_factory.mktemp("cache")
+    folder = Path(os.environ["RENEG_TEST_CACHE"])
     models.resolve("tiny:llm", folder)
     return folder
 

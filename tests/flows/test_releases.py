@@ -306,7 +306,7 @@ def execute(settings: Settings, source: Path) -> Release | Held:
 
 
 def settings_of(tmp_path: Path) -> Settings:
-    cache = Path(os.environ.get("RENEG_TEST_CACHE", tmp_path / "cache"))
+    cache = Path(os.environ["RENEG_TEST_CACHE"])
     return Settings(tmp_path / "home", str(tmp_path / "store"), cache, None, None)
 
 

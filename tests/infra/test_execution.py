@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import time
 import urllib.request
@@ -41,7 +42,10 @@ def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterat
     server = PrefectServer(home)
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
-        for name, value in {"PYTHONPATH": str(ROOT), **s3_variables(seaweedfs)}.items():
+        for name, value in {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            **s3_variables(seaweedfs),
+        }.items():
             patch.setenv(name, value)
         settings = {PREFECT_API_URL: server.start(), PREFECT_HOME: home / "client"}
         with temporary_settings(settings), ray_cluster(None):

@@ -52,7 +52,7 @@ def joined(cluster: RayNodes) -> Iterator[RayNodes]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ResolvedModel:
-    return resolve("tiny:encoder", Path(os.environ.get("RENEG_TEST_CACHE") or tmp_path_factory.mktemp("cache")))
+    return resolve("tiny:encoder", Path(os.environ["RENEG_TEST_CACHE"]))
 
 
 class Specs:

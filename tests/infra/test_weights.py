@@ -75,7 +75,7 @@ def test_a_path_that_holds_the_right_model_is_used_as_it_is_and_a_wrong_one_is_n
 
 
 def test_a_model_that_reneg_made_is_known_by_its_recipe_and_keeps_its_manifest(tmp_path: Path) -> None:
-    cache = Path(os.environ.get("RENEG_TEST_CACHE", tmp_path))
+    cache = Path(os.environ["RENEG_TEST_CACHE"])
     model = resolve("tiny:encoder", cache)
     store = Store.open(str(tmp_path / "store"))
     spec = SentenceTransformersSpec(model=str(model.path), digest=model.digest)

@@ -1,7 +1,6 @@
 """The whole system under SIGKILL, as `benchmarks/chaos.py` plays it, in short: every kind of process at least once."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 KILLS = len(KINDS) + 2
 
 
-def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_is_judged_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_is_judged_twice(tmp_path: Path) -> None:
     require_binary("weed")
-    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(tmp_path / "cache")))
     out = tmp_path / "chaos.json"
 
     main(["--kills", str(KILLS), "--seed", "1", "--out", str(out), "--keep", str(tmp_path / "played")])

@@ -80,7 +80,6 @@ def test_killing_the_engine_and_then_the_flow_costs_at_most_a_batch_each(
     endpoint: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-the-test")
-    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(tmp_path / "cache")))
     clean_place = Place(tmp_path / "clean", str(tmp_path / "clean-store"))
     config = write_config(tmp_path, endpoint.url)
     clean = json.loads(clean_place.run("curate", str(config), "--json").splitlines()[-1])
@@ -111,7 +110,6 @@ def test_a_budget_ends_a_run_with_one_message_and_the_next_run_goes_on(
     endpoint: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-the-test")
-    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(tmp_path / "cache")))
     config = write_config(tmp_path, endpoint.url)
     place = Place(tmp_path / "home", str(tmp_path / "store"))
     settings = yaml.safe_load(config.read_text())

@@ -209,7 +209,6 @@ def planted(bucket: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("RENEG_TEST_CACHE", os.environ.get("RENEG_TEST_CACHE", str(ray_folder / "cache")))
 
 
 def objects_of(endpoint: str) -> Searched:
