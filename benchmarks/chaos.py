@@ -37,10 +37,11 @@ from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
 BATCH = 6  # calls that one engine has under way
 _CALL_SECONDS = 0.4
 _GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: at least, and further on average
-_MOST = 12  # kills of one curation, so that it comes to an end
+_MOST = 10  # kills of one curation, so that it comes to an end
 _SPARED = 0.5  # of the curations: not a kill before judging begins
 _VICTIM_SECONDS = 6.0  # waited for a process of the kind that was drawn
 _STALL_SECONDS = 180.0
+_ENDING_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
 _ENVIRONMENT = {"OPENAI_API_KEY": "sk-of-the-benchmark", "PYTHONPATH": str(Path(__file__).parents[1])}
 
@@ -56,6 +57,7 @@ class Disturbed:
         self.kills: list[Kill] = []
         self.record: dict[str, Any] = {"number": self.number, "ended": False, "retries": 0, "states": []}
         self.id = ""
+        self._ending: dict[int, float] = {}  # flow processes whose run had ended, and when
         self._progress: tuple[Any, ...] = ()
         self._moved = time.monotonic()
 
@@ -122,6 +124,12 @@ class Disturbed:
         self._recovered(*[kind for kind in ("worker", "supervisor") if alive.get(kind)])
         if run is not None:
             self._recovered("prefect")
+        for pid, since in list(self._ending.items()):
+            if pid not in alive.get("flow", []):
+                del self._ending[pid]
+            elif time.monotonic() - since > _ENDING_SECONDS:
+                del self._ending[pid]
+                self.tally.find(f"curation {self.number}: process {pid} works on though its flow run had ended")
 
     def _parts(self) -> int:
         try:
@@ -146,11 +154,8 @@ class Disturbed:
             return
         message = str(run["state"]["message"]).splitlines()
         self.tally.say(f"curation {self.number} {run['state']['name']}: {' / '.join(message[:2])[:160]}; retried")
-        if living := self.stage.processes().get("flow"):
-            # It reports its end a moment before it is gone; a driver that works on is another matter.
-            time.sleep(5)
-            if again := sorted({*living} & {*self.stage.processes().get("flow", [])}):
-                self.tally.find(f"curation {self.number}: {run['state']['name']} while its process {again} lives")
+        # A process reports its end before it is gone; one that works on is another matter.
+        self._ending |= dict.fromkeys(self.stage.processes().get("flow", []), time.monotonic())
         self.stage.api.retry(self.id)
         self.record["retries"] += 1
 

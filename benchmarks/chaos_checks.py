@@ -9,7 +9,7 @@ from infra.artifacts import newest_attempts, read_manifest
 from infra.store import Store
 
 _SECONDS = {"report", "costs"}  # stages whose outputs hold seconds
-_NAMED_BY_DIGEST = re.compile(r"(?:^|[/-])([0-9a-f]{64})\.[a-z0-9.]+$")
+_NAMED_BY_DIGEST = re.compile(r"^(?:objects|ledger|labels)/(?:.*[/-])?([0-9a-f]{64})\.[a-z0-9.]+$")
 
 
 def content(url: str) -> dict[str, list[tuple[str, str, str]]]:

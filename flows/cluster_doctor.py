@@ -1,10 +1,8 @@
 """`reneg doctor --cluster`: the Prefect server, the worker, the deployments, Ray, and each node as it sees itself."""
 
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import prefect
@@ -20,7 +18,7 @@ from flows.doctor import Finding
 from flows.flow_run import resources_of
 from infra.nodes import Node, Probe, Wanted, find_skew, inspect_nodes, leave_beacon, look_at_nodes, probe
 from infra.prefect_server import is_healthy
-from infra.ray_cluster import ClusterError, describe, fits_somewhere, ray_cluster, token_problem
+from infra.ray_cluster import ClusterError, describe, fits_somewhere, listens, ray_cluster, token_problem
 from infra.settings import Settings, autoscales
 from infra.store import Store, StoreError
 
@@ -137,7 +135,7 @@ def _cluster(settings: Settings, config: CurationConfig | None) -> list[Finding]
     address = settings.ray_address
     if address is None:
         return []
-    if not _listens(address):
+    if not listens(address):
         return [Finding("Ray", "missing", f"{address} does not listen", "start the cluster, or correct RAY_ADDRESS")]
     try:
         with ray_cluster(address):
@@ -241,13 +239,3 @@ def _resources(config: CurationConfig, engines: Sequence[Engine], nodes: Sequenc
         yield Finding(f"resources of {name}", state, f"no node has {describe(resources)}", remedy)
     for engine in engines:
         yield from too_large(engine, table[engine.stage], nodes)
-
-
-def _listens(address: str) -> bool:
-    """Look before Ray does: it takes minutes to give up."""
-    parts = urlsplit(address if "://" in address else f"ray-gcs://{address}")
-    try:
-        socket.create_connection((parts.hostname or "", parts.port or 10001), timeout=5).close()
-    except (OSError, ValueError):
-        return False
-    return True

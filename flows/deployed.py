@@ -33,8 +33,12 @@ from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
 from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.outlive import ignore_broken_pipes
 from infra.runner import Runner
 from infra.settings import read_settings
+
+if flow_run.id:  # this process works on a flow run
+    ignore_broken_pipes()
 
 
 class _Parameters(BaseModel):

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from infra import models
 from infra.prefect_server import PrefectServer, is_healthy
+from infra.ray_cluster import listens
 from infra.settings import Settings
 from infra.store import Store, StoreError
 
@@ -137,6 +138,8 @@ def _servers(settings: Settings) -> list[Finding]:
 def _ray(address: str) -> Finding:
     import ray
 
+    if not listens(address):
+        return Finding("Ray", "missing", f"{address} does not listen", "start that cluster, or unset RAY_ADDRESS")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # Ray raises a dozen kinds for an address that does not answer

@@ -4,12 +4,14 @@ import contextlib
 import logging
 import math
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.settings import CODE_VARIABLE, autoscales
 from infra.stage import Resources
@@ -41,6 +43,8 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
         _start_local()
         _guard_token()
     else:
+        if not listens(address):
+            raise ClusterError(f"RAY_ADDRESS: {address} does not listen; start that cluster, or unset it")
         environment = {"env_vars": {CODE_VARIABLE: code}} if code else None
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
@@ -50,6 +54,18 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def listens(address: str) -> bool:
+    """Look whether anything answers at an address, before Ray does, which takes minutes to give up."""
+    parts = urlsplit(address if "://" in address else f"gcs://{address}")
+    if parts.port is None:  # `auto`: Ray itself knows where
+        return True
+    try:
+        socket.create_connection((parts.hostname or "", parts.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def granted(resources: Resources) -> Resources:

@@ -1,5 +1,6 @@
 """`reneg doctor --cluster` against a real Prefect server and real Ray nodes, with each piece missing or wrong."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,8 +11,10 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
 
 from flows import cluster_doctor
+from flows.cli import app
 from flows.cluster_doctor import examine_cluster
 from flows.config import CurationConfig, load_config, parse_config
 from flows.deploy import HEARTBEAT_AUTOMATION, POOL, deploy
@@ -178,3 +181,18 @@ def test_nodes_with_other_code_or_another_clock_are_named(cluster: Settings, mon
     found = examine_cluster(cluster, None)
     assert [f.found for f in found if f.what.startswith("node") and "code: 000000000000 expected" in f.found]
     assert [f.remedy for f in found if f.what.startswith("clock of node")] == ["let NTP set it"] * 2
+
+
+def test_the_command_ends_with_one_and_prints_each_missing_piece(
+    nothing: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PREFECT_API_URL", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RENEG_HOME", str(nothing.home))
+    monkeypatch.setenv("RENEG_STORE", nothing.store)
+    done = CliRunner().invoke(app, ["doctor", "--cluster", str(SMALL), "--json"])
+    assert done.exit_code == 1
+    found = {finding["what"]: finding for finding in json.loads(done.stdout.splitlines()[-1])}
+    assert found["PREFECT_API_URL"]["state"] == found["RAY_ADDRESS"]["state"] == "missing"
+    assert found["store"]["state"] == "ok"
+    assert "RAY_ADDRESS" not in CliRunner().invoke(app, ["doctor", "--json"]).stdout

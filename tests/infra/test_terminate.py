@@ -1,0 +1,64 @@
+"""The end of a process on SIGTERM, without Ray; with it, in test_nodes.py."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.terminate import EXIT_CODE
+from tests.conftest import ROOT
+
+_WORKER = """
+import sys, time
+from pathlib import Path
+from infra import terminate
+from infra.background import Background
+terminate._LOOK_SECONDS = 0.1
+if sys.argv[2] == "stuck":
+    terminate.end.__defaults__ = (1.0,)
+folder, writes = Path(sys.argv[1]), Background()
+terminate.install((lambda: (folder / "draining").exists()) if sys.argv[2] == "drained" else None)
+def write(number):
+    time.sleep(600 if sys.argv[2] == "stuck" else 0.1)
+    (folder / str(number)).touch()
+for number in range(40):
+    writes.submit(lambda number=number: write(number))
+print("working", flush=True)
+time.sleep(600)
+"""
+
+
+def start(folder: Path, how: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, str(folder), how], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "working\n"
+    return process
+
+
+def test_queued_writes_are_made_before_the_process_ends_and_a_second_signal_does_not_hurry_it(tmp_path: Path) -> None:
+    process = start(tmp_path, "told")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == EXIT_CODE
+    assert len(list(tmp_path.iterdir())) == 40
+
+
+def test_writes_that_hang_hold_the_end_up_for_a_bounded_time(tmp_path: Path) -> None:
+    process = start(tmp_path, "stuck")
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == EXIT_CODE
+    assert time.monotonic() - started == pytest.approx(1.0, abs=3.0)
+
+
+def test_a_node_that_drains_ends_the_process_the_same_way(tmp_path: Path) -> None:
+    process = start(tmp_path, "drained")
+    (tmp_path / "draining").touch()
+    assert process.wait(20) == EXIT_CODE
+    assert len(list(tmp_path.iterdir())) == 41
