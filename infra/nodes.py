@@ -19,6 +19,7 @@ from infra.settings import expected_code
 _OURS = ("flows", "infra", "tasks")
 _SOURCES = ("*.py", "prompts/*.yaml", "templates/*")  # what decides an answer; example configurations do not
 _ANSWER_SECONDS = 60.0  # a node's first worker takes a few seconds to start
+_FURTHER_LOOKS = 2
 _LISTED = 5
 
 
@@ -120,7 +121,13 @@ def refuse_skew(packages: Sequence[str]) -> None:
     Raises:
         ClusterError: a node differs or does not answer: which, in what, and what to do.
     """
-    told = [f"{skew.node}: {skew.what} {skew.expected} expected, {skew.found} found" for skew in find_skew(packages)]
+    nodes = inspect_nodes(packages)
+    for _ in range(_FURTHER_LOOKS):  # a worker or a node that died while it was asked runs no other code
+        if all(node.build is not None for node in nodes):
+            break
+        nodes = inspect_nodes(packages)
+    skews = find_skew(packages, nodes)
+    told = [f"{skew.node}: {skew.what} {skew.expected} expected, {skew.found} found" for skew in skews]
     if told:
         more = f" (and {len(told) - _LISTED} more)" if len(told) > _LISTED else ""
         raise ClusterError(

@@ -21,6 +21,7 @@ silence_telemetry()
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: everything stays on 127.0.0.1
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
+RAY_EXTRAS = S3_BIN.parent / "ray"  # what `ray[default]` adds: without it a node exports no metrics
 ACCESS_KEY, SECRET_KEY = "renegtest", "renegtestsecret"
 
 
@@ -39,7 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def require_binary(name: str) -> Path:
     """Skip where the S3 test servers are not installed; fail in CI, where they must be."""
-    path = S3_BIN / name
+    return require(S3_BIN / name)
+
+
+def require(path: Path) -> Path:
+    """Skip where something that `make test` installs is not there; fail in CI."""
     if not path.exists():
         message = f"{path} is missing: run `make test`, which installs it"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)

@@ -28,7 +28,7 @@ from infra.prefect_tables import show_summary
 from infra.ray_cluster import ray_cluster
 from infra.runner import Runner
 from infra.store import Store
-from tests.conftest import ROOT, s3_variables
+from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
 from tests.infra.test_runner import pipeline
 from tests.infra.toy import DOUBLE, PRODUCE, WITH_ENGINE, ToyConfig
 
@@ -43,7 +43,7 @@ def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
         for name, value in {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(RAY_EXTRAS)]),
             **s3_variables(seaweedfs),
         }.items():
             patch.setenv(name, value)
@@ -292,7 +292,7 @@ def test_every_figure_of_a_part_is_of_a_kind_that_ray_counts(services: None) -> 
 
 
 def test_what_parts_did_is_exported_for_prometheus(services: None, tmp_path: Path) -> None:
-    pytest.importorskip("opentelemetry.exporter.prometheus", reason="a node exports with the packages of ray[default]")
+    require(RAY_EXTRAS)
     execute(
         str(tmp_path / "store"), tmp_path, ToyConfig(log=str(tmp_path / "log"), trouble=f"kill:{tmp_path / 'once'}")
     )

@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayNodes]:
 
 
 def await_line(log: Path, wanted: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (log.exists() and any(wanted in line for line in log.read_text().splitlines())):
         assert time.monotonic() < deadline, f"{wanted} did not come"
         time.sleep(0.05)

@@ -194,7 +194,7 @@ def test_an_engine_gets_its_weights_from_the_store_on_a_node_that_lacks_the_driv
 
 def at_work(log: Path) -> int:
     """Wait until a part has handed its rows over; returns its process's id."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         if log.exists() and log.read_text().endswith("\n"):
             return int(log.read_text().split()[-1])
