@@ -73,9 +73,9 @@ class Disturbed:
             self._look(run)
             if run and run["state_type"] in ENDED:
                 self._take(run)
-            elif time.monotonic() - self._moved > _STALL_SECONDS:
+            elif time.monotonic() - self._moved > self.tally.patience:
                 self.tally.find(
-                    f"curation {self.number}: no progress for {_STALL_SECONDS:.0f} s; {self._situation(run)}"
+                    f"curation {self.number}: no progress for {self.tally.patience:.0f} s; {self._situation(run)}"
                 )
                 break
             elif time.monotonic() > due and len(self.kills) < kills and (self.judge.paid or not spared):
@@ -299,7 +299,9 @@ def undisturbed(stage: StageSet, config: CurationConfig, tally: Tally) -> dict[s
     ended = stage.api.wait(start(stage, config, store, home), 600)
     if ended["state_type"] != "COMPLETED":
         raise RuntimeError(f"the undisturbed curation {ended['state']['name']}: {ended['state']['message']}")
-    tally.say(f"undisturbed: {ended['state']['message']} in {time.monotonic() - began:.0f} s")
+    seconds = time.monotonic() - began
+    tally.patience = max(_STALL_SECONDS, 1.5 * seconds)
+    tally.say(f"undisturbed: {ended['state']['message']} in {seconds:.0f} s")
     return {"content": content(store), "files": laid_out(home)}
 
 

@@ -1,6 +1,7 @@
 """What is told of the kills: every one with its recovery, every curation, and what was found wrong; as JSON."""
 
 import json
+import math
 import statistics
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class Tally:
     kills: list[Kill] = field(default_factory=list)
     curations: list[dict[str, Any]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    patience: float = math.inf  # seconds without progress that are a finding
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:7.1f} s  {len(self.kills):3} kills  {text}", flush=True)

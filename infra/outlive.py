@@ -12,7 +12,7 @@ def ignore_broken_pipes() -> None:
     Prefect's log goes through rich to a pipe that the worker reads. A worker that died would take its flow runs along
     with their next line of log. What goes to Prefect's API is not touched.
     """
-    Console.on_broken_pipe = _fall_silent  # type: ignore[method-assign] - rich names it as the place for this
+    Console.on_broken_pipe = _fall_silent  # type: ignore[method-assign, assignment]
 
 
 def _fall_silent(console: Console) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -47,6 +48,7 @@ def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterat
             **s3_variables(seaweedfs),
         }.items():
             patch.setenv(name, value)
+        patch.setattr(sys, "path", [*sys.path, str(RAY_EXTRAS)])  # Ray looks here whether a node can export metrics
         settings = {PREFECT_API_URL: server.start(), PREFECT_HOME: home / "client"}
         with temporary_settings(settings), ray_cluster(None):
             yield
