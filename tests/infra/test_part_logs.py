@@ -143,7 +143,7 @@ def test_a_flood_is_cut_and_counted_and_its_errors_come_through() -> None:
     assert batch.lines[-1][1:] == (logging.ERROR, "the end")
     assert len(batch.lines) + batch.lost == 5002
     assert len(batch.lines) <= 500
-    assert here.puts < 10
+    assert here.puts < 200  # one every 0.3 s, however busy the machine is; not one per line
 
 
 def test_a_line_is_on_its_way_within_a_moment_though_nothing_follows_it() -> None:
