@@ -96,7 +96,7 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
             assert slots(settings, deployment.id) == 1
             emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run.id}"})
             EventsWorker.drain_all(timeout=10)  # and then its machine died
-            wait_until(lambda: crashed(client, UUID(str(run.id))), 60)
+            wait_until(lambda: crashed(client, UUID(str(run.id))), 150)
             assert slots(settings, deployment.id) == 0
         finally:
             _ensure_automation(client, _dead_runs())

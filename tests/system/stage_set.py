@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -130,7 +131,13 @@ class Api:
         return found
 
     def retry(self, id_: str) -> None:
-        """Do what the UI's Retry button does."""
+        """Do what the UI's Retry button does, but not at once.
+
+        The worker tells of a failed flow run's process some seconds after the run's end; a retry that came before that
+        is called Crashed, and is not taken up.
+        """
+        ended = datetime.fromisoformat(self.run(id_)["state"]["timestamp"])
+        time.sleep(max(0.0, 6.0 - (datetime.now(UTC) - ended).total_seconds()))
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry"}
         self.call("POST", f"flow_runs/{id_}/set_state", {"state": state, "force": False})
 
