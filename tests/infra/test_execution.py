@@ -299,7 +299,7 @@ def test_what_parts_did_is_exported_for_prometheus(services: None, tmp_path: Pat
         str(tmp_path / "store"), tmp_path, ToyConfig(log=str(tmp_path / "log"), trouble=f"kill:{tmp_path / 'once'}")
     )
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-    wanted = re.compile(r'^ray_reneg_parts_total{.*ended="(killed|computed)".*stage="double".*} (\d)', re.MULTILINE)
+    wanted = re.compile(r'^ray_reneg_parts_total{.*ended="(killed|computed)".*stage="double".*} (\d+)', re.MULTILINE)
     found: dict[str, str] = {}
     for _ in range(60):  # Ray passes numbers on every ten seconds
         page = urllib.request.urlopen(address, timeout=5).read().decode()
