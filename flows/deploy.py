@@ -25,6 +25,7 @@ from flows import deployed
 from flows.config import CurationConfig
 from flows.notifications import register_notifications
 from flows.registry import keep_config
+from infra.dead_runs import OURS
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
 from infra.settings import Settings
 from infra.store import Store
@@ -95,17 +96,17 @@ def _of(config: CurationConfig) -> list[RunnerDeployment]:
         f"Curates {config.name} every night, from its source. A night without change costs a look.",
         schedule=None if night is None else Cron(night.cron, timezone=night.timezone, slug="nightly"),
         concurrency_limit=_one_at_a_time("queue" if night is None else night.overlap),
-        tags=["reneg", config.name],
+        tags=[OURS, config.name],
     )
     now = {"curation": {"configuration": config.name}}
     told = f"Curates {config.name} now, beside its schedule."
-    return [nights, _deployment(deployed.curate, config.name, now, told, tags=["reneg", config.name])]
+    return [nights, _deployment(deployed.curate, config.name, now, told, tags=[OURS, config.name])]
 
 
 def _of_any() -> list[RunnerDeployment]:
     """Make the deployments that take a curation as their parameter."""
     flows: tuple[Flow[Any, Any], ...] = (deployed.rerun_part, deployed.validate, deployed.retrain, deployed.prune)
-    return [_deployment(f, _SHARED, {}, (f.fn.__doc__ or "").strip(), tags=["reneg"]) for f in flows]
+    return [_deployment(f, _SHARED, {}, (f.fn.__doc__ or "").strip(), tags=[OURS]) for f in flows]
 
 
 def _deployment(

@@ -7,7 +7,6 @@ store which curation it works on, so that Retry goes on with that one, whatever 
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -32,7 +31,7 @@ from flows.method import Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
-from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.dead_runs import OURS, owner_tag, sweep_dead_runs
 from infra.outlive import ignore_broken_pipes
 from infra.runner import Runner
 from infra.settings import read_settings
@@ -103,10 +102,12 @@ def nightly(night: Nightly) -> State[Any]:
     if late is not None and flow_run.run_count == 1:
         return Completed(name="Skipped", message=late)
     job = Job("nightly", until=end_of_night(config.nightly, datetime.now().astimezone()))
-    state = _curate(curator, lambda: curator.open_curation(config), job)
-    for waiting in resumable(curator, config.name):  # its labels have come: it holds up nothing, and goes on now
-        get_run_logger().info("%s: its labels have come, it goes on", waiting)
-        curator.execute(curator.load(waiting), replace(job, name="resume"))
+    state = do(curator, _take_up(curator, lambda: curator.open_curation(config)), job)
+    for waiting in resumable(curator, config.name):  # its labels have come: it held up nothing, and goes on now
+        if not state.is_completed():
+            return state  # the night is over, or out of budget
+        curator.hooks.on_message(f"{waiting}: its labels have come, it goes on")
+        state = do(curator, curator.load(waiting), job)
     return state
 
 
@@ -117,18 +118,17 @@ def curate(curation: Curate) -> State[Any]:
     config = read_config(curator.store, curation.configuration)
     if curation.budget is not None:
         config = config.model_copy(update={"budget": curation.budget})
-    return _curate(curator, lambda: curator.open_curation(config), Job())
+    return do(curator, _take_up(curator, lambda: curator.open_curation(config)), Job())
 
 
 @flow(name="rerun-part", task_runner=_PARTS, persist_result=False)
 def rerun_part(target: RerunPart) -> State[Any]:
     """Compute one part again, alone or with what lies downstream of it; the rest is reused."""
     curator = _curator()
-
-    def job(curation: Curation) -> Job:
-        return rerun_job(curator, curation, (target.stage, target.part), downstream=target.downstream)
-
-    return _curate(curator, lambda: curator.load(target.curation), job)
+    curation = _take_up(curator, lambda: curator.load(target.curation))
+    return do(
+        curator, curation, rerun_job(curator, curation, (target.stage, target.part), downstream=target.downstream)
+    )
 
 
 @flow(name="validate", task_runner=_PARTS, persist_result=False)
@@ -163,14 +163,12 @@ def _curator() -> Curator:
     return Curator.open(read_settings(), hooks, compute=in_this_flow_run)
 
 
-def _curate(curator: Curator, open_: Callable[[], Curation], job: Job | Callable[[Curation], Job]) -> State[Any]:
-    """Do a job on the curation of this flow run, and say how it ended.
+def do(curator: Curator, curation: Curation, job: Job) -> State[Any]:
+    """Do a job on a curation, and say how it ended.
 
     Raises:
         CurationFailed: parts failed; the message lists them with the command that repairs each.
     """
-    curation = _take_up(curator, open_)
-    job = job if isinstance(job, Job) else job(curation)
     try:
         if job.only is not None:
             _, runs = curator.run(curation, job)
@@ -188,7 +186,7 @@ def _curate(curator: Curator, open_: Callable[[], Curation], job: Job | Callable
 def _take_up(curator: Curator, open_: Callable[[], Curation]) -> Curation:
     """Find the curation this flow run works on, name the flow run after it, and clear up after dead ones."""
     id_ = str(flow_run.id)
-    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {"reneg", owner_tag(flow_run.run_count)}
+    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {OURS, owner_tag(flow_run.run_count)}
     with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(id_), tags=sorted(tags))
         sweep_dead_runs(UUID(id_))

@@ -10,17 +10,18 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
     TaskRunFilter,
     TaskRunFilterState,
     TaskRunFilterStateType,
@@ -34,7 +35,7 @@ from infra.kept_process import started_at
 from infra.prefect_server import is_alive
 
 _OWNER = "pid:"
-_OURS = "reneg"  # a tag of our deployments
+OURS = "reneg"  # the tag of every flow run of ours
 _DIED = "the process that ran it died"
 _NOBODY = "no process took it up: its worker died before one could start"
 _BEGUN = ("Pending", "Submitting", "Running")
@@ -42,7 +43,9 @@ _ABANDONED_SECONDS = 300.0
 _WITH_ATTEMPT = 4  # host, process id, when it began, attempt
 _PAGE = 200  # the most runs the server lists at a time
 _OPEN = [StateType.RUNNING, StateType.PENDING]
-_ENDED = [StateType.CRASHED, StateType.FAILED, StateType.CANCELLED, StateType.COMPLETED]
+_BROKEN_OFF = [StateType.CRASHED, StateType.CANCELLED]  # no word of their task runs is still to come
+_ENDED = [StateType.FAILED, StateType.COMPLETED]
+_LATE_SECONDS = 60.0
 
 
 def owner_tag(attempt: int = 1) -> str:
@@ -71,7 +74,7 @@ def sweep_dead_runs(current: UUID | None = None) -> int:
 
 
 def _running(client: SyncPrefectClient) -> list[FlowRun]:
-    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)))
+    wanted = _in_state(_OPEN)
     found: list[FlowRun] = []
     for offset in itertools.count(0, _PAGE):
         page = client.read_flow_runs(
@@ -96,7 +99,7 @@ def _is_abandoned(run: FlowRun) -> bool:
 
     Its worker, or its process, died in between; a process on this machine that still starts is not forgotten.
     """
-    if run.deployment_id is None or _OURS not in run.tags or run.state is None or _owners(run):
+    if run.deployment_id is None or run.state is None or _owners(run):
         return False
     age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
     return age > _ABANDONED_SECONDS and run.state.name in _BEGUN and not _process_of(run.id)
@@ -119,13 +122,25 @@ def _process_of(run: UUID) -> bool:
     return False
 
 
-def _ended_with_open_task_runs(client: SyncPrefectClient) -> Iterator[UUID]:
-    runs = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_ENDED))),
-        task_run_filter=_open_task_runs(),
-        limit=_PAGE,
+def _ended_with_open_task_runs(client: SyncPrefectClient) -> set[UUID]:
+    """Find our ended flow runs with task runs that are open; how a task run ended may come in after its flow run's end.
+
+    Only ours: on a server that others use too, what their flow runs leave is theirs.
+    """
+    settled = FlowRunFilterEndTime(before_=datetime.now(UTC) - timedelta(seconds=_LATE_SECONDS))
+    ended = (_in_state(_BROKEN_OFF), _in_state(_ENDED).model_copy(update={"end_time": settled}))
+    runs = [
+        run
+        for wanted in ended
+        for run in client.read_task_runs(flow_run_filter=wanted, task_run_filter=_open_task_runs(), limit=_PAGE)
+    ]
+    return {run.flow_run_id for run in runs if run.flow_run_id is not None}
+
+
+def _in_state(types: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)), tags=FlowRunFilterTags(all_=[OURS])
     )
-    return iter({run.flow_run_id for run in runs if run.flow_run_id is not None})
 
 
 def _crash_task_runs(client: SyncPrefectClient, flow_run: UUID) -> None:

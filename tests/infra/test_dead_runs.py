@@ -35,7 +35,7 @@ def endless():
     print(flow_run.id, flush=True)
     part.submit().wait()
 
-with tags(owner_tag()):
+with tags("reneg", owner_tag()):
     endless()
 """
 
@@ -105,7 +105,7 @@ def test_a_process_id_that_was_used_again_does_not_keep_a_dead_run_alive(server:
     process, id_ = start(server, tmp_path)
     host = owner_tag().rsplit(":", 3)[0]
     with get_client(sync_client=True) as client:  # now "its" process id is ours, but ours began at another time
-        client.update_flow_run(id_, tags=[f"{host}:{os.getpid()}:1:1"])
+        client.update_flow_run(id_, tags=["reneg", f"{host}:{os.getpid()}:1:1"])
     process.kill()
     process.wait()
     assert sweep_dead_runs() == 1
@@ -124,7 +124,7 @@ def test_a_retry_that_starts_is_not_condemned_by_the_tag_of_the_attempt_that_die
             assert sweep_dead_runs() == 0
         assert client.read_flow_run(id_).run_count == 2
         dead = owner_tag(2).replace(f":{os.getpid()}:", f":{process.pid}:")
-        client.update_flow_run(id_, tags=[dead])  # the second attempt's process died as well
+        client.update_flow_run(id_, tags=["reneg", dead])  # the second attempt's process died as well
     assert sweep_dead_runs() == 1
 
 
@@ -155,3 +155,25 @@ def test_a_run_that_was_begun_long_ago_and_that_no_process_took_up_is_swept(
     assert state is not None
     assert state.is_crashed()
     assert "no process took it up" in str(state.message)
+
+
+def test_what_others_run_on_the_same_server_is_left_alone(server: str, tmp_path: Path) -> None:
+    process, id_ = start(server, tmp_path)
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(id_, tags=[tag for tag in flow_run(id_).tags if tag != "reneg"])
+    process.kill()
+    process.wait()
+    assert sweep_dead_runs() == 0
+    assert [run.state.is_running() for run in task_runs(id_) if run.state] == [True]
+
+
+def test_a_task_run_whose_end_is_still_on_its_way_is_not_called_crashed(server: str, tmp_path: Path) -> None:
+    from prefect.states import Completed
+
+    process, id_ = start(server, tmp_path)
+    process.kill()
+    process.wait()
+    with get_client(sync_client=True) as client:  # the flow run has ended well, a second ago
+        client.set_flow_run_state(id_, Completed(), force=True)
+    sweep_dead_runs()
+    assert [run.state.is_running() for run in task_runs(id_) if run.state] == [True]
