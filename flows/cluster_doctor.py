@@ -10,10 +10,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import deploy
 from flows.cluster_needs import Engine, engines_of, too_large
 from flows.config import CurationConfig
 from flows.curation import VERSIONED
+from flows.deploy import HEARTBEAT_AUTOMATION, POOL, deployments_of, shared_deployments
 from flows.doctor import Finding
 from flows.flow_run import resources_of
 from infra.nodes import Node, Probe, Wanted, find_skew, inspect_nodes, leave_beacon, look_at_nodes, probe
@@ -76,16 +76,16 @@ def _server(client: SyncPrefectClient, address: str) -> Iterator[Finding]:
 
 
 def _pool(client: SyncPrefectClient) -> Iterator[Finding]:
-    found = _ask(client, "POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [deploy.POOL]}}})
-    what = f"work pool {deploy.POOL}"
+    found = _ask(client, "POST", "/work_pools/filter", {"work_pools": {"name": {"any_": [POOL]}}})
+    what = f"work pool {POOL}"
     if not found:
         yield Finding(what, "missing", "not there", _DEPLOY)
         return
     if found[0]["is_paused"]:
-        yield Finding(what, "missing", "paused: nothing starts", f"run `prefect work-pool resume {deploy.POOL}`")
+        yield Finding(what, "missing", "paused: nothing starts", f"run `prefect work-pool resume {POOL}`")
     else:
         yield Finding(what, "ok", "not paused")
-    workers = _ask(client, "POST", f"/work_pools/{deploy.POOL}/workers/filter", {})
+    workers = _ask(client, "POST", f"/work_pools/{POOL}/workers/filter", {})
     online = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
     if online:
         yield Finding("worker", "ok", ", ".join(online))
@@ -95,8 +95,8 @@ def _pool(client: SyncPrefectClient) -> Iterator[Finding]:
 
 
 def _deployments(client: SyncPrefectClient, config: CurationConfig | None) -> Iterator[Finding]:
-    expected = [d.full_name for d in (*(deploy._of(config) if config else ()), *deploy._of_any())]
-    there = _ask(client, "POST", "/deployments/filter", {"work_pools": {"name": {"any_": [deploy.POOL]}}})
+    expected = [d.full_name for d in (*(deployments_of(config) if config else ()), *shared_deployments())]
+    there = _ask(client, "POST", "/deployments/filter", {"work_pools": {"name": {"any_": [POOL]}}})
     names = {str(flow["id"]): flow["name"] for flow in _ask(client, "POST", "/flows/filter", {})}
     known = {f"{names.get(str(d['flow_id']), '?')}/{d['name']}": d for d in there}
     for name in expected:
@@ -117,7 +117,7 @@ def _deployments(client: SyncPrefectClient, config: CurationConfig | None) -> It
 
 
 def _automation(client: SyncPrefectClient) -> Iterator[Finding]:
-    name = deploy.HEARTBEAT_AUTOMATION
+    name = HEARTBEAT_AUTOMATION
     found = client.read_automations_by_name(name)
     if not found:
         yield Finding(f"automation {name!r}", "missing", "not there: a dead machine's runs stay Running", _DEPLOY)

@@ -23,9 +23,9 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows import deployed
 from flows.config import CurationConfig
-from flows.notifications import register_notifications
+from flows.notifications import SHARED, register_notifications
 from flows.registry import keep_config
-from infra.dead_runs import OURS
+from infra.notify import TAG
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
 from infra.settings import Settings
 from infra.store import Store
@@ -35,7 +35,6 @@ HEARTBEAT_AUTOMATION = "reneg: dead runs are crashed"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
 _ENDS = tuple(f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed"))
 _SILENCE = timedelta(minutes=4)  # eight heartbeats that did not come: a busy or restarted server loses a few
-_SHARED = "any"  # the name of deployments that take any curation
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
         _ensure_automation(client, _dead_runs())
         for config in configs:
             register_notifications(client, config.name, config.notify)
-        wanted = [*(d for config in configs for d in _of(config)), *_of_any()]
+        wanted = [*(d for config in configs for d in deployments_of(config)), *shared_deployments()]
         return [_apply(client, deployment, pool) for deployment in wanted]
 
 
@@ -86,7 +85,7 @@ def api(settings: Settings) -> Iterator[str]:
             server.stop()
 
 
-def _of(config: CurationConfig) -> list[RunnerDeployment]:
+def deployments_of(config: CurationConfig) -> list[RunnerDeployment]:
     """Make the deployments of one configuration: its nights, and a curation now."""
     night = config.nightly
     nights = _deployment(
@@ -96,17 +95,17 @@ def _of(config: CurationConfig) -> list[RunnerDeployment]:
         f"Curates {config.name} every night, from its source. A night without change costs a look.",
         schedule=None if night is None else Cron(night.cron, timezone=night.timezone, slug="nightly"),
         concurrency_limit=_one_at_a_time("queue" if night is None else night.overlap),
-        tags=[OURS, config.name],
+        tags=[TAG, config.name],
     )
     now = {"curation": {"configuration": config.name}}
     told = f"Curates {config.name} now, beside its schedule."
-    return [nights, _deployment(deployed.curate, config.name, now, told, tags=[OURS, config.name])]
+    return [nights, _deployment(deployed.curate, config.name, now, told, tags=[TAG, config.name])]
 
 
-def _of_any() -> list[RunnerDeployment]:
+def shared_deployments() -> list[RunnerDeployment]:
     """Make the deployments that take a curation as their parameter."""
     flows: tuple[Flow[Any, Any], ...] = (deployed.rerun_part, deployed.validate, deployed.retrain, deployed.prune)
-    return [_deployment(f, _SHARED, {}, (f.fn.__doc__ or "").strip(), tags=[OURS]) for f in flows]
+    return [_deployment(f, SHARED, {}, (f.fn.__doc__ or "").strip(), tags=[TAG]) for f in flows]
 
 
 def _deployment(
@@ -155,9 +154,10 @@ def _ensure_automation(client: SyncPrefectClient, automation: AutomationCore) ->
 
 
 def _dead_runs(silence: timedelta = _SILENCE) -> AutomationCore:
-    """A flow run that sent heartbeats, and then neither one nor an end, has crashed with its machine."""
+    """A flow run of ours that sent heartbeats, and then neither one nor an end, has crashed with its machine."""
     trigger = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
         after={_HEARTBEAT},
         expect={_HEARTBEAT, *_ENDS},
         for_each={"prefect.resource.id"},

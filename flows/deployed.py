@@ -31,7 +31,8 @@ from flows.method import Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
-from infra.dead_runs import OURS, owner_tag, sweep_dead_runs
+from infra.dead_runs import owner_tag, sweep_dead_runs
+from infra.notify import TAG
 from infra.outlive import ignore_broken_pipes
 from infra.runner import Runner
 from infra.settings import read_settings
@@ -186,7 +187,7 @@ def do(curator: Curator, curation: Curation, job: Job) -> State[Any]:
 def _take_up(curator: Curator, open_: Callable[[], Curation]) -> Curation:
     """Find the curation this flow run works on, name the flow run after it, and clear up after dead ones."""
     id_ = str(flow_run.id)
-    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {OURS, owner_tag(flow_run.run_count)}
+    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {TAG, owner_tag(flow_run.run_count)}
     with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(id_), tags=sorted(tags))
         sweep_dead_runs(UUID(id_))

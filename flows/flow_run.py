@@ -26,10 +26,11 @@ from flows.pricing import load_prices
 from flows.results import folder_of
 from flows.stages import JUDGE, STAGES
 from flows.summary_page import summary_markdown
-from infra.dead_runs import OURS, owner_tag, sweep_dead_runs
+from infra.dead_runs import owner_tag, sweep_dead_runs
 from infra.engines import OpenAIBatchSpec, OpenAISpec
 from infra.execution import PrefectRayExecutor
 from infra.meter import Budget, RemoteMeter
+from infra.notify import TAG
 from infra.prefect_tables import show_summary
 from infra.runner import PartDone, Runner
 from infra.stage import Resources
@@ -50,7 +51,7 @@ def run_flow(curator: Curator, curation: Curation, setup: Setup, job: Job, api_u
     work = Work(lambda: done.append(compute_parts(curator, curation, setup, job)), ended.append)
     token = WORK.set(work)
     try:
-        with temporary_settings({PREFECT_API_URL: api_url}), tags(OURS, owner_tag(), curation.config.name):
+        with temporary_settings({PREFECT_API_URL: api_url}), tags(TAG, owner_tag(), curation.config.name):
             with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
                 sweep_dead_runs()
             state = curate(curation.id, return_state=True)

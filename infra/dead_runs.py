@@ -32,10 +32,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from infra.kept_process import started_at
+from infra.notify import TAG
 from infra.prefect_server import is_alive
 
 _OWNER = "pid:"
-OURS = "reneg"  # the tag of every flow run of ours
 _DIED = "the process that ran it died"
 _NOBODY = "no process took it up: its worker died before one could start"
 _BEGUN = ("Pending", "Submitting", "Running")
@@ -139,7 +139,7 @@ def _ended_with_open_task_runs(client: SyncPrefectClient) -> set[UUID]:
 
 def _in_state(types: list[StateType]) -> FlowRunFilter:
     return FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)), tags=FlowRunFilterTags(all_=[OURS])
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types)), tags=FlowRunFilterTags(all_=[TAG])
     )
 
 

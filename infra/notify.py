@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-TAG = "reneg"  # on every deployed flow run, beside the dataset's name
+TAG = "reneg"  # on every flow run of ours, beside the dataset's name
 
 
 def resource(name: str) -> dict[str, str]:

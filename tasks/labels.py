@@ -4,13 +4,12 @@ A label holds for two texts, wherever they stand: under other ids, in another da
 that were shown beside them do not belong to it: they help to see what is looked for, and change from night to night.
 """
 
-import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.sample import with_strata
 from tasks.schemas import HUMAN, HUMAN_JUDGE, LABELLED, PEOPLE, VERDICTS
-from tasks.statistics import Interval, Strata, kappa_interval, ratio_interval
+from tasks.statistics import Interval, Strata, kappa_interval, recall_interval
 
 _CASCADE = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -143,10 +142,7 @@ def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, s
 def _rates(config: PeopleConfig, found: pl.DataFrame, rest: pl.DataFrame) -> dict[str, float | None]:
     """Estimate precision and recall of what a tier found, against the rest of what it judged."""
     inside, outside = _strata(found), _strata(rest)
-    right, missed = (strata.draw(config.seed + i) for i, strata in enumerate((inside, outside)))
-    size = np.full_like(right, found.height)
-    precision = ratio_interval(_ratio(inside.total, found.height), right, size)
-    recall = ratio_interval(_ratio(inside.total, inside.total + outside.total), right, right + missed)
+    precision, recall = inside.rate(config.seed), recall_interval(inside, outside, config.seed)
     return {**_figure("precision", precision), **_figure("recall", recall)}
 
 
@@ -156,10 +152,6 @@ def _strata(pairs: pl.DataFrame) -> Strata:
     )
     counted = counted.sort("stratum")
     return Strata(*(counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant")))
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return numerator / denominator if denominator > 0 and np.isfinite(numerator + denominator) else None
 
 
 def _figure(name: str, interval: Interval) -> dict[str, float | None]:

@@ -100,37 +100,6 @@ def kappa_interval(
     return _interval(float(value), _kappas(drawn, len(kinds)), confidence)
 
 
-def weighted_rate(
-    values: Sequence[bool], probabilities: Sequence[float], seed: int = 0, confidence: float = CONFIDENCE
-) -> Interval:
-    """Estimate the share of a pool for which something holds, from a sample of it (Hájek's estimator).
-
-    Args:
-        values: whether it holds, per sampled pair.
-        probabilities: each pair's inclusion probability; pairs of equal probability are taken for one stratum.
-        seed: of the draws.
-        confidence: of the interval.
-
-    Returns:
-        rate, low, high; not defined for an empty sample.
-
-    Raises:
-        ValueError: the lengths differ, or a probability is not above 0 and at most 1.
-
-    >>> rate, low, high = weighted_rate([True, False, False, False], [0.5, 0.5, 0.1, 0.1])
-    >>> round(rate, 3)
-    0.083
-    """
-    chances = np.asarray(probabilities, dtype=np.float64)
-    _check_lengths("weighted_rate", values, chances)
-    if not ((chances > 0) & (chances <= 1)).all():
-        raise ValueError("weighted_rate: inclusion probabilities above 0 and at most 1 expected")
-    if not len(chances):
-        return NOT_DEFINED
-    strata = Strata.of(np.asarray(values, dtype=bool), chances)
-    return _interval(strata.total / strata.sizes.sum(), strata.draw(seed) / strata.sizes.sum(), confidence)
-
-
 @dataclass(frozen=True)
 class Strata:
     """A stratified sample of a finite pool: how large each stratum is, how many were looked at, for how many it holds.
@@ -142,14 +111,6 @@ class Strata:
     sizes: Floats
     sampled: Floats
     positive: Floats
-
-    @classmethod
-    def of(cls, values: npt.NDArray[np.bool_], probabilities: Floats) -> "Strata":
-        """Make strata of the pairs of equal inclusion probability."""
-        kinds, stratum = np.unique(probabilities, return_inverse=True)
-        sampled = np.bincount(stratum, minlength=len(kinds)).astype(np.float64)
-        positive = np.bincount(stratum, weights=values.astype(np.float64), minlength=len(kinds))
-        return cls(sampled / kinds, sampled, positive.astype(np.float64))
 
     @property
     def total(self) -> float:
@@ -166,6 +127,11 @@ class Strata:
             share = rng.beta(group.counts[0] + prior, group.counts[1] + prior, draws)
             drawn += group.seen[0] + rng.binomial(max(0, round(group.size - group.seen.sum())), share)
         return drawn
+
+    def rate(self, seed: int, confidence: float = CONFIDENCE) -> Interval:
+        """Estimate for which share of the pool it holds (Hájek's estimator); not defined for an empty pool."""
+        pool = float(self.sizes.sum())
+        return _interval(self.total / pool, self.draw(seed) / pool, confidence) if pool else NOT_DEFINED
 
     @property
     def _groups(self) -> "list[Group]":
@@ -212,14 +178,24 @@ def _group(sizes: Floats, seen: Floats) -> Group:
     return Group(float(sizes.sum()), seen.sum(axis=0), counts)
 
 
-def ratio_interval(
-    value: float | None, numerator: Floats, denominator: Floats, confidence: float = CONFIDENCE
-) -> Interval:
-    """Give the interval of a ratio of drawn totals; draws without a denominator say nothing."""
-    defined = denominator > 0
-    if value is None or not defined.any():
+def recall_interval(found: Strata, others: Strata, seed: int, confidence: float = CONFIDENCE) -> Interval:
+    """Estimate which share of all for which it holds was found.
+
+    Args:
+        found: the pairs that were taken for it.
+        others: the rest of the pool.
+        seed: of the draws: `found` is drawn with it, `others` with the next.
+        confidence: of the interval.
+
+    Returns:
+        recall, low, high; not defined where nobody looked, or nothing is there to be found.
+    """
+    one, two = found.draw(seed), others.draw(seed + 1)
+    whole = found.total + others.total
+    if not whole > 0:
         return NOT_DEFINED
-    return _interval(value, numerator[defined] / denominator[defined], confidence)
+    defined = one + two > 0
+    return _interval(found.total / whole, one[defined] / (one + two)[defined], confidence)
 
 
 def alpha_interval(units: Sequence[Sequence[Label]], seed: int = 0, confidence: float = CONFIDENCE) -> Interval:

@@ -29,7 +29,7 @@ from tasks.statistics import (
     Strata,
     alpha_interval,
     kappa_interval,
-    ratio_interval,
+    recall_interval,
 )
 
 PAGE_FILE = "validation.md"
@@ -88,13 +88,10 @@ class _Pool:
     def rates(self, called: Bools) -> dict[str, Interval]:
         """Precision and recall of calling these pairs relevant, and how many relevant ones are among the others."""
         inside, outside = self.strata(called), self.strata(~called)
-        drawn = [s.draw(self.seed + i) for i, s in enumerate((inside, outside))]
-        found, missed = inside.total, outside.total
-        sizes = float(called.sum()), float((~called).sum())
         return {
-            "precision": ratio_interval(_ratio(found, sizes[0]), drawn[0], np.full_like(drawn[0], sizes[0])),
-            "recall": ratio_interval(_ratio(found, found + missed), drawn[0], drawn[0] + drawn[1]),
-            "missed_share": ratio_interval(_ratio(missed, sizes[1]), drawn[1], np.full_like(drawn[1], sizes[1])),
+            "precision": inside.rate(self.seed),
+            "recall": recall_interval(inside, outside, self.seed),
+            "missed_share": outside.rate(self.seed + 1),
         }
 
 
@@ -190,12 +187,7 @@ def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
 def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str, str, Interval, int]]:
     labelled = pool.labelled
     whole = pool.strata(np.ones(pool.frame.height, dtype=bool))
-    share = ratio_interval(
-        _ratio(whole.total, float(pool.frame.height)),
-        whole.draw(pool.seed),
-        np.full(len(whole.draw(pool.seed)), float(pool.frame.height)),
-    )
-    yield "pool", "relevant_share", share, int(labelled.sum())
+    yield "pool", "relevant_share", whole.rate(pool.seed), int(labelled.sum())
     people = pool.frame["relevant"].to_numpy()[labelled]
     weights = _weights(pool)[labelled]
     for name, verdicts in asked.items():
@@ -281,10 +273,6 @@ def _strata(pool: _Pool) -> list[dict[str, Any]]:
         pl.col("relevant").sum().alias("relevant"),
     )
     return counted.sort("stratum").to_dicts()
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return numerator / denominator if denominator > 0 and np.isfinite(numerator + denominator) else None
 
 
 def _page(summary: dict[str, Any]) -> str:

@@ -11,8 +11,7 @@ from tasks.statistics import (
     alpha_interval,
     kappa_interval,
     merge_small,
-    ratio_interval,
-    weighted_rate,
+    recall_interval,
     wilson,
 )
 
@@ -58,8 +57,6 @@ def test_lengths_and_weights_that_do_not_fit_are_refused() -> None:
         kappa_interval(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="positive weights expected"):
         kappa_interval(["a", "b"], ["a", "b"], [1.0, 0.0])
-    with pytest.raises(ValueError, match="inclusion probabilities above 0"):
-        weighted_rate([True], [0.0])
 
 
 def test_krippendorffs_alpha_is_that_of_his_own_example() -> None:
@@ -72,16 +69,22 @@ def test_krippendorffs_alpha_is_that_of_his_own_example() -> None:
     assert alpha_interval([["a"], ["b"]]) == NOT_DEFINED
 
 
+def strata(*rows: tuple[int, int, int]) -> Strata:
+    """Make strata of (pairs, looked at, for how many it holds)."""
+    return Strata(*np.array(rows, dtype=float).reshape(-1, 3).T)
+
+
 def test_a_rate_is_weighted_by_how_the_pairs_were_drawn() -> None:
-    value, low, high = weighted_rate([True] * 10 + [False] * 10, [1.0] * 10 + [0.1] * 10)
+    value, low, high = strata((100, 10, 0), (10, 10, 10)).rate(seed=0)
     assert value == pytest.approx(10 / 110)
     assert low == pytest.approx(10 / 110)  # ten of them are known
     assert high > 0.2  # of the hundred others ten were looked at
-    assert weighted_rate([], []) == NOT_DEFINED
+    assert strata().rate(seed=0) == NOT_DEFINED
+    assert strata((10, 0, 0)).rate(seed=0) == NOT_DEFINED  # nobody looked
 
 
 def test_a_pool_that_was_looked_at_whole_is_known() -> None:
-    assert weighted_rate([True, False, False, False], [1.0] * 4) == (0.25, 0.25, 0.25)
+    assert strata((4, 4, 1)).rate(seed=0) == (0.25, 0.25, 0.25)
 
 
 def test_small_strata_are_merged_with_their_neighbours_until_their_spread_can_be_told() -> None:
@@ -114,9 +117,7 @@ def test_the_interval_of_a_rate_covers_the_pools_own_in_95_of_100_samples(name: 
     for seed in range(REPEATS):
         pool = rng.binomial(sizes, shares)
         found = sampled(rng, pool, sizes, drawn)
-        values = [row < x for x, k in zip(found, drawn, strict=True) for row in range(k)]
-        chances = [k / n for n, k in zip(sizes, drawn, strict=True) for _ in range(k)]
-        _, low, high = weighted_rate(values, chances, seed)
+        _, low, high = strata(*zip(sizes, drawn, found.tolist(), strict=True)).rate(seed)
         covered += low - 1e-9 <= pool.sum() / sum(sizes) <= high + 1e-9
     assert covered / REPEATS > SURELY
 
@@ -133,18 +134,14 @@ def test_the_interval_of_a_recall_covers_although_a_sample_may_hold_nothing_that
         sides = [
             Strata(sizes[side].astype(float), np.full(side.sum(), 25.0), found[side]) for side in (inside, ~inside)
         ]
-        one, two = (side.draw(seed * 2 + i) for i, side in enumerate(sides))
-        value = sides[0].total / (sides[0].total + sides[1].total)
-        _, low, high = ratio_interval(value, one, one + two)
+        _, low, high = recall_interval(*sides, seed * 2)
         covered += low <= pool[inside].sum() / pool.sum() <= high
     assert covered / REPEATS > SURELY
 
 
 def test_a_recall_of_one_in_the_sample_is_no_certainty_where_most_pairs_were_not_looked_at() -> None:
     """Twenty found, all labelled; of a thousand others 25 were looked at and none is relevant."""
-    found, others = Strata.of(np.ones(20, bool), np.ones(20)), Strata.of(np.zeros(25, bool), np.full(25, 0.025))
-    one, two = found.draw(0), others.draw(1)
-    value, low, high = ratio_interval(found.total / (found.total + others.total), one, one + two)
+    value, low, high = recall_interval(strata((20, 20, 20)), strata((1000, 25, 0)), seed=0)
     assert (value, high) == (1.0, 1.0)
     assert low < 0.3  # a tenth of a thousand may have been missed
 
