@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -73,6 +74,12 @@ class Meter:
         self._prices = dict(prices)
         self._usage: dict[str, Usage] = {}
         self._lock = threading.Lock()
+        self._life = uuid.uuid4().hex
+
+    def state(self) -> tuple[str, dict[str, Usage], dict[str, dict[str, float]]]:
+        """Give this meter's own mark, new where it was started anew, and what was used by stage, plain and priced."""
+        with self._lock:
+            return self._life, dict(self._usage), self._priced()
 
     def add(self, stage: str, usage: Usage) -> None:
         """Count what was used."""
@@ -96,14 +103,16 @@ class Meter:
     def totals(self) -> dict[str, dict[str, float]]:
         """Give usage and money by stage."""
         with self._lock:
-            used = dict(self._usage)
+            return self._priced()
+
+    def _priced(self) -> dict[str, dict[str, float]]:
         return {
             stage: {
                 **asdict(u),
                 "money": self._prices.get(stage, Price()).of(u),
                 "priced": float(stage in self._prices),
             }
-            for stage, u in used.items()
+            for stage, u in self._usage.items()
         }
 
 
@@ -120,11 +129,21 @@ class MeterLike(Protocol):
 
 
 class RemoteMeter:
-    """A meter in an actor, so that all engines of a run share it."""
+    """A meter in an actor, so that all engines of a run share it.
+
+    An actor that was killed is started anew, and `totals` gives it what the killed one had counted when it was last
+    asked: a budget holds, but for what was used since.
+    """
 
     def __init__(self, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
         """Wrap the actor's handle."""
         self._actor = actor
+        self._life, self._known = "", dict[str, Usage]()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["RemoteMeter"], tuple[Any]]:
+        """Travel to workers as the handle alone."""
+        return RemoteMeter, (self._actor,)
 
     @classmethod
     def start(cls, budget: Budget, prices: Mapping[str, Price]) -> "RemoteMeter":
@@ -133,7 +152,7 @@ class RemoteMeter:
 
         from infra.ray_cluster import beside_driver
 
-        options = {"num_cpus": 0, "scheduling_strategy": beside_driver()}
+        options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": beside_driver()}
         return cls(ray.remote(Meter).options(**options).remote(budget, dict(prices)))
 
     def add(self, stage: str, usage: Usage) -> None:
@@ -148,8 +167,17 @@ class RemoteMeter:
         return reached
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """Give usage and money by stage."""
+        """Give usage and money by stage; call it where the meter was started."""
         import ray
 
-        totals: dict[str, dict[str, float]] = ray.get(self._actor.totals.remote())
-        return totals
+        with self._lock:
+            while True:
+                life, used, totals = ray.get(self._actor.state.remote())
+                if self._life in ("", life):
+                    break
+                self._life = life
+                for stage, usage in self._known.items():
+                    self._actor.add.remote(stage, usage)
+            self._life, self._known = life, used
+            told: dict[str, dict[str, float]] = totals
+            return told

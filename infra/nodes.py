@@ -5,7 +5,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
@@ -152,8 +152,7 @@ def _differences(node: Node, here: Build) -> list[Skew]:
 
 
 def _with_build(node: Node) -> Node:
-    found = node.found if isinstance(node.found, Build) else None
-    return Node(node.id, node.ip, node.resources, found, node.found, node.problem, node.asked, node.answered)
+    return replace(node, build=node.found if isinstance(node.found, Build) else None)
 
 
 def look_at_nodes(look: Callable[..., Any], *arguments: object) -> list[Node]:
@@ -188,7 +187,7 @@ def _answer(node: Node, reference: Any, deadline: float) -> Node:  # noqa: ANN40
         problem = f"no answer within {_ANSWER_SECONDS:.0f} s"
     except ray.exceptions.RayError as error:
         problem = _reason(error)
-    return Node(node.id, node.ip, node.resources, None, found, problem, node.asked, time.time())
+    return replace(node, found=found, problem=problem, answered=time.time())
 
 
 def _reason(error: Exception) -> str:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
+from infra.ray_cluster import beside_driver
 from infra.redact import redact, without_secrets
 
 OURS = ("tasks", "infra")  # whose lines are relayed from INFO on; everybody else's from WARNING on
@@ -126,10 +127,8 @@ class PartLogs:
     def __init__(self) -> None:
         """Start both; nobody waits for it. They end with this process, at the latest."""
         import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        actor = ray.remote(LineHolder).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+        actor = ray.remote(LineHolder).options(num_cpus=0, max_restarts=-1, scheduling_strategy=beside_driver())
         self._holder = actor.remote()
         self._open: dict[str, PartLog] = {}
         self._asked: Any = None

@@ -23,6 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from infra import metrics
 from infra.engines import SentenceTransformersSpec
 from infra.execution import PrefectRayExecutor
+from infra.meter import Budget, RemoteMeter, Usage
 from infra.models import resolve
 from infra.prefect_server import PrefectServer
 from infra.prefect_tables import show_summary
@@ -272,6 +273,17 @@ def test_parts_that_share_an_engine_have_each_its_own_lines_and_one_tells_of_its
         assert [line for line in lines if "doubling" in line] == [f"doubling from {number * 10}"]
         built += any(line.startswith("engine built in") for line in lines)
     assert built == 1
+
+
+def test_a_meter_that_is_killed_goes_on_from_what_it_had_counted(services: None) -> None:
+    meter = RemoteMeter.start(Budget(tokens=100), {})
+    meter.add("judge", Usage(calls=1, prompt_tokens=90))
+    assert meter.totals()["judge"]["prompt_tokens"] == 90
+    ray.kill(meter._actor, no_restart=False)
+    assert meter.totals()["judge"]["prompt_tokens"] == 90
+    meter.add("judge", Usage(calls=1, prompt_tokens=10))
+    assert meter.totals()["judge"]["prompt_tokens"] == 100
+    assert "tokens 100 used up" in str(meter.reached())
 
 
 def test_progress_and_the_summary_are_shown_and_a_key_holds_only_what_prefect_allows(
