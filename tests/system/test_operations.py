@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.flows.nightly import fill
+from tests.flows.test_further import write_rows
 from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import StageSet, wait_until
@@ -192,3 +194,50 @@ def test_a_night_without_change_costs_a_look(stage: StageSet, failed: dict[str, 
     run = stage.api.wait(stage.api.start("nightly/nightly-run"))
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "NoChange")
     assert stage.api.task_runs(run["id"]) == []
+
+
+def test_validate_retrain_and_prune_are_flow_runs_of_their_deployments(
+    stage: StageSet, server: MisbehavingServer
+) -> None:
+    write_rows(stage.folder / "rows", ("news", "wiki"))
+    config = write_config(
+        stage.folder,
+        "further",
+        server.url,
+        source={"path": str(stage.folder / "rows" / "rows.jsonl")},
+        ingest={"holdout": 0.3},
+        train={"steps": 2, "batch_size": 4, "num_negatives": 2, "max_seq_length": 32},
+        evaluate={"max_seq_length": 32},
+        sample={"size": 24},
+    )
+    done = json.loads(stage.reneg("curate", str(config), "--json").splitlines()[-1])
+    curation = done["curation"]
+    sheet = stage.home / "curations" / curation / "sample" / "sheet.csv"
+    labels = ["relevant" if row % 2 else "not_relevant" for row in range(24)]
+    filled = fill(sheet, labels, stage.folder / "filled.csv")
+    stage.reneg("labels", "import", curation, str(filled), "--annotator", "ana")
+
+    wanted = {
+        "validate": {"reading": {"min_labels": 5}},
+        "retrain": {"training": {"seeds": 1, "treatments": ["default", "relabel"]}},
+        "prune": {"trial": {"seeds": 1, "treatment": "default"}},
+    }
+    ids = {
+        flow: stage.api.start(f"{flow}/any", {"curation": {"curation": curation, **parameters}})
+        for flow, parameters in wanted.items()
+    }
+    runs = {flow: stage.api.wait(id_) for flow, id_ in ids.items()}
+    for flow, run in runs.items():
+        assert run["state_type"] == "COMPLETED", f"{flow}: {run['state']['message']}"
+        assert run["state"]["message"].startswith(f"{curation}: {flow} finished; ")
+    assert computed(stage, ids["validate"], "validate-") == ["validate-00000"]
+    # The curation itself trained both treatments with the first seed.
+    assert computed(stage, ids["retrain"], "compare-") == ["compare-00000"]
+    assert computed(stage, ids["retrain"], "train-") == []
+    assert computed(stage, ids["prune"], "train-") == ["train-without-news_s42-00000", "train-without-wiki_s42-00000"]
+
+
+def computed(stage: StageSet, id_: str, prefix: str) -> list[str]:
+    """Name the parts of a stage that a flow run computed, once its history is in."""
+    wait_until(lambda: not stage.api.open(id_) and stage.api.task_runs(id_), "the history is in", 30)
+    return [name for name in stage.api.computed(id_) if name.startswith(prefix)]
