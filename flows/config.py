@@ -119,7 +119,7 @@ EngineConfig = Annotated[
 class TierConfig(_Config):
     """One judge of the cascade, after similarity: who it is, how it is asked, and about what.
 
-    name: `similarity` and `cascade` are taken. engines: how many stand side by side.
+    name: `similarity`, `cascade` and `gold` are taken. engines: how many stand side by side.
     """
 
     name: str = Field("llm", pattern=r"^[a-z][a-z0-9_]{0,20}$", description="lower-case letters, digits, underscores")
@@ -154,7 +154,7 @@ class TierConfig(_Config):
         for name in ("judge", "tier", "engine", "policies"):
             if getattr(self.judge, name) != getattr(unset, name):
                 raise ValueError(f"judge.{name} is set by the flow; " + _INSTEAD[name])
-        if self.name in ("similarity", "cascade"):
+        if self.name in ("similarity", "cascade", "gold"):
             raise ValueError(f"name {self.name!r} is taken")
         return self
 

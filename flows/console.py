@@ -2,6 +2,7 @@
 
 import json
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,6 +14,15 @@ ERR = Console(stderr=True, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of standard output.")]
 CurationArgument = Annotated[str, typer.Argument(help="A curation's id, as `reneg list` shows it.")]
+
+
+class Treatment(StrEnum):
+    """What can be made of the negatives: `flows.config.Treatment`, which takes long to import, as a choice."""
+
+    default = "default"
+    remove = "remove"
+    remove_hn = "remove_hn"
+    relabel = "relabel"
 
 
 def print_json(value: object) -> None:

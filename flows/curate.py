@@ -65,7 +65,7 @@ def failure_of(curation: str, failed: list[tuple[str, int, str]], again: str = "
 def explain_failures(curation: str, failed: list[tuple[str, int, str]], again: str = "") -> str:
     """List failed parts, each with its reason and the command that computes it again.
 
-    again: that command, for work whose parts are not computed one by one; empty for `reneg rerun`.
+    again: what does it, for work whose parts are not computed one by one; empty for `reneg rerun`.
 
     Parts that a used-up budget stopped are not failures to repair one by one: they are told in one line.
     """

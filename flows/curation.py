@@ -104,7 +104,6 @@ class Curator:
             if newest.get("identity") == identity:
                 self._keep_settings(known[-1], config)
                 return Curation(known[-1], config, draft.source)
-        number = int(known[-1].rpartition("-")[2]) + 1 if known else 1  # `reneg gc` may have removed earlier ones
         record = {
             "identity": identity,
             "config": config.model_dump(mode="json"),
@@ -113,9 +112,11 @@ class Curator:
             "versions": _versions(),
         }
         data = json.dumps(record, indent=1).encode()
-        while not self.store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
-            number += 1
-        return Curation(f"{config.name}-{number:06d}", config, draft.source)
+        while True:
+            # A number is taken for good, though `reneg gc` takes its curation away: records elsewhere may name it.
+            number = keep_next(self.store, f"taken/{config.name}", {})
+            if self.store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
+                return Curation(f"{config.name}-{number:06d}", config, draft.source)
 
     def load(self, curation: str) -> Curation:
         """Read a recorded curation back.
@@ -172,9 +173,11 @@ class Curator:
         folder = self._layout(curation.id).lay_out(outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
+        seen = result.computed == 0 and bool(self.results(curation.id))
         self._record(curation, result)
         result = finish_night(self, curation, result)
-        return replace(result, promotion=promote(self, curation, outcome, result.summary.get("alarms", ())))
+        alarms = result.summary.get("alarms", ())
+        return replace(result, promotion=promote(self, curation, outcome, alarms, seen=seen))
 
     def further(self, curation: Curation, job: Job) -> Further:
         """Do further work on a finished curation, and lay out the page it leaves below the curation's folder."""

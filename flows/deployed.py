@@ -153,7 +153,9 @@ def prune(curation: Prune) -> State[Any]:
 def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -> State[Any]:
     """Do further work on a finished curation; its page is shown with the flow run."""
     curator = _curator()
-    done = curator.further(_take_up(curator, lambda: curator.load(curation)), Job(name, method, further=True))
+    done = curator.further(
+        _take_up(curator, lambda: curator.load(curation)), Job(name, method, again="Retry of this flow run")
+    )
     return Completed(message=f"{curation}: {name} finished; {done.computed} parts computed, {done.reused} reused")
 
 

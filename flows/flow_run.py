@@ -32,7 +32,7 @@ from infra.execution import PrefectRayExecutor
 from infra.meter import Budget, RemoteMeter
 from infra.notify import TAG
 from infra.prefect_tables import show_summary
-from infra.runner import PartDone, Runner
+from infra.runner import PartDone, PartUnready, Runner
 from infra.stage import Resources
 
 _METER_SECONDS = 2.0
@@ -102,12 +102,14 @@ def compute_parts(curator: Curator, curation: Curation, setup: Setup, job: Job) 
     with watch(meter, lambda totals: hooks.on_usage(totals, prices.currency)), executor:
         try:
             outcome = job.method(run, setup)
+            if job.only is not None:
+                raise PartUnready(f"{job.only[0]}: no part {job.only[1]} of it is among what the curation needs")
         except PartDone:
             pass
         finally:
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
-                raise failure_of(curation.id, failed, f"reneg {job.name} {curation.id}" if job.further else "")
+                raise failure_of(curation.id, failed, job.again)
         _show(curator, curation.id, job.name, outcome, {"usage": meter.totals(), "currency": prices.currency})
     return outcome, tuple(run.runs)
 

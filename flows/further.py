@@ -68,10 +68,6 @@ class RetrainOutcome:
     scores: Table
     models: Mapping[tuple[str, int], Directory]
 
-    def model(self, treatment: str) -> Directory:
-        """The model of the first seed: the best one by the held-out queries could no longer be judged by them."""
-        return self.models[min(key for key in self.models if key[0] == treatment)]
-
 
 @dataclass(frozen=True)
 class PruneOutcome:

@@ -22,6 +22,7 @@ from infra.artifacts import Directory
 from infra.engines import OpenAISpec
 from infra.numbered import keep_next, read_newest
 from infra.store import Store
+from infra.store_errors import is_of_storage
 from tasks.gold import GoldConfig, GoldError, read_gold
 from tasks.labels import newest, settle
 from tasks.schemas import HUMAN
@@ -108,7 +109,9 @@ def _keep_gold(
     try:
         fs, root = url_to_fs(path)
         data: bytes = fs.cat_file(root)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
+            raise
         if known is not None:
             tell(f"gold.path: {path} cannot be read here; the copy that was taken up before serves")
             return known

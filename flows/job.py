@@ -17,7 +17,7 @@ class Job:
     force: (stage with its label, part) to compute again although they are finished.
     only: the one part to compute; nothing upstream or downstream of it is touched.
     until: seconds since the epoch, after which nothing new is begun; None for no end.
-    further: it works on a finished curation, under a command of its name.
+    again: how people do it once more where it is no curation: the command with its options, or the flow run's Retry.
     """
 
     name: str = "curate"
@@ -25,4 +25,4 @@ class Job:
     force: frozenset[tuple[str, int]] = frozenset()
     only: tuple[str, int] | None = None
     until: float | None = None
-    further: bool = False
+    again: str = ""

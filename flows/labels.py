@@ -124,7 +124,7 @@ def _read(store: Store, piece: Piece) -> pl.DataFrame:
 
 def resumable(curator: Curator, name: str | None = None) -> list[str]:
     """Name the curations that wait for labels, of which by now enough came in; oldest first."""
-    return [curation for curation in waiting(curator, name) if not _still_waits(curator, curator.load(curation))]
+    return [curation for curation in waiting(curator, name) if not _still_waits(curator, curation)]
 
 
 def waiting(curator: Curator, name: str | None = None) -> list[str]:
@@ -139,13 +139,14 @@ def waiting(curator: Curator, name: str | None = None) -> list[str]:
     return found
 
 
-def _still_waits(curator: Curator, curation: Curation) -> bool:
+def _still_waits(curator: Curator, curation: str) -> bool:
+    look = Runner(curator.store)
     try:
-        setup = curator.setup(curation, resolve=False)
-        curate_method(Runner(curator.store), replace(setup, labels=settle(read_labels(curator.store)), gold=None))
-    except WorkNeeded:
-        return False
-    except (WaitingForLabels, ConfigError, ModelError):  # it cannot go on: too few labels, or its files are gone
+        setup = curator.setup(curator.load(curation), resolve=False)
+        curate_method(look, replace(setup, labels=settle(read_labels(curator.store)), gold=None))
+    except WorkNeeded:  # before the sample too, where a stage has changed since: that is no word of people's
+        return SAMPLE.name not in {run.name for run in look.runs}
+    except (WaitingForLabels, ConfigError, ModelError):  # too few labels, another version's record, or files are gone
         return True
     return False
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flows import stages as st
@@ -14,7 +15,7 @@ from infra.numbered import keep_next
 from infra.runner import StageRun
 from infra.store import Store, StoreError
 from tasks import schemas
-from tasks.drift import Answers, Mix, Night, find_drift
+from tasks.drift import GOLD, Answers, Mix, Night, find_drift
 from tasks.statistics import wilson
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from flows.results import Result
 
 EVENT = "reneg.drift"
-_LOOKED_AT = 400  # records read back
+_LOOKED_AT = 400  # records of a name that are read back, the newest
 
 Record = dict[str, Any]
 
@@ -42,10 +43,7 @@ def record_night(curator: "Curator", curation: "Curation", result: "Result") -> 
         if mine and _same(mine[-1], record):
             record = mine[-1]
         else:
-            # A curation that drifted still has when it is looked at again the next night: its promotion stays held.
-            same = [r for r in earlier if r["curation"] == record["curation"] and _same(r, record)]
-            new = same[-1]["alarms"] if same else [alarm.as_json() for alarm in _alarms(curation, record, earlier)]
-            record["alarms"] = new
+            record["alarms"] = _alarms(curation, record, earlier)
             keep_next(curator.store, f"history/{curation.config.name}/{curation.id}", record)
             _tell(curator, curation, record)
     except (StoreError, ConfigError) as error:
@@ -56,8 +54,11 @@ def record_night(curator: "Curator", curation: "Curation", result: "Result") -> 
 
 def read_history(store: Store, name: str | None = None) -> list[Record]:
     """Read the records of one configuration, or of all, the oldest first."""
-    found = [key for key in store.list(f"history/{name}" if name else "history") if key.endswith(".json")]
-    records = (store.read_json(key) for key in found[-_LOOKED_AT:])
+    found: dict[str, list[str]] = {}
+    for key in store.list(f"history/{name}" if name else "history"):
+        if key.endswith(".json"):
+            found.setdefault(key.split("/")[1], []).append(key)
+    records = (store.read_json(key) for keys in found.values() for key in keys[-_LOOKED_AT:])
     return sorted((r for r in records if r is not None), key=lambda r: (str(r["name"]), str(r["at"])))
 
 
@@ -71,11 +72,12 @@ def nights_before(record: Record, earlier: Sequence[Record]) -> list[Record]:
 def _measure(curator: "Curator", curation: "Curation", result: "Result", earlier: Sequence[Record]) -> Record:
     """Gather what is known of a night; the alarms are still missing."""
     config, store, now = curation.config, curator.store, curator.clock()
+    begun = now - timedelta(seconds=result.seconds)
     runs = {run.name: run for run in result.runs}
     record: Record = {
         "name": config.name,
         "curation": curation.id,
-        "night": night_of(config, now),
+        "night": night_of(config, begun),
         "at": now.isoformat(),
         **{name: result.summary.get(name) for name in ("queries", "candidates", "verdicts", "found", "ndcg10")},
         "false_negatives": _share(result.summary),
@@ -127,9 +129,25 @@ def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
     return {"items": items, "tiers": tiers}
 
 
-def _alarms(curation: "Curation", record: Record, earlier: Sequence[Record]) -> list[Any]:
+def standing_alarms(store: Store, name: str, curation: str) -> list[str]:
+    """Tell the alarms that a curation's newest record in the history holds."""
+    mine = [record for record in read_history(store, name) if record["curation"] == curation]
+    return [str(alarm["message"]) for alarm in mine[-1]["alarms"]] if mine else []
+
+
+def _alarms(curation: "Curation", record: Record, earlier: Sequence[Record]) -> list[Record]:
+    """Find what has drifted tonight, and what had the night before and still has.
+
+    A curation that drifted still has when it is looked at again, so its promotion stays held: all of it where nothing
+    was computed, else what was said of its verdicts as long as these are the same.
+    """
+    mine = [r for r in earlier if r["curation"] == record["curation"]]
+    standing: list[Record] = mine[-1]["alarms"] if mine and mine[-1]["decided"] == record["decided"] else []
+    if standing and _same(mine[-1], record):
+        return standing
     before = [_night(r) for r in nights_before(record, earlier)]
-    return find_drift(curation.config.drift, _night(record), before)
+    found = [alarm.as_json() for alarm in find_drift(curation.config.drift, _night(record), before)]
+    return [*found, *(alarm for alarm in standing if alarm["kind"] != GOLD)]
 
 
 def _night(record: Record) -> Night:

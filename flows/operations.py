@@ -1,5 +1,7 @@
 """The commands of operations: what is deployed and served, run again, told to people, released, kept and removed."""
 
+import shlex
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import ERR, OUT, CurationArgument, Json, print_json
+from flows.console import ERR, OUT, CurationArgument, Json, Treatment, print_json
 from infra.settings import read_settings
 
 operations = typer.Typer()
@@ -62,6 +64,9 @@ def rerun(
 @operations.command()
 def retrain(
     curation: CurationArgument,
+    treatment: Annotated[
+        list[Treatment] | None, typer.Option(help="Which, the baseline first; may be repeated. Without it: `train_on`.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per treatment.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the configured ones.")] = None,
     as_json: Json = False,
@@ -69,13 +74,19 @@ def retrain(
     """Train a finished curation's treatments again over several seeds, and compare them by a paired test."""
     from flows.further import RetrainConfig, retrain_method
 
-    wanted = RetrainConfig(seeds=seeds, steps=steps)
+    wanted = RetrainConfig(
+        treatments=tuple(t.value for t in treatment) if treatment else None, seeds=seeds, steps=steps
+    )
     _further(curation, "retrain", partial(retrain_method, wanted=wanted), as_json=as_json)
 
 
 @operations.command()
 def prune(
     curation: CurationArgument,
+    treatment: Annotated[Treatment, typer.Option(help="Whose instances are the training mix.")] = Treatment.relabel,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Which is left out in turn; may be repeated. Without it: each.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per mix of datasets.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the configured ones.")] = None,
     as_json: Json = False,
@@ -83,7 +94,9 @@ def prune(
     """Leave each source dataset out of the training mix in turn, and say which of them hurt."""
     from flows.further import PruneConfig, prune_method
 
-    wanted = PruneConfig(seeds=seeds, steps=steps)
+    wanted = PruneConfig(
+        treatment=treatment.value, datasets=tuple(dataset) if dataset else None, seeds=seeds, steps=steps
+    )
     _further(curation, "prune", partial(prune_method, wanted=wanted), as_json=as_json)
 
 
@@ -99,7 +112,8 @@ def _further(curation: str, name: str, method: Callable[..., object], *, as_json
     from flows.job import Job
     from flows.terminal import further
 
-    done = further(read_settings(), curation, Job(name, method, further=True), OUT, ERR)
+    again = shlex.join(["reneg", *sys.argv[1:]])
+    done = further(read_settings(), curation, Job(name, method, again=again), OUT, ERR)
     if as_json:
         print_json(done)
 
@@ -107,14 +121,14 @@ def _further(curation: str, name: str, method: Callable[..., object], *, as_json
 @operations.command()
 def promote(
     curation: CurationArgument,
-    treatment: Annotated[str | None, typer.Option(help="Instead of the configuration's `promote.treatment`.")] = None,
+    treatment: Annotated[Treatment | None, typer.Option(help="Instead of `promote.treatment`.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Whatever the checks say.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make a finished curation what trainers read, if its checks pass; the reasons are printed and kept."""
     from flows.releases import promote_by_hand
 
-    done = promote_by_hand(read_settings(), curation, treatment, OUT, force=force)
+    done = promote_by_hand(read_settings(), curation, treatment and treatment.value, OUT, force=force)
     if as_json:
         print_json(done)
 

@@ -7,7 +7,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
@@ -15,9 +15,22 @@ from rich.table import Table
 
 from flows.config import ConfigError
 from flows.method import Outcome
+from flows.nights import standing_alarms
 from infra import notify
 from infra.artifacts import read_table
-from infra.releases import ROLLED_BACK, Record, advance, content_of, left_behind, names, origin, publish, read_all
+from infra.releases import (
+    ROLLED_BACK,
+    Record,
+    advance,
+    content_of,
+    left_behind,
+    lost_files,
+    names,
+    origin,
+    passed_by,
+    publish,
+    read_all,
+)
 from infra.settings import Settings
 from infra.store import Store, StoreError
 from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
@@ -160,8 +173,8 @@ def promote(
     outcome: Outcome,
     alarms: Sequence[str] = (),
     *,
-    config: PromoteConfig | None = None,
     force: bool = False,
+    seen: bool = False,
 ) -> Release | Held | None:
     """Promote a finished curation if it is better, and bring the stable path into line; None where neither is wanted.
 
@@ -173,16 +186,15 @@ def promote(
         curation: which one.
         outcome: what it left.
         alarms: what the night's drift checks raised.
-        config: in place of the curation's own section `promote`.
         force: promote whatever the checks say.
+        seen: this was asked before and nothing has come up since: where it is held again, nobody is told again.
 
     Raises:
         ConfigError: the treatment to promote was not made.
     """
-    config = config or curation.config.promote
-    if config is None:
+    if curation.config.promote is None:
         return None
-    candidate = Candidate.of(curator.store, curation, outcome, config)
+    candidate = Candidate.of(curator.store, curation, outcome, curation.config.promote)
     held: list[Held] = []
 
     def make(known: list[Record]) -> Record | None:
@@ -192,7 +204,7 @@ def promote(
         decision = candidate.decide(known, alarms)
         if not decision.promote and not force:
             number = int(known[-1]["number"]) if known else None
-            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, current=number))
+            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, seen, number))
             return None
         return candidate.record(decision, forced=not decision.promote)
 
@@ -233,12 +245,18 @@ def rollback(store: Store, name: str, to: int | None = None) -> Release:
     """Make an earlier release current again, under a new number; by default the one before the current content.
 
     Raises:
-        ConfigError: there is no such release, or it is current already.
+        ConfigError: there is no such release, it is current already, or its files are gone.
     """
 
     def make(known: list[Record]) -> Record:
         target = _target(known, name, to)
+        if lost := lost_files(store, target):
+            raise ConfigError(
+                f"release {target['number']} of {name} cannot be published any more: {', '.join(lost)} is gone, as "
+                "`reneg purge` leaves it; name another with --to"
+            )
         kept = {key: value for key, value in target.items() if key != "number"}
+        kept["left"] = passed_by(known, target)
         why = f"back to release {target['number']} ({target['curation']})"
         return {**kept, "because": ROLLED_BACK, "why": why, "of": target["number"], "at": _now()}
 
@@ -283,7 +301,9 @@ def promote_by_hand(
     config = curation.config.promote or PromoteConfig()
     if treatment is not None:
         config = config.model_copy(update={"treatment": treatment})
-    done = promote(curator, curation, outcome, config=config, force=force)
+    alarms = standing_alarms(curator.store, curation.config.name, curation.id)
+    curation = replace(curation, config=curation.config.model_copy(update={"promote": config}))
+    done = promote(curator, curation, outcome, alarms, force=force)
     return show_release(done, out)
 
 

@@ -9,6 +9,7 @@ from flows.config import ConfigError, CurationConfig
 from infra.artifacts import Directory, write_directory
 from infra.settings import Settings
 from infra.store import Store
+from infra.store_errors import is_of_storage
 
 _WANTED = "give a JSONL file, a folder of them or a BEIR folder"
 
@@ -45,7 +46,9 @@ def _import_remote(store: Store, url: str) -> Directory:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 fs.get_file(name, str(target))
             return write_directory(store, "source", Path(folder))
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
+            raise
         raise ConfigError(f"source.path: {url} cannot be read ({type(error).__name__}: {error})") from error
 
 

@@ -165,7 +165,7 @@ APPLY_LABELS = Stage(
 AGREE_PEOPLE = Stage(
     "agree_people",
     "tasks.labels:agree_with_people",
-    1,
+    2,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
     outputs={"people": s.PEOPLE},
@@ -249,7 +249,7 @@ REPORT = Stage(
 COMPARE = Stage(
     "compare",
     "tasks.compare:compare_models",
-    1,
+    2,
     "gather",
     every=("scores",),
     directories=("page",),
@@ -265,7 +265,7 @@ LEAVE_OUT = Stage(
 PRUNE = Stage(
     "prune",
     "tasks.prune:prune",
-    1,
+    2,
     "gather",
     every=("instances", "scores"),
     outputs={"pruning": s.PRUNING},

@@ -3,7 +3,7 @@
 `releases/<name>/HEAD-NNNNNN.json` is created once and never changed; the highest number is current, and going back is a
 new number. `published/<name>/NNNNNN/` holds that pointer's files under plain names, `published/<name>/latest.json` says
 which number to read. What a pointer points to is the caller's business, but for `exports` (file name to object),
-`because` and `of` (the number that a rollback goes back to).
+`because`, and of a rollback `of` (the number it goes back to) and `left` (see `passed_by`).
 
 The order makes half a publication invisible: the pointer, the files, `release.json` beside them, then `latest.json` in
 one step. A process that dies in between leaves a pointer that is not published yet; the next `publish` does it.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.store import Store, StoreError
+from infra.store import TRASH, Store, StoreError
 
 Record = Mapping[str, Any]
 
@@ -156,14 +156,24 @@ def content_of(record: Record) -> str:
 
 
 def left_behind(known: Sequence[Record]) -> dict[str, int]:
-    """Find the contents that a rollback left, with their numbers: all between the one returned to and the rollback."""
+    """Find the contents that a rollback left, with their numbers, as its own pointer tells (`passed_by`)."""
     left: dict[str, int] = {}
     for record in known:
         if record["because"] == ROLLED_BACK:
-            passed = (r for r in known if record["of"] < r["number"] < record["number"] and r["of"] is None)
-            left |= {content_of(r): int(r["number"]) for r in passed}
+            left |= record["left"]
         left.pop(content_of(record), None)  # current again, by whatever way
     return left
+
+
+def passed_by(known: Sequence[Record], target: Record) -> dict[str, int]:
+    """Name what going back to a pointer leaves: the contents of all after it, with their numbers."""
+    return {content_of(r): int(r["number"]) for r in known if r["number"] > target["number"] and r["of"] is None}
+
+
+def lost_files(store: Store, record: Record) -> list[str]:
+    """Name the files of a pointer whose objects are gone: purged, or removed by hand."""
+    files = sorted(_files(record).items())
+    return [file for file, key in files if not store.exists(key) and not store.exists(f"{TRASH}/{key}")]
 
 
 def origin(known: Sequence[Record], record: Record) -> Record:

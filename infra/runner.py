@@ -7,7 +7,6 @@ part is finished is answered from the manifests, and nothing is started for it.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
@@ -22,7 +21,6 @@ from infra.artifacts import (
     newest_attempts,
     read_manifest,
     read_table,
-    write_directory,
     write_table,
 )
 from infra.stage import Resources, SchemaLike, Stage
@@ -242,10 +240,6 @@ class Runner:
                 )
             )
         return specs, frozenset(blocked)
-
-    def import_directory(self, name: str, folder: Path) -> Directory:
-        """Copy a user's folder into the store, so that the curation can be repeated whatever becomes of it."""
-        return write_directory(self.store, name, folder)
 
     def keep_table(
         self, name: str, frame: pl.DataFrame, schema: SchemaLike, indexes: frozenset[int] = frozenset({0})

@@ -280,10 +280,13 @@ class Store:
         """Remove what killed writers left half-written, by age in seconds; only local stores have such files."""
         if not self.local:
             return 0
-        left = [p for p in Path(self._root).rglob(".*.tmp") if time.time() - p.stat().st_mtime > older]
-        for path in left:
-            path.unlink(missing_ok=True)
-        return len(left)
+        left = 0
+        for path in Path(self._root).rglob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just put it in place
+                if time.time() - path.stat().st_mtime > older:
+                    path.unlink()
+                    left += 1
+        return left
 
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes without reading it; None where there is none."""

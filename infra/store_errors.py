@@ -17,6 +17,11 @@ _REMEDIES: Mapping[int, str] = {
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 
 
+def is_of_storage(error: BaseException) -> bool:
+    """Tell whether an error is storage's or its client's, and no defect of ours; S3 clients' are no `OSError`."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
+
+
 class StoreError(Exception):
     """The store cannot be used: what was tried, what came, what to do."""
 
@@ -29,8 +34,7 @@ def store_errors(url: str, verb: str, key: str, *, local: bool) -> Iterator[None
     except StoreError:
         raise
     except Exception as error:
-        client = type(error).__module__.split(".")[0] in _CLIENTS
-        if not client and not isinstance(error, OSError):
+        if not is_of_storage(error):
             raise
         reason = _reason(error) if local else _reason_of_bucket(error)
         raise StoreError(f"store {url}: cannot {verb} {key}: {reason}") from error

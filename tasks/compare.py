@@ -99,7 +99,9 @@ def mean_scores(scores: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def crossed_interval(differences: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
-    """Give low, high and the two-sided p-value of the mean of (queries, seeds) differences; None for one query.
+    """Give low, high and the two-sided p-value of the mean of (queries, seeds) differences.
+
+    None for one query, and where all differences are one and the same but not zero: neither shows how queries vary.
 
     The variance of the mean is (MS of queries + MS of seeds - MS of the rest) / size, a component that comes out below
     zero taken for zero; degrees of freedom are Satterthwaite's. With few seeds that differ the interval is wide, as it
@@ -124,7 +126,7 @@ def crossed_interval(differences: Floats, confidence: float = CONFIDENCE) -> tup
             signs += [1.0, -1.0]
     variance = max(float(np.dot(signs, squares)), squares[0]) / differences.size
     if variance <= 0:
-        return mean, mean, float(mean == 0)
+        return None if mean else (0.0, 0.0, 1.0)
     terms = np.asarray(squares) / differences.size
     degrees = variance**2 / float((terms**2 / np.asarray(freedom)).sum())
     reach = float(stats.t.ppf((1 + confidence) / 2, degrees)) * variance**0.5

@@ -19,14 +19,14 @@ from tasks.schemas import VERDICT_STATES
 
 Floats = npt.NDArray[np.float64]
 
-CASCADE = "cascade"
+CASCADE, GOLD = "cascade", "gold"  # a tier; a kind of alarm
 _QUERY = ["dataset", "query_id"]
 _SPARSE = 5.0  # expected in a cell; below that the chi-square distribution is a poor guide
 _FEW_QUERIES = 5
 _SMOOTHING = 0.5  # added to each count where logarithms are taken
 _GUARD = 1e-9
 _ADVICE = {
-    "gold": "The judge answers otherwise than before. An endpoint's model may have changed behind its name: pin a "
+    GOLD: "The judge answers otherwise than before. An endpoint's model may have changed behind its name: pin a "
     "dated one, look at `fingerprint` in the judge's calls, and promote nothing judged tonight until it is explained.",
     "mix": "Look at what the source brought tonight, and at the judge's raw answers; label the sample sheet. If the "
     "new data is meant to differ, nothing needs to be done: later nights are compared with it too.",
@@ -156,7 +156,7 @@ def _gold_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) ->
             f"gold set, {tier}: {answers.accuracy:.0%} of {len(answers.right)} right tonight, {was:.0%} over the "
             f"{len(alike)} nights before (p = {p:.2g})"
         )
-        alarm = Alarm("gold", tier, was, answers.accuracy, change, p, message, _ADVICE["gold"])
+        alarm = Alarm(GOLD, tier, was, answers.accuracy, change, p, message, _ADVICE[GOLD])
         yield _Test(alarm, abs(change) >= config.min_accuracy_change - _GUARD)
 
 

@@ -257,7 +257,10 @@ def _compare(group: pl.DataFrame, seed: int, resamples: int) -> Comparison:
 def _interval_and_p(
     differences: npt.NDArray[np.float64], seed: int, resamples: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Percentile bootstrap and sign-flip test of the mean; nothing for fewer than two queries."""
+    """Percentile bootstrap and sign-flip test of the mean; nothing for fewer than two queries.
+
+    No interval where every query differs by the same amount: such a sample says nothing of how queries vary.
+    """
     from scipy import stats
 
     if len(differences) < 2:  # noqa: PLR2004 - a single difference has no spread
@@ -279,5 +282,7 @@ def _interval_and_p(
         batch=batch,
         rng=np.random.default_rng(seed),
     )
+    if differences[0] and np.ptp(differences) == 0:
+        return None, None, float(test.pvalue)
     interval = boot.confidence_interval
     return float(interval.low), float(interval.high), float(test.pvalue)

@@ -83,7 +83,7 @@ def read_gold(config: GoldConfig, *, source: Path) -> dict[str, pl.DataFrame]:
 
 def _rows(source: Path) -> Iterator[tuple[str, object]]:
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        for number, line in enumerate(path.read_bytes().decode("utf-8-sig", errors="replace").splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().decode("utf-8-sig", errors="replace").split("\n"), start=1):
             if line.strip():
                 yield f"{path.name}:{number}", _parse(line)
 

@@ -7,9 +7,9 @@ that were shown beside them do not belong to it: they help to see what is looked
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from tasks.sample import with_strata
+from tasks.sample import count_strata, with_strata
 from tasks.schemas import HUMAN, HUMAN_JUDGE, LABELLED, PEOPLE, VERDICTS
-from tasks.statistics import Interval, Strata, kappa_interval, recall_interval
+from tasks.statistics import Interval, kappa_interval, recall_interval
 
 _CASCADE = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -141,17 +141,9 @@ def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, s
 
 def _rates(config: PeopleConfig, found: pl.DataFrame, rest: pl.DataFrame) -> dict[str, float | None]:
     """Estimate precision and recall of what a tier found, against the rest of what it judged."""
-    inside, outside = _strata(found), _strata(rest)
+    inside, outside = count_strata(found, "truth"), count_strata(rest, "truth")
     precision, recall = inside.rate(config.seed), recall_interval(inside, outside, config.seed)
     return {**_figure("precision", precision), **_figure("recall", recall)}
-
-
-def _strata(pairs: pl.DataFrame) -> Strata:
-    counted = pairs.group_by("stratum").agg(
-        pl.len().alias("size"), pl.col("truth").count().alias("seen"), pl.col("truth").sum().alias("relevant")
-    )
-    counted = counted.sort("stratum")
-    return Strata(*(counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant")))
 
 
 def _figure(name: str, interval: Interval) -> dict[str, float | None]:

@@ -24,7 +24,9 @@ class PromoteConfig(BaseModel):
 
     require: `better`, the paired interval of the difference lies above 0; `not_worse`, it lies above -margin; `none`,
         no training happened or is wanted: the other checks decide alone.
-    max_relabelled_share: share of the candidates that became positives; a judge that agrees with everything is stopped.
+    min_queries: held-out queries below which no difference is taken for shown: intervals of so few are too narrow.
+    max_relevant_share: share of the candidates judged relevant, whatever became of them; a judge that agrees with
+        everything is stopped.
     max_unparsed_share: share of the candidates without a verdict.
     min_size_ratio: instances, relative to the current release's.
     hold_on_drift: whether an alarm of the night's drift checks holds the promotion back.
@@ -38,7 +40,8 @@ class PromoteConfig(BaseModel):
     measure: str = "nDCG@10"
     require: Requirement = "better"
     margin: float = Field(0.01, ge=0, le=1)
-    max_relabelled_share: float = Field(0.3, ge=0, le=1)
+    min_queries: int = Field(10, ge=2)
+    max_relevant_share: float = Field(0.3, ge=0, le=1)
     max_unparsed_share: float = Field(0.05, ge=0, le=1)
     min_size_ratio: float = Field(0.8, ge=0)
     hold_on_drift: bool = True
@@ -119,14 +122,14 @@ def decide_promotion(
     Args:
         config: what must hold.
         scores: per model, dataset, measure, query and seed; empty where nothing was trained.
-        summary: the figures of `summarise`: `candidates`, `found`, `verdicts`.
+        summary: the figures of `summarise`: `candidates`, `verdicts`.
         instances: of the training set that would be promoted.
         previous: instances of the current release; None where there is none.
         alarms: what the night's drift checks raised, one sentence each.
     """
     checks = (
         *_compare_models(config, scores),
-        _check_share("relabelled", int(summary["found"]), summary, config.max_relabelled_share),
+        _check_share("relevant", int(summary["verdicts"]["relevant"]), summary, config.max_relevant_share),
         _check_share("unparsed", int(summary["verdicts"]["unparsed"]), summary, config.max_unparsed_share),
         _check_size(config, instances, previous),
         _check_drift(config, alarms),
@@ -159,8 +162,12 @@ def _compare_models(config: PromoteConfig, scores: pl.DataFrame) -> list[Check]:
 def _check_difference(config: PromoteConfig, found: Comparison) -> Check:
     bound = 0.0 if config.require == "better" else -config.margin
     figures = {"figure": found.difference, "low": found.low, "high": found.high, "threshold": bound}
+    if found.queries < config.min_queries:
+        said = f"{config.measure} was measured on {found.queries} held-out queries, {config.min_queries} are wanted"
+        return Check("score", False, said, **figures)
     if found.low is None or found.high is None:
-        return Check("score", False, f"{config.measure} was measured on one query only: too few to compare", **figures)
+        said = f"{config.measure} differs by {signed(found.difference)} on every query: no interval can be given"
+        return Check("score", False, said, **figures)
     wanted = "better" if config.require == "better" else f"not worse by more than {config.margin:g}"
     if found.low > bound:
         said = f"{wanted} than {config.against} in {config.measure}: {_span(found)}"

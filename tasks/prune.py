@@ -42,7 +42,7 @@ class PruneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     complete: str
-    models: dict[str, str] = Field(min_length=2)
+    models: dict[str, str] = Field(min_length=1)
     level: float = Field(0.05, gt=0, lt=1)
     title: str = "Pruning"
     training: dict[str, str | int | float] = {}

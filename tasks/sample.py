@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.hashing import combine_hashes
 from tasks.prompting import clip, join_texts
 from tasks.schemas import SAMPLES
+from tasks.statistics import Strata
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _TEXTS = ["query_hash", "positives_hash", "text_hash"]
@@ -107,6 +108,24 @@ def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFra
         )
     asked = pl.when(pl.col("call_id").is_not_null()).then(pl.lit("asked")).otherwise(pl.lit("not_asked"))
     return decided.with_columns(stratum=pl.concat_str("dataset", "state", asked, separator="/"))
+
+
+def count_strata(pairs: pl.DataFrame, relevant: str) -> Strata:
+    """Count pairs by stratum: how many there are, how many are labelled, how many of these are relevant.
+
+    Like stands beside like, for `Strata` to merge: the same state of several datasets, the less looked at first.
+
+    Args:
+        pairs: stratum (as `with_strata` names it) and a column of booleans, null where nobody has labelled the pair.
+        relevant: the name of that column.
+    """
+    counted = (
+        pairs.group_by("stratum")
+        .agg(pl.len().alias("size"), pl.col(relevant).count().alias("seen"), pl.col(relevant).sum().alias("relevant"))
+        .with_columns(kind=pl.col("stratum").str.extract(r"([^/]*/[^/]*)$"))
+        .sort("kind", pl.col("seen") / pl.col("size"), "stratum")
+    )
+    return Strata(*(counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant")))
 
 
 def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:

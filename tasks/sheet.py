@@ -79,9 +79,10 @@ def read_rows(data: bytes) -> list[Mapping[str, Any]]:
     except UnicodeDecodeError as error:
         raise SheetError(f"UTF-8 expected, byte {error.start} is none; {_REMEDY}") from error
     if text.lstrip().startswith("{"):
-        return [_object(line) for line in text.splitlines() if line.strip()]
+        return [_object(line) for line in text.split("\n") if line.strip()]
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a passage may be longer than csv's own limit
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     missing = [name for name in (*_IDS, "query", "passage", "label") if name not in (reader.fieldnames or ())]
     if missing:
@@ -205,7 +206,7 @@ def _time(given: str, otherwise: str) -> str:
         return otherwise
     try:
         return in_utc(datetime.fromisoformat(given))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise _Reject("wrong_time", f"at: ISO 8601 expected, {given!r} came") from error
 
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.compare import markdown_table
 from tasks.labels import newest, settle
-from tasks.sample import with_strata
+from tasks.sample import count_strata, with_strata
 from tasks.schemas import VALIDATION
 from tasks.statistics import (
     NOT_DEFINED,
@@ -74,16 +74,8 @@ class _Pool:
         return self.frame["relevant"].is_not_null().to_numpy()
 
     def strata(self, among: Bools) -> Strata:
-        """Count strata over some of the pairs; like strata of several datasets stand side by side."""
-        counted = (
-            self.frame.filter(pl.Series(among))
-            .group_by("stratum")
-            .agg(pl.len().alias("size"), pl.col("relevant").count().alias("seen"), pl.col("relevant").sum())
-            .with_columns(kind=pl.col("stratum").str.extract(r"([^/]*/[^/]*)$"))
-            .sort("kind", pl.col("seen") / pl.col("size"), "stratum")
-        )
-        sizes, seen, relevant = (counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant"))
-        return Strata(sizes, seen, relevant)
+        """Count strata over some of the pairs."""
+        return count_strata(self.frame.filter(pl.Series(among)), "relevant")
 
     def rates(self, called: Bools) -> dict[str, Interval]:
         """Precision and recall of calling these pairs relevant, and how many relevant ones are among the others."""

@@ -118,8 +118,7 @@ def test_every_treatment_and_seed_is_a_part_of_its_own_and_the_curations_own_tra
     assert summary["seeds"] == [42, 43, 44]
     assert summary["comparisons"]["relabel"][0]["dataset"] == "all"
     assert "42, 43, 44" in curated.file(outcome.page, "comparison.md")
-    assert outcome.model("relabel") == outcome.models["relabel", 42]
-    assert "modules.json" in outcome.model("relabel").files
+    assert "modules.json" in outcome.models["relabel", 42].files
     again, executor = curated.runner()
     retrain_method(again, curated.setup, RetrainConfig())
     assert executor.computed == []

@@ -167,6 +167,11 @@ def test_numbers_of_removed_curations_are_not_given_again(tmp_path: Path) -> Non
     age(tmp_path, 40)
     assert run(tmp_path, curations=1, grace=0)["curations"] == ["animals-000001", "animals-000002"]
     assert night(tmp_path, 4) == "animals-000004"
+    run(tmp_path, drop=frozenset({"animals-000004"}))  # the newest goes, to the trash
+    assert night(tmp_path, 4) == "animals-000005"
+    age(tmp_path, 40)
+    run(tmp_path, drop=frozenset({"animals-000005"}), grace=0)  # for good
+    assert night(tmp_path, 4) == "animals-000006"
 
 
 def test_young_and_unfinished_curations_stay_and_an_unfinished_one_can_be_let_go(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from flows.config import ConfigError, parse_config
 from flows.intake import Intake, check_gold, night_of
 from infra.store import Store
+from tests.conftest import free_port
 from tests.flows.nightly import ENDPOINT, write_gold
 from tests.flows.test_method import tier
 
@@ -42,6 +43,22 @@ def test_it_is_recorded_once_and_a_new_one_only_where_something_came_in(tmp_path
     assert Intake.of(store, "nq-000001").labels == ("labels/abc.parquet",)
     assert len(store.list("curations/nq-000001")) == 2
     assert Intake.of(store, "nq-000002") == Intake()
+
+
+def test_a_bucket_out_of_reach_is_served_by_the_copy_and_without_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    store = Store.open(str(tmp_path / "store"))
+    far = config(gold={"path": "s3://nowhere/gold.jsonl"})
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Intake.now(store, far, NOW)  # type: ignore[arg-type]
+    said: list[str] = []
+    known = Intake(gold={"gold.jsonl": "objects/ab/abc"})
+    assert Intake.now(store, far, NOW, known, said.append).gold == known.gold  # type: ignore[arg-type]
+    assert "the copy that was taken up before serves" in said[0]
 
 
 def test_rows_of_a_gold_set_that_are_left_out_are_told_by_reason(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """People's labels from the sheet to the training set, over several nights."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from flows import stages as st
 from flows.cli import app
 from flows.config import ConfigError
 from flows.intake import read_labels
@@ -16,6 +18,7 @@ from flows.method import WaitingForLabels
 from flows.purge import Wanted, purge
 from flows.terminal import show_plan, show_status
 from infra.artifacts import read_table
+from infra.numbered import keep_next
 from tasks.hashing import hash_text
 from tests.flows.nightly import Nights, fill, sources, write_gold
 from tests.flows.test_purge import silent, traces
@@ -130,7 +133,9 @@ def test_a_sheet_is_refused_where_nothing_in_it_can_be_used(tmp_path: Path) -> N
     assert read_labels(nights.curator.store).is_empty()
 
 
-def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_with_its_own_id(tmp_path: Path) -> None:
+def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_with_its_own_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nights = Nights(tmp_path)
     monday, tuesday = sources(tmp_path, 6, 9)
     patient = {"sample": {"size": 12, "wait_for": 0.5}}
@@ -160,6 +165,12 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
     assert resumable(nights.curator) == []
     take_in(nights, "animals-000001", fill(sheet, ["relevant"] * 6))
     assert resumable(nights.curator) == ["animals-000001"]
+    with monkeypatch.context() as upgrade:  # in this version the sample is drawn otherwise: of it nothing is labelled
+        upgrade.setattr(st, "SAMPLE", replace(st.SAMPLE, version=st.SAMPLE.version + 1))
+        assert resumable(nights.curator) == []
+    keep_next(nights.curator.store, "curations/animals-000001/settings", {"of": "another version"})
+    assert resumable(nights.curator) == []  # and no error: it holds up nothing
+    nights.curator.store.delete("curations/animals-000001/settings-000001.json")
     done = nights.curator.execute(nights.curator.load("animals-000001"))
     assert (done.curation, done.summary["people"][0]["labelled"]) == ("animals-000001", 6)
     assert waiting(nights.curator) == []

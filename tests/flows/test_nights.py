@@ -13,6 +13,7 @@ from flows.history import show_history
 from flows.nights import read_history
 from flows.plan import plan_tiers
 from infra.numbered import keep_next
+from infra.store import Store
 from tests.flows.fakes import OverlapLLM
 from tests.flows.nightly import ENDPOINT, Contrary, Nights, fill, sources, write_gold
 from tests.flows.test_method import tier
@@ -99,6 +100,33 @@ def test_an_alarm_holds_on_the_next_night_that_finds_nothing_to_do(tmp_path: Pat
     keep_next(nights.curator.store, f"history/{record['name']}/{curation}", record | {"alarms": [alarm]})
     nights.sleep()
     assert nights.curate(source).summary["alarms"] == ["the mix moved"]
+
+
+def test_an_alarm_about_verdicts_holds_though_the_gold_set_is_judged_anew_and_ends_with_them(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    source, grown = sources(tmp_path, 5, 8)
+    gold = gold_of(nights)
+    curation = nights.curate(source, **FAR, **gold).curation
+    (record,) = read_history(nights.curator.store)
+    alarms = [{"kind": kind, "tier": "llm", "message": kind, "advice": "look"} for kind in ("mix", "gold")]
+    keep_next(nights.curator.store, f"history/{record['name']}/{curation}", record | {"alarms": alarms})
+    nights.sleep()
+    result = nights.curate(source, **FAR, **gold)
+    assert result.computed > 0
+    assert result.summary["alarms"] == ["mix"]  # the gold set was asked again, and is as it was
+    nights.sleep()
+    assert nights.curate(grown, **FAR, **gold).summary["alarms"] == []
+
+
+def test_every_name_keeps_its_newest_nights_however_many_others_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    monkeypatch.setattr("flows.nights._LOOKED_AT", 2)
+    for name, nights in (("animals", 1), ("zoo", 3)):
+        for number in range(nights):
+            keep_next(store, f"history/{name}/{name}-000001", {"name": name, "at": str(number)})
+    assert [(r["name"], r["at"]) for r in read_history(store)] == [("animals", "0"), ("zoo", "1"), ("zoo", "2")]
 
 
 def test_new_pairs_are_counted_once_and_costs_in_the_night_they_arose(tmp_path: Path) -> None:

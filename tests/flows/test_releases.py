@@ -20,6 +20,7 @@ from flows.method import Outcome, Setup
 from flows.purge import Wanted, purge
 from flows.releases import Held, Release, promote, promote_by_hand, rollback, show_release, show_releases
 from infra.artifacts import Directory, Piece, Table, write_table
+from infra.numbered import keep_next, read_newest
 from infra.releases import ROLLED_BACK, numbers, read_all, read_latest
 from infra.runner import Runner, StageRun
 from infra.settings import Settings
@@ -30,7 +31,7 @@ from tests.flows.fakes import InProcess
 from tests.flows.test_method import write_source
 from tests.infra.test_releases import Died, Dying
 
-SUMMARY = {"candidates": 100, "found": 6, "verdicts": {"unparsed": 0}}
+SUMMARY = {"candidates": 100, "found": 6, "verdicts": {"unparsed": 0, "relevant": 6}}
 
 
 @dataclass
@@ -52,10 +53,13 @@ class Line:
         """Finish curation `number`, whose training set is `text`, and try to promote it."""
         curator = self.curator
         curator.store = store or curator.store
-        settings = {"name": "nq", "source": {"path": "rows.jsonl"}, "promote": {"require": "none"}}
-        curation = Curation(f"nq-{number:06d}", parse_config(settings, "test"), None)
-        force, config = bool(more.pop("force", False)), more.pop("config", None)
-        done = promote(curator, curation, self.outcome(text, **more), alarms, force=force, config=config)
+        settings = {"name": "nq", "source": {"path": "rows.jsonl"}}
+        wanted = more.pop("config", None) or PromoteConfig(require="none")
+        config = parse_config(settings, "test").model_copy(update={"promote": wanted})
+        force = bool(more.pop("force", False))
+        done = promote(
+            curator, Curation(f"nq-{number:06d}", config, None), self.outcome(text, **more), alarms, force=force
+        )
         assert done is not None
         return done
 
@@ -249,6 +253,17 @@ def test_a_held_night_also_completes_what_a_dead_promoter_left(line: Line) -> No
     assert line.read == "two"
 
 
+def test_a_release_whose_files_are_gone_cannot_be_gone_back_to(line: Line) -> None:
+    line.night(1, "one")
+    line.night(2, "two")
+    store = Store(line.url)
+    store.delete(read_all(store, "nq")[0]["exports"]["tevatron/train.jsonl"])
+    with pytest.raises(ConfigError, match=r"release 1 of nq cannot be published .* tevatron/train.jsonl is gone"):
+        rollback(store, "nq")
+    assert [record["number"] for record in read_all(store, "nq")] == [1, 2]
+    assert line.read == "two"
+
+
 def test_a_release_whose_objects_are_gone_does_not_stop_the_nights(line: Line) -> None:
     line.night(1, "one")
     store = Store(line.url)
@@ -297,7 +312,7 @@ def execute(settings: Settings, source: Path) -> Release | Held:
         "tiers": [],
         "treatments": ["default", "relabel"],
         "train": None,
-        "promote": {"require": "none", "max_relabelled_share": 1.0},
+        "promote": {"require": "none", "max_relevant_share": 1.0},
     }
     curator = Curator.open(settings, compute=compute)
     done = curator.execute(curator.open_curation(parse_config(config, "test"))).promotion
@@ -359,6 +374,11 @@ def test_two_nights_and_a_way_back_from_source_to_trainers_by_the_commands(tmp_p
     assert len((published / "current" / "tevatron" / "train.jsonl").read_text().splitlines()) == first
     assert night(12) == "Held False animals-000002"
     assert not promote_by_hand(settings, "animals-000002", None, out)["promoted"]
+    history, store = "history/animals/animals-000002", Store(settings.store)
+    record = read_newest(store, history)
+    keep_next(store, history, record | {"alarms": [{"kind": "mix", "message": "the mix moved"}]})
+    by_hand = promote_by_hand(settings, "animals-000002", "default", out)  # the same checks as at night
+    assert (by_hand["promoted"], by_hand["why"]) == (False, "drift: the mix moved")
     assert promote_by_hand(settings, "animals-000002", None, out, force=True)["number"] == 4
     rows = show_releases(settings, None, out)
     assert [(row["number"], row["curation"][-1], row["because"]) for row in rows] == [

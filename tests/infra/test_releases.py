@@ -20,6 +20,7 @@ from infra.releases import (
     names,
     newest,
     numbers,
+    passed_by,
     prune_published,
     publish,
     read_latest,
@@ -288,14 +289,20 @@ def test_a_model_is_published_where_the_release_says_so(tmp_path: Path) -> None:
 
 
 def test_a_rollback_leaves_all_between_and_a_return_takes_back_what_it_returns_to() -> None:
-    def head(number: int, text: str, of: int | None = None) -> Record:
-        because = "promoted" if of is None else ROLLED_BACK
-        return {"number": number, "exports": {"a": f"objects/{text}"}, "because": because, "of": of}
+    def head(number: int, text: str) -> Record:
+        return {"number": number, "exports": {"a": f"objects/{text}"}, "because": "promoted", "of": None}
 
-    known = [head(1, "A"), head(2, "B"), head(3, "C"), head(4, "A", of=1)]
-    assert left_behind(known) == {content_of(known[1]): 2, content_of(known[2]): 3}
-    assert left_behind([*known, head(5, "B", of=2)]) == {content_of(known[2]): 3}
-    assert left_behind(known[:3]) == {}
+    def back(known: list[Record], to: int) -> list[Record]:
+        target = known[to - 1]
+        left = {"because": ROLLED_BACK, "of": to, "left": passed_by(known, target)}
+        return [*known, {**target, "number": len(known) + 1, **left}]
+
+    known = [head(1, "A"), head(2, "B"), head(3, "C")]
+    assert left_behind(known) == {}
+    once = back(known, 1)
+    assert left_behind(once) == {content_of(known[1]): 2, content_of(known[2]): 3}
+    assert left_behind(back(once, 2)) == {content_of(known[2]): 3}
+    assert left_behind([once[0], once[3]]) == left_behind(once)  # the garbage collector took those between
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "A", ".."])

@@ -83,6 +83,10 @@ def test_one_query_gives_no_interval_and_equal_scores_no_difference() -> None:
     assert crossed_interval(np.zeros((5, 3))) == (0.0, 0.0, 1.0)
 
 
+def test_the_same_difference_everywhere_is_no_certainty() -> None:
+    assert crossed_interval(np.full((2, 3), 0.5)) is None
+
+
 def test_a_query_without_all_seeds_is_left_out_and_no_common_query_is_no_comparison() -> None:
     scores = scores_of(queries=4)
     gap = scores.filter(~((pl.col("query_id") == "q0") & (pl.col("dataset") == "d0") & (pl.col("seed") == 44)))

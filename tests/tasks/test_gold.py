@@ -48,6 +48,12 @@ def test_ids_stay_when_rows_are_added(tmp_path: Path) -> None:
     assert before.join(after, on=["dataset", "query_id", "doc_id"], how="semi").height == 1
 
 
+def test_what_splits_lines_elsewhere_splits_no_row(tmp_path: Path) -> None:
+    row = {**ROW, "passage": "two\u2028lines\u0085of text"}
+    (tmp_path / "gold.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_gold(GoldConfig(dataset="nq"), source=tmp_path)["gold"].height == 1
+
+
 def test_rows_that_cannot_be_used_are_counted_with_their_reason(tmp_path: Path) -> None:
     made = read(
         tmp_path, ROW, dict(ROW), "{", [1], {**ROW, "label": "maybe"}, {**ROW, "query": " "}, {**ROW, "passage": 7},

@@ -13,6 +13,7 @@ from tasks.labels import (
     settle,
     share_labelled,
 )
+from tasks.sample import count_strata
 from tasks.schemas import HUMAN, LABELLED, PEOPLE, SAMPLES, VERDICTS
 
 
@@ -108,6 +109,23 @@ def test_precision_and_recall_weigh_each_pair_by_its_chance_of_being_drawn() -> 
         similarity=decisions(*states, tier="similarity"), llm_verdicts=VERDICTS.empty(), decisions=decisions(*states),
     )["people"]  # fmt: skip
     assert made.filter(tier="cascade")["recall"][0] == pytest.approx(8 / (8 + 20))
+
+
+def test_strata_that_nobody_has_looked_at_are_guessed_from_their_like_in_other_datasets() -> None:
+    """12 labels in one dataset's unsure pairs say nothing of 5000 not-relevant ones of another dataset."""
+    rows = [("a/relevant/asked", 40, 20, 18), ("a/unsure/asked", 12, 12, 9), ("a/not_relevant/asked", 500, 40, 0)]
+    rows += [("b/relevant/asked", 20, 0, 0), ("b/not_relevant/asked", 5000, 0, 0)]
+    pairs = pl.DataFrame(
+        [
+            (stratum, n < relevant if n < seen else None)
+            for stratum, size, seen, relevant in rows
+            for n in range(size)
+        ],
+        schema={"stratum": pl.String, "truth": pl.Boolean},
+        orient="row",
+    )  # fmt: skip
+    strata = count_strata(pairs, "truth")
+    assert strata.total == pytest.approx(0.9 * 60 + 9)  # b's 20 are like a's 40; none of the 5000 is guessed relevant
 
 
 def test_a_tier_is_compared_where_it_judged_and_labels_that_were_not_drawn_are_counted_only() -> None:

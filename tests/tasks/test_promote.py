@@ -9,7 +9,7 @@ import pytest
 from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
 from tasks.schemas import SCORES
 
-SUMMARY: dict[str, Any] = {"candidates": 1000, "found": 60, "verdicts": {"unparsed": 10}}
+SUMMARY: dict[str, Any] = {"candidates": 1000, "verdicts": {"unparsed": 10, "relevant": 60}}
 
 
 def scores(gain: float, queries: int = 100, dataset: str = "nq", measure: str = "nDCG@10") -> pl.DataFrame:
@@ -66,8 +66,16 @@ def test_a_promotion_needs_a_gain_by_default_and_says_how_many_queries_would_sho
     assert decide(scores(0.008, queries=1000)).promote
 
 
-def test_one_query_is_too_few_and_the_record_says_so() -> None:
-    assert "too few to compare" in decide(scores(0.5, queries=1)).because
+def test_few_queries_are_too_few_and_the_record_says_so() -> None:
+    assert "nDCG@10 was measured on 1 held-out queries, 10 are wanted" in decide(scores(0.5, queries=1)).because
+    assert decide(scores(0.5, queries=2), PromoteConfig(min_queries=2)).promote
+
+
+def test_the_same_difference_on_every_query_shows_nothing_of_other_queries() -> None:
+    alike = scores(0.0).with_columns(value=pl.when(pl.col("model") == "relabel").then(1.0).otherwise(0.5))
+    decision = decide(alike)
+    assert not decision.promote
+    assert "nDCG@10 differs by +0.500 on every query" in decision.because
 
 
 def test_without_trained_models_nothing_is_promoted_unless_no_comparison_is_wanted() -> None:
@@ -93,8 +101,16 @@ def test_all_datasets_decide_together_and_each_is_reported() -> None:
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("relabelled", {"summary": SUMMARY | {"found": 301}}, "301 of 1,000 candidates (30%) relabelled"),
-        ("unparsed", {"summary": SUMMARY | {"verdicts": {"unparsed": 51}}}, "51 of 1,000 candidates (5.1%) unparsed"),
+        (
+            "relevant",
+            {"summary": SUMMARY | {"verdicts": {"unparsed": 0, "relevant": 301}}},
+            "301 of 1,000 candidates (30%) relevant",
+        ),
+        (
+            "unparsed",
+            {"summary": SUMMARY | {"verdicts": {"unparsed": 51, "relevant": 0}}},
+            "51 of 1,000 candidates (5.1%) unparsed",
+        ),
         ("size", {"previous": 700}, "500 instances after 700"),
         ("size", {"instances": 0}, "the training set is empty"),
         ("drift", {"alarms": ["agreement fell to 0.4"]}, "drift: agreement fell to 0.4"),
@@ -108,9 +124,9 @@ def test_a_night_that_went_wrong_is_held_whatever_the_scores_say(name: str, more
 
 
 def test_limits_are_inclusive_and_nothing_judged_is_nothing_relabelled() -> None:
-    at_limit = SUMMARY | {"found": 300, "verdicts": {"unparsed": 50}}
+    at_limit = SUMMARY | {"verdicts": {"unparsed": 50, "relevant": 300}}
     assert decide(scores(0.1), summary=at_limit, previous=625).promote
-    nothing = {"candidates": 0, "found": 0, "verdicts": {"unparsed": 0}}
+    nothing = {"candidates": 0, "verdicts": {"unparsed": 0, "relevant": 0}}
     assert decide(scores(0.1), summary=nothing).promote
 
 

@@ -90,6 +90,7 @@ def test_one_held_out_query_shows_nothing(tmp_path: Path) -> None:
     assert set(table["verdict"]) == {"not shown"}
 
 
-def test_one_dataset_alone_cannot_be_left_out() -> None:
-    with pytest.raises(ValidationError, match="at least 2 items"):
-        PruneConfig(complete="relabel", models={"only": "x"})
+def test_one_dataset_of_several_may_be_tried_alone_and_none_may_not() -> None:
+    assert PruneConfig(complete="relabel", models={"only": "x"}).models == {"only": "x"}
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        PruneConfig(complete="relabel", models={})

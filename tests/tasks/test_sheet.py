@@ -111,14 +111,17 @@ def test_json_lines_may_name_pairs_by_ids_or_by_texts_alone(tmp_path: Path) -> N
         {"query": "what", "label": "relevant"},
         {"query": "what", "passage": "free", "label": "relevant", "at": "yesterday"},
         {"query": ["what"], "passage": "free", "label": "relevant"},
+        {"query": "what", "passage": "free", "label": "relevant", "at": "9999-12-31T23:59:59-12:00"},
+        {"query": "two\u2028lines", "passage": "of\u0085one", "label": "relevant", "annotator": "dee"},
     ]
-    data = "\n".join(map(json.dumps, lines)) + '\n{"broken\n[1]\n'
+    data = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + '\n{"broken\n[1]\n'
     checked = check(read_rows(data.encode()), shown, ORIGIN)
     by_text = checked.labels.filter(pl.col("annotator") == "cy").row(0, named=True)
     assert (by_text["query_hash"], by_text["text_hash"]) == (hash_text("what"), hash_passage("T", "free"))
     assert (by_text["comment"], by_text["label"]) == ("half", "unsure")
     assert checked.labels.filter(pl.col("annotator") == "ann")["at"][0].startswith("2026-01-0")
-    assert reasons(checked) == ["no_pair", "wrong_time", "wrong_type", "broken_row", "broken_row"]
+    assert checked.labels.filter(pl.col("annotator") == "dee").height == 1  # what splits lines elsewhere does not here
+    assert reasons(checked) == ["no_pair", "wrong_time", "wrong_type", "wrong_time", "broken_row", "broken_row"]
 
 
 def test_labels_without_a_name_are_rejected_and_not_mixed_up(tmp_path: Path) -> None:
@@ -135,3 +138,10 @@ def test_a_file_that_is_no_sheet_is_refused_with_what_to_do(tmp_path: Path) -> N
         read_rows(data.replace(b"doc_id", b"id").replace(b'"label"', b'"Label"'))
     with pytest.raises(SheetError, match="missing"):
         read_rows(b"")
+
+
+def test_a_passage_longer_than_a_csv_reader_takes_by_itself_is_read(tmp_path: Path) -> None:
+    data, _ = sheet_of(tmp_path)
+    long = "x" * 200_000
+    row = ",".join(long for _ in data.partition(b"\n")[0].split(b","))
+    assert read_rows(data.partition(b"\n")[0] + b"\n" + row.encode())[0]["passage"] == long
