@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -36,6 +37,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first: a failure shows within seconds."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, "system" in str(item.path)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_events() -> Iterator[None]:
+    """End Prefect's background workers with each module: they would go on telling its server, by then dead, of all."""
+    yield
+    for module, name in (("prefect.events.worker", "EventsWorker"), ("prefect.logging.handlers", "APILogWorker")):
+        if module in sys.modules:
+            getattr(sys.modules[module], name).drain_all(timeout=5)
 
 
 def require_binary(name: str) -> Path:
