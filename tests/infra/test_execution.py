@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from infra.ray_cluster import ray_cluster
 from infra.runner import Runner
 from infra.store import Store
 from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
+from tests.infra.cluster import RayNodes
 from tests.infra.test_runner import pipeline
 from tests.infra.toy import DOUBLE, PRODUCE, WITH_ENGINE, ToyConfig
 
@@ -39,19 +39,17 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterator[None]:
-    """A real Prefect server on loopback; Ray is started by the executor."""
+    """A real Prefect server and one Ray node that exports metrics, both on loopback."""
     home = tmp_path_factory.mktemp("home")
     server = PrefectServer(home)
-    with pytest.MonkeyPatch.context() as patch:
-        # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
-        for name, value in {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(RAY_EXTRAS)]),
-            **s3_variables(seaweedfs),
-        }.items():
+    storage = s3_variables(seaweedfs)
+    # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
+    workers = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(RAY_EXTRAS)]), **storage}
+    with pytest.MonkeyPatch.context() as patch, RayNodes(0, num_cpus=2, environment=workers) as nodes:
+        for name, value in storage.items():
             patch.setenv(name, value)
-        patch.setattr(sys, "path", [*sys.path, str(RAY_EXTRAS)])  # Ray looks here whether a node can export metrics
         settings = {PREFECT_API_URL: server.start(), PREFECT_HOME: home / "client"}
-        with temporary_settings(settings), ray_cluster(None):
+        with temporary_settings(settings), ray_cluster(nodes.address):
             yield
     assert server.stop()
 
