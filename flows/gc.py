@@ -171,7 +171,7 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
     for id_ in kept.curations:
         recorded = _recorded(snapshot, id_)
         try:
-            reached, model = _walk(settings, snapshot, id_)
+            reached, used = _walk(settings, snapshot, id_)
         except (ConfigError, StoreError, ModelError, LookupError, TypeError, ValueError) as error:
             # A record of another version, or a damaged one, fails in many ways; whatever its parts list names stays.
             if not recorded:
@@ -179,15 +179,15 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
                     f"curation {id_} is kept ({kept.curations[id_]}) but cannot be followed to its parts: {error}. "
                     f"Nothing was removed. Run gc where its models are, repair it, or let it go with --drop {id_}"
                 ) from error
-            reached, model = set(), ""
+            reached, used = set(), set()
         manifests |= recorded | reached
-        models |= {model}
+        models |= used
     going = (*_in_order(snapshot, kept.dropped), *kept.dropped_releases)
     return Roots(frozenset(manifests), going, frozenset(kept.back), frozenset(models - {""}), _FURTHER)
 
 
-def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], str]:
-    """Walk the method over the manifests, past what is unfinished; returns the parts and the base model's digest."""
+def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], set[str]]:
+    """Walk the method over the manifests, past what is unfinished; returns the parts and the models' digests."""
     curator = Curator(settings, snapshot)
     setup = curator.setup(curator.load(id_), resolve=False)
     run = Runner(snapshot, _Nothing())
@@ -195,7 +195,11 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], s
         curate_method(run, setup)
     except WaitingForLabels:
         pass
-    return {manifest.path for stage in run.runs for manifest in stage.manifests}, setup.base_model_key
+    models = {
+        setup.base_model_key,
+        *(getattr(e, "digest", "") for e in (setup.encoder, *(t.engine for t in setup.tiers))),
+    }
+    return {manifest.path for stage in run.runs for manifest in stage.manifests}, models
 
 
 def _recorded(snapshot: Snapshot, id_: str) -> set[str]:

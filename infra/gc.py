@@ -26,8 +26,12 @@ from infra.store import TRASH, Entry, Store, StoreError
 _THREADS = 16
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BELOW = f"{TRASH}/"
-_COLLECTED = ("objects/", "parts/", "models/")
-_RANKS, _RECORD = {"objects": 0, "models": 1, "parts": 2}, 3  # who names others leaves first and comes back last
+_MODELS = ("models/", "weights/")  # each a list of files by the digest of the model
+_COLLECTED = ("objects/", "parts/", *_MODELS)
+_RANKS, _RECORD = (
+    {"objects": 0, "models": 1, "weights": 1, "parts": 2},
+    3,
+)  # who names others leaves first and comes back last
 _APART = (*_COLLECTED, "ledger/", "probe/", "published/", _BELOW)  # not roots: copies, or named by others
 
 
@@ -90,7 +94,7 @@ class Roots:
     """What is kept and what goes, as the caller decides.
 
     manifests: keys of the parts that kept curations reach. records: keys of records that go, each group's in the order
-    in which they must leave. back: records to take back from the trash. models: digests of base models in use.
+    in which they must leave. back: records to take back from the trash. models: digests of models in use.
     further: stages whose parts stay as long as all that they read stays, whoever asked for them.
     """
 
@@ -148,13 +152,13 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
     manifests = set(roots.manifests) | {key for key in listed if key.startswith("parts/") and key not in old}
     manifests = _follow(snapshot, manifests, named, roots.further)
     named |= {digest for key in manifests for digest in _named_in(snapshot.manifests[key])}
-    models = {live(key) for key in listed if live(key).startswith("models/")}
+    models = {live(key) for key in listed if live(key).startswith(_MODELS)}
     used = [key for key in models if _digest_of(key) in named or (key in listed and key not in old)]
     named |= {_digest_of(key) for key in used} | {d for key in used for d in _named_in(store.read(key) or b"")}
 
     def reached(key: str) -> bool:
         place = live(key)
-        if place.startswith(("objects/", "models/")):
+        if place.startswith(("objects/", *_MODELS)):
             return _digest_of(place) in named
         return place in manifests if place.startswith("parts/") else place in roots.back
 

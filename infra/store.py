@@ -24,7 +24,7 @@ from infra.store_errors import NO_LINKS, StoreError, store_errors
 
 FORMAT = 1
 TRASH = "trash"  # what the garbage collector took away lies here for a while, and is still read
-_TRASHED = ("objects/", "parts/", "models/")
+_TRASHED = ("objects/", "parts/", "models/", "weights/")
 _PRECONDITION_CODES = ("PreconditionFailed", "412")
 _WRITER = "reneg-writer"  # metadata of an object in a bucket: the one call that wrote it
 # The client repeats a request once, we the whole operation for seconds; nothing else repeats, no variable changes it.

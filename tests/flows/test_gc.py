@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from flows.job import Job
 from flows.method import Setup
 from flows.purge import Wanted as PurgeWanted
 from flows.purge import purge
+from infra.models import MANIFEST
 from infra.runner import Failure, Runner, StageRun
 from infra.settings import Settings
 from infra.store import Store, StoreError
+from infra.weights import ensure, is_published, publish_for
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import write_source
 
@@ -139,6 +142,30 @@ def test_the_newest_curations_stay_whole_and_older_ones_go_with_all_that_was_the
     assert run(tmp_path, curations=1)["deleted"] == len(trash)
     assert [name for name in files(tmp_path) if name.startswith("trash/")] == []
     assert is_whole(tmp_path, second)
+
+
+def test_weights_that_nodes_fetched_go_with_the_last_curation_whose_engines_they_are(tmp_path: Path) -> None:
+    night(tmp_path, 8)
+    curator = Curator.open(settings_of(tmp_path))
+    setup = curator.setup(curator.load("animals-000001"), resolve=True)
+    (digest,) = publish_for(curator.store, [setup.encoder], curator.settings.cache)
+    age(tmp_path, 40)
+    run(tmp_path, curations=1)
+    assert is_published(curator.store, digest)
+    night(tmp_path, 12, encoder={"model": f"path:{copy_of(Path(setup.encoder.model), tmp_path / 'other')}"})
+    age(tmp_path, 40)
+    run(tmp_path, curations=1)
+    assert not is_published(curator.store, digest)
+    spec = setup.encoder.model_copy(update={"model": "/nowhere"})  # a node that is at it reads it from the trash
+    assert ensure(curator.store, spec, tmp_path / "node").model.startswith(str(tmp_path / "node"))
+
+
+def copy_of(model: Path, folder: Path) -> Path:
+    """Another model: the same, but for a byte."""
+    shutil.copytree(model, folder)
+    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
+    (folder / MANIFEST).unlink(missing_ok=True)
+    return folder
 
 
 def test_what_stays_is_what_a_store_that_never_had_the_older_ones_holds(tmp_path: Path) -> None:

@@ -238,14 +238,15 @@ def test_records_are_roots_whatever_wrote_them_and_a_damaged_one_stops_everythin
     assert store.list("objects") == sorted(objects)
 
 
-def test_a_base_models_list_goes_with_its_files_and_stays_while_it_is_in_use(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["models", "weights"])
+def test_a_models_list_goes_with_its_files_and_stays_while_it_is_in_use(tmp_path: Path, kind: str) -> None:
     store = Store.open(str(tmp_path / "store"))
     names = ["a" * 64, "b" * 64]
     files = [store.put_object(name.encode(), "") for name in names]
     for name, key in zip(names, files, strict=True):
-        store.create(f"models/{name}.json", json.dumps({"model.safetensors": key}).encode())
+        store.create(f"{kind}/{name}.json", json.dumps({"model.safetensors": key}).encode())
     collection = plan(store, Snapshot.take(store), Roots(models=frozenset({names[0]})), GRACE, time.time() + LATER)
-    assert collection.move == (f"models/{names[1]}.json", files[1])
+    assert collection.move == (f"{kind}/{names[1]}.json", files[1])
 
 
 def test_work_on_kept_parts_stays_as_long_as_all_that_it_read(tmp_path: Path) -> None:
