@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A flow run's process; Prefect's worker; `reneg serve`; Ray workers with a plain part, an engine, the meter or lines of
-# logs; a node beside the head; the head; Prefect's server; the S3 server.
+# A flow run's process; Prefect's worker; `reneg serve`; Ray workers with a plain part, an engine, or a small actor (the
+# meter, lines of logs, the pace of an endpoint); a node beside the head; the head; Prefect's server; the S3 server.
 KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "meter", "raylet", "gcs", "prefect", "weed")
 
 

@@ -14,6 +14,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -131,6 +133,7 @@ def main() -> None:
         port = {"gcs_server_port": wanted.head_port} if wanted.head_port else {}
         nodes = [_add(cluster, common | port | {"temp_dir": folder, "include_dashboard": False})]
         nodes += [_add(cluster, common | wanted.options) for _ in range(wanted.nodes)]
+        threading.Thread(target=_reap, args=(nodes,), daemon=True).start()
         _tell(answers, cluster, nodes)
         for line in sys.stdin:
             command, _, rest = line.strip().partition(" ")
@@ -142,6 +145,15 @@ def main() -> None:
     finally:
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reap(nodes: list[Any]) -> None:
+    """Take note of raylets that somebody killed: as zombies they would seem alive to their workers, which stayed."""
+    while True:
+        time.sleep(1.0)
+        for node in list(nodes):
+            for raylet in node.all_processes.get("raylet", []):
+                raylet.process.poll()
 
 
 def _add(cluster: Any, options: Mapping[str, Any]) -> Any:

@@ -326,6 +326,7 @@ _BY_COMMAND = (
     ("engine", b"ray::EngineActor"),
     ("meter", b"ray::Meter"),
     ("meter", b"ray::LineHolder"),
+    ("meter", b"ray::Pace"),
     ("ray idle", b"ray::IDLE"),
     ("ray other", b"ray::DashboardAgent"),
     ("ray other", b"ray::RuntimeEnvAgent"),
