@@ -27,7 +27,7 @@ from infra import keys, models
 from infra.artifacts import Directory, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
 from infra.ledger import Ledger
-from infra.numbered import keep_next
+from infra.numbered import keep_next, numbers
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
 from infra.store import Store, StoreError
@@ -173,7 +173,7 @@ class Curator:
         folder = self._layout(curation.id).lay_out(outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
-        seen = result.computed == 0 and bool(self.results(curation.id))
+        seen = result.computed == 0 and bool(numbers(self.store, f"curations/{curation.id}/result"))
         self._record(curation, result)
         result = finish_night(self, curation, result)
         alarms = result.summary.get("alarms", ())

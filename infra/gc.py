@@ -28,10 +28,8 @@ _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BELOW = f"{TRASH}/"
 _MODELS = ("models/", "weights/")  # each a list of files by the digest of the model
 _COLLECTED = ("objects/", "parts/", *_MODELS)
-_RANKS, _RECORD = (
-    {"objects": 0, "models": 1, "weights": 1, "parts": 2},
-    3,
-)  # who names others leaves first and comes back last
+# Who names others leaves first and comes back last.
+_RANKS, _RECORD = {"objects": 0, "models": 1, "weights": 1, "parts": 2}, 3
 _APART = (*_COLLECTED, "ledger/", "probe/", "published/", _BELOW)  # not roots: copies, or named by others
 
 
