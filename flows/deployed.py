@@ -163,7 +163,17 @@ def _curator() -> Curator:
     """Open the store of this process's environment; what is told goes to the flow run's log."""
     log = get_run_logger()
     hooks = Hooks(on_message=log.info, on_stage=lambda run: log.info("%s", run.line()))
+    _show_who_works()
     return Curator.open(read_settings(), hooks, compute=in_this_flow_run)
+
+
+def _show_who_works() -> None:
+    """Name this process in the flow run's tags, before all else: its death is noticed then. Clear up after others."""
+    id_ = UUID(str(flow_run.id))
+    with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        others = {tag for tag in client.read_flow_run(id_).tags if not tag.startswith("pid:")}
+        client.update_flow_run(id_, tags=sorted(others | {TAG, owner_tag(flow_run.run_count)}))
+        sweep_dead_runs(id_)
 
 
 def do(curator: Curator, curation: Curation, job: Job) -> State[Any]:
@@ -187,16 +197,13 @@ def do(curator: Curator, curation: Curation, job: Job) -> State[Any]:
 
 
 def _take_up(curator: Curator, open_: Callable[[], Curation]) -> Curation:
-    """Find the curation this flow run works on, name the flow run after it, and clear up after dead ones."""
+    """Find the curation this flow run works on, and name the flow run after it."""
     id_ = str(flow_run.id)
-    tags = {tag for tag in flow_run.tags if not tag.startswith("pid:")} | {TAG, owner_tag(flow_run.run_count)}
-    with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(id_), tags=sorted(tags))
-        sweep_dead_runs(UUID(id_))
     record = curator.store.read_json(f"flow-runs/{id_}.json")
     curation = curator.load(record["curation"]) if record else open_()
     if record is None:
         curator.store.create(f"flow-runs/{id_}.json", json.dumps({"curation": curation.id}).encode())
     with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(id_), name=curation.id, tags=sorted({*tags, curation.config.name}))
+        tags = {*client.read_flow_run(UUID(id_)).tags, curation.config.name}
+        client.update_flow_run(UUID(id_), name=curation.id, tags=sorted(tags))
     return curation

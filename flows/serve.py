@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from flows.deploy import POOL
-from infra.dead_runs import sweep_dead_runs
+from infra.dead_runs import sweep_dead_runs, worker_name
 from infra.kept_process import KeptProcess
 from infra.prefect_server import PrefectServer, is_healthy
 from infra.settings import Settings
@@ -105,7 +104,7 @@ class Supervisor:
     def _start_worker(self, address: str) -> KeptProcess:
         home = hashlib.sha256(str(self._settings.home).encode()).hexdigest()[:8]
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", self._pool, "--type", "process"]
-        command += ["--name", f"reneg-{socket.gethostname()}-{home}", "--limit", str(self._limit)]
+        command += ["--name", worker_name(home), "--limit", str(self._limit)]
         command += ["--install-policy", "never"]
         record = self._settings.home / f"worker-{self._pool}.json"
         worker = KeptProcess.keep(record, command, self._environment(address), self.log)

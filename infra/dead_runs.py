@@ -40,6 +40,8 @@ _DIED = "the process that ran it died"
 _NOBODY = "no process took it up: its worker died before one could start"
 _BEGUN = ("Pending", "Submitting", "Running")
 _ABANDONED_SECONDS = 300.0
+_ALONE_SECONDS = 60.0  # the same, where every worker is on this machine: whoever started it would be seen here
+_HEARD_SECONDS = 600.0  # workers that were not heard of for longer started none of the runs in question
 _WITH_ATTEMPT = 4  # host, process id, when it began, attempt
 _PAGE = 200  # the most runs the server lists at a time
 _OPEN = [StateType.RUNNING, StateType.PENDING]
@@ -62,7 +64,7 @@ def sweep_dead_runs(current: UUID | None = None) -> int:
     with get_client(sync_client=True) as client:
         others = [run for run in _running(client) if run.id != current]
         dead = [(run.id, _DIED) for run in others if _is_dead(run)]
-        dead += [(run.id, _NOBODY) for run in others if _is_abandoned(run)]
+        dead += [(run.id, _NOBODY) for run in others if _is_abandoned(client, run)]
         for id_, reason in dead:
             _crash_task_runs(client, id_)
             client.set_flow_run_state(id_, Crashed(message=reason), force=True)
@@ -94,15 +96,30 @@ def _is_dead(run: FlowRun) -> bool:
     return not any(is_alive(int(pid)) and (not since or since[0] == started_at(int(pid))) for _, pid, *since in mine)
 
 
-def _is_abandoned(run: FlowRun) -> bool:
-    """Tell whether a deployment's flow run was begun long ago and no process ever named itself in its tags.
+def _is_abandoned(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Tell whether a deployment's flow run was begun a while ago and no process named itself in its tags.
 
     Its worker, or its process, died in between; a process on this machine that still starts is not forgotten.
     """
-    if run.deployment_id is None or run.state is None or _owners(run):
+    if run.deployment_id is None or run.state is None or _owners(run) or run.state.name not in _BEGUN:
         return False
     age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
-    return age > _ABANDONED_SECONDS and run.state.name in _BEGUN and not _process_of(run.id)
+    if age <= _ALONE_SECONDS or _process_of(run.id):
+        return False
+    return age > _ABANDONED_SECONDS or _works_here_alone(client, run.work_pool_name)
+
+
+def worker_name(suffix: str) -> str:
+    """Name a worker by the machine it is on."""
+    return f"reneg-{socket.gethostname()}-{suffix}"
+
+
+def _works_here_alone(client: SyncPrefectClient, pool: str | None) -> bool:
+    """Tell whether every worker of a pool that was heard of lately is on this machine, by its name."""
+    known = client.read_workers_for_work_pool(pool) if pool else []
+    lately = datetime.now(UTC) - timedelta(seconds=_HEARD_SECONDS)
+    names = [w.name for w in known if w.last_heartbeat_time is None or w.last_heartbeat_time > lately]
+    return bool(names) and all(name.startswith(worker_name("")) for name in names)
 
 
 def _owners(run: FlowRun) -> list[list[str]]:

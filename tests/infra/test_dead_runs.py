@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
@@ -128,24 +129,35 @@ def test_a_retry_that_starts_is_not_condemned_by_the_tag_of_the_attempt_that_die
     assert sweep_dead_runs() == 1
 
 
-def test_a_run_that_was_begun_long_ago_and_that_no_process_took_up_is_swept(
-    server: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_that_was_begun_a_while_ago_and_that_no_process_took_up_is_swept(
+    server: str, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
     from prefect import flow
     from prefect.states import Pending
 
     from infra import dead_runs
 
+    pool = f"pool-{alone}".lower()
+
     @flow(name="never")
     def never() -> None: ...
 
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow(never)
-        deployment = client.create_deployment(flow_id, "never", tags=["reneg"])
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+        deployment = client.create_deployment(flow_id, pool, tags=["reneg"], work_pool_name=pool)
         run = client.create_flow_run_from_deployment(deployment)
         client.set_flow_run_state(run.id, Pending(name="Submitting"))
         assert sweep_dead_runs() == 0  # its worker may be about to start it
-        monkeypatch.setattr(dead_runs, "_ABANDONED_SECONDS", 0.0)
+        monkeypatch.setattr(dead_runs, "_ALONE_SECONDS", 0.0)
+        assert sweep_dead_runs() == 0  # it may be on another machine
+        if alone:
+            client.send_worker_heartbeat(pool, dead_runs.worker_name("1"), heartbeat_interval_seconds=30)
+        else:
+            client.send_worker_heartbeat(pool, "reneg-elsewhere-1", heartbeat_interval_seconds=30)
+            assert sweep_dead_runs() == 0
+            monkeypatch.setattr(dead_runs, "_ABANDONED_SECONDS", 0.0)
         starting = subprocess.Popen(["sleep", "60"], env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id)})
         assert sweep_dead_runs() == 0  # it is being started here
         starting.kill()
