@@ -43,6 +43,7 @@ _VICTIM_SECONDS = 6.0  # waited for a process of the kind that was drawn
 _STALL_SECONDS = 360.0  # longer than the heartbeats' silence and the sweep's patience
 _ENDING_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
+_BACKOFF_SECONDS = 75.0
 _ENVIRONMENT = {"OPENAI_API_KEY": "sk-of-the-benchmark", "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
@@ -221,8 +222,10 @@ def check(stage: StageSet, played: Disturbed, expected: Mapping[str, Any]) -> No
         wait_until(gone, "no process left", 30.0, 1.0)
     except AssertionError:
         tally.find(f"curation {played.number}: processes left: {stage.processes()}")
-    if (workers := len(stage.processes().get("worker", []))) != 1:
-        tally.find(f"curation {played.number}: {workers} workers")
+    try:  # `reneg serve` waits longer before each further start of a worker that keeps dying
+        wait_until(lambda: len(stage.processes().get("worker", [])) == 1, "one worker", _BACKOFF_SECONDS, 1.0)
+    except AssertionError:
+        tally.find(f"curation {played.number}: workers {stage.processes().get('worker', [])}")
     found = {"content": content(played.store_url), "files": laid_out(played.home)}
     different = [name for name, value in expected.items() if found[name] != value]
     record["identical"] = record["ended"] and not different
