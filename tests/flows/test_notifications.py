@@ -139,7 +139,7 @@ def test_a_promotion_a_hold_and_a_rollback_arrive_with_their_figures(
     assert arrived["dataset"] == "nq"
     assert arrived["text"] == "nq: release 1 (nq-000001) promoted: no comparison of models is required"
     assert (arrived["figures"]["number"], arrived["figures"]["prefix"]) == (1, "published/nq/000001")
-    assert {check["name"] for check in arrived["figures"]["checks"]} >= {"score", "relabelled", "size", "drift"}
+    assert {check["name"] for check in arrived["figures"]["checks"]} >= {"score", "relevant", "size", "drift"}
     line.night(2, "two")
     line.night(3, "three", instances=1)
     assert "1 instances after 100" in receiver.wait(event="reneg.held")["text"]
