@@ -18,7 +18,7 @@ def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_i
     require_binary("weed")
     out = tmp_path / "chaos.json"
 
-    # A process of its own: it changes its environment, and whoever has spoken to another S3 server would go on doing so.
+    # A process of its own: this one may have spoken to another S3 server, and its client would go on doing so.
     command = ["--kills", str(KILLS), "--seed", "1", "--out", str(out), "--keep", str(tmp_path / "played")]
     done = subprocess.run([sys.executable, "-m", "benchmarks.chaos", *command], cwd=ROOT, timeout=1100, check=False)
 
