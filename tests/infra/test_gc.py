@@ -226,7 +226,7 @@ def test_records_are_roots_whatever_wrote_them_and_a_damaged_one_stops_everythin
 ) -> None:
     store = Store.open(store_url)
     objects = [store.put_object(f"{n}".encode(), "") for n in range(4)]
-    store.create("weights/x.json", json.dumps({"files": {"a": objects[0]}}).encode())
+    store.create("flow-runs/x.json", json.dumps({"files": {"a": objects[0]}}).encode())
     store.create("something/new.json", json.dumps([{"deep": [objects[1]]}]).encode())
     store.create("published/x/000001/release.json", json.dumps({"exports": {"a": objects[2]}}).encode())
     store.create("labels/x.parquet", b"no JSON")
