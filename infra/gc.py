@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from infra.artifacts import Manifest
-from infra.store import TRASH, Entry, Store, StoreError
+from infra.store import TRASH, Entry, Store, StoreError, digest_of
 
 _THREADS = 16
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -151,21 +151,21 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
     manifests = _follow(snapshot, manifests, named, roots.further)
     named |= {digest for key in manifests for digest in _named_in(snapshot.manifests[key])}
     models = {live(key) for key in listed if live(key).startswith(_MODELS)}
-    used = [key for key in models if _digest_of(key) in named or (key in listed and key not in old)]
-    named |= {_digest_of(key) for key in used} | {d for key in used for d in _named_in(store.read(key) or b"")}
+    used = [key for key in models if digest_of(key) in named or (key in listed and key not in old)]
+    named |= {digest_of(key) for key in used} | {d for key in used for d in _named_in(store.read(key) or b"")}
 
     def reached(key: str) -> bool:
         place = live(key)
         if place.startswith(("objects/", *_MODELS)):
-            return _digest_of(place) in named
+            return digest_of(place) in named
         return place in manifests if place.startswith("parts/") else place in roots.back
 
     in_order = sorted(listed, key=lambda key: (_RANKS.get(live(key).split("/")[0], _RECORD), key))
     trashed = [key for key in in_order if key.startswith(_BELOW)]
     candidates = [key for key in in_order if key.startswith(_COLLECTED) and key in old and not reached(key)]
     probes = [key for key in in_order if key.startswith("probe/") and key in old]
-    places = {_digest_of(live(key)) for key in listed if live(key).startswith("objects/")}
-    missing = {key for path in manifests for key in _written(snapshot.manifests[path]) if _digest_of(key) not in places}
+    places = {digest_of(live(key)) for key in listed if live(key).startswith("objects/")}
+    missing = {key for path in manifests for key in _written(snapshot.manifests[path]) if digest_of(key) not in places}
     return Collection(
         back=tuple(key for key in trashed if reached(key)),
         delete=(*probes, *(key for key in reversed(trashed) if key in old and not reached(key))),
@@ -244,7 +244,7 @@ def _follow(snapshot: Snapshot, manifests: set[str], named: set[str], further: f
     if absent:
         raise StoreError(f"store {snapshot.url}: {absent[0]} is kept but cannot be found; rerun its part")
     candidates = {key for stage in further for key in snapshot.list(f"parts/{stage}")} - manifests
-    made = {_digest_of(o) for data in snapshot.manifests.values() for o in _written(data, lenient=True)}
+    made = {digest_of(o) for data in snapshot.manifests.values() for o in _written(data, lenient=True)}
     staying = named | {d for key in manifests for d in _named_in(snapshot.manifests[key])}
     while True:
         new = set()
@@ -282,7 +282,3 @@ def _written(data: bytes, *, lenient: bool = False) -> set[str]:
 
 def _named_in(data: bytes) -> set[str]:
     return {digest.decode() for digest in _DIGEST.findall(data)}
-
-
-def _digest_of(key: str) -> str:
-    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.store import TRASH, Store, StoreError
+from infra.store import TRASH, Store, StoreError, digest_of
 
 Record = Mapping[str, Any]
 
@@ -133,7 +133,7 @@ def holding(store: Store, digests: Iterable[str]) -> list[str]:
     for name in names(store):
         published = _published(store, name)
         for record in read_all(store, name):
-            if int(record["number"]) in published and {_digest(key) for key in _files(record).values()} & wanted:
+            if int(record["number"]) in published and {digest_of(key) for key in _files(record).values()} & wanted:
                 found.append(published[int(record["number"])])
     return found
 
@@ -151,7 +151,7 @@ def withdraw(store: Store, folders: Iterable[str]) -> None:
 
 def content_of(record: Record) -> str:
     """Hash what trainers get of a pointer, names and bytes: pointers of equal content publish equal files."""
-    lines = [f"{file}={_digest(key)}" for file, key in sorted(record["exports"].items())]
+    lines = [f"{file}={digest_of(key)}" for file, key in sorted(record["exports"].items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -188,7 +188,7 @@ def _lay_out(store: Store, name: str, record: Record) -> dict[str, Any]:
     for file, key in sorted(_files(record).items()):
         if file == RELEASE:
             raise StoreError(f"release {record['number']} of {name} has a file {RELEASE}, which is ours to write")
-        files[file] = {"sha256": _digest(key), "bytes": store.copy_object(key, f"{folder}/{file}")}
+        files[file] = {"sha256": digest_of(key), "bytes": store.copy_object(key, f"{folder}/{file}")}
     about = {field: record.get(field) for field in ("number", "curation", "treatment", "because", "of", "at")}
     latest = {**about, "prefix": folder, "files": files}
     store.create(f"{folder}/{RELEASE}", _json(latest))
@@ -226,10 +226,6 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise StoreError(f"release name {name!r}: lower-case letters, digits and dashes expected")
     return name
-
-
-def _digest(key: str) -> str:
-    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -36,7 +36,7 @@ _S3_OPTIONS: dict[str, Any] = {
     }
 }
 
-__all__ = ["FORMAT", "TRASH", "Entry", "Store", "StoreError"]
+__all__ = ["FORMAT", "TRASH", "Entry", "Store", "StoreError", "digest_of"]
 
 
 @dataclass(frozen=True)
@@ -320,9 +320,8 @@ class Store:
         data = self.read(key)
         if data is None:
             raise StoreError(f"store {self.url}: object {key} is missing though a manifest names it; rerun its part")
-        expected = key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
         found = hashlib.sha256(data).hexdigest()
-        if found != expected:
+        if found != digest_of(key):
             raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")
         return data
 
@@ -337,7 +336,6 @@ class Store:
 
         A copy, never a link: who writes into the copy must not reach the object. A bucket copies on its own side.
         """
-        digest = key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
         key = key if self.exists(key) else f"{TRASH}/{key}"  # what was taken away is still read
         size = self._size(key)
         if self.size(target) == size:
@@ -354,7 +352,7 @@ class Store:
                 with temporary.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                     os.fsync(file.fileno())
-                if found != digest:
+                if found != digest_of(key):
                     raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")
                 temporary.chmod(0o444)
                 temporary.replace(path)
@@ -396,6 +394,11 @@ class Store:
 
     def _errors(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
         return store_errors(self.url, verb, key, local=self.local)
+
+
+def digest_of(key: str) -> str:
+    """Return the SHA-256 that a content-addressed key names."""
+    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
 
 
 def _entry(info: Mapping[str, Any]) -> Entry:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.packages import sha256_of
-from infra.store import TRASH, Store, StoreError
+from infra.store import TRASH, Store, StoreError, digest_of
 
 _PIECE = 16 * 2**20
 _PIECES = 4  # of an upload at a time
@@ -46,7 +46,7 @@ def get_file(store: Store, key: str, path: Path) -> None:
     Raises:
         StoreError: the object is gone, cannot be read, or is damaged.
     """
-    expected = key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
+    expected = digest_of(key)
     found = key if store.exists(key) else f"{TRASH}/{key}"
     if found != key and not store.exists(found):
         raise StoreError(f"store {store.url}: object {key} is missing")
