@@ -119,7 +119,7 @@ def _works_here_alone(client: SyncPrefectClient, pool: str | None) -> bool:
     known = client.read_workers_for_work_pool(pool) if pool else []
     lately = datetime.now(UTC) - timedelta(seconds=_HEARD_SECONDS)
     names = [w.name for w in known if w.last_heartbeat_time is None or w.last_heartbeat_time > lately]
-    return bool(names) and all(name.startswith(worker_name("")) for name in names)
+    return bool(names) and all(worker_name(name.rpartition("-")[2]) == name for name in names)
 
 
 def _owners(run: FlowRun) -> list[list[str]]:

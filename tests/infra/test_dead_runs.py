@@ -155,7 +155,8 @@ def test_a_run_that_was_begun_a_while_ago_and_that_no_process_took_up_is_swept(
         if alone:
             client.send_worker_heartbeat(pool, dead_runs.worker_name("1"), heartbeat_interval_seconds=30)
         else:
-            client.send_worker_heartbeat(pool, "reneg-elsewhere-1", heartbeat_interval_seconds=30)
+            beside = dead_runs.worker_name("2-1")  # of another machine, whose name begins like this one's
+            client.send_worker_heartbeat(pool, beside, heartbeat_interval_seconds=30)
             assert sweep_dead_runs() == 0
             monkeypatch.setattr(dead_runs, "_ABANDONED_SECONDS", 0.0)
         starting = subprocess.Popen(["sleep", "60"], env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run.id)})
