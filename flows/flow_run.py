@@ -13,7 +13,6 @@ from prefect import tags
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from ray.exceptions import RayError
 
 from flows.computing import Done
 from flows.config import CurationConfig, EngineConfig
@@ -133,13 +132,9 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
     """Tell what is used up every few seconds, and once at the end."""
     over = threading.Event()
 
-    def show() -> None:
-        with contextlib.suppress(RayError):  # the meter may be gone, and what it shows is no reason to fail
-            tell(meter.totals())
-
     def look() -> None:
         while not over.wait(_METER_SECONDS):
-            show()
+            tell(meter.totals())
 
     thread = threading.Thread(target=look, daemon=True, name="meter")
     thread.start()
@@ -148,7 +143,7 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
     finally:
         over.set()
         thread.join()
-        show()
+        tell(meter.totals())
 
 
 def resources_of(config: CurationConfig) -> dict[str, Resources]:

@@ -1,5 +1,6 @@
 """What engines use up, counted as it happens and stopped at a limit: one meter for all engines of a run."""
 
+import contextlib
 import threading
 import time
 import uuid
@@ -9,6 +10,8 @@ from typing import Any, Protocol
 
 _MILLION = 1_000_000
 _HOUR = 3600.0
+_TOTALS_SECONDS = 30.0  # a killed actor is back by then
+_REACHED_SECONDS = 300.0
 
 
 class BudgetReached(Exception):
@@ -132,13 +135,15 @@ class RemoteMeter:
     """A meter in an actor, so that all engines of a run share it.
 
     An actor that was killed is started anew, and `totals` gives it what the killed one had counted when it was last
-    asked: a budget holds, but for what was used since.
+    asked: a budget holds, but for what was used since. Where the cluster lost its head nothing starts it, and nobody is
+    told that it is gone: no question waits for ever.
     """
 
     def __init__(self, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
         """Wrap the actor's handle."""
         self._actor = actor
         self._life, self._known = "", dict[str, Usage]()
+        self._told: dict[str, dict[str, float]] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["RemoteMeter"], tuple[Any]]:
@@ -160,24 +165,33 @@ class RemoteMeter:
         self._actor.add.remote(stage, usage)
 
     def reached(self) -> str | None:
-        """Say which limit is reached."""
+        """Say which limit is reached.
+
+        Raises:
+            TimeoutError: the actor does not answer (Ray's own GetTimeoutError).
+        """
         import ray
 
-        reached: str | None = ray.get(self._actor.reached.remote())
+        reached: str | None = ray.get(self._actor.reached.remote(), timeout=_REACHED_SECONDS)
         return reached
 
     def totals(self) -> dict[str, dict[str, float]]:
-        """Give usage and money by stage; call it where the meter was started."""
-        import ray
+        """Give usage and money by stage, as last told where the actor does not answer; call it where it was started."""
+        from ray.exceptions import RayError
 
         with self._lock:
-            while True:
-                life, used, totals = ray.get(self._actor.state.remote())
-                if self._life in ("", life):
-                    break
-                self._life = life
-                for stage, usage in self._known.items():
-                    self._actor.add.remote(stage, usage)
-            self._life, self._known = life, used
-            told: dict[str, dict[str, float]] = totals
-            return told
+            with contextlib.suppress(RayError):
+                self._ask()
+            return self._told
+
+    def _ask(self) -> None:
+        import ray
+
+        while True:
+            life, used, told = ray.get(self._actor.state.remote(), timeout=_TOTALS_SECONDS)
+            if self._life in ("", life):
+                break
+            self._life = life
+            for stage, usage in self._known.items():
+                self._actor.add.remote(stage, usage)
+        self._life, self._known, self._told = life, used, told
