@@ -27,7 +27,7 @@ from infra import keys, models
 from infra.artifacts import Directory, read_table, write_directory
 from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
 from infra.ledger import Ledger
-from infra.numbered import keep_next, numbers
+from infra.numbered import keep_next
 from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
 from infra.settings import Settings
 from infra.store import Store, StoreError
@@ -112,10 +112,13 @@ class Curator:
             "versions": _versions(),
         }
         data = json.dumps(record, indent=1).encode()
+        newest_number = int(known[-1].rpartition("-")[2]) if known else 0
         while True:
             # A number is taken for good, though `reneg gc` takes its curation away: records elsewhere may name it.
             number = keep_next(self.store, f"taken/{config.name}", {})
-            if self.store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
+            if number > newest_number and self.store.create(
+                f"curations/{config.name}-{number:06d}/curation.json", data
+            ):
                 return Curation(f"{config.name}-{number:06d}", config, draft.source)
 
     def load(self, curation: str) -> Curation:
@@ -173,11 +176,10 @@ class Curator:
         folder = self._layout(curation.id).lay_out(outcome)
         summary = json.loads((folder / "summary.json").read_text())
         result = Result(curation.id, summary, runs, time.monotonic() - started, folder)
-        seen = result.computed == 0 and bool(numbers(self.store, f"curations/{curation.id}/result"))
         self._record(curation, result)
         result = finish_night(self, curation, result)
         alarms = result.summary.get("alarms", ())
-        return replace(result, promotion=promote(self, curation, outcome, alarms, seen=seen))
+        return replace(result, promotion=promote(self, curation, outcome, alarms))
 
     def further(self, curation: Curation, job: Job) -> Further:
         """Do further work on a finished curation, and lay out the page it leaves below the curation's folder."""

@@ -33,7 +33,11 @@ from infra.store import Store
 POOL = "reneg"
 HEARTBEAT_AUTOMATION = "reneg: dead runs are crashed"
 _HEARTBEAT = "prefect.flow-run.heartbeat"
-_ENDS = tuple(f"prefect.flow-run.{end}" for end in ("Completed", "Failed", "Cancelled", "Crashed"))
+# Events carry the state's name, and ours have names of their own (flows.deployed).
+_ENDS = tuple(
+    f"prefect.flow-run.{end}"
+    for end in ("Completed", "Failed", "Cancelled", "Crashed", "NoChange", "Waiting", "Stopped", "Skipped")
+)
 _SILENCE = timedelta(minutes=4)  # eight heartbeats that did not come: a busy or restarted server loses a few
 
 

@@ -27,7 +27,7 @@ from flows.curation import Curation, Curator, Hooks
 from flows.further import PruneConfig, RetrainConfig, ValidateConfig, prune_method, retrain_method, validate_method
 from flows.job import Job
 from flows.labels import resumable
-from flows.method import Setup, WaitingForLabels
+from flows.method import CurationFailed, Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
@@ -104,12 +104,34 @@ def nightly(night: Nightly) -> State[Any]:
         return Completed(name="Skipped", message=late)
     job = Job("nightly", until=end_of_night(config.nightly, datetime.now().astimezone()))
     state = do(curator, _take_up(curator, lambda: curator.open_curation(config)), job)
-    for waiting in resumable(curator, config.name):  # its labels have come: it held up nothing, and goes on now
+    return resume(curator, config.name, job, state)
+
+
+def resume(curator: Curator, name: str, job: Job, tonight: State[Any]) -> State[Any]:
+    """Go on with the curations whose labels have come, once tonight's is done; they held up nothing.
+
+    Returns:
+        Tonight's state with what became of them in its message; or theirs, where the night ended in one.
+
+    Raises:
+        CurationFailed: parts of theirs failed; those behind were tried all the same.
+    """
+    said, failed = [str(tonight.message)], []
+    for waiting in resumable(curator, name) if tonight.is_completed() else ():
+        curator.hooks.on_message(f"{waiting}: its labels have come, it goes on")
+        try:
+            state = do(curator, curator.load(waiting), job)
+        except CurationFailed as error:
+            failed.append(str(error))
+            continue
         if not state.is_completed():
             return state  # the night is over, or out of budget
-        curator.hooks.on_message(f"{waiting}: its labels have come, it goes on")
-        state = do(curator, curator.load(waiting), job)
-    return state
+        said.append(str(state.message))
+    if failed:
+        raise CurationFailed("\n".join([*said, *failed]))
+    if len(said) == 1:
+        return tonight
+    return Completed(name="Waiting" if tonight.name == "Waiting" else "Completed", message="; ".join(said))
 
 
 @flow(name="curate", task_runner=_PARTS, persist_result=False)

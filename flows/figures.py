@@ -44,6 +44,12 @@ def part_names(runs: Iterable[StageRun]) -> list[str]:
     return sorted({f"{m.key}-{m.attempt:03d}" for run in runs for m in run.manifests})
 
 
+def answer_keys(runs: Sequence[StageRun]) -> list[str]:
+    """Name the parts in which judges answered about the data; computed again they hold the same, from the ledger."""
+    asked = (run for run in judging(runs) if not run.name.startswith(f"{st.JUDGE.name}-{LABEL}-"))
+    return sorted({m.key for run in asked for m in run.manifests})
+
+
 def judging(runs: Sequence[StageRun]) -> list[StageRun]:
     """Pick the stages that asked an engine, the gold set's among them."""
     return [run for run in runs if run.name.partition("-")[0] == st.JUDGE.name]

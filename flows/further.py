@@ -5,7 +5,7 @@ Each method walks the curation's manifests first, then runs its own stages; what
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,10 +113,7 @@ def retrain_method(run: Runner, setup: Setup, wanted: RetrainConfig) -> RetrainO
     """
     done = _look(run, setup)
     treatments = tuple(dict.fromkeys(wanted.treatments or setup.config.train_on))
-    absent = [t for t in treatments if t not in setup.config.treatments]
-    if absent or not treatments:
-        made = ", ".join(setup.config.treatments)
-        raise ConfigError(f"treatments: some of {made} expected, {', '.join(absent) or 'none'} came")
+    _check_made(setup, treatments)
     training = _Training.of(setup, done, wanted.seeds, wanted.steps)
     mixes = {t: done.table("instances", f"treat-{t}") for t in treatments}
     scores, models = training.run_all(run, {t: (t, mix) for t, mix in mixes.items()})
@@ -137,6 +134,7 @@ def prune_method(run: Runner, setup: Setup, wanted: PruneConfig) -> PruneOutcome
         ConfigError: as `retrain_method`, or the training mix holds one dataset only, or not a named one.
     """
     done = _look(run, setup)
+    _check_made(setup, (wanted.treatment,))
     training = _Training.of(setup, done, wanted.seeds, wanted.steps)
     whole = done.table("instances", f"treat-{wanted.treatment}")
     datasets = _datasets_to_try(run.read(whole), wanted.datasets)
@@ -276,6 +274,13 @@ class _Training:
         made: dict[str, Any] = run(st.EVALUATE, config, label=label, model=model, qrels=self.qrels, **self.texts)
         scores: Table = made["scores"]
         return scores
+
+
+def _check_made(setup: Setup, treatments: Sequence[str]) -> None:
+    absent = [t for t in treatments if t not in setup.config.treatments]
+    if absent or not treatments:
+        made = ", ".join(setup.config.treatments)
+        raise ConfigError(f"treatments: some of {made} expected, {', '.join(absent) or 'none'} came")
 
 
 def _look(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:

@@ -144,8 +144,13 @@ def _still_waits(curator: Curator, curation: str) -> bool:
     try:
         setup = curator.setup(curator.load(curation), resolve=False)
         curate_method(look, replace(setup, labels=settle(read_labels(curator.store)), gold=None))
-    except WorkNeeded:  # before the sample too, where a stage has changed since: that is no word of people's
-        return SAMPLE.name not in {run.name for run in look.runs}
+    except WorkNeeded:
+        if SAMPLE.name in {run.name for run in look.runs}:
+            return False
+        # A stage of another version, a part computed again, a text purged: what people said may not be enough after it.
+        again = f"`reneg labels import {curation} SHEET --resume`"
+        curator.hooks.on_message(f"{curation} waits for labels, and has parts to compute up to its sample: {again}")
+        return True
     except (WaitingForLabels, ConfigError, ModelError):  # too few labels, another version's record, or files are gone
         return True
     return False

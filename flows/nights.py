@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import stages as st
 from flows.config import ConfigError
-from flows.figures import cost, judge_ids, judging, mixes, part_names
+from flows.figures import answer_keys, cost, judge_ids, judging, mixes, part_names
 from flows.intake import night_of
 from infra import keys, notify
 from infra.artifacts import Table, read_table
@@ -31,7 +31,8 @@ Record = dict[str, Any]
 def record_night(curator: "Curator", curation: "Curation", result: "Result") -> "Result":
     """Record a finished execution in the history, and tell what has drifted since the nights before.
 
-    An execution of the same night that found nothing to do is no night of its own. Recording never fails the curation.
+    An execution of the same night that found nothing to do is no night of its own. Recording never fails the curation,
+    but without it nobody knows whether something drifted, and that is an alarm.
 
     Returns:
         The result, with the night's `alarms` in its summary.
@@ -48,7 +49,7 @@ def record_night(curator: "Curator", curation: "Curation", result: "Result") -> 
             _tell(curator, curation, record)
     except (StoreError, ConfigError) as error:
         curator.hooks.on_message(f"the night was not recorded in the history: {error}")
-        return result
+        return replace(result, summary={**result.summary, "alarms": [f"drift could not be checked: {error}"]})
     return replace(result, summary={**result.summary, "alarms": [alarm["message"] for alarm in record["alarms"]]})
 
 
@@ -86,13 +87,13 @@ def _measure(curator: "Curator", curation: "Curation", result: "Result", earlier
         "seconds": round(result.seconds, 1),
         "judges": judge_ids(curator.setup(curation, resolve=False)),
         "judged": part_names(judging(result.runs)),
+        "answers": answer_keys(result.runs),
         "decided": part_names([runs[st.DECIDE.name]]),
         "gold": _gold(store, runs),
     }
-    before = nights_before(record, earlier)
     known = frozenset(part for r in earlier for part in r["judged"])
     record["cost"] = cost(config, result.runs, known)
-    record["mix"] = _mix(store, runs[st.DECIDE.name], record, before)
+    record["mix"] = _mix(store, runs[st.DECIDE.name], record, earlier)
     return record
 
 
@@ -102,11 +103,16 @@ def _share(summary: Mapping[str, Any]) -> dict[str, float | None]:
     return {"share": relevant / candidates if candidates else None, "low": low, "high": high}
 
 
-def _mix(store: Store, decide: StageRun, record: Record, before: Sequence[Record]) -> dict[str, Any]:
-    """Count the verdicts, of all pairs and of the new ones; where nothing was decided anew, as in the last night."""
+def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Record]) -> dict[str, Any]:
+    """Count the verdicts, of all pairs and of the new ones; where nothing was decided anew, as in the last night.
+
+    New is what no other curation had: one whose parts were repaired is compared with the nights before it again.
+    """
+    before = nights_before(record, earlier)
     if before and before[-1]["decided"] == record["decided"]:
         return {"every": before[-1]["mix"]["every"], "new": {}}
-    found = mixes(store, decide, before[-1]["decided"] if before else ())
+    others = [r for r in before if r["curation"] != record["curation"]]
+    found = mixes(store, decide, others[-1]["decided"] if others else ())
     return {"every": found.every, "new": found.new}
 
 
@@ -136,18 +142,41 @@ def standing_alarms(store: Store, name: str, curation: str) -> list[str]:
 
 
 def _alarms(curation: "Curation", record: Record, earlier: Sequence[Record]) -> list[Record]:
-    """Find what has drifted tonight, and what had the night before and still has.
+    """Find what has drifted tonight, and what had when this curation was looked at before and still has.
 
     A curation that drifted still has when it is looked at again, so its promotion stays held: all of it where nothing
-    was computed, else what was said of its verdicts as long as these are the same.
+    was computed; else what was said of its verdicts as long as these are the same or cannot be compared, and what was
+    said of its judges as long as answers of that very night are in it (`suspect`).
     """
     mine = [r for r in earlier if r["curation"] == record["curation"]]
-    standing: list[Record] = mine[-1]["alarms"] if mine and mine[-1]["decided"] == record["decided"] else []
+    standing: list[Record] = mine[-1]["alarms"] if mine else []
     if standing and _same(mine[-1], record):
+        record["suspect"] = mine[-1].get("suspect", [])
         return standing
-    before = [_night(r) for r in nights_before(record, earlier)]
-    found = [alarm.as_json() for alarm in find_drift(curation.config.drift, _night(record), before)]
-    return [*found, *(alarm for alarm in standing if alarm["kind"] != GOLD)]
+    found = find_drift(curation.config.drift, _night(record), _compared(record, earlier))
+    suspect = set(mine[-1].get("suspect", ())) & set(record["answers"]) if mine else set()
+    unchanged = bool(mine) and mine[-1]["decided"] == record["decided"]
+    kept = {GOLD: bool(suspect)} | dict.fromkeys(("mix", "false_negatives"), unchanged or record["mix"]["new"] is None)
+    if any(alarm.kind == GOLD for alarm in found):
+        suspect |= set(record["answers"]).difference(*(r.get("answers", ()) for r in nights_before(record, earlier)))
+    record["suspect"] = sorted(suspect)
+    told = {(alarm.kind, alarm.tier) for alarm in found}
+    still = (alarm for alarm in standing if kept[alarm["kind"]] and (alarm["kind"], alarm["tier"]) not in told)
+    return [*(alarm.as_json() for alarm in found), *still]
+
+
+def _compared(record: Record, earlier: Sequence[Record]) -> list[Night]:
+    """Pick what tonight is compared with: the gold set of every night, the new pairs of every other curation once."""
+    before = nights_before(record, earlier)
+    counted = {
+        r["curation"]: i for i, r in enumerate(before) if any(m["states"] for m in (r["mix"]["new"] or {}).values())
+    }
+    counted.pop(record["curation"], None)
+    nights = [_night(r) for r in before]
+    return [
+        night if counted.get(r["curation"]) == i else replace(night, mix={})
+        for i, (r, night) in enumerate(zip(before, nights, strict=True))
+    ]
 
 
 def _night(record: Record) -> Night:

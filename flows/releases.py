@@ -18,6 +18,7 @@ from flows.method import Outcome
 from flows.nights import standing_alarms
 from infra import notify
 from infra.artifacts import read_table
+from infra.numbered import keep_next, read_newest
 from infra.releases import (
     ROLLED_BACK,
     Record,
@@ -174,7 +175,6 @@ def promote(
     alarms: Sequence[str] = (),
     *,
     force: bool = False,
-    seen: bool = False,
 ) -> Release | Held | None:
     """Promote a finished curation if it is better, and bring the stable path into line; None where neither is wanted.
 
@@ -187,7 +187,6 @@ def promote(
         outcome: what it left.
         alarms: what the night's drift checks raised.
         force: promote whatever the checks say.
-        seen: this was asked before and nothing has come up since: where it is held again, nobody is told again.
 
     Raises:
         ConfigError: the treatment to promote was not made.
@@ -204,7 +203,7 @@ def promote(
         decision = candidate.decide(known, alarms)
         if not decision.promote and not force:
             number = int(known[-1]["number"]) if known else None
-            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, seen, number))
+            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, current=number))
             return None
         return candidate.record(decision, forced=not decision.promote)
 
@@ -215,7 +214,17 @@ def promote(
     _repair(curator, candidate.name)
     if not held[0].because:
         return Release(candidate.name, read_all(curator.store, candidate.name)[-1], new=False)
-    return held[0] if held[0].standing else _tell("reneg.held", held[0])
+    return held[0] if held[0].standing else _tell_once(curator.store, held[0])
+
+
+def _tell_once(store: Store, held: Held) -> Held:
+    """Tell why a curation was held, unless that very reason was told before."""
+    prefix = f"curations/{held.curation}/held"
+    if (read_newest(store, prefix) or {}).get("because") == held.because:
+        return replace(held, standing=True)
+    told = _tell("reneg.held", held)
+    keep_next(store, prefix, {"because": held.because, "at": _now()})
+    return told
 
 
 def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> list[Held]:

@@ -173,7 +173,7 @@ AGREE_PEOPLE = Stage(
 READ_GOLD = Stage(
     "read_gold",
     "tasks.gold:read_gold",
-    1,
+    2,
     "single",
     every=("source",),
     outputs={
@@ -224,7 +224,7 @@ EXPORT = Stage(
 REPORT = Stage(
     "report",
     "tasks.report:report",
-    1,
+    2,
     "gather",
     every=(
         "queries",
@@ -249,7 +249,7 @@ REPORT = Stage(
 COMPARE = Stage(
     "compare",
     "tasks.compare:compare_models",
-    2,
+    3,
     "gather",
     every=("scores",),
     directories=("page",),
@@ -265,7 +265,7 @@ LEAVE_OUT = Stage(
 PRUNE = Stage(
     "prune",
     "tasks.prune:prune",
-    2,
+    3,
     "gather",
     every=("instances", "scores"),
     outputs={"pruning": s.PRUNING},

@@ -160,7 +160,7 @@ def left_behind(known: Sequence[Record]) -> dict[str, int]:
     left: dict[str, int] = {}
     for record in known:
         if record["because"] == ROLLED_BACK:
-            left |= record["left"]
+            left |= record.get("left", {})
         left.pop(content_of(record), None)  # current again, by whatever way
     return left
 

@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.evaluate import ALL_DATASETS, MEASURES, Comparison
-from tasks.statistics import CONFIDENCE
+from tasks.statistics import CONFIDENCE, EQUAL
 from tasks.summarise import signed
 
 Floats = npt.NDArray[np.float64]
@@ -125,8 +125,8 @@ def crossed_interval(differences: Floats, confidence: float = CONFIDENCE) -> tup
             freedom += [seeds - 1, (queries - 1) * (seeds - 1)]
             signs += [1.0, -1.0]
     variance = max(float(np.dot(signs, squares)), squares[0]) / differences.size
-    if variance <= 0:
-        return None if mean else (0.0, 0.0, 1.0)
+    if variance <= EQUAL**2:
+        return None if abs(mean) > EQUAL else (0.0, 0.0, 1.0)
     terms = np.asarray(squares) / differences.size
     degrees = variance**2 / float((terms**2 / np.asarray(freedom)).sum())
     reach = float(stats.t.ppf((1 + confidence) / 2, degrees)) * variance**0.5
@@ -181,7 +181,7 @@ def say_difference(comparison: Comparison) -> str:
     '+0.030 (+0.010 to +0.050), p = 0.004'
     """
     if comparison.low is None or comparison.high is None or comparison.p_value is None:
-        return f"{signed(comparison.difference)}, too few queries for an interval"
+        return f"{signed(comparison.difference)}, no interval can be given"
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"  # noqa: PLR2004 - a digit's worth
     span = f"{signed(comparison.low)} to {signed(comparison.high)}"
     return f"{signed(comparison.difference)} ({span}), {p_value}"

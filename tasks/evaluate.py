@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tasks.hashing import show_passage
 from tasks.schemas import SCORES
+from tasks.statistics import EQUAL
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -282,7 +283,7 @@ def _interval_and_p(
         batch=batch,
         rng=np.random.default_rng(seed),
     )
-    if differences[0] and np.ptp(differences) == 0:
+    if abs(differences[0]) > EQUAL and np.ptp(differences) <= EQUAL:
         return None, None, float(test.pvalue)
     interval = boot.confidence_interval
     return float(interval.low), float(interval.high), float(test.pvalue)

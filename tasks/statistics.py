@@ -19,6 +19,7 @@ Label = Hashable
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
+EQUAL = 1e-12  # differences of scores no further apart than this are one and the same
 _PRIOR = 1.0  # observations in all, half of them positive; Jeffreys' prior where there is one stratum
 _ENOUGH = 10  # sampled in a stratum; with fewer, its own spread cannot be told and it is merged with its neighbours
 

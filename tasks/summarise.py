@@ -242,7 +242,10 @@ def _say_training(comparisons: Sequence[Comparison]) -> str:
     if found is None:
         return "Retraining was not evaluated, so whether the new labels help a model is not known."
     if found.low is None or found.high is None:
-        return f"{NDCG} was measured on {found.queries} query: too few to compare the models."
+        return (
+            f"{NDCG} differs by {signed(found.difference)} on {found.queries:,} held-out queries, on each alike: no "
+            "interval can be given."
+        )
     span = f"({signed(found.low)} to {signed(found.high)}, 95%, {found.queries:,} held-out queries)"
     if not found.is_clear:
         return (

@@ -8,6 +8,7 @@ from flows.method import Outcome
 from infra.artifacts import Directory, Table, write_directory
 from infra.settings import Settings
 from infra.store import Store
+from tests.flows.nightly import Nights, sources
 
 
 def make(tmp_path: Path) -> tuple[Curator, Curation, list[str]]:
@@ -46,6 +47,13 @@ def test_a_sheet_with_labels_survives_any_number_of_runs_and_the_new_sheet_stand
     kept = sorted(path.read_text() for path in sample.iterdir())
     assert kept == ["first", "first, labelled by people", "second, labelled by people"]
     assert all("is kept" in line for line in said)
+
+
+def test_a_new_curation_has_a_number_above_all_others_whoever_gave_them(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+    nights.curator.store.create("curations/animals-000004/curation.json", b"{}")
+    assert nights.curate(source).curation == "animals-000005"
 
 
 def test_a_report_is_replaced_by_the_newer_one(tmp_path: Path) -> None:

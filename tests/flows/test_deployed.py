@@ -1,13 +1,18 @@
 """How a flow run of a deployment says what came of it; the flows themselves run in tests/system/test_operations.py."""
 
+import inspect
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prefect.states import Completed
 
+from flows import deployed
 from flows.curate import CurationStopped
-from flows.deployed import do
+from flows.deploy import _ENDS
+from flows.deployed import do, resume
 from flows.job import Job
 from flows.method import CurationFailed, WaitingForLabels
 
@@ -43,3 +48,41 @@ def test_a_night_without_change_says_so_and_one_with_work_says_how_much() -> Non
 def test_failed_parts_fail_the_flow_run_with_their_list() -> None:
     with pytest.raises(CurationFailed, match="judge-llm part 3"):
         do(curator(CurationFailed("judge-llm part 3: engine died")), CURATION, Job())
+
+
+def test_a_curation_that_goes_on_and_fails_keeps_neither_those_behind_it_nor_tonights_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+
+    def execute(curation: Any, job: Job) -> Any:
+        if curation.id == "mine-000002":
+            raise CurationFailed("train part 0: diverged")
+        done.append(curation.id)
+        return SimpleNamespace(computed=2, reused=0)
+
+    loaded: Any = SimpleNamespace(
+        execute=execute, load=lambda id_: SimpleNamespace(id=id_), hooks=SimpleNamespace(on_message=done.append)
+    )
+    waiting = ["mine-000002", "mine-000003"]
+    monkeypatch.setattr(deployed, "resumable", lambda *_: waiting)
+    tonight = Completed(name="Waiting", message="mine-000004 waits for people")
+    with pytest.raises(
+        CurationFailed, match=r"mine-000004 waits for people\nmine-000003: 2 parts computed.*\ntrain part 0"
+    ):
+        resume(loaded, "mine", Job(), tonight)
+    assert done[-1] == "mine-000003"
+    waiting.remove("mine-000002")
+    state = resume(loaded, "mine", Job(), tonight)
+    assert (state.name, state.message) == (
+        "Waiting", "mine-000004 waits for people; mine-000003: 2 parts computed, 0 reused"
+    )  # fmt: skip
+    assert resume(loaded, "mine", Job(), Completed(name="NoChange", message="no")).name == "Completed"
+    waiting.clear()
+    assert resume(loaded, "mine", Job(), tonight) is tonight
+
+
+def test_the_automation_on_heartbeats_knows_every_way_our_flow_runs_end() -> None:
+    ends = set(re.findall(r'name="([A-Z]\w+)"', inspect.getsource(deployed)))
+    assert ends >= {"NoChange", "Waiting", "Stopped", "Skipped"}
+    assert {f"prefect.flow-run.{end}" for end in ends} <= set(_ENDS)

@@ -161,6 +161,8 @@ def test_a_dataset_that_is_not_in_the_mix_cannot_be_left_out(curated: Place) -> 
     run, executor = curated.runner()
     with pytest.raises(ConfigError, match="no 'nq' in the mix, which holds"):
         prune_method(run, curated.setup, PruneConfig(datasets=("nq",)))
+    with pytest.raises(ConfigError, match="some of default, relabel expected, remove came"):
+        prune_method(run, curated.setup, PruneConfig(treatment="remove"))
     assert executor.computed == []
 
 

@@ -168,6 +168,7 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
     with monkeypatch.context() as upgrade:  # in this version the sample is drawn otherwise: of it nothing is labelled
         upgrade.setattr(st, "SAMPLE", replace(st.SAMPLE, version=st.SAMPLE.version + 1))
         assert resumable(nights.curator) == []
+    assert "animals-000001 waits for labels, and has parts to compute up to its sample" in nights.said[-1]
     keep_next(nights.curator.store, "curations/animals-000001/settings", {"of": "another version"})
     assert resumable(nights.curator) == []  # and no error: it holds up nothing
     nights.curator.store.delete("curations/animals-000001/settings-000001.json")

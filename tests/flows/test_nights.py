@@ -12,8 +12,9 @@ from flows.explain import explain
 from flows.history import show_history
 from flows.nights import read_history
 from flows.plan import plan_tiers
+from flows.rerun import rerun_job
 from infra.numbered import keep_next
-from infra.store import Store
+from infra.store import Store, StoreError
 from tests.flows.fakes import OverlapLLM
 from tests.flows.nightly import ENDPOINT, Contrary, Nights, fill, sources, write_gold
 from tests.flows.test_method import tier
@@ -116,6 +117,60 @@ def test_an_alarm_about_verdicts_holds_though_the_gold_set_is_judged_anew_and_en
     assert result.summary["alarms"] == ["mix"]  # the gold set was asked again, and is as it was
     nights.sleep()
     assert nights.curate(grown, **FAR, **gold).summary["alarms"] == []
+
+
+def test_an_alarm_about_verdicts_is_raised_again_where_a_part_was_repaired(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    settings = {**FAR, "drift": {"min_pairs": 8, "alpha": 0.2}}
+    for source in sources(tmp_path, 4, 8, 11):
+        last = source
+        if source.name == "source-2":
+            nights.judge = Contrary()
+        result = nights.curate(source, **settings)
+        nights.sleep()
+    kinds = {alarm["kind"] for alarm in read_history(nights.curator.store)[-1]["alarms"]}
+    assert "mix" in kinds
+    curator = nights.curator
+    curation = curator.open_curation(nights.config(last, **settings))
+    repaired = curator.execute(curation, rerun_job(curator, curation, ("decide", 0), downstream=True))
+    before, after = read_history(curator.store)[-2:]
+    assert (before["curation"], after["curation"]) == (result.curation, repaired.curation)
+    assert before["decided"] != after["decided"]
+    assert {alarm["kind"] for alarm in after["alarms"]} == kinds
+    assert len(repaired.summary["alarms"]) == len(set(repaired.summary["alarms"]))
+
+
+def test_what_was_judged_in_a_night_of_drift_stays_held_though_the_judge_recovers(tmp_path: Path) -> None:
+    nights = Nights(tmp_path)
+    gold = {**gold_of(nights), "drift": {"min_accuracy_change": 0.5}}  # the way back is no alarm of its own
+    first, second, third, fourth = sources(tmp_path, 5, 7, 9, 11)
+    for source in (first, second):
+        nights.curate(source, **FAR, **gold)
+        nights.sleep()
+    usual, nights.judge = nights.judge, Contrary()
+    drifted = [alarm for alarm in nights.curate(third, **FAR, **gold).summary["alarms"] if alarm.startswith("gold")]
+    assert drifted
+    nights.sleep()
+    nights.judge = usual
+    asked = len(asked_gold(nights))
+    again = nights.curate(third, **FAR, **gold)
+    assert len(asked_gold(nights)) > asked
+    assert set(drifted) <= set(again.summary["alarms"])
+    nights.sleep()
+    assert not set(drifted) & set(nights.curate(fourth, **FAR, **gold).summary["alarms"])
+
+
+def test_a_night_that_could_not_be_recorded_is_not_taken_for_one_without_drift(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights = Nights(tmp_path)
+    (source,) = sources(tmp_path, 5)
+
+    def full(*_: object) -> int:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr("flows.nights.keep_next", full)
+    assert nights.curate(source).summary["alarms"] == ["drift could not be checked: the disk is full"]
 
 
 def test_every_name_keeps_its_newest_nights_however_many_others_have(

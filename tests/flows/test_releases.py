@@ -190,6 +190,18 @@ def test_an_older_curation_that_finishes_late_does_not_replace_a_newer_one(line:
     assert line.read == "one"
 
 
+def test_why_a_curation_is_held_is_told_once_and_a_new_reason_again(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("infra.notify.emit", lambda event, resource, payload: told.append(f"{event} {payload['text']}"))
+    for alarms in (["agreement fell"], ["agreement fell"], ["the mix moved"]):
+        held = line.night(1, "one", alarms=alarms)
+        assert isinstance(held, Held)
+        assert held.standing == (len(told) == 1 and alarms == ["agreement fell"] and held.as_json()["new"] is False)
+    assert [text.rpartition("drift: ")[2] for text in told] == ["agreement fell", "the mix moved"]
+
+
 def test_force_promotes_what_is_held_and_the_record_says_so(line: Line) -> None:
     line.night(1, "one")
     line.night(2, "two")

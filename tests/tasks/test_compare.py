@@ -83,8 +83,10 @@ def test_one_query_gives_no_interval_and_equal_scores_no_difference() -> None:
     assert crossed_interval(np.zeros((5, 3))) == (0.0, 0.0, 1.0)
 
 
-def test_the_same_difference_everywhere_is_no_certainty() -> None:
-    assert crossed_interval(np.full((2, 3), 0.5)) is None
+@pytest.mark.parametrize("difference", [0.5, 0.1, 1 - 0.63093, -2 / 3])
+@pytest.mark.parametrize("shape", [(2, 3), (12, 1), (7, 2), (3, 1)])
+def test_the_same_difference_everywhere_is_no_certainty(difference: float, shape: tuple[int, int]) -> None:
+    assert crossed_interval(np.full(shape, difference)) is None
 
 
 def test_a_query_without_all_seeds_is_left_out_and_no_common_query_is_no_comparison() -> None:
