@@ -11,7 +11,7 @@ UV_INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --no-deps
 # Each step says its name and, when it fails, what to do.
 STEP = step() { local name="$$1"; shift; echo "==> $$name" >&2; "$$@" >&2 || { \
   echo "reneg: the step '$$name' failed (see above). Python 3.11 or 3.12 with pip and venv, a package index that answers" >&2; \
-  echo "and 10 GB of free disk are needed; then run the same command again, finished steps are kept." >&2; exit 1; }; }
+  echo "and 14 GB of free disk are needed; then run the same command again, finished steps are kept." >&2; exit 1; }; }
 
 .PHONY: demo test check install install-gpu install-dev lock format clean
 .DEFAULT_GOAL := demo

@@ -70,7 +70,13 @@ class SourceConfig(_Config):
 
 
 class EncoderConfig(_Config):
-    """The embedding model that mines and gives the similarity judge its features."""
+    """The embedding model that mines and gives the similarity judge its features; training starts from it too.
+
+    model: `hub:owner/name@commit` (all 40 digits), `path:folder`, or `package:minilm`.
+    max_seq_length: tokens read of a text; the rest is cut.
+    query_prompt, passage_prompt: put before each text of that role, as the model's card asks.
+    batch_size: texts at once. dtype: of the weights. device: where it runs.
+    """
 
     model: str = "package:minilm"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -83,7 +89,14 @@ class EncoderConfig(_Config):
 
 
 class VLLMConfig(_Config):
-    """A language model under vLLM."""
+    """A language model under vLLM.
+
+    model: `hub:owner/name@commit`, `path:folder`, `path:file.gguf` or `package:…`; `w8a8:` before it makes it 8-bit.
+    max_model_len: tokens of prompt and answer together.
+    quantization: as vLLM names it; null takes what the model's own configuration says.
+    dtype: of the weights. device: where it runs. gpu_memory_utilization: share of a GPU's memory taken.
+    cpu_kvcache_gib: memory for the key-value cache on a CPU.
+    """
 
     kind: Literal["vllm"] = "vllm"
     model: str = "package:qwen2.5-coder-1.5b-instruct"
@@ -98,7 +111,12 @@ class VLLMConfig(_Config):
 
 
 class CrossEncoderConfig(_Config):
-    """A cross-encoder under sentence-transformers, as a judge."""
+    """A cross-encoder under sentence-transformers, as a judge.
+
+    model: `hub:owner/name@commit` or `path:folder`. max_seq_length: tokens read of a pair; the rest is cut.
+    activation: makes a probability of the model's output; `none` where the model gives one itself.
+    batch_size: pairs at once. dtype: of the weights. device: where it runs.
+    """
 
     kind: Literal["cross_encoder"] = "cross_encoder"
     model: str
@@ -170,10 +188,10 @@ class BudgetConfig(_Config):
 class ResourcesConfig(_Config):
     """What Ray grants to each part of one stage; unset fields keep the stage table's values."""
 
-    num_cpus: float | None = Field(None, gt=0)
-    num_gpus: float | None = Field(None, ge=0)
+    num_cpus: float | None = Field(None, gt=0, description="cut to what a node has")
+    num_gpus: float | None = Field(None, ge=0, description="where no node has them, the run ends and says so")
     memory: int | None = Field(None, gt=0, description="bytes")
-    deadline: float | None = Field(None, gt=0, description="seconds a part may work")
+    deadline: float | None = Field(None, gt=0, description="seconds a part may work; then it is killed and tried again")
 
 
 class CurationConfig(_Config):
@@ -197,12 +215,19 @@ class CurationConfig(_Config):
     )
     policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
     budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=_OPERATIONAL)
-    prices: str | None = Field(None, description="a file like flows/prices.yaml", json_schema_extra=_OPERATIONAL)
+    prices: str | dict[str, JsonValue] | None = Field(
+        None, description="a file like flows/prices.yaml, or what stands in one", json_schema_extra=_OPERATIONAL
+    )
     resources: dict[str, ResourcesConfig] = Field(
         {}, description="by stage name, with or without its label (`judge-llm`)", json_schema_extra=_OPERATIONAL
     )
-    treatments: tuple[Treatment, ...] = Field(_ALL, min_length=1)
-    train_on: tuple[Treatment, ...] = ("default", "relabel")
+    treatments: tuple[Treatment, ...] = Field(
+        _ALL,
+        min_length=1,
+        description="what becomes of false negatives: `default` nothing, `remove` drops the query, `remove_hn` drops "
+        "them, `relabel` makes them positives",
+    )
+    train_on: tuple[Treatment, ...] = Field(("default", "relabel"), description="which of them a model is trained on")
     ingest: IngestConfig
     encode: EncodeConfig = EncodeConfig()
     search: SearchConfig = SearchConfig()
@@ -301,7 +326,8 @@ def load_config(path: Path) -> CurationConfig:
     config = parse_config(data, str(path))
     source = config.source.model_copy(update={"path": _beside(path, config.source.path)})
     gold = config.gold and config.gold.model_copy(update={"path": _beside(path, config.gold.path)})
-    return config.model_copy(update={"source": source, "prices": _beside(path, config.prices), "gold": gold})
+    prices = _beside(path, config.prices) if isinstance(config.prices, str) else config.prices
+    return config.model_copy(update={"source": source, "prices": prices, "gold": gold})
 
 
 def _beside(config: Path, name: str | None) -> str | None:
@@ -343,7 +369,7 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     for step in path:
         fields = [m.model_fields[step] for m in models if isinstance(step, str) and step in m.model_fields]
         if fields:
-            models = _models_in(fields[0].annotation)
+            models = models_in(fields[0].annotation)
         else:  # a place in a list, or the kind that chose among several models
             models = [
                 m for m in models if "kind" not in m.model_fields or m.model_fields["kind"].default == step
@@ -351,8 +377,8 @@ def _known_keys(path: tuple[int | str, ...]) -> list[str]:
     return [name for model in models for name in model.model_fields]
 
 
-def _models_in(annotation: Any) -> list[Any]:  # noqa: ANN401 - any type expression
+def models_in(annotation: Any) -> list[Any]:  # noqa: ANN401 - any type expression
     """List the models that a field's type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]
+    return [model for inner in typing.get_args(annotation) for model in models_in(inner)]

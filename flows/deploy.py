@@ -24,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows import deployed
 from flows.config import CurationConfig
 from flows.notifications import SHARED, register_notifications
+from flows.pricing import with_prices
 from flows.registry import keep_config
 from infra.notify import TAG
 from infra.prefect_server import PrefectServer, ServerError, is_healthy
@@ -56,10 +57,11 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
     Raises:
         ServerError: the server does not answer.
         StoreError: the store cannot be written.
+        ConfigError: the price file cannot be read.
     """
     store = Store.open(settings.store)
     for config in configs:
-        keep_config(store, config)
+        keep_config(store, with_prices(config))
     with api(settings), get_client(sync_client=True) as client:
         _ensure_pool(client, pool)
         _ensure_automation(client, _dead_runs())

@@ -118,7 +118,8 @@ def _show(curator: Curator, curation: str, job: str, outcome: Any, usage: Mappin
     page = getattr(outcome, "page", None)
     if page is None:
         return
-    name, report = curation.rpartition("-")[0], str(folder_of(curator.settings, curation) / "report.html")
+    name = curation.rpartition("-")[0]
+    report = (folder_of(curator.settings, curation) / "report.html").absolute().as_uri()
     if "summary.json" in page.files:
         summary = json.loads(curator.store.get_object(page.files["summary.json"]))
         show_summary(name, summary_markdown({"curation": curation, **summary, **usage, "report": report}), report)

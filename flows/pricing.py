@@ -55,13 +55,11 @@ class Prices(BaseModel):
         prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
         unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
         if unknown and config.budget.money is not None:
-            raise ConfigError(
-                f"budget.money: no price for {', '.join(unknown)} in {config.prices or _BUILT_IN}; add it there"
-            )
+            raise ConfigError(f"budget.money: no price for {', '.join(unknown)} in {_place_of(config)}; add it there")
         free = [tier.name for tier in config.tiers if (price := prices[tier.name]) is not None and price == Price()]
         if free and config.budget.money is not None:
             raise ConfigError(
-                f"budget.money: the price of tier {', '.join(free)} is 0 in {config.prices or _BUILT_IN}, and so would "
+                f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, and so would "
                 "never end it; give `hours` of its device a price there, or use budget.hours"
             )
         labels = ("", f"{LABEL}-") if config.gold else ("",)
@@ -70,15 +68,32 @@ class Prices(BaseModel):
 
 
 def load_prices(config: CurationConfig) -> Prices:
-    """Read the configuration's price file, or the built-in one.
+    """Read the configuration's prices or its price file, or the built-in one.
 
     Raises:
         ConfigError: it cannot be read, or is not a price file.
     """
-    path = Path(config.prices) if config.prices else _BUILT_IN
+    prices, place = config.prices, _place_of(config)
     try:
-        return Prices.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if not isinstance(prices, dict):
+            prices = yaml.safe_load(Path(place).read_text(encoding="utf-8"))
+        return Prices.model_validate(prices)
     except OSError as error:
-        raise ConfigError(f"prices: {path} cannot be read ({error.strerror})") from error
+        raise ConfigError(f"prices: {place} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"prices: {path} is not a price file like {_BUILT_IN}: {error}") from error
+        raise ConfigError(f"prices: {place} is not like {_BUILT_IN}: {error}") from error
+
+
+def with_prices(config: CurationConfig) -> CurationConfig:
+    """Take the content of a price file into the configuration, for those who have no such file.
+
+    Raises:
+        ConfigError: as `load_prices`.
+    """
+    if not isinstance(config.prices, str):
+        return config
+    return config.model_copy(update={"prices": load_prices(config).model_dump(mode="json")})
+
+
+def _place_of(config: CurationConfig) -> str:
+    return "the configuration" if isinstance(config.prices, dict) else config.prices or str(_BUILT_IN)

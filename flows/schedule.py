@@ -14,6 +14,7 @@ class NightlyConfig(BaseModel):
     """The schedule of one configuration.
 
     cron: five fields, in the time zone: minute, hour, day of month, month, day of week.
+    timezone: as the tz database names it. late_hours: after which a night is too late.
     overlap: a night that comes while another of the same configuration works is `queue`d behind it or `refuse`d.
     missed: a night that starts more than `late_hours` too late is `run` all the same or `skip`ped; either way several
         missed ones cost no more than one, since the later find nothing to do.

@@ -103,7 +103,7 @@ class OpenAISpec(_Base):
     base_url: None for the vendor's default. api_version: given, the endpoint is Azure's.
     api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
     structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.
-    temperature: None leaves it out, for models that refuse it. extra_body: further fields of the request.
+    temperature, seed: None leaves it out, for models that refuse it. extra_body: further fields of the request.
     concurrency: requests in flight, over all engines of this process that share the key.
     requests_per_minute, tokens_per_minute: limits over all engines of the cluster that share the key; None for none.
     timeout: seconds for one request. max_retries: further tries of a request that may succeed later.

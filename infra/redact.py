@@ -7,7 +7,7 @@ import traceback
 from urllib.parse import quote
 
 HIDDEN = "***"
-_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "AUTH_STRING")
+_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "AUTH_STRING", "WEBHOOK")
 _SHORTEST = 6  # a shorter value would be found in the middle of ordinary words
 _PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 
@@ -16,7 +16,7 @@ def redact(text: str) -> str:
     """Hide what is secret in a text: cut it only afterwards, half a secret is not recognised.
 
     Secret are the values, of 6 characters or more, of this process's environment variables whose names end in KEY,
-    SECRET, TOKEN or PASSWORD, as they are or percent-encoded, and every password in an address.
+    SECRET, TOKEN, PASSWORD, AUTH_STRING or WEBHOOK, as they are or percent-encoded, and every password in an address.
 
     >>> redact("postgresql://reneg:hunter2@db/prefect")
     'postgresql://reneg:***@db/prefect'

@@ -47,14 +47,14 @@ class Policy(BaseModel):
 class JudgeConfig(BaseModel):
     """How a judge is asked, and where its answer becomes a state.
 
-    judge, tier: who answers and as which tier, for the tables; engine: model and settings alone, by which answers are
-        remembered. Set by the flow.
+    judge, tier: who answers and as which tier, for the tables; set by the flow.
+    engine: model and settings alone, by which answers are remembered; set by the flow.
     protocol: `yes_no` and `graded` ask about one passage and read the first token's log-probabilities; `listwise` asks
         about up to `per_call` at once (the paper's); `snippet` extracts answers, then ranks them (ARHN);
         `cross_encoder` takes a score.
     prompt: name of the file in `tasks/prompts`; empty for the protocol's own.
     definition: what relevant means, for datasets that `policies` does not name.
-    policies: by dataset.
+    policies: by dataset; set by the flow.
     relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
     min_mass: probability that the spellings asked for must hold together, else the answer is `unparsed`.
     max_attempts: times a passage is asked about in all; the unparsed are asked again in other words or another order.

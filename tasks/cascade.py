@@ -57,11 +57,12 @@ class DecideConfig(BaseModel):
     """How the tiers' verdicts become one.
 
     mode: `fusion` adds the tiers' logits; `last` lets the last tier that was asked decide, as the paper does.
-    weights, bias: of the fusion, by tier (`similarity`, then the tiers' names; 1 where not named), to be calibrated on
-        labelled pairs.
+    weights: of the fusion, by tier (`similarity`, then the tiers' names; 1 where not named), to be calibrated on
+        labelled pairs. bias: added to them.
     relevant_from, not_relevant_below: on the fused score.
     tiers: the tiers' names in the order asked; set by the flow.
-    lower, upper: the first tier's in `escalate`, so that what its budget left out is known to be undecided.
+    lower, upper: the first tier's in `escalate`, so that what its budget left out is known to be undecided; set by the
+        flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -34,8 +34,10 @@ _BLOCK = 5_000_000  # numbers resampled at a time: 40 MB
 class EvaluateConfig(BaseModel):
     """Which model it is, how it reads, and what is measured.
 
-    model_name: what the scores are filed under: "base", or the treatment it was trained on.
+    model_name: what the scores are filed under: "base", or the treatment it was trained on; set by the flow.
     seed: of the training, so that several can stand side by side.
+    measures: as ir_measures names them. depth: passages ranked for each query. dtype, device: of the model.
+    query_prompt, passage_prompt: put before each text of that role.
     max_seq_length: tokens read of a text, at most as many as the model reads.
     batch_size: texts at once, of like length.
     """

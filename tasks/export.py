@@ -27,8 +27,9 @@ _PASSAGE = ["dataset", "doc_id"]
 class ExportConfig(BaseModel):
     """Which formats to write; all but `formats` is for sentence-transformers, whose rows have one length.
 
-    `short` says what becomes of a row with fewer than `num_negatives`: `drop` leaves it out, `pad` repeats its own
-    negatives from the first (and leaves it out where it has none), `keep` leaves the missing columns null.
+    formats: one folder each. file_type: of the rows for sentence-transformers.
+    short: what becomes of a row with fewer than `num_negatives`: `drop` leaves it out, `pad` repeats its own negatives
+        from the first (and leaves it out where it has none), `keep` leaves the missing columns null.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -54,7 +54,10 @@ _LEAST_PASSAGES, _LEAST_QUERIES = 2000, 100
 
 
 class HarvestConfig(BaseModel):
-    """What is harvested, how it is cut, and how many queries and passages are kept."""
+    """What is harvested, how it is cut, and how many queries and passages are kept.
+
+    modules: of installed libraries. train_queries, test_queries: how many, at most. seed: another one draws others.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -32,13 +32,15 @@ class IngestConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dataset: str = Field(min_length=1, description="name of the dataset; a Tevatron row's `subset` goes before it")
-    format: Literal["auto", "tevatron", "flagembedding", "beir"] = "auto"
+    format: Literal["auto", "tevatron", "flagembedding", "beir"] = Field("auto", description="auto: by what is there")
     query_parts: int | None = Field(None, ge=1, description="parts of queries; null: one per 1,000")
     passage_parts: int | None = Field(None, ge=1, description="parts of the corpus; null: one per 50,000")
     train_split: str = Field("train", pattern=_SPLIT_NAME, description="BEIR: qrels of the training queries")
     test_split: str | None = Field("test", pattern=_SPLIT_NAME, description="BEIR: qrels of the held-out queries")
     known_split: str | None = Field(None, pattern=_SPLIT_NAME, description="BEIR: qrels of known false negatives")
-    holdout: float = Field(0.0, ge=0, le=1, description="share of queries held out where there is no test split")
+    holdout: float = Field(
+        0.0, ge=0, le=1, description="share of queries held out where there is no test split (BEIR: null)"
+    )
     min_relevance: int = Field(1, description="BEIR: lowest score of a positive")
     max_chars: int = Field(20_000, ge=1, description="longer texts are cut to so many characters")
 

@@ -22,6 +22,8 @@ Requirement = Literal["better", "not_worse", "none"]
 class PromoteConfig(BaseModel):
     """What must hold before a training set is promoted.
 
+    treatment: which training set is released. against: what its model is compared with.
+    measure: one of `evaluate.measures`. margin: by how much it may be worse under `not_worse`.
     require: `better`, the paired interval of the difference lies above 0; `not_worse`, it lies above -margin; `none`,
         no training happened or is wanted: the other checks decide alone.
     min_queries: held-out queries below which no difference is taken for shown: intervals of so few are too narrow.

@@ -38,9 +38,12 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uff
 class ReportConfig(BaseModel):
     """What the page shows beside the tables.
 
-    configuration: the curation's configuration as YAML. command: how to run it again. versions: of the software.
-    max_false_negatives: the treatment's cut, marked in the plot. tiers: beside similarity, in the order asked.
+    title: at the head of it; set by the flow. configuration: the curation's, as YAML; set by the flow.
+    command: how to run it again; set by the flow. versions: of the software; set by the flow.
+    max_false_negatives: the treatment's cut, marked in the plot; set by the flow.
+    tiers: beside similarity, in the order asked; set by the flow.
     examples: how many queries are shown with their texts. example_chars: how much of a text.
+    datasets: the most that have a row of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

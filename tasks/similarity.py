@@ -29,7 +29,7 @@ class SimilarityConfig(BaseModel):
 
     w_query: float = Field(1.82, description="weight of the cosine of candidate and query")
     w_positive: float = Field(5.27, description="weight of the largest cosine of candidate and a positive")
-    bias: float = -4.50
+    bias: float = Field(-4.50, description="added to both")
     relevant_from: float = Field(0.80, ge=0, le=1, description='P(relevant) from which the state is "relevant"')
     not_relevant_below: float = Field(0.15, ge=0, le=1, description='and below which it is "not_relevant"')
 

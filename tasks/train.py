@@ -25,8 +25,12 @@ class TrainConfig(BaseModel):
 
     The paper (§4) trains on 7 negatives and 350 tokens at temperature 0.01 and learning rate 2e-5.
 
-    model: directory of the base model; its digest belongs in the stage's key, the path does not.
+    model: directory of the base model; its digest belongs in the stage's key, the path does not; set by the flow.
     steps: optimiser steps, the same for every treatment.
+    batch_size: rows a step. num_negatives: of each row.
+    learning_rate, warmup_ratio: of AdamW; after the warm-up it falls linearly.
+    query_prompt, passage_prompt: put before each text of that role. seed: of the order of rows, and of dropout.
+    device: where it runs. bf16: mixed precision, for GPUs.
     positives: "all" makes a row of each positive of a query, "first" of the first one only.
     temperature: similarities are divided by it.
     max_seq_length: tokens read of a text, at most as many as the model reads.

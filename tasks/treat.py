@@ -40,6 +40,7 @@ _TEXT = [*_QUERY, "text_hash"]
 class TreatConfig(BaseModel):
     """Which treatment, and its rules.
 
+    treatment: one of `treatments`; set by the flow.
     max_false_negatives: a query with more distinct false negatives is dropped by `relabel` and `remove_hn` (§3.3: 7).
     relabel_from: where `relabel` and the cut look for false negatives: in the whole pool, or in the negatives only.
     refill: a removed negative's place goes to the next candidate of the pool, so that all treatments train on as many.

@@ -11,10 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.config import parse_config
+from flows.config import ConfigError, parse_config
 from flows.deploy import HEARTBEAT_AUTOMATION, deploy
+from flows.pricing import load_prices
+from flows.registry import read_config
 from infra.prefect_server import PrefectServer
 from infra.settings import Settings
+from infra.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -70,9 +73,17 @@ def test_the_forms_explain_their_parameters(settings: Settings) -> None:
     assert "that `reneg deploy` put into the store" in schemas["nightly"]
 
 
-def test_a_configuration_is_in_the_store_for_workers_elsewhere(settings: Settings) -> None:
-    deploy(settings, [config()])
-    assert list((Path(settings.store) / "configs" / "mine").iterdir())
+def test_a_configuration_is_in_the_store_for_workers_elsewhere_with_its_prices(
+    settings: Settings, tmp_path: Path
+) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("{currency: EUR, hours: {cpu: 0.3}}")
+    deploy(settings, [config().model_copy(update={"prices": str(prices)})])
+    prices.unlink()
+    known = load_prices(read_config(Store(settings.store), "mine"))
+    assert (known.currency, known.hours) == ("EUR", {"cpu": 0.3})
+    with pytest.raises(ConfigError, match=r"prices: .*prices.yaml cannot be read"):
+        deploy(settings, [config().model_copy(update={"prices": str(prices)})])
 
 
 def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_is_free(settings: Settings) -> None:

@@ -161,8 +161,6 @@ def test_a_dataset_that_is_not_in_the_mix_cannot_be_left_out(curated: Place) -> 
     run, executor = curated.runner()
     with pytest.raises(ConfigError, match="no 'nq' in the mix, which holds"):
         prune_method(run, curated.setup, PruneConfig(datasets=("nq",)))
-    with pytest.raises(ConfigError, match="some of default, relabel expected, remove came"):
-        prune_method(run, curated.setup, PruneConfig(treatment="remove"))
     assert executor.computed == []
 
 
@@ -184,7 +182,10 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tmp_path: Pa
     nothing_held_out = Place(tmp_path / "all", tiny_model, ("fever",), ingest={}).curate()
     with pytest.raises(ConfigError, match="holds no queries out"):
         retrain_method(nothing_held_out.runner()[0], nothing_held_out.setup, RetrainConfig())
-    untrained = Place(tmp_path / "untrained", tiny_model, ("fever",), train=None).curate()
+    few = {"train": None, "treatments": ["default", "relabel"]}
+    untrained = Place(tmp_path / "untrained", tiny_model, ("fever",), **few).curate()
+    with pytest.raises(ConfigError, match="some of default, relabel expected, remove came"):
+        prune_method(untrained.runner()[0], untrained.setup, PruneConfig(treatment="remove"))
     with pytest.raises(ConfigError, match="trains no model"):
         retrain_method(untrained.runner()[0], untrained.setup, RetrainConfig())
     assert executor.computed == []
