@@ -27,14 +27,11 @@ from tasks.mine import AdoptConfig, MineConfig
 from tasks.promote import PromoteConfig
 from tasks.report import ReportConfig
 from tasks.sample import SampleConfig
+from tasks.schemas import TREATMENTS, Treatment
 from tasks.search import SearchConfig
 from tasks.similarity import SimilarityConfig
 from tasks.train import TrainConfig
 from tasks.treat import TreatConfig
-
-Treatment = Literal["default", "remove", "remove_hn", "relabel"]
-_ALL: tuple[Treatment, ...] = ("default", "remove", "remove_hn", "relabel")
-
 
 _OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 
@@ -222,7 +219,7 @@ class CurationConfig(_Config):
         {}, description="by stage name, with or without its label (`judge-llm`)", json_schema_extra=_OPERATIONAL
     )
     treatments: tuple[Treatment, ...] = Field(
-        _ALL,
+        TREATMENTS,
         min_length=1,
         description="what becomes of false negatives: `default` nothing, `remove` drops the query, `remove_hn` drops "
         "them, `relabel` makes them positives",

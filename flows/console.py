@@ -17,7 +17,7 @@ CurationArgument = Annotated[str, typer.Argument(help="A curation's id, as `rene
 
 
 class Treatment(StrEnum):
-    """What can be made of the negatives: `flows.config.Treatment`, which takes long to import, as a choice."""
+    """What can be made of the negatives: `tasks.schemas.Treatment`, which takes long to import, as a choice."""
 
     default = "default"
     remove = "remove"

@@ -13,7 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import stages as st
-from flows.config import ConfigError, Treatment
+from flows.config import ConfigError
 from flows.intake import read_labels
 from flows.method import Setup, WaitingForLabels, curate_method
 from infra import keys
@@ -23,6 +23,7 @@ from tasks import schemas
 from tasks.compare import CompareConfig
 from tasks.prune import LeaveOutConfig
 from tasks.prune import PruneConfig as PruneStageConfig
+from tasks.schemas import Treatment
 from tasks.train import TrainConfig
 from tasks.validate import ValidateConfig as ValidateStageConfig
 

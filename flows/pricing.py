@@ -81,7 +81,7 @@ def load_prices(config: CurationConfig) -> Prices:
     except OSError as error:
         raise ConfigError(f"prices: {place} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"prices: {place} is not like {_BUILT_IN}: {error}") from error
+        raise ConfigError(f"prices: {place} is not a price file like {_BUILT_IN}: {error}") from error
 
 
 def with_prices(config: CurationConfig) -> CurationConfig:

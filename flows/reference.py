@@ -121,7 +121,8 @@ def _values(annotation: Any) -> str:  # noqa: ANN401 - any type expression
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in inner)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_values(one) for one in inner if one is not type(None))
+        names = all(typing.get_origin(one) is typing.Literal for one in inner)
+        return (", " if names else " or ").join(_values(one) for one in inner if one is not type(None))
     if origin is tuple:
         return f"list of {_values(inner[0])}"
     if origin is not None and issubclass(origin, Mapping):

@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.evaluate import ALL_DATASETS, Comparison, compare
+from tasks.schemas import Treatment
 from tasks.summarise import percent, signed
 
 Requirement = Literal["better", "not_worse", "none"]
@@ -37,8 +38,8 @@ class PromoteConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    treatment: Literal["default", "remove", "remove_hn", "relabel"] = "relabel"
-    against: Literal["base", "default", "remove", "remove_hn", "relabel"] = "default"
+    treatment: Treatment = "relabel"
+    against: Literal["base"] | Treatment = "default"
     measure: str = "nDCG@10"
     require: Requirement = "better"
     margin: float = Field(0.01, ge=0, le=1)

@@ -5,6 +5,7 @@ order; a column named in `nullable` may hold nulls, no other may. `key` is uniqu
 """
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -13,7 +14,8 @@ Dtype = pl.DataType | type[pl.DataType]
 VERDICT_STATES = ("relevant", "not_relevant", "unsure", "unparsed")
 LABELS = ("relevant", "not_relevant", "unsure")
 HUMAN_JUDGE = "human"  # a decision that people made has the judge `human:<number of people>`
-TREATMENTS = ("default", "remove", "remove_hn", "relabel")
+Treatment = Literal["default", "remove", "remove_hn", "relabel"]
+TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.hashing import combine_hashes
-from tasks.schemas import EDITS, HUMAN_JUDGE, INSTANCES, REJECTS
+from tasks.schemas import EDITS, HUMAN_JUDGE, INSTANCES, REJECTS, Treatment
 
 STAGE = "treat"
 # The query is not trained on. Queries in = instances + these.
@@ -51,7 +51,7 @@ class TreatConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    treatment: Literal["default", "remove", "remove_hn", "relabel"] = "relabel"
+    treatment: Treatment = "relabel"
     max_false_negatives: int = Field(7, ge=0)
     relabel_from: Literal["negatives", "pool"] = "pool"
     refill: bool = True
