@@ -20,7 +20,7 @@ from infra.meter import MeterLike
 from infra.nodes import refuse_other_code
 from infra.part_logs import SILENT, PartLog, Sender, relayed
 from infra.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for
-from infra.ray_wait import PartError, await_ray
+from infra.ray_wait import PartError, await_ray, given_up
 from infra.runner import PartSpec
 from infra.settings import autoscales
 from infra.shared_engine import EngineThread, LentEngine
@@ -208,7 +208,7 @@ class EnginePool:
             host.actor = None
         _dismiss(actors)
         deadline = time.monotonic() + 30.0
-        while actors and time.monotonic() < deadline and not _is_free(self._granted):
+        while actors and not given_up() and time.monotonic() < deadline and not _is_free(self._granted):
             time.sleep(0.1)
 
 

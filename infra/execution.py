@@ -7,7 +7,7 @@ manifest is shown as `Cached`. Ray's failures become failed attempts with their 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from infra.meter import Budget, BudgetReached, MeterLike, RemoteMeter
 from infra.metrics import count_part
 from infra.part_logs import PartLog, PartLogs, Show
 from infra.prefect_tables import StageProgress, show_stage
-from infra.ray_cluster import granted, slots_for
-from infra.ray_wait import await_ray, stop_waiting
+from infra.ray_cluster import granted, head_watched, slots_for
+from infra.ray_wait import LOST, STOPPED, await_ray, begin_anew, give_up, given_up, refuse_if_given_up
 from infra.runner import Failure, PartSpec
 from infra.stage import Resources, Stage
 from infra.store import Store
@@ -65,18 +65,21 @@ class PrefectRayExecutor:
         self._on_failure = on_failure
         self._pool: Any = None
         self._logs: PartLogs | None = None
+        self._watch = ExitStack()
         self._remembers = False  # whether any ledger holds anything at all
         self._probes = threading.BoundedSemaphore(_PROBES)
 
     def __enter__(self) -> "PrefectRayExecutor":
-        """Start nothing yet."""
-        stop_waiting(False)
+        """Start nothing yet, but watch that the cluster stays the one it is."""
+        begin_anew()
+        self._watch.enter_context(head_watched(lambda: give_up(LOST)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Release the engines, and the actor that holds what workers log; told to end (SIGTERM), give up the parts."""
         if kind is not None and not issubclass(kind, Exception):
-            stop_waiting()
+            give_up(STOPPED)
+        self._watch.close()
         self._release()
         if self._logs is not None:
             self._logs.close()
@@ -88,7 +91,7 @@ class PrefectRayExecutor:
         """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
         unfinished = [spec for spec in specs if spec.number not in finished]
         slots: AbstractContextManager[Any] = nullcontext()
-        if unfinished:
+        if unfinished and not given_up():  # else each part says why
             self._prepare(unfinished[0].stage, unfinished[0].engine)
             slots = _slots(unfinished[0].stage.resources)
         progress = StageProgress(name, len(unfinished))
@@ -114,6 +117,7 @@ class PrefectRayExecutor:
         return results
 
     def _compute(self, spec: PartSpec, show: Show) -> Manifest:
+        refuse_if_given_up()
         if over := self._end.is_over():
             raise BudgetReached(over)
         if spec.stage.engine is None:

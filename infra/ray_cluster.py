@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ _OBJECT_STORE_BYTES = 200 * 2**20  # parts travel by reference; Ray's default ta
 GROW_SECONDS = 1800.0  # a cloud may take that long to give a machine with a GPU
 _TELL_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+_HEAD_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 _growing = threading.Lock()
@@ -54,6 +55,40 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def head_watched(lost: Callable[[], None]) -> Iterator[None]:
+    """Call `lost`, once, when another cluster answers at the address of ours.
+
+    Ray tells nobody: what a driver waits for of the old cluster never comes, and some of its calls abort the process.
+    Where nothing answers for a minute, Ray ends the process by itself.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_HEAD_SECONDS):
+            if _is_replaced():
+                lost()
+                return
+
+    thread = threading.Thread(target=look, daemon=True, name="head")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()  # a look that still waits for an answer holds nobody up
+
+
+def _is_replaced() -> bool:
+    import ray
+
+    try:
+        raylet: Any = ray._raylet
+        ours = ray._private.worker.global_worker.gcs_client
+        return bool(raylet.GcsClient(address=ours.address).cluster_id.hex() != ours.cluster_id.hex())
+    except Exception:  # of a dozen kinds: nobody answers, or this process is not connected any more
+        return False
 
 
 def listens(address: str) -> bool:

@@ -18,7 +18,10 @@ from infra.worker import EngineNeeded
 
 _POLL_SECONDS = 0.5
 _OUT_OF_MEMORY = "out of memory: Ray killed the worker; the next attempt takes smaller batches"
-_stopped = threading.Event()
+STOPPED = "stopped: the run was told to end"
+LOST = "lost: another cluster stands at Ray's address, and what was at work is gone with the old head; run again"
+_reason = ""
+_given_up = threading.Event()
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -41,9 +44,31 @@ class PartError(Exception):
         self.out_of_memory = out_of_memory
 
 
-def stop_waiting(stop: bool = True) -> None:
-    """Let every wait of this process end now, its part given up: the run was told to stop. False takes it back."""
-    (_stopped.set if stop else _stopped.clear)()
+def give_up(reason: str) -> None:
+    """Let every wait of this process end now, its part given up, and none begin: STOPPED, or LOST."""
+    global _reason  # noqa: PLW0603 - one for the process, as its connection to Ray
+    _reason = reason
+    _given_up.set()
+
+
+def begin_anew() -> None:
+    """Take back what made earlier waits end."""
+    _given_up.clear()
+
+
+def given_up() -> bool:
+    """Tell whether every wait ends now."""
+    return _given_up.is_set()
+
+
+def refuse_if_given_up() -> None:
+    """Begin nothing more where everything was given up.
+
+    Raises:
+        PartError: it was; not to be tried again.
+    """
+    if _given_up.is_set():
+        raise PartError(_reason, retry=False)
 
 
 def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  # noqa: ANN401 - what the task returns
@@ -57,9 +82,9 @@ def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  #
     """
     started = time.monotonic()
     while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
-        if _stopped.is_set():
+        if _given_up.is_set() and _reason != LOST:  # of a lost cluster nothing can be asked
             _cancel(reference)
-            raise PartError("stopped: the run was told to end", retry=False)
+        refuse_if_given_up()
         if time.monotonic() - started > deadline:
             _cancel(reference)
             log.finish(killed=True)
