@@ -116,7 +116,7 @@ def resume(curator: Curator, name: str, job: Job, tonight: State[Any]) -> State[
     Raises:
         CurationFailed: parts of theirs failed; those behind were tried all the same.
     """
-    said, failed = [str(tonight.message)], []
+    said, failed, stopped = [str(tonight.message)], [], None
     for waiting in resumable(curator, name) if tonight.is_completed() else ():
         curator.hooks.on_message(f"{waiting}: its labels have come, it goes on")
         try:
@@ -124,11 +124,14 @@ def resume(curator: Curator, name: str, job: Job, tonight: State[Any]) -> State[
         except CurationFailed as error:
             failed.append(str(error))
             continue
-        if not state.is_completed():
-            return state  # the night is over, or out of budget
         said.append(str(state.message))
+        if not state.is_completed():
+            stopped = state  # the night is over, or out of budget
+            break
     if failed:
         raise CurationFailed("\n".join([*said, *failed]))
+    if stopped is not None:
+        return stopped
     if len(said) == 1:
         return tonight
     return Completed(name="Waiting" if tonight.name == "Waiting" else "Completed", message="; ".join(said))

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 
 from infra.confined import is_confined
+from infra.copying import copy_checked
 from infra.retry import with_retries
 from infra.store_errors import NO_LINKS, StoreError, store_errors
 
@@ -344,20 +344,8 @@ class Store:
             if not self.local:
                 with_retries(lambda: self._fs.cp_file(self._path(key), self._path(target)))
                 return size
-            path = Path(self._path(target))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-            try:
-                shutil.copyfile(self._path(key), temporary)
-                with temporary.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-                    os.fsync(file.fileno())
-                if found != digest_of(key):
-                    raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")
-                temporary.chmod(0o444)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            if not copy_checked(Path(self._path(key)), Path(self._path(target)), digest_of(key), read_only=True):
+                raise StoreError(f"store {self.url}: object {key} is damaged; rerun its part")
         return size
 
     def link(self, key: str, target: str | None) -> None:

@@ -5,10 +5,10 @@ The keys are those of `Store.put_object`: the same bytes are one object, however
 
 import hashlib
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
+from infra.copying import copy_checked
 from infra.packages import sha256_of
 from infra.store import TRASH, Store, StoreError, digest_of
 
@@ -28,7 +28,8 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
         return key
     if store.local:
         with store._errors("write", key):
-            _copy_in(path, Path(store._path(key)), digest)
+            if not copy_checked(path, Path(store._path(key)), digest):
+                raise StoreError(f"{path} was changed while it was stored; leave it alone and try again")
     else:
         remote = store._path(key)
         # The name says what belongs here: whatever is written over it is the same, or was cut short.
@@ -68,22 +69,3 @@ def _read(store: Store, remote: str, key: str, piece: tuple[int, int]) -> bytes:
     start, end = piece
     data: Any = store._attempt("read", key, lambda: store._fs.cat_file(remote, start=start, end=end))
     return bytes(data)
-
-
-def _copy_in(path: Path, target: Path, digest: str) -> None:
-    """Copy into a local store; the name appears when the whole file is there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        copied = hashlib.sha256()
-        with path.open("rb") as source, temporary.open("wb") as file:
-            while piece := source.read(_PIECE):
-                copied.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if copied.hexdigest() != digest:
-            raise StoreError(f"{path} was changed while it was stored; leave it alone and try again")
-        temporary.replace(target)  # over the same bytes, or over what was cut short
-    finally:
-        temporary.unlink(missing_ok=True)

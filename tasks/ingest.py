@@ -38,9 +38,7 @@ class IngestConfig(BaseModel):
     train_split: str = Field("train", pattern=_SPLIT_NAME, description="BEIR: qrels of the training queries")
     test_split: str | None = Field("test", pattern=_SPLIT_NAME, description="BEIR: qrels of the held-out queries")
     known_split: str | None = Field(None, pattern=_SPLIT_NAME, description="BEIR: qrels of known false negatives")
-    holdout: float = Field(
-        0.0, ge=0, le=1, description="share of queries held out where there is no test split (BEIR: null)"
-    )
+    holdout: float = Field(0.0, ge=0, le=1, description="share of queries held out (BEIR: where test_split is null)")
     min_relevance: int = Field(1, description="BEIR: lowest score of a positive")
     max_chars: int = Field(20_000, ge=1, description="longer texts are cut to so many characters")
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from flows import deployed
 from flows.curate import CurationStopped
@@ -50,6 +50,12 @@ def test_failed_parts_fail_the_flow_run_with_their_list() -> None:
         do(curator(CurationFailed("judge-llm part 3: engine died")), CURATION, Job())
 
 
+def ended_after_a_failure(_curator: Any, curation: Any, _job: Job) -> Any:
+    if curation.id == "mine-000002":
+        raise CurationFailed("train part 0: diverged")
+    return Failed(name="Stopped", message="stopped: end-by time reached")
+
+
 def test_a_curation_that_goes_on_and_fails_keeps_neither_those_behind_it_nor_tonights_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -72,6 +78,12 @@ def test_a_curation_that_goes_on_and_fails_keeps_neither_those_behind_it_nor_ton
     ):
         resume(loaded, "mine", Job(), tonight)
     assert done[-1] == "mine-000003"
+    with monkeypatch.context() as late:  # the night ends after one failed: that is told all the same
+        late.setattr(deployed, "do", ended_after_a_failure)
+        with pytest.raises(CurationFailed, match=r"end-by time reached\ntrain part 0"):
+            resume(loaded, "mine", Job(), tonight)
+        late.setattr(deployed, "resumable", lambda *_: ["mine-000003"])
+        assert resume(loaded, "mine", Job(), tonight).name == "Stopped"
     waiting.remove("mine-000002")
     state = resume(loaded, "mine", Job(), tonight)
     assert (state.name, state.message) == (
