@@ -69,7 +69,8 @@ def head_watched(lost: Callable[[], None]) -> Iterator[None]:
     def look() -> None:
         while not over.wait(_HEAD_SECONDS):
             if _is_replaced():
-                lost()
+                if not over.is_set():  # else it is the next run's cluster that was looked at
+                    lost()
                 return
 
     thread = threading.Thread(target=look, daemon=True, name="head")
