@@ -17,7 +17,7 @@ from infra.ray_cluster import ClusterError
 from infra.settings import expected_code
 
 _OURS = ("flows", "infra", "tasks")
-_SOURCES = ("*.py", "prompts/*.yaml", "templates/*")  # what decides an answer; example configurations do not
+_READ = ("prompts/*.yaml", "templates/*")  # files besides code that decide an answer; example configurations do not
 _ANSWER_SECONDS = 60.0  # a node's first worker takes a few seconds to start
 _FURTHER_LOOKS = 2
 _LISTED = 5
@@ -89,11 +89,20 @@ def code_digest() -> str:
     for package in _OURS:
         spec = find_spec(package)
         for folder in map(Path, (spec.submodule_search_locations or ()) if spec else ()):
-            files = [path for pattern in _SOURCES for path in folder.glob(pattern) if path.is_file()]
             lines += [
-                f"{package}/{p.relative_to(folder).as_posix()}={sha256(p.read_bytes()).hexdigest()}" for p in files
+                f"{package}/{p.relative_to(folder).as_posix()}={sha256(p.read_bytes()).hexdigest()}"
+                for p in source_files(folder)
             ]
     return sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def source_files(folder: Path) -> list[Path]:
+    """List the files of a package that decide what it computes: its modules, prompts and templates, at any depth.
+
+    A folder without `__init__.py` is no part of an installed package, so its Python files are left out.
+    """
+    modules = [path for init in folder.rglob("__init__.py") for path in init.parent.glob("*.py")]
+    return sorted({*modules, *(path for pattern in _READ for path in folder.rglob(pattern) if path.is_file())})
 
 
 def refuse_other_code() -> None:
