@@ -19,8 +19,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from flows.curation import Curator
-from infra.artifacts import Piece, Table, read_table
 from infra.settings import read_settings
+from infra.storage.artifacts import Piece, Table, read_table
 
 PAIR = ["dataset", "query_id", "doc_id"]
 RESULT = Path(__file__).parent / "results" / "calibrate_cascade.json"

@@ -29,7 +29,7 @@ from benchmarks.chaos_checks import content, damaged, laid_out
 from benchmarks.chaos_tally import KINDS, Kill, Tally
 from flows.config import CurationConfig, load_config
 from flows.registry import keep_config
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until

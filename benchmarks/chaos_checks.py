@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.artifacts import newest_attempts, read_manifest
-from infra.store import Store
+from infra.storage.artifacts import newest_attempts, read_manifest
+from infra.storage.store import Store
 
 _SECONDS = {"report", "costs"}  # stages whose outputs hold seconds
 _NAMED_BY_DIGEST = re.compile(r"^(?:objects|ledger|labels)/(?:.*[/-])?([0-9a-f]{64})\.[a-z0-9.]+$")

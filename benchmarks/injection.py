@@ -124,10 +124,10 @@ def main() -> None:
     parser.add_argument("--model", default="w8a8:package:qwen2.5-coder-1.5b-instruct")
     parser.add_argument("--attacks", type=int, default=14, help="how many are tried, evenly over the file")
     arguments = parser.parse_args()
-    from infra import models
-    from infra.engines import VLLMSpec, build_engine, environment
+    from infra.engines.specs import VLLMSpec, build_engine, environment
+    from infra.models.resolve import resolve
 
-    model = models.resolve(arguments.model, read_settings().cache)
+    model = resolve(arguments.model, read_settings().cache)
     spec = VLLMSpec(model=str(model.path), digest=model.digest, max_model_len=2048, threads=os.cpu_count())
     os.environ.update(environment(spec))
     engine = build_engine(spec)

@@ -27,12 +27,12 @@ import polars as pl
 
 from benchmarks import judge_measures
 from benchmarks.judge_rows import Judged, compare_rows, table
-from infra import keys
-from infra.engines import VLLMSpec, build_engine, environment
-from infra.ledger import Ledger
-from infra.models import resolve
+from infra.engines.specs import VLLMSpec, build_engine, environment
+from infra.models.resolve import resolve
 from infra.settings import read_settings
-from infra.store import Store
+from infra.stages import part_keys
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store
 from tasks.asking import JudgeConfig
 from tasks.judge import judge
 from tasks.prompting import prompt_digest
@@ -128,7 +128,9 @@ def parse_arguments() -> argparse.Namespace:
 def name_judge(config: JudgeConfig, model: str, spec: VLLMSpec) -> JudgeConfig:
     """Name the judge as a curation does: model, engine, prompt."""
     prompt = prompt_digest(config.prompt_name)
-    return config.model_copy(update={"judge": f"{model}:{keys.digest(keys.semantic(spec))[:12]}/{prompt[:12]}"})
+    return config.model_copy(
+        update={"judge": f"{model}:{part_keys.digest(part_keys.semantic(spec))[:12]}/{prompt[:12]}"}
+    )
 
 
 def compare(  # imports inside: they load torch, which must find the environment set

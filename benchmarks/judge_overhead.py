@@ -57,7 +57,7 @@ def raw_engine(spec: Any) -> Any:
     """An actor that holds the same engine and nothing else of ours."""
     import ray
 
-    from infra.engines import build_engine, environment
+    from infra.engines.specs import build_engine, environment
 
     @ray.remote(num_cpus=0)
     class Raw:
@@ -101,9 +101,9 @@ class Pipeline:
     def run(self, folder: Path) -> tuple[float, Any]:
         """Judge everything in a store of its own; returns seconds and the stage's run."""
         from flows import stages as st
-        from infra.artifacts import Table, write_table
-        from infra.runner import Runner
-        from infra.store import Store
+        from infra.stages.runner import Runner
+        from infra.storage.artifacts import Table, write_table
+        from infra.storage.store import Store
         from tasks import schemas
 
         store = Store.open(str(folder))
@@ -145,8 +145,8 @@ def measure(arguments: argparse.Namespace, folder: Path, spec: Any) -> list[dict
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    from infra.execution import PrefectRayExecutor
-    from infra.store import Store
+    from infra.execution.executor import PrefectRayExecutor
+    from infra.storage.store import Store
 
     rounds: list[dict[str, float]] = []
 
@@ -192,12 +192,12 @@ def main() -> None:
     arguments = parser.parse_args()
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    from infra import models
-    from infra.engines import VLLMSpec
-    from infra.prefect_server import PrefectServer
-    from infra.ray_cluster import ray_cluster
+    from infra.cluster.ray_cluster import ray_cluster
+    from infra.engines.specs import VLLMSpec
+    from infra.models.resolve import resolve
+    from infra.prefect_api.server import PrefectServer
 
-    model = models.resolve(arguments.model, read_settings().cache)
+    model = resolve(arguments.model, read_settings().cache)
     spec = VLLMSpec(model=str(model.path), digest=model.digest, max_model_len=1024, threads=os.cpu_count())
     with tempfile.TemporaryDirectory(prefix="reneg-overhead-") as name:
         folder = Path(name)

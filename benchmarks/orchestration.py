@@ -36,12 +36,12 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from infra.artifacts import Manifest, Table, write_table
-from infra.runner import Failure, PartSpec, Runner
 from infra.settings import silence_telemetry
-from infra.stage import Resources, Stage
-from infra.store import Store
-from infra.worker import compute_part
+from infra.stages.compute_part import compute_part
+from infra.stages.runner import Failure, PartSpec, Runner
+from infra.stages.stage import Resources, Stage
+from infra.storage.artifacts import Manifest, Table, write_table
+from infra.storage.store import Store
 from tasks.schemas import Schema
 
 silence_telemetry()
@@ -202,8 +202,8 @@ def measure(parts: int, rounds: int, folder: Path) -> dict[str, Any]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    from infra.prefect_server import PrefectServer
-    from infra.ray_cluster import ray_cluster
+    from infra.cluster.ray_cluster import ray_cluster
+    from infra.prefect_api.server import PrefectServer
 
     server = PrefectServer(folder / "home")
     try:
@@ -253,7 +253,7 @@ def _pipeline(folder: Path, parts: int, memory: Memory) -> tuple[float, str]:
     from prefect.runtime import flow_run
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    from infra.execution import PrefectRayExecutor
+    from infra.execution.executor import PrefectRayExecutor
 
     found: list[tuple[float, str]] = []
 

@@ -32,11 +32,11 @@ def main() -> None:
     from flows.config import ConfigError
     from flows.method import CurationFailed, WaitingForLabels
     from flows.notifications import NotifyError
-    from infra.models import ModelError
-    from infra.prefect_server import ServerError
-    from infra.ray_cluster import ClusterError
-    from infra.runner import PartUnready
-    from infra.store import StoreError
+    from infra.cluster.ray_cluster import ClusterError
+    from infra.models.resolve import ModelError
+    from infra.prefect_api.server import ServerError
+    from infra.stages.runner import PartUnready
+    from infra.storage.store import StoreError
 
     try:
         app()
@@ -156,7 +156,7 @@ def ui(
     stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` kept.")] = False,
 ) -> None:
     """Start the embedded Prefect server, leave it up, and print its address."""
-    from infra.prefect_server import PrefectServer
+    from infra.prefect_api.server import PrefectServer
 
     settings: Settings = read_settings()
     server = PrefectServer(settings.home)

@@ -16,11 +16,11 @@ from flows.curation import VERSIONED
 from flows.deploy import HEARTBEAT_AUTOMATION, POOL, deployments_of, shared_deployments
 from flows.doctor import Finding
 from flows.flow_run import resources_of
-from infra.nodes import Node, Probe, Wanted, find_skew, inspect_nodes, leave_beacon, look_at_nodes, probe
-from infra.prefect_server import is_healthy
-from infra.ray_cluster import ClusterError, describe, fits_somewhere, listens, ray_cluster, token_problem
+from infra.cluster.nodes import Node, Probe, Wanted, find_skew, inspect_nodes, leave_beacon, look_at_nodes, probe
+from infra.cluster.ray_cluster import ClusterError, describe, fits_somewhere, listens, ray_cluster, token_problem
+from infra.prefect_api.server import is_healthy
 from infra.settings import Settings, autoscales
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 
 _CLOCK_SECONDS = 60.0
 _GIB = 2**30

@@ -7,11 +7,11 @@ from pathlib import Path
 from flows.config import CrossEncoderConfig, CurationConfig, EncoderConfig, VLLMConfig
 from flows.doctor import Finding
 from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, JUDGE, TRAIN
-from infra import models
-from infra.engines import OpenAISpec
+from infra.cluster.nodes import Node, Probe
+from infra.engines.specs import OpenAISpec
 from infra.machine import model_bytes
-from infra.nodes import Node, Probe
-from infra.stage import Resources
+from infra.models.resolve import ModelError, digest_of, is_present, resolve
+from infra.stages.stage import Resources
 
 _GIB = 2**30
 _PROCESS = 2 * _GIB  # Python, torch, a batch's activations
@@ -50,7 +50,7 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
             continue
         try:
             engines.append(_local(wanted, stage, cache))
-        except models.ModelError as error:
+        except ModelError as error:
             problems.append(Finding(f"model {wanted.model}", "missing", "not usable", str(error)))
     return engines, [*problems, *_without_gpu(config)]
 
@@ -68,10 +68,10 @@ def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
 
 
 def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, cache: Path) -> Engine:
-    digest = models.digest_of(wanted.model, cache)
+    digest = digest_of(wanted.model, cache)
     path, size, memory = "", 0, 0
-    if models.is_present(wanted.model, cache):
-        folder = models.resolve(wanted.model, cache, on_message=lambda _: None).path
+    if is_present(wanted.model, cache):
+        folder = resolve(wanted.model, cache, on_message=lambda _: None).path
         path = str(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         memory = model_bytes(folder, wanted.dtype)

@@ -10,8 +10,8 @@ from flows.curation import Curation, Curator
 from flows.job import Job
 from flows.joining import ray_for
 from flows.method import Setup
-from infra.prefect_server import PrefectServer, ServerError, is_healthy
-from infra.runner import StageRun
+from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
+from infra.stages.runner import StageRun
 
 Done = tuple[Any, tuple[StageRun, ...]]
 

@@ -13,7 +13,7 @@ from flows.notifications import NotifyConfig
 from flows.retention import RetentionConfig
 from flows.schedule import NightlyConfig
 from flows.stages import STAGES
-from infra.engines import OpenAIBatchSpec, OpenAISpec
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
 from tasks.agree import AgreeConfig
 from tasks.asking import JudgeConfig, Policy
 from tasks.cascade import CompleteConfig, DecideConfig, EscalateConfig

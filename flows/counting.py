@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.config import EngineConfig
-from infra import models
-from infra.engines import OpenAISpec
-from infra.tokenising import ChatTokenizer
+from infra.engines.chat_tokens import ChatTokenizer
+from infra.engines.specs import OpenAISpec
+from infra.models.resolve import is_present, parse, resolve
 
 if TYPE_CHECKING:  # not a dependency of ours: it is there where another one brought it
     from tiktoken import Encoding
@@ -61,12 +61,12 @@ def _by_characters(why: str) -> TokenCounter:
 
 def _find_folder(reference: str, cache: Path) -> Path | None:
     """Find the folder of a model that is on this machine; what is quantised has its original's tokenizer."""
-    scheme, rest = models.parse(reference)
+    scheme, rest = parse(reference)
     if scheme == "w8a8":
         return _find_folder(rest, cache)
-    if not models.is_present(reference, cache):
+    if not is_present(reference, cache):
         return None
-    return models.resolve(reference, cache).path
+    return resolve(reference, cache).path
 
 
 def _count_encoded(encoding: "Encoding", chat: Chat) -> int:

@@ -10,7 +10,7 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.method import CurationFailed, WaitingForLabels
-from infra.meter import BudgetReached
+from infra.execution.usage_meter import BudgetReached
 
 MAX_PARTS_IN_FLIGHT = 32
 _SHOWN = 3  # parts with the same reason whose repairing command is spelt out

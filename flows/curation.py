@@ -23,14 +23,16 @@ from flows.pricing import load_prices
 from flows.releases import promote
 from flows.results import Further, Layout, Result, folder_of
 from flows.source import import_source
-from infra import keys, models
-from infra.artifacts import Directory, read_table, write_directory
-from infra.engines import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
-from infra.ledger import Ledger
-from infra.numbered import keep_next
-from infra.runner import PartSpec, Runner, StageRun, WorkNeeded
+from infra.engines.specs import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.models.resolve import digest_of, name_of
+from infra.models.resolve import resolve as resolve_model
 from infra.settings import Settings
-from infra.store import Store, StoreError
+from infra.stages import part_keys
+from infra.stages.runner import PartSpec, Runner, StageRun, WorkNeeded
+from infra.storage.artifacts import Directory, read_table, write_directory
+from infra.storage.ledger import Ledger
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store, StoreError
 
 VERSIONED = (
     "vllm",
@@ -97,7 +99,7 @@ class Curator:
         """Continue the newest curation of the same configuration and source, or record a new one."""
         draft = self.draft(config)
         files = None if draft.source is None else dict(draft.source.files)
-        identity = keys.digest({"config": keys.semantic(config), "source": files})
+        identity = part_keys.digest({"config": part_keys.semantic(config), "source": files})
         known = self.names(config.name)
         if known:
             newest = self.store.read_json(f"curations/{known[-1]}/curation.json") or {}
@@ -242,12 +244,12 @@ class Curator:
             base_model=self._import_base(config, encoder_model, resolve),
             encoder=encoder,
             tiers=tuple(self._tier(tier, config, resolve) for tier in config.tiers),
-            encoder_key=keys.digest(keys.semantic(encoder)),
+            encoder_key=part_keys.digest(part_keys.semantic(encoder)),
             base_model_key=encoder_model[1],
             base_model_path=encoder_model[0],
             page={
                 "title": curation.id.rpartition("-")[0],
-                "configuration": yaml.safe_dump(keys.semantic(config), sort_keys=False, allow_unicode=True),
+                "configuration": yaml.safe_dump(part_keys.semantic(config), sort_keys=False, allow_unicode=True),
                 "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
                 "versions": _versions(),
             },
@@ -267,9 +269,9 @@ class Curator:
 
     def _model(self, reference: str, cache: Path, resolve: bool) -> tuple[str, str, str]:
         if not resolve:
-            return "", models.digest_of(reference, cache), models.name_of(reference)
-        found = models.resolve(reference, cache, on_message=self.hooks.on_message)
-        return str(found.path), found.digest, models.name_of(reference)
+            return "", digest_of(reference, cache), name_of(reference)
+        found = resolve_model(reference, cache, on_message=self.hooks.on_message)
+        return str(found.path), found.digest, name_of(reference)
 
     def _import_base(self, config: CurationConfig, model: tuple[str, str, str], resolve: bool) -> Directory | None:
         """Keep the base model in the store, by digest, so that it is evaluated like the trained ones."""

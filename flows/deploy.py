@@ -26,10 +26,10 @@ from flows.config import CurationConfig
 from flows.notifications import SHARED, register_notifications
 from flows.pricing import with_prices
 from flows.registry import keep_config
-from infra.notify import TAG
-from infra.prefect_server import PrefectServer, ServerError, is_healthy
+from infra.prefect_api.events import TAG
+from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.store import Store
 
 POOL = "reneg"
 HEARTBEAT_AUTOMATION = "reneg: dead runs are crashed"

@@ -31,11 +31,11 @@ from flows.method import CurationFailed, Setup, WaitingForLabels
 from flows.registry import read_config
 from flows.rerun import rerun_job
 from flows.schedule import end_of_night, lateness
-from infra.dead_runs import owner_tag, sweep_dead_runs
-from infra.notify import TAG
-from infra.outlive import ignore_broken_pipes
-from infra.runner import Runner
+from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
+from infra.prefect_api.events import TAG
+from infra.prefect_api.processes import ignore_broken_pipes
 from infra.settings import read_settings
+from infra.stages.runner import Runner
 
 if flow_run.id:  # this process works on a flow run
     ignore_broken_pipes()

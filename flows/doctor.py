@@ -12,11 +12,11 @@ from importlib import metadata
 from rich.console import Console
 from rich.table import Table
 
-from infra import models
-from infra.prefect_server import PrefectServer, is_healthy
-from infra.ray_cluster import listens
+from infra.cluster.ray_cluster import listens
+from infra.models.resolve import ModelError, digest_of, is_present
+from infra.prefect_api.server import PrefectServer, is_healthy
 from infra.settings import Settings
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 
 _GIB = 2**30
 _NEEDED_DISK_GIB = 13
@@ -155,11 +155,11 @@ def _models(settings: Settings) -> list[Finding]:
     findings = []
     for reference in ("package:minilm", "package:qwen2.5-coder-1.5b-instruct"):
         try:
-            digest = models.digest_of(reference, settings.cache)
-        except models.ModelError as error:
+            digest = digest_of(reference, settings.cache)
+        except ModelError as error:
             findings.append(Finding(reference, "missing", "not usable", str(error)))
             continue
-        present = models.is_present(reference, settings.cache)
+        present = is_present(reference, settings.cache)
         found = f"{'in' if present else 'not yet in'} {settings.cache}, pinned {digest[:12]}"
         findings.append(
             Finding(reference, "ok" if present else "note", found, "" if present else "fetched at first use")

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from flows.config import ConfigError
 from flows.curation import Curator
-from infra import keys
-from infra.artifacts import Manifest, newest_attempts, read_manifest
-from infra.models import ModelError
-from infra.runner import StageRun
-from infra.store import Store
+from infra.models.resolve import ModelError
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.store import Store
 
 Ingredients = Mapping[str, Any]
 Maker = tuple[str, int]  # the stage, as `reneg status` names it, and the part
@@ -151,13 +151,13 @@ def _holds(walk: _Walk, stage: str, wanted: Ingredients) -> bool:
 
 def _nearest(store: Store, new: Ingredients, part: int, walk: _Walk) -> Manifest | None:
     """Find the finished part of the stage that shares most ingredients, those of this curation's own walk left out."""
-    own = {keys.digest(made) for run in walk.runs.values() for made in run.ingredients.values()}
+    own = {part_keys.digest(made) for run in walk.runs.values() for made in run.ingredients.values()}
     others = [(key, attempt) for key, attempt in newest_attempts(store, new["stage"]).items() if key not in own]
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda item: read_manifest(store, new["stage"], *item), others))
     return min(
         found,
-        key=lambda m: (len(keys.differences(dict(m.ingredients), dict(new))), m.part != part, m.key),
+        key=lambda m: (len(part_keys.differences(dict(m.ingredients), dict(new))), m.part != part, m.key),
         default=None,
     )
 
@@ -217,7 +217,7 @@ class _Comparison:
 def _settings(new: Ingredients, old: Ingredients) -> list[str]:
     """Say what differs besides the inputs."""
     before, after = ({name: made[name] for name in made if name != "inputs"} for made in (old, new))
-    lines = keys.differences(before, after)
+    lines = part_keys.differences(before, after)
     paths = [line.partition(": ")[0] for line in lines]
     asked_otherwise = any(path.startswith(("engine", "prompts", "definitions")) for path in paths)
     return [

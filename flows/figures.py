@@ -12,11 +12,11 @@ from flows.config import CurationConfig
 from flows.gold import LABEL
 from flows.method import Setup
 from flows.pricing import load_prices
-from infra import keys
-from infra.artifacts import Manifest, Piece, Table, read_manifest, read_table
-from infra.meter import Usage
-from infra.runner import StageRun
-from infra.store import Store
+from infra.execution.usage_meter import Usage
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
+from infra.storage.store import Store
 from tasks.drift import CASCADE, design_effect
 
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -86,12 +86,14 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
 
 def judge_ids(setup: Setup) -> dict[str, str]:
     """Name who judges, by tier: only nights with the same judge and the same method are compared."""
-    config = keys.semantic(setup.config)
-    method = keys.digest({name: config[name] for name in _DECIDING})
-    found = {"similarity": keys.digest([method, setup.encoder_key])}
+    config = part_keys.semantic(setup.config)
+    method = part_keys.digest({name: config[name] for name in _DECIDING})
+    found = {"similarity": part_keys.digest([method, setup.encoder_key])}
     for tier in setup.tiers:
-        found[tier.name] = keys.digest([keys.semantic(tier.judge), keys.semantic(tier.engine), dict(tier.shown)])
-    return found | {CASCADE: keys.digest([method, *found.values()])}
+        found[tier.name] = part_keys.digest(
+            [part_keys.semantic(tier.judge), part_keys.semantic(tier.engine), dict(tier.shown)]
+        )
+    return found | {CASCADE: part_keys.digest([method, *found.values()])}
 
 
 def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:

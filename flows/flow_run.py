@@ -25,14 +25,14 @@ from flows.pricing import load_prices
 from flows.results import folder_of
 from flows.stages import JUDGE, STAGES
 from flows.summary_page import summary_markdown
-from infra.dead_runs import owner_tag, sweep_dead_runs
-from infra.engines import OpenAIBatchSpec, OpenAISpec
-from infra.execution import PrefectRayExecutor
-from infra.meter import Budget, RemoteMeter
-from infra.notify import TAG
-from infra.prefect_tables import show_summary
-from infra.runner import PartDone, PartUnready, Runner
-from infra.stage import Resources
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from infra.execution.executor import PrefectRayExecutor
+from infra.execution.prefect_ui import show_summary
+from infra.execution.usage_meter import Budget, RemoteMeter
+from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
+from infra.prefect_api.events import TAG
+from infra.stages.runner import PartDone, PartUnready, Runner
+from infra.stages.stage import Resources
 
 _METER_SECONDS = 2.0
 _BATCH_SECONDS = 7 * 24 * 3600.0  # a batch may take a day, and a request may be in several

@@ -16,9 +16,9 @@ from flows import stages as st
 from flows.config import ConfigError
 from flows.intake import read_labels
 from flows.method import Setup, WaitingForLabels, curate_method
-from infra import keys
-from infra.artifacts import Directory, Table
-from infra.runner import Runner, StageRun, WorkNeeded
+from infra.stages import part_keys
+from infra.stages.runner import Runner, StageRun, WorkNeeded
+from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.compare import CompareConfig
 from tasks.prune import LeaveOutConfig
@@ -205,7 +205,7 @@ def labels_of(datasets: Iterable[str]) -> dict[str, str]:
     slugs = {name: re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")[:_SLUG] for name in names}
     shared = Counter(slugs.values())
     return {
-        name: slug if slug and shared[slug] == 1 else f"{slug}_{keys.digest(name)[:8]}".strip("_")
+        name: slug if slug and shared[slug] == 1 else f"{slug}_{part_keys.digest(name)[:8]}".strip("_")
         for name, slug in slugs.items()
     }
 

@@ -16,13 +16,13 @@ from flows.config import ConfigError
 from flows.curation import Curator
 from flows.method import WaitingForLabels, curate_method
 from flows.retention import RetentionConfig
-from infra.artifacts import Manifest
-from infra.gc import Collection, Roots, Snapshot, carry_out, live, plan
-from infra.models import ModelError
-from infra.releases import prune_published
-from infra.runner import Failure, PartSpec, Runner
+from infra.models.resolve import ModelError
 from infra.settings import Settings
-from infra.store import TRASH, Entry, Store, StoreError
+from infra.stages.runner import Failure, PartSpec, Runner
+from infra.storage.artifacts import Manifest
+from infra.storage.gc import Collection, Roots, Snapshot, carry_out, live, plan
+from infra.storage.release_pointers import prune_published
+from infra.storage.store import TRASH, Entry, Store, StoreError
 
 _HOUR, _DAY = 3600.0, 86400.0
 _CURATION = re.compile(r"(?P<folder>(trash/)?curations/(?P<id>(?P<name>[^/]+)-\d{6,}))/(?P<file>.+)")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows import stages as st
-from infra.artifacts import Directory, Table
-from infra.runner import Runner
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.asking import JudgeConfig
 from tasks.gold import GoldConfig

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.nights import Record, read_history, record_night
-from infra.store import Store
+from infra.storage.store import Store
 from tasks.drift import CASCADE
 from tasks.summarise import percent
 

@@ -18,11 +18,11 @@ from fsspec.core import url_to_fs
 
 from flows.config import ConfigError, CurationConfig
 from flows.gold import Gold
-from infra.artifacts import Directory
-from infra.engines import OpenAISpec
-from infra.numbered import keep_next, read_newest
-from infra.store import Store
-from infra.store_errors import is_of_storage
+from infra.engines.specs import OpenAISpec
+from infra.storage.artifacts import Directory
+from infra.storage.errors import is_of_storage
+from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.store import Store
 from tasks.gold import GoldConfig, GoldError, read_gold
 from tasks.labels import newest, settle
 from tasks.schemas import HUMAN

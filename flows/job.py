@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.method import Setup, curate_method
-from infra.runner import Runner
+from infra.stages.runner import Runner
 
 
 @dataclass(frozen=True)

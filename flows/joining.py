@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from flows.curation import VERSIONED, Curator
 from flows.method import Setup
-from infra.nodes import code_digest, refuse_skew
-from infra.ray_cluster import ray_cluster
-from infra.weights import publish_for
+from infra.cluster.nodes import code_digest, refuse_skew
+from infra.cluster.ray_cluster import ray_cluster
+from infra.cluster.weights import publish_for
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from flows.curation import Curation, Curator
 from flows.intake import label_keys, read_labels
 from flows.method import WaitingForLabels, curate_method
 from flows.stages import SAMPLE
-from infra.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
-from infra.models import ModelError
-from infra.runner import Runner, WorkNeeded
-from infra.store import Store
+from infra.models.resolve import ModelError
+from infra.stages.runner import Runner, WorkNeeded
+from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
+from infra.storage.store import Store
 from tasks import schemas
 from tasks.labels import settle
 from tasks.sheet import Checked, Origin, Pair, SheetError, Shown, check, in_utc, read_rows, shown_on

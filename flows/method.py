@@ -12,9 +12,9 @@ from flows import stages as st
 from flows.config import CurationConfig, TierConfig
 from flows.gold import Gold, is_of_gold, judge_gold
 from flows.people import find_labelled, hear_people, still_wanted, without
-from infra import keys
-from infra.artifacts import Directory, Table
-from infra.runner import Runner
+from infra.stages import part_keys
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.asking import JudgeConfig
 from tasks.cascade import AdmitConfig, EscalateConfig
@@ -54,8 +54,8 @@ class Tier:
         judge = JudgeConfig.model_validate(tier.judge.model_dump() | {"tier": tier.name, "policies": policies})
         prompts = {name: prompt_digest(name) for name in judge.prompt_names}
         definitions = {name: hash_text(load_definition(name)) for name in judge.definition_names}
-        asked = f"{model}:{keys.digest(keys.semantic(engine))[:12]}"
-        names = {"engine": asked, "judge": f"{asked}/{keys.digest([prompts, definitions])[:12]}"}
+        asked = f"{model}:{part_keys.digest(part_keys.semantic(engine))[:12]}"
+        names = {"engine": asked, "judge": f"{asked}/{part_keys.digest([prompts, definitions])[:12]}"}
         shown = {"prompts": prompts, "definitions": definitions}
         return cls(tier.name, tier.escalate, judge.model_copy(update=names), engine, shown)
 

@@ -9,11 +9,12 @@ from flows import stages as st
 from flows.config import ConfigError
 from flows.figures import answer_keys, cost, judge_ids, judging, mixes, part_names
 from flows.intake import night_of
-from infra import keys, notify
-from infra.artifacts import Table, read_table
-from infra.numbered import keep_next
-from infra.runner import StageRun
-from infra.store import Store, StoreError
+from infra.prefect_api import events
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Table, read_table
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store, StoreError
 from tasks import schemas
 from tasks.drift import GOLD, Answers, Mix, Night, find_drift
 from tasks.statistics import wilson
@@ -129,7 +130,7 @@ def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
     items = ""
     for (tier,), verdicts in tables["verdicts"].partition_by("tier", as_dict=True).items():
         ordered = verdicts.sort(schemas.GOLD.key)
-        items = keys.digest(ordered.select(*schemas.GOLD.columns).rows())
+        items = part_keys.digest(ordered.select(*schemas.GOLD.columns).rows())
         right = ordered["state"] == ordered["label"]
         tiers[tier]["right"] = "".join("1" if value else "0" for value in right)
     return {"items": items, "tiers": tiers}
@@ -202,4 +203,4 @@ def _tell(curator: "Curator", curation: "Curation", record: Record) -> None:
     if record["alarms"]:
         text = f"{curation.id} drifts: {'; '.join(str(alarm['message']) for alarm in record['alarms'])}"
         payload = {"text": text, "curation": curation.id, "night": record["night"], "alarms": record["alarms"]}
-        notify.emit(EVENT, notify.resource(curation.config.name), payload)
+        events.emit(EVENT, events.resource(curation.config.name), payload)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from infra.notify import TAG, resource
+from infra.prefect_api.events import TAG, resource
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -155,7 +155,7 @@ def rollback(
     """Give trainers an earlier release again, under a new number; it holds until a new curation is promoted."""
     from flows.releases import rollback as go_back
     from flows.releases import show_release
-    from infra.store import Store
+    from infra.storage.store import Store
 
     done = show_release(go_back(Store.open(read_settings().store), name, to), OUT)
     if as_json:
@@ -172,7 +172,7 @@ def labels(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from flows.labels import show_labels
-    from infra.store import Store
+    from infra.storage.store import Store
 
     rows = show_labels(Store.open(read_settings().store, write=False), OUT)
     if as_json:
@@ -207,7 +207,7 @@ def history(
 ) -> None:
     """Show the finished nights: cost, false negatives, agreement with the gold set and with people, alarms."""
     from flows.history import show_history
-    from infra.store import Store
+    from infra.storage.store import Store
 
     rows = show_history(Store.open(read_settings().store, write=False), name, OUT)
     if as_json:

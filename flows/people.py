@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from flows import stages as st
-from infra.artifacts import Piece, Table
-from infra.runner import Runner
-from infra.stage import Stage
+from infra.stages.runner import Runner
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Piece, Table
 from tasks import schemas
 from tasks.hashing import part_of
 from tasks.labels import LabelsConfig, PeopleConfig, label_pairs, share_labelled

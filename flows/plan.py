@@ -22,11 +22,11 @@ from flows.method import Tier
 from flows.pricing import Prices, load_prices
 from flows.prospects import MOST_QUERIES, Asked, Basis, NotKnown, Prospects
 from flows.stages import JUDGE
-from infra import keys
-from infra.artifacts import Manifest, newest_attempts, read_manifest
-from infra.ledger import Ledger
-from infra.meter import Usage
-from infra.runner import StageRun
+from infra.execution.usage_meter import Usage
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.ledger import Ledger
 from tasks.asking import Call, JudgeConfig
 
 _MOST_READ = 500  # earlier parts looked at for their speed
@@ -224,7 +224,7 @@ class _Planner:
 
 def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
     """Add up what earlier parts with this tier's engine say of themselves."""
-    engine, config = keys.semantic(tier.engine), keys.semantic(tier.judge)
+    engine, config = part_keys.semantic(tier.engine), part_keys.semantic(tier.judge)
     facts = [m.stats.get("facts", {}) for m in earlier if m.ingredients.get("engine") == engine]
     alike = [m for m in earlier if all(m.ingredients["config"].get(n) == config[n] for n in _DECIDES_LENGTH)]
     wrote = [m.stats.get("facts", {}) for m in alike]

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flows.config import ConfigError, CurationConfig, EngineConfig
 from flows.gold import LABEL
 from flows.stages import JUDGE
-from infra.engines import OpenAIBatchSpec, OpenAISpec
-from infra.meter import Price
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from infra.execution.usage_meter import Price
 
 _BUILT_IN = Path(__file__).with_name("prices.yaml")
 

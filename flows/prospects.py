@@ -12,8 +12,8 @@ import polars as pl
 from flows import stages as st
 from flows.curation import Curator
 from flows.method import Setup
-from infra.artifacts import Directory, Table, materialise, read_table
-from infra.runner import StageRun
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Directory, Table, materialise, read_table
 from tasks import schemas
 from tasks.cascade import AdmitConfig, EscalateConfig, admit, escalate
 from tasks.ingest import IngestError, ingest

@@ -12,14 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.config import ConfigError
-from infra.artifacts import Manifest
-from infra.gc import empty_back
-from infra.ledger import Forgotten, Ledger
-from infra.purge import Plan, Target, carry_out, find_files, find_folders, make_plan, remove_paths
-from infra.releases import holding, withdraw
-from infra.row_tables import forget_rows
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.artifacts import Manifest
+from infra.storage.gc import empty_back
+from infra.storage.ledger import Forgotten, Ledger
+from infra.storage.purge import Plan, Target, carry_out, find_files, find_folders, forget_rows, make_plan, remove_paths
+from infra.storage.release_pointers import holding, withdraw
+from infra.storage.store import Store
 from tasks.formats import clean
 from tasks.hashing import combine_hashes, hash_passage, hash_text
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from flows.config import ConfigError, CurationConfig, parse_config
-from infra.store import Store
+from infra.storage.store import Store
 
 
 def keep_config(store: Store, config: CurationConfig) -> str:

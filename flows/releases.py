@@ -16,10 +16,11 @@ from rich.table import Table
 from flows.config import ConfigError
 from flows.method import Outcome
 from flows.nights import standing_alarms
-from infra import notify
-from infra.artifacts import read_table
-from infra.numbered import keep_next, read_newest
-from infra.releases import (
+from infra.prefect_api import events
+from infra.settings import Settings
+from infra.storage.artifacts import read_table
+from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.release_pointers import (
     ROLLED_BACK,
     Record,
     advance,
@@ -32,8 +33,7 @@ from infra.releases import (
     publish,
     read_all,
 )
-from infra.settings import Settings
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
 from tasks.schemas import SCORES
 from tasks.summarise import signed
@@ -373,7 +373,7 @@ def _tell(event: str, done: _Told) -> _Told:
         text = f"{done.name}: release {done.number} ({said['curation']}) {said['because']}: {said['why']}"
     else:
         text = f"{done.name}: {done.curation} was not promoted: {done.because}"
-    notify.emit(event, notify.resource(done.name), {"text": text, **said})
+    events.emit(event, events.resource(done.name), {"text": text, **said})
     return done
 
 

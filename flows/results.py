@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.method import Outcome
-from infra.artifacts import Directory, materialise
-from infra.runner import StageRun
 from infra.settings import Settings
-from infra.store import Store
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Directory, materialise
+from infra.storage.store import Store
 
 if TYPE_CHECKING:
     from flows.releases import Held, Release

@@ -18,9 +18,9 @@ from pathlib import Path
 import httpx
 
 from flows.deploy import POOL
-from infra.dead_runs import sweep_dead_runs, worker_name
-from infra.kept_process import KeptProcess
-from infra.prefect_server import PrefectServer, is_healthy
+from infra.prefect_api.dead_runs import sweep_dead_runs, worker_name
+from infra.prefect_api.processes import KeptProcess
+from infra.prefect_api.server import PrefectServer, is_healthy
 from infra.settings import Settings
 
 _LOOK_SECONDS = 2.0

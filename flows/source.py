@@ -6,10 +6,10 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 
 from flows.config import ConfigError, CurationConfig
-from infra.artifacts import Directory, write_directory
 from infra.settings import Settings
-from infra.store import Store
-from infra.store_errors import is_of_storage
+from infra.storage.artifacts import Directory, write_directory
+from infra.storage.errors import is_of_storage
+from infra.storage.store import Store
 
 _WANTED = "give a JSONL file, a folder of them or a BEIR folder"
 

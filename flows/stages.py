@@ -3,7 +3,7 @@
 Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
 """
 
-from infra.stage import Resources, Stage
+from infra.stages.stage import Resources, Stage
 from tasks import schemas as s
 
 _WHOLE_MACHINE = Resources(num_cpus=2.0, deadline=7200.0)

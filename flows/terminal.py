@@ -16,10 +16,10 @@ from flows.plan import Plan, plan_tiers, show_amount
 from flows.releases import show_release
 from flows.rerun import rerun_job
 from flows.results import Result
-from infra.numbered import read_newest
-from infra.runner import StageRun
 from infra.settings import Settings
-from infra.worker import load_function
+from infra.stages.compute_part import load_function
+from infra.stages.runner import StageRun
+from infra.storage.numbered_records import read_newest
 from tasks.export import FORMATS
 
 

@@ -5,8 +5,11 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import uuid
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
 _NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -61,3 +64,18 @@ def _tensor_bytes(file: Path, per_number: int) -> int:
         stored = _NUMBER_BYTES.get(tensor["dtype"])
         total += (end - start) if stored is None else (end - start) // stored * per_number  # integers stay as they are
     return total
+
+
+def where() -> str:
+    """Name the Ray node this runs on, by address and the beginning of its id; empty outside Ray."""
+    ray: Any = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return ""
+    return _node()
+
+
+@cache
+def _node() -> str:
+    import ray
+
+    return f"{ray.util.get_node_ip_address()} (node {ray.get_runtime_context().get_node_id()[:8]})"

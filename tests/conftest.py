@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.prefect_server import free_port
+from infra.prefect_api.server import free_port
 from infra.settings import silence_telemetry
 
 silence_telemetry()

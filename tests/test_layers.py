@@ -39,5 +39,5 @@ def test_the_method_reads_no_environment() -> None:
 def test_prefect_and_ray_meet_in_one_place() -> None:
     files = sorted((ROOT / "infra").rglob("*.py"))
     prefect = {f.name for f in files if "prefect" in imported(f)}
-    assert prefect == {"execution.py", "prefect_tables.py", "dead_runs.py", "notify.py"}
-    assert not {f.name for f in files if "ray" in imported(f)} & {"prefect_tables.py", "dead_runs.py", "notify.py"}
+    assert prefect == {"executor.py", "prefect_ui.py", "dead_runs.py", "events.py"}
+    assert not {f.name for f in files if "ray" in imported(f)} & {"prefect_ui.py", "dead_runs.py", "events.py"}

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from infra.artifacts import Manifest
-from infra.meter import BudgetReached
-from infra.runner import Failure, PartSpec
-from infra.store import Store
-from infra.worker import compute_part
+from infra.execution.usage_meter import BudgetReached
+from infra.stages.compute_part import compute_part
+from infra.stages.runner import Failure, PartSpec
+from infra.storage.artifacts import Manifest
+from infra.storage.store import Store
 from tasks.asking import Call
 
 _DIMENSION = 64

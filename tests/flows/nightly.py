@@ -14,9 +14,9 @@ from flows.curation import Curation, Curator, Hooks
 from flows.job import Job
 from flows.method import Setup
 from flows.results import Result
-from infra.runner import Runner, StageRun
 from infra.settings import Settings
-from infra.store import Store
+from infra.stages.runner import Runner, StageRun
+from infra.storage.store import Store
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
 from tests.flows.test_method import tier, write_source
 

@@ -19,11 +19,11 @@ from flows.cluster_doctor import examine_cluster
 from flows.config import CurationConfig, load_config, parse_config
 from flows.deploy import HEARTBEAT_AUTOMATION, POOL, deploy
 from flows.doctor import Finding
-from infra import nodes, ray_cluster
-from infra.models import resolve
-from infra.prefect_server import PrefectServer
+from infra.cluster import nodes, ray_cluster
+from infra.models.resolve import resolve
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.store import Store
 from tests.conftest import ROOT, free_port
 from tests.infra.cluster import RayNodes
 

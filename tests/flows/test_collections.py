@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from infra.artifacts import Table, read_table
+from infra.storage.artifacts import Table, read_table
 from tests.conftest import ROOT
 from tests.flows.test_method import run_method
 

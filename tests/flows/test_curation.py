@@ -5,9 +5,9 @@ from pathlib import Path
 from flows.config import parse_config
 from flows.curation import Curation, Curator, Hooks
 from flows.method import Outcome
-from infra.artifacts import Directory, Table, write_directory
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.artifacts import Directory, Table, write_directory
+from infra.storage.store import Store
 from tests.flows.nightly import Nights, sources
 
 

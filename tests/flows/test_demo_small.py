@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from infra.artifacts import Manifest, newest_attempts, read_manifest
-from infra.prefect_server import PrefectServer
-from infra.store import Store
+from infra.prefect_api.server import PrefectServer
+from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.store import Store
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -15,9 +15,9 @@ from flows.config import ConfigError, parse_config
 from flows.deploy import HEARTBEAT_AUTOMATION, deploy
 from flows.pricing import load_prices
 from flows.registry import read_config
-from infra.prefect_server import PrefectServer
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.store import Store
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from flows.method import Tier, curate_method
-from infra.artifacts import Table, read_table
-from infra.engines import OpenAIBatchSpec, OpenAISpec, build_engine
-from infra.meter import Budget, Meter, Price
-from infra.runner import Runner
-from infra.shared_engine import EngineThread, LentEngine
-from infra.store import Store
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec, build_engine
+from infra.execution.shared_engine import EngineThread, LentEngine
+from infra.execution.usage_meter import Budget, Meter, Price
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Table, read_table
+from infra.storage.store import Store
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import make_setup, tier, write_source
 from tests.infra.misbehaving import MisbehavingServer

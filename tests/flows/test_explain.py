@@ -14,9 +14,9 @@ from flows.config import ConfigError, parse_config
 from flows.curation import Curation, Curator
 from flows.explain import Explanation, explain
 from flows.method import curate_method
-from infra.runner import Runner
 from infra.settings import Settings
-from infra.store import Store
+from infra.stages.runner import Runner
+from infra.storage.store import Store
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import tier, write_source
 

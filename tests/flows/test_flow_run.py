@@ -5,7 +5,7 @@ import pytest
 from flows.config import ConfigError, parse_config
 from flows.flow_run import resources_of
 from flows.pricing import load_prices
-from infra.meter import Price
+from infra.execution.usage_meter import Price
 
 LOCAL = {"engine": {"kind": "vllm"}}
 OPENAI = {"kind": "openai", "model": "gpt-4o-2024-11-20"}

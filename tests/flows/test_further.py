@@ -22,9 +22,9 @@ from flows.further import (
     validate_method,
 )
 from flows.method import Setup, curate_method
-from infra.artifacts import Directory, read_table, write_directory
-from infra.runner import Runner
-from infra.store import Store
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Directory, read_table, write_directory
+from infra.storage.store import Store
 from tasks.schemas import HUMAN
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import ANIMALS, make_setup
@@ -196,7 +196,7 @@ def test_a_failed_training_blocks_the_comparison_and_nothing_else(curated: Place
     compute = executor.run_stage
 
     def fail_one(name: str, specs: Any, finished: Any) -> Any:
-        from infra.runner import Failure
+        from infra.stages.runner import Failure
 
         return {0: Failure("no such model")} if name == "train-relabel_s43" else compute(name, specs, finished)
 

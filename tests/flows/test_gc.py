@@ -21,11 +21,11 @@ from flows.job import Job
 from flows.method import Setup
 from flows.purge import Wanted as PurgeWanted
 from flows.purge import purge
-from infra.models import MANIFEST
-from infra.runner import Failure, Runner, StageRun
+from infra.cluster.weights import ensure, is_published, publish_for
+from infra.models.resolve import MANIFEST
 from infra.settings import Settings
-from infra.store import Store, StoreError
-from infra.weights import ensure, is_published, publish_for
+from infra.stages.runner import Failure, Runner, StageRun
+from infra.storage.store import Store, StoreError
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import write_source
 

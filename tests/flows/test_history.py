@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from flows.history import add_to_report, show_history
-from infra.numbered import keep_next
-from infra.store import Store
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store
 
 ALARM = {"kind": "gold", "tier": "llm", "message": "gold set, <llm>: 40% right", "advice": "Pin a dated model."}
 

@@ -7,7 +7,7 @@ import pytest
 
 from flows.config import ConfigError, parse_config
 from flows.intake import Intake, check_gold, night_of
-from infra.store import Store
+from infra.storage.store import Store
 from tests.conftest import free_port
 from tests.flows.nightly import ENDPOINT, write_gold
 from tests.flows.test_method import tier

@@ -17,8 +17,8 @@ from flows.labels import import_labels, resumable, waiting
 from flows.method import WaitingForLabels
 from flows.purge import Wanted, purge
 from flows.terminal import show_plan, show_status
-from infra.artifacts import read_table
-from infra.numbered import keep_next
+from infra.storage.artifacts import read_table
+from infra.storage.numbered_records import keep_next
 from tasks.hashing import hash_text
 from tests.flows.nightly import Nights, fill, sources, write_gold
 from tests.flows.test_purge import silent, traces

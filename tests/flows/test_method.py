@@ -12,12 +12,12 @@ import pytest
 from flows.config import parse_config
 from flows.method import Outcome, Setup, Tier, curate_method
 from flows.stages import STAGES
-from infra.artifacts import read_table, write_directory
-from infra.engines import SentenceTransformersSpec, VLLMSpec
-from infra.keys import digest
-from infra.runner import Runner
-from infra.store import Store
-from infra.worker import load_function
+from infra.engines.specs import SentenceTransformersSpec, VLLMSpec
+from infra.stages.compute_part import load_function
+from infra.stages.part_keys import digest
+from infra.stages.runner import Runner
+from infra.storage.artifacts import read_table, write_directory
+from infra.storage.store import Store
 from tests.flows.fakes import InProcess
 
 GOLDEN = Path(__file__).with_name("golden.json")

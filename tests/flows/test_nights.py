@@ -13,8 +13,8 @@ from flows.history import show_history
 from flows.nights import read_history
 from flows.plan import plan_tiers
 from flows.rerun import rerun_job
-from infra.numbered import keep_next
-from infra.store import Store, StoreError
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store, StoreError
 from tests.flows.fakes import OverlapLLM
 from tests.flows.nightly import ENDPOINT, Contrary, Nights, fill, sources, write_gold
 from tests.flows.test_method import tier

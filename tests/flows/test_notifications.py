@@ -22,9 +22,9 @@ from pydantic import SecretStr, ValidationError
 from flows.config import ConfigError, parse_config
 from flows.notifications import NotifyConfig, NotifyError, register_notifications
 from flows.releases import Release, rollback
-from infra.notify import emit, resource
-from infra.prefect_server import PrefectServer
-from infra.store import Store
+from infra.prefect_api.events import emit, resource
+from infra.prefect_api.server import PrefectServer
+from infra.storage.store import Store
 from tests.flows.test_releases import Line
 
 SECRET = "planted-in-the-webhook"

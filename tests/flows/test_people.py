@@ -8,9 +8,9 @@ import polars as pl
 from flows.method import curate_method
 from flows.people import find_labelled, still_wanted, without
 from flows.stages import REPORT
-from infra.artifacts import read_table
-from infra.runner import Runner
-from infra.store import Store
+from infra.stages.runner import Runner
+from infra.storage.artifacts import read_table
+from infra.storage.store import Store
 from tasks.labels import settle
 from tasks.schemas import HUMAN
 from tests.flows.fakes import InProcess
@@ -48,7 +48,7 @@ def test_every_labelled_candidate_is_found_whatever_part_it_is_in(tmp_path: Path
     curate_method(run, setup)
     mined = next(done for done in run.runs if done.name == "mine")
     number_of = {m.key: n for n, m in mined.finished.items()}
-    from infra.artifacts import Table
+    from infra.storage.artifacts import Table
 
     pieces = tuple(replace(piece, index=number_of[m.key]) for m in mined.manifests for piece in m.tables["candidates"])
     candidates = Table("candidates", tuple(sorted(pieces, key=lambda p: p.index)))
@@ -61,7 +61,7 @@ def test_every_labelled_candidate_is_found_whatever_part_it_is_in(tmp_path: Path
 
 
 def test_nothing_is_wanted_where_nothing_waits_or_was_drawn(tmp_path: Path) -> None:
-    from infra.artifacts import Table
+    from infra.storage.artifacts import Table
 
     store = Store.open(str(tmp_path / "store"))
     source = write_source(tmp_path / "source")

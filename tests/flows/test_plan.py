@@ -15,12 +15,12 @@ from flows.config import BudgetConfig, CurationConfig, SourceConfig, parse_confi
 from flows.curation import Curation, Curator
 from flows.method import curate_method
 from flows.plan import Plan, TierPlan, compare_with_budget, plan_tiers
-from infra import models
-from infra.artifacts import Manifest
-from infra.runner import Failure, PartSpec, Runner
+from infra.engines.chat_tokens import ChatTokenizer
+from infra.models import resolve
 from infra.settings import Settings
-from infra.store import Store
-from infra.tokenising import ChatTokenizer
+from infra.stages.runner import Failure, PartSpec, Runner
+from infra.storage.artifacts import Manifest
+from infra.storage.store import Store
 from tasks.harvest import HarvestConfig
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
 from tests.flows.test_method import ANIMALS, PLACES, tier, write_source
@@ -75,7 +75,7 @@ class Stopping(InProcess):
 def cache() -> Path:
     """A user's cache with the tiny language model in it."""
     folder = Path(os.environ["RENEG_TEST_CACHE"])
-    models.resolve("tiny:llm", folder)
+    resolve.resolve("tiny:llm", folder)
     return folder
 
 
@@ -112,7 +112,7 @@ def make_plan(curator: Curator, config: CurationConfig) -> Plan:
 
 def run(curator: Curator, config: CurationConfig, cache: Path, executor: InProcess | None = None) -> CountingLLM:
     """Run the method; returns the judge with what it was asked."""
-    engine = CountingLLM(models.resolve("tiny:llm", cache).path)
+    engine = CountingLLM(resolve.resolve("tiny:llm", cache).path)
     scratch = Path(curator.settings.home) / "scratch"
     curation = Curation("animals-draft", config, curator.draft(config).source)
     setup = curator.setup(curation, resolve=False)

@@ -17,11 +17,11 @@ from flows.config import ConfigError
 from flows.curation import Curator
 from flows.method import curate_method
 from flows.purge import Wanted, purge, resolve
-from infra.artifacts import Manifest
-from infra.ledger import Ledger
-from infra.runner import Runner
 from infra.settings import Settings
-from infra.store import Store, StoreError
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Manifest
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store, StoreError
 from tasks.hashing import hash_passage, hash_text
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import make_setup, write_source

@@ -5,7 +5,7 @@ import pytest
 
 from flows.config import ConfigError, parse_config
 from flows.registry import keep_config, read_config
-from infra.store import Store
+from infra.storage.store import Store
 
 
 def config(**changes: Any) -> Any:

@@ -19,12 +19,12 @@ from flows.job import Job
 from flows.method import Outcome, Setup
 from flows.purge import Wanted, purge
 from flows.releases import Held, Release, promote, promote_by_hand, rollback, show_release, show_releases
-from infra.artifacts import Directory, Piece, Table, write_table
-from infra.numbered import keep_next, read_newest
-from infra.releases import ROLLED_BACK, numbers, read_all, read_latest
-from infra.runner import Runner, StageRun
 from infra.settings import Settings
-from infra.store import Store
+from infra.stages.runner import Runner, StageRun
+from infra.storage.artifacts import Directory, Piece, Table, write_table
+from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.release_pointers import ROLLED_BACK, numbers, read_all, read_latest
+from infra.storage.store import Store
 from tasks.promote import PromoteConfig
 from tasks.schemas import SCORES
 from tests.flows.fakes import InProcess
@@ -194,7 +194,9 @@ def test_why_a_curation_is_held_is_told_once_and_a_new_reason_again(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("infra.notify.emit", lambda event, resource, payload: told.append(f"{event} {payload['text']}"))
+    monkeypatch.setattr(
+        "infra.prefect_api.events.emit", lambda event, resource, payload: told.append(f"{event} {payload['text']}")
+    )
     for alarms in (["agreement fell"], ["agreement fell"], ["the mix moved"]):
         held = line.night(1, "one", alarms=alarms)
         assert isinstance(held, Held)

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from infra.artifacts import read_table
+from infra.storage.artifacts import read_table
 from tests.flows.test_method import run_method, tier, write_source
 
 

@@ -14,10 +14,10 @@ import yaml
 
 from flows.config import CurationConfig, parse_config
 from flows.method import Outcome, Setup, Tier, curate_method
-from infra.artifacts import read_table, write_directory
-from infra.engines import SentenceTransformersSpec
-from infra.runner import Runner
-from infra.store import Store
+from infra.engines.specs import SentenceTransformersSpec
+from infra.stages.runner import Runner
+from infra.storage.artifacts import read_table, write_directory
+from infra.storage.store import Store
 from tests.conftest import ROOT
 from tests.flows.fakes import InProcess, ScriptedListwise
 

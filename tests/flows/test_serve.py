@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from infra.prefect_server import PrefectServer, is_alive, is_healthy
+from infra.prefect_api.processes import is_alive
+from infra.prefect_api.server import PrefectServer, is_healthy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

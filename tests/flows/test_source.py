@@ -6,9 +6,9 @@ import pytest
 
 from flows.config import ConfigError, parse_config
 from flows.source import import_source
-from infra.artifacts import Directory
 from infra.settings import Settings
-from infra.store import Store
+from infra.storage.artifacts import Directory
+from infra.storage.store import Store
 
 
 def place(tmp_path: Path, store: str | None = None) -> tuple[Store, Settings]:

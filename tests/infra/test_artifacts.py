@@ -10,9 +10,18 @@ from typing import Any
 import polars as pl
 import pytest
 
-from infra.artifacts import Directory, Manifest, Piece, Table, materialise, read_manifest, read_table, write_directory
-from infra.packages import ModelError
-from infra.store import Store, StoreError
+from infra.models.wheels import ModelError
+from infra.storage.artifacts import (
+    Directory,
+    Manifest,
+    Piece,
+    Table,
+    materialise,
+    read_manifest,
+    read_table,
+    write_directory,
+)
+from infra.storage.store import Store, StoreError
 
 
 class Bomb:

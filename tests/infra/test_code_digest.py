@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.nodes import source_files
+from infra.cluster.nodes import source_files
 from tests.conftest import ROOT
 
 PACKAGES = ("flows", "infra", "tasks")
-DIGEST = "from infra.nodes import code_digest; print(code_digest())"
+DIGEST = "from infra.cluster.nodes import code_digest; print(code_digest())"
 
 
 def digest_of(folder: Path) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.models import ModelError, resolve
-from infra.tiny import build_tiny_llm
+from infra.models.random_models import build_tiny_llm
+from infra.models.resolve import ModelError, resolve
 
 TENSORS = {
     "model.embed_tokens": "token_embd",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from infra.cross_encoder_engine import CrossEncoderEngine
-from infra.engines import CrossEncoderSpec, build_engine
-from infra.tiny import build_tiny_cross_encoder, build_tiny_encoder
+from infra.engines.cross_encoder import CrossEncoderEngine
+from infra.engines.specs import CrossEncoderSpec, build_engine
+from infra.models.random_models import build_tiny_cross_encoder, build_tiny_encoder
 from tasks.protocols import CrossEncoder
 
 pytestmark = pytest.mark.slow

@@ -15,15 +15,15 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from infra.dead_runs import owner_tag, sweep_dead_runs
-from infra.prefect_server import PrefectServer
+from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
+from infra.prefect_api.server import PrefectServer
 
 pytestmark = pytest.mark.slow
 
 _FLOW = """
 import os, sys, time
 from prefect import flow, tags, task
-from infra.dead_runs import owner_tag
+from infra.prefect_api.dead_runs import owner_tag
 
 @task
 def part():
@@ -136,7 +136,7 @@ def test_a_run_that_was_begun_a_while_ago_and_that_no_process_took_up_is_swept(
     from prefect import flow
     from prefect.states import Pending
 
-    from infra import dead_runs
+    from infra.prefect_api import dead_runs
 
     pool = f"pool-{alone}".lower()
 

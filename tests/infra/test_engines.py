@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from infra.encoder_engine import EncoderEngine
-from infra.engines import (
+from infra.engines.encoder import EncoderEngine
+from infra.engines.specs import (
     CrossEncoderSpec,
     SentenceTransformersSpec,
     Spec,
@@ -18,8 +18,8 @@ from infra.engines import (
     environment,
     parse_spec,
 )
-from infra.keys import semantic
-from infra.tiny import build_tiny_encoder
+from infra.models.random_models import build_tiny_encoder
+from infra.stages.part_keys import semantic
 from tasks.protocols import Encoder
 
 TEXTS = ["the sum of all values", "rows", "", "get the first rows of a frame, and then some more of them"]

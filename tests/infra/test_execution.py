@@ -19,16 +19,16 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from infra import metrics
-from infra.engines import SentenceTransformersSpec
-from infra.execution import PrefectRayExecutor
-from infra.meter import Budget, RemoteMeter, Usage
-from infra.models import resolve
-from infra.prefect_server import PrefectServer
-from infra.prefect_tables import show_summary
-from infra.ray_cluster import ray_cluster
-from infra.runner import Runner
-from infra.store import Store
+from infra.cluster.ray_cluster import ray_cluster
+from infra.engines.specs import SentenceTransformersSpec
+from infra.execution import metrics
+from infra.execution.executor import PrefectRayExecutor
+from infra.execution.prefect_ui import show_summary
+from infra.execution.usage_meter import Budget, RemoteMeter, Usage
+from infra.models.resolve import resolve
+from infra.prefect_api.server import PrefectServer
+from infra.stages.runner import Runner
+from infra.storage.store import Store
 from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
 from tests.infra.cluster import RayNodes
 from tests.infra.test_runner import pipeline

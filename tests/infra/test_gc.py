@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from infra.artifacts import Manifest, commit, materialise, write_table
-from infra.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
-from infra.runner import Runner
-from infra.store import Entry, Store, StoreError
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Manifest, commit, materialise, write_table
+from infra.storage.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
+from infra.storage.store import Entry, Store, StoreError
 from tests.flows.fakes import InProcess
 from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
 

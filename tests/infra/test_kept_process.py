@@ -7,8 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from infra.kept_process import KeptProcess, started_at
-from infra.prefect_server import is_alive
+from infra.prefect_api.processes import KeptProcess, is_alive, started_at
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 

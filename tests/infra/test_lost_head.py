@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 _METER = """
 import os, ray
-from infra.meter import Budget, RemoteMeter, Usage
+from infra.execution.usage_meter import Budget, RemoteMeter, Usage
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
 meter = RemoteMeter.start(Budget(), {})
 meter.add("judge", Usage(calls=1, prompt_tokens=90))
@@ -30,8 +30,8 @@ ray.shutdown()
 
 _WAITS = """
 import os, ray
-from infra.ray_cluster import head_watched
-from infra.ray_wait import LOST, PartError, await_ray, give_up, given_up
+from infra.cluster.ray_cluster import head_watched
+from infra.execution.ray_tasks import LOST, PartError, await_ray, give_up, given_up
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
 @ray.remote(num_gpus=1)
 class Engine:

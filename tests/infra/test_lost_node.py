@@ -21,13 +21,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from infra import ray_cluster
-from infra.execution import PrefectRayExecutor
-from infra.prefect_server import PrefectServer
-from infra.ray_cluster import ClusterError, granted, slots_for
-from infra.runner import Runner
-from infra.stage import Resources
-from infra.store import Store
+from infra.cluster import ray_cluster
+from infra.cluster.ray_cluster import ClusterError, granted, slots_for
+from infra.execution.executor import PrefectRayExecutor
+from infra.prefect_api.server import PrefectServer
+from infra.stages.runner import Runner
+from infra.stages.stage import Resources
+from infra.storage.store import Store
 from tests.conftest import ROOT, free_port
 from tests.infra.cluster import RayNodes
 from tests.infra.toy_nodes import PLOD, PRODUCE, SlowConfig
@@ -124,7 +124,7 @@ def test_where_the_cluster_grows_a_missing_node_is_asked_for_and_waited_for_in_w
 ) -> None:
     monkeypatch.setenv("RENEG_AUTOSCALE", "1")
     wanted = Resources(num_cpus=1.0, num_gpus=1.0)
-    with ray_cluster.ray_cluster(cluster.address), caplog.at_level(logging.WARNING, "infra.ray_cluster"):
+    with ray_cluster.ray_cluster(cluster.address), caplog.at_level(logging.WARNING, "infra.cluster.ray_cluster"):
         thread = threading.Timer(2.0, lambda: cluster.add(num_cpus=2, num_gpus=1))
         thread.start()
         assert granted(wanted) == wanted
@@ -139,7 +139,7 @@ def test_where_the_cluster_grows_a_missing_node_is_asked_for_and_waited_for_in_w
 
 _DRIVER = """
 import json, sys, time
-from infra.ray_cluster import ray_cluster
+from infra.cluster.ray_cluster import ray_cluster
 import ray
 with ray_cluster(None if sys.argv[1] == "local" else sys.argv[1]):
     @ray.remote
@@ -179,10 +179,10 @@ import sys
 from pathlib import Path
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
-from infra.execution import PrefectRayExecutor
-from infra.ray_cluster import ray_cluster
-from infra.runner import Runner
-from infra.store import Store
+from infra.execution.executor import PrefectRayExecutor
+from infra.cluster.ray_cluster import ray_cluster
+from infra.stages.runner import Runner
+from infra.storage.store import Store
 from tests.infra.toy_nodes import PLOD, PRODUCE, SlowConfig
 folder = Path(sys.argv[2])
 config = SlowConfig(seconds=600, log=str(folder / "log"))

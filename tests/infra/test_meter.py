@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from infra.meter import Budget, Meter, Price, Usage
+from infra.execution.usage_meter import Budget, Meter, Price, Usage
 
 PRICES = {"judge-weak": Price(input=1.0, cached_input=0.5, output=4.0), "judge-own": Price(hour=3.0)}
 

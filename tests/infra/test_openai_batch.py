@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import infra.openai_batch
-import infra.openai_engine
-from infra.answers import Answer
-from infra.engines import OpenAIBatchSpec
-from infra.openai_batch import OpenAIBatchEngine
-from infra.openai_engine import EndpointError
+import infra.engines.openai_batch
+import infra.engines.openai_endpoint
+from infra.engines.answers import Answer
+from infra.engines.openai_batch import OpenAIBatchEngine
+from infra.engines.openai_endpoint import EndpointError
+from infra.engines.specs import OpenAIBatchSpec
 from tests.infra.misbehaving import Asked, MisbehavingServer, answer_by_hash
 from tests.infra.test_openai_engine import SCHEMA, SECRET
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setattr(infra.openai_engine, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(infra.engines.openai_endpoint, "_FIRST_DELAY", 0.01)
 
 
 def batch_spec(url: str, **changes: Any) -> OpenAIBatchSpec:
@@ -82,7 +82,7 @@ def test_requests_go_out_in_files_of_the_size_allowed_and_come_back_in_order(
 def test_a_file_does_not_grow_beyond_the_bytes_that_vendors_take(
     engine_of: Callable[..., OpenAIBatchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.openai_batch, "_MOST_BYTES", 700)
+    monkeypatch.setattr(infra.engines.openai_batch, "_MOST_BYTES", 700)
     with MisbehavingServer() as server:
         check(numbered(5), ask(engine_of(server), *numbered(5)))
         sizes = [len(server.files[batch["input_file_id"]]) for batch in server.batches.values()]
@@ -295,8 +295,8 @@ def test_a_job_whose_creation_went_unanswered_is_found_and_not_created_again(
 
 KILLED = """
 import sys
-from infra.engines import parse_spec
-from infra.openai_batch import OpenAIBatchEngine
+from infra.engines.specs import parse_spec
+from infra.engines.openai_batch import OpenAIBatchEngine
 from tests.infra.misbehaving import Asked
 
 OpenAIBatchEngine(parse_spec(sys.argv[1])).answer([Asked(f"passage {number}") for number in range(30)])
@@ -362,7 +362,7 @@ def test_a_file_that_the_vendor_deleted_since_is_asked_for_again(engine_of: Call
 def test_jobs_are_found_on_every_page_of_the_list_and_those_of_others_are_left_alone(
     engine_of: Callable[..., OpenAIBatchEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(infra.openai_batch, "_PAGE", 2)
+    monkeypatch.setattr(infra.engines.openai_batch, "_PAGE", 2)
     with MisbehavingServer() as server:
         check(["x"], ask(engine_of(server), "x"))
         for metadata in (None, {"team": "another"}, {"reneg": "another digest"}, None, None):

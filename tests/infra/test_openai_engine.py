@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-import infra.openai_engine
-from infra.answers import Answer
-from infra.engines import OpenAISpec, VLLMSpec, build_engine, environment
-from infra.openai_engine import Endpoint, EndpointError, OpenAIEngine
-from infra.openai_requests import Reply, Trouble, read_completion, read_status, request_body, wait_asked
-from infra.tiny import build_tiny_llm
+import infra.engines.openai_endpoint
+from infra.engines.answers import Answer
+from infra.engines.openai_endpoint import Endpoint, EndpointError, OpenAIEngine
+from infra.engines.openai_requests import Reply, Trouble, read_completion, read_status, request_body, wait_asked
+from infra.engines.specs import OpenAISpec, VLLMSpec, build_engine, environment
+from infra.models.random_models import build_tiny_llm
 from tests.conftest import free_port, stop, wait_for_http
 from tests.infra.misbehaving import Asked, MisbehavingServer, answer_by_hash
 
@@ -37,7 +37,7 @@ SCHEMA = {
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setattr(infra.openai_engine, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(infra.engines.openai_endpoint, "_FIRST_DELAY", 0.01)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ _CODE = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from infra.outlive import ignore_broken_pipes
+from infra.prefect_api.processes import ignore_broken_pipes
 if sys.argv[2] == "outlive":
     ignore_broken_pipes()
 console = Console(stderr=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from infra import part_logs
-from infra.part_logs import SILENT, Batch, LineHolder, PartLog, Sender, relayed
-from infra.shared_engine import EngineThread
+from infra.execution import part_logs
+from infra.execution.part_logs import SILENT, Batch, LineHolder, PartLog, Sender, relayed
+from infra.execution.shared_engine import EngineThread
 
 OURS = logging.getLogger("tasks.toy")
 OTHERS = logging.getLogger("a_library.module")

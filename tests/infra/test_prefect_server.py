@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.prefect_server import PrefectServer, free_port
+from infra.prefect_api.server import PrefectServer, free_port
 
 
 def test_a_free_port_is_none_that_the_system_gives_to_clients() -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from infra.artifacts import Manifest
-from infra.prefect_tables import StageProgress, key_of, row_of, show_stage, show_summary
-from infra.runner import Failure, PartSpec
+from infra.execution.prefect_ui import StageProgress, key_of, row_of, show_stage, show_summary
+from infra.stages.runner import Failure, PartSpec
+from infra.storage.artifacts import Manifest
 from tests.infra.toy import DOUBLE
 
 SPEC = PartSpec(DOUBLE, "double-00003", 3, 3, "key", 0, {}, {}, {})

@@ -10,9 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from infra.artifacts import Directory, Manifest, Piece, Table, commit
-from infra.purge import Plan, Seeker, Target, carry_out, find_files, find_folders, make_plan, remove_paths
-from infra.store import Store
+from infra.storage.artifacts import Directory, Manifest, Piece, Table, commit
+from infra.storage.purge import Plan, Seeker, Target, carry_out, find_files, find_folders, make_plan, remove_paths
+from infra.storage.store import Store
 
 TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
 HASH = "0123456789abcdef0123456789abcdef"

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-from infra.rate_limit import Pace, RateLimiter, identify
-from infra.ray_cluster import ray_cluster
+from infra.cluster.ray_cluster import ray_cluster
+from infra.engines.rate_limit import Pace, RateLimiter, identify
 
 
 class Clock:

@@ -3,7 +3,7 @@ import traceback
 import pytest
 
 from infra.redact import redact, without_secrets
-from infra.store import StoreError
+from infra.storage.store import StoreError
 
 
 @pytest.fixture(autouse=True)

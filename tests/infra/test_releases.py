@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.releases import (
+from infra.storage.release_pointers import (
     ROLLED_BACK,
     Record,
     advance,
@@ -26,7 +26,7 @@ from infra.releases import (
     read_latest,
     withdraw,
 )
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 
 
 class Died(BaseException):

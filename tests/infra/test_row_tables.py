@@ -4,9 +4,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from infra.purge import Target
-from infra.row_tables import forget_rows
-from infra.store import Store, StoreError
+from infra.storage.purge import Target, forget_rows
+from infra.storage.store import Store, StoreError
 
 HASH, OTHER = "ab" * 16, "cd" * 16
 TEXT = "a sentence that is long enough to be sought"

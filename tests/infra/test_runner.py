@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.artifacts import Manifest, materialise
-from infra.keys import differences
-from infra.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded, _summarise
-from infra.stage import Stage
-from infra.store import Store
+from infra.stages.part_keys import differences
+from infra.stages.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded, _summarise
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Manifest, materialise
+from infra.storage.store import Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
 from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from infra.answers import Answer
-from infra.meter import Budget, BudgetReached, Meter
-from infra.shared_engine import EngineBroken, EngineThread, LentEngine
+from infra.engines.answers import Answer
+from infra.execution.shared_engine import EngineBroken, EngineThread, LentEngine
+from infra.execution.usage_meter import Budget, BudgetReached, Meter
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.store import Store, StoreError
+from infra.storage.store import Store, StoreError
 from tests.conftest import ACCESS_KEY, SECRET_KEY, free_port, require_binary, stop, wait_for_http
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from infra.terminate import EXIT_CODE
+from infra.cluster.shutdown import EXIT_CODE
 from tests.conftest import ROOT
 
 _WORKER = """
 import sys, time
 from pathlib import Path
-from infra import terminate
-from infra.background import Background
-terminate._LOOK_SECONDS = 0.1
+from infra.cluster import shutdown
+from infra.storage.background_writes import Background
+shutdown._LOOK_SECONDS = 0.1
 if sys.argv[2] == "stuck":
-    terminate.end.__defaults__ = (1.0,)
+    shutdown.end.__defaults__ = (1.0,)
 folder, writes = Path(sys.argv[1]), Background()
-terminate.install((lambda: (folder / "draining").exists()) if sys.argv[2] == "drained" else None)
+shutdown.install((lambda: (folder / "draining").exists()) if sys.argv[2] == "drained" else None)
 def write(number):
     time.sleep(600 if sys.argv[2] == "stuck" else 0.1)
     (folder / str(number)).touch()

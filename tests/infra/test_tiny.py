@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.models import digest_of, name_of, resolve
-from infra.tiny import BUILDERS, build_tiny_cross_encoder, build_tiny_encoder, build_tiny_llm
+from infra.models.random_models import BUILDERS, build_tiny_cross_encoder, build_tiny_encoder, build_tiny_llm
+from infra.models.resolve import digest_of, name_of, resolve
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.tiny import build_tiny_llm
-from infra.tokenising import ChatError, ChatTokenizer, defuse
+from infra.engines.chat_tokens import ChatError, ChatTokenizer, defuse
+from infra.models.random_models import build_tiny_llm
 
 
 @pytest.fixture(scope="module")

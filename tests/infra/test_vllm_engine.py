@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 import ray
 
-from infra.answers import Answer
-from infra.engines import VLLMSpec, build_engine, environment, parse_spec
-from infra.ray_cluster import ray_cluster
-from infra.tiny import build_tiny_llm
-from infra.tokenising import ChatTokenizer
-from infra.vllm_engine import merge_logprobs
+from infra.cluster.ray_cluster import ray_cluster
+from infra.engines.answers import Answer, merge_logprobs
+from infra.engines.chat_tokens import ChatTokenizer
+from infra.engines.specs import VLLMSpec, build_engine, environment, parse_spec
+from infra.models.random_models import build_tiny_llm
 from tasks.protocols import LLM
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the engine, minutes on a busy machine

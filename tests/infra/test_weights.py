@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from infra import weights
-from infra.engines import OpenAISpec, SentenceTransformersSpec
-from infra.model_files import directory_digest
-from infra.models import resolve
-from infra.packages import ModelError
-from infra.store import Store, StoreError
-from infra.store_files import get_file, put_file
-from infra.weights import ensure, publish, publish_for
+from infra.cluster import weights
+from infra.cluster.weights import ensure, publish, publish_for
+from infra.engines.specs import OpenAISpec, SentenceTransformersSpec
+from infra.models.model_files import directory_digest
+from infra.models.resolve import resolve
+from infra.models.wheels import ModelError
+from infra.storage.large_files import get_file, put_file
+from infra.storage.store import Store, StoreError
 from tests.conftest import ROOT
 
 
@@ -168,8 +168,8 @@ def test_a_file_larger_than_what_a_process_may_take_is_stored_and_fetched(tmp_pa
     code = """
 import resource, sys
 from pathlib import Path
-from infra.store import Store
-from infra.store_files import get_file, put_file
+from infra.storage.store import Store
+from infra.storage.large_files import get_file, put_file
 store, folder = Store.open(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 key = put_file(store, folder / "big")

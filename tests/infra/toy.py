@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from infra.stage import Resources, Stage
+from infra.stages.stage import Resources, Stage
 from tasks.schemas import Schema
 
 LOG = logging.getLogger("tasks.toy")  # as a stage of ours

@@ -11,9 +11,9 @@ import polars as pl
 import yaml
 
 from flows.config import CurationConfig, parse_config
-from infra.answers import Answer
-from infra.openai_requests import Reply as Http
-from infra.openai_requests import Trouble, read_completion
+from infra.engines.answers import Answer
+from infra.engines.openai_requests import Reply as Http
+from infra.engines.openai_requests import Trouble, read_completion
 from tasks import listwise
 from tasks.asking import Call, JudgeConfig
 from tasks.cascade import AdmitConfig, admit, decide, escalate

@@ -16,13 +16,13 @@ from flows.cli import app, main
 from flows.config import CurationConfig, parse_config
 from flows.method import Tier
 from flows.pricing import load_prices
-from infra.engines import OpenAIBatchSpec, OpenAISpec
-from infra.ledger import Ledger
-from infra.meter import Budget, Meter
-from infra.openai_batch import OpenAIBatchEngine
-from infra.openai_engine import OpenAIEngine
-from infra.shared_engine import EngineThread, LentEngine
-from infra.store import Store
+from infra.engines.openai_batch import OpenAIBatchEngine
+from infra.engines.openai_endpoint import OpenAIEngine
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from infra.execution.shared_engine import EngineThread, LentEngine
+from infra.execution.usage_meter import Budget, Meter
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store
 from tasks import call_key
 from tasks.judge import judge
 from tests.infra.misbehaving import Asked

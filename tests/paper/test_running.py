@@ -13,7 +13,7 @@ from unittest import mock
 import openai
 import pytest
 
-import infra.openai_engine
+import infra.engines.openai_endpoint
 from flows.config import ConfigError
 from flows.pricing import load_prices
 from tests.conftest import ROOT
@@ -25,7 +25,7 @@ from tests.paper.proof import must_fail
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infra.openai_engine, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(infra.engines.openai_endpoint, "_FIRST_DELAY", 0.01)
 
 
 # ---- 7.12 the loop ----

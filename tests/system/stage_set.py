@@ -19,7 +19,8 @@ from typing import Any, Self
 
 import httpx
 
-from infra.prefect_server import PrefectServer, is_alive
+from infra.prefect_api.processes import is_alive
+from infra.prefect_api.server import PrefectServer
 from tests.conftest import ACCESS_KEY, ROOT, SECRET_KEY, free_port, require_binary, s3_variables, wait_for_http
 from tests.infra.cluster import LOOPBACK, RayNodes
 

@@ -1,0 +1,278 @@
+"""Ray, local and loopback-only or by address; it never joins a cluster that was not named."""
+
+import contextlib
+import logging
+import math
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from infra.settings import CODE_VARIABLE, autoscales
+from infra.stages.stage import Resources
+
+_OBJECT_STORE_BYTES = 200 * 2**20  # parts travel by reference; Ray's default takes a third of the machine
+GROW_SECONDS = 1800.0  # a cloud may take that long to give a machine with a GPU
+_TELL_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
+_HEAD_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+_growing = threading.Lock()
+
+
+class ClusterError(Exception):
+    """The Ray cluster cannot be joined, or lacks what is needed of it."""
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
+    """Connect to the cluster at `address`, or start a local one that listens on loopback only and stops with us.
+
+    code: digest of the driver's code; workers of a cluster that run other code refuse their parts.
+    """
+    if address is None:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes every socket of a local Ray 127.0.0.1
+    import ray
+
+    if address is None:
+        _start_local()
+        _guard_token()
+    else:
+        if not listens(address):
+            raise ClusterError(f"RAY_ADDRESS: {address} does not listen; start that cluster, or unset it")
+        environment = {"env_vars": {CODE_VARIABLE: code}} if code else None
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise ClusterError(f"RAY_ADDRESS: {address} cannot be joined ({error}); start it, or unset it") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def head_watched(lost: Callable[[], None]) -> Iterator[None]:
+    """Call `lost`, once, when another cluster answers at the address of ours.
+
+    Ray tells nobody: what a driver waits for of the old cluster never comes, and some of its calls abort the process.
+    Where nothing answers for a minute, Ray ends the process by itself.
+    """
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_HEAD_SECONDS):
+            if _is_replaced():
+                if not over.is_set():  # else it is the next run's cluster that was looked at
+                    lost()
+                return
+
+    thread = threading.Thread(target=look, daemon=True, name="head")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()  # a look that still waits for an answer holds nobody up
+
+
+def _is_replaced() -> bool:
+    import ray
+
+    try:
+        raylet: Any = ray._raylet
+        ours = ray._private.worker.global_worker.gcs_client
+        return bool(raylet.GcsClient(address=ours.address).cluster_id.hex() != ours.cluster_id.hex())
+    except Exception:  # of a dozen kinds: nobody answers, or this process is not connected any more
+        return False
+
+
+def listens(address: str) -> bool:
+    """Look whether anything answers at an address, before Ray does, which takes minutes to give up."""
+    parts = urlsplit(address if "://" in address else f"gcs://{address}")
+    if parts.port is None:  # `auto`: Ray itself knows where
+        return True
+    try:
+        socket.create_connection((parts.hostname or "", parts.port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def granted(resources: Resources) -> Resources:
+    """Ask for no more CPUs than a node has: a part that can never be placed would wait for ever in silence.
+
+    Where the cluster grows (RENEG_AUTOSCALE=1) it is asked for a node that fits, and waited for.
+
+    Raises:
+        ClusterError: no node has the GPUs or the memory, or none came in time.
+    """
+    if autoscales():
+        _grow(resources)
+        return resources
+    nodes = living()
+    if not any(_fits(node, replace(resources, num_cpus=0.0)) for node in nodes):
+        most = [f"{max((n.get(k, 0.0) for n in nodes), default=0.0):g}" for k in ("GPU", "memory")]
+        raise ClusterError(
+            f"a node with {describe(resources)} is asked for; none has it (at most {most[0]} GPUs, {most[1]} bytes of "
+            "memory); lower `resources` in the configuration, or set RENEG_AUTOSCALE=1 if the cluster grows when asked"
+        )
+    able = [node for node in nodes if _fits(node, replace(resources, num_cpus=0.0))]
+    return replace(resources, num_cpus=min(resources.num_cpus, max(node.get("CPU", 0.0) for node in able) or 1.0))
+
+
+def slots_for(resources: Resources) -> int:
+    """Count how many parts of these resources the cluster holds at a time."""
+    return max(1, sum(_slots(node, resources) for node in living()))
+
+
+def living() -> list[Mapping[str, float]]:
+    """Return what each living node has in all, by Ray's names."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def fits_somewhere(resources: Resources) -> bool:
+    """Tell whether any node could hold a part of these resources, were it idle."""
+    return any(_fits(node, resources) for node in living())
+
+
+def describe(resources: Resources) -> str:
+    """Say what is asked for: `2 CPUs, 1 GPUs`."""
+    said = f"{resources.num_cpus:g} CPUs, {resources.num_gpus:g} GPUs"
+    return said if resources.memory is None else f"{said}, {resources.memory} bytes of memory"
+
+
+def beside_driver() -> Any:  # noqa: ANN401 - Ray's strategies have no common type
+    """Place an actor on the driver's own node: it dies with the run then, not with any node."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+
+
+def is_draining() -> bool:
+    """Tell whether the node of this worker is about to be taken away; its tasks are not told otherwise."""
+    import ray
+
+    return is_going(ray.get_runtime_context().get_node_id())
+
+
+def is_going(node_id: str) -> bool:
+    """Tell whether a node is dead, or about to be taken away."""
+    import ray
+
+    draining: Mapping[str, Any] = ray._private.state.state.get_draining_nodes()
+    return node_id in draining or not any(node["Alive"] and node["NodeID"] == node_id for node in ray.nodes())
+
+
+def _fits(node: Mapping[str, float], resources: Resources) -> bool:
+    return (
+        node.get("CPU", 0.0) >= resources.num_cpus
+        and node.get("GPU", 0.0) >= resources.num_gpus
+        and node.get("memory", 0.0) >= (resources.memory or 0)
+    )
+
+
+def _slots(node: Mapping[str, float], resources: Resources) -> int:
+    if not _fits(node, resources):
+        return 0
+    room = [node.get("CPU", 0.0) / max(resources.num_cpus, 0.01)]
+    if resources.num_gpus:
+        room.append(node["GPU"] / resources.num_gpus)
+    if resources.memory:
+        room.append(node["memory"] / resources.memory)
+    return int(min(room))
+
+
+def _grow(resources: Resources) -> None:
+    """Ask the autoscaler for as many places as engines are configured, and wait for the first."""
+    with _growing:  # the others of this process wait here, and find it done
+        if fits_somewhere(resources):
+            return
+        from ray.autoscaler.sdk import request_resources
+
+        wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, "memory": float(resources.memory or 0)}
+        place = {name: math.ceil(amount) for name, amount in wanted.items() if amount}
+        request_resources(bundles=[place] * resources.engines)
+        try:
+            _await_node(resources)
+        finally:
+            request_resources(bundles=[])  # a request would stand for ever; what waits in Ray speaks for itself
+
+
+def _await_node(resources: Resources) -> None:
+    started = told = time.monotonic()
+    while not fits_somewhere(resources):
+        now = time.monotonic()
+        if now - started > GROW_SECONDS:
+            raise ClusterError(
+                f"no node with {describe(resources)} came within {GROW_SECONDS / 60:.0f} minutes; see the autoscaler's "
+                "log (`ray status`), or lower `resources` in the configuration"
+            )
+        if now >= told:
+            told = now + _TELL_SECONDS
+            _log.warning("waiting for a node with %s (%.0f min so far)", describe(resources), (now - started) / 60)
+        time.sleep(_LOOK_SECONDS)
+
+
+def _start_local() -> None:
+    """Start a local Ray; one that did not come up in Ray's own time, on a busy machine, is tried once more.
+
+    Raises:
+        ClusterError: it did not come up.
+    """
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=os.cpu_count(),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except Exception as error:  # Ray raises a dozen kinds for a process that is slow to start
+            ray.shutdown()
+            if attempt == 1:
+                _log.warning("Ray did not start (%s: %s); trying once more", type(error).__name__, error)
+                continue
+            raise ClusterError(
+                f"Ray did not start ({type(error).__name__}: {str(error)[:300]}). Is the machine very busy, or its "
+                "memory or /dev/shm full? Run again; finished parts are kept"
+            ) from error
+        return
+
+
+def _guard_token() -> None:
+    """Ray writes its access token readable by everybody; other users of the machine must not have it."""
+    with contextlib.suppress(OSError):
+        token_file().chmod(0o600)
+
+
+def token_file() -> Path:
+    """Where Ray keeps the token that guards a cluster."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+
+
+def token_problem() -> tuple[str, str] | None:
+    """Say what is wrong with the token of this machine, and what to do; None where nothing is."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "disabled":
+        return "RAY_AUTH_MODE=disabled: whoever reaches the cluster can run anything", "unset RAY_AUTH_MODE everywhere"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return None
+    try:
+        mode = token_file().stat().st_mode & 0o777
+    except OSError:
+        return f"{token_file()} is not there", "copy the head's token to this file, mode 0600, on every machine"
+    if mode & 0o077:
+        return f"{token_file()} has mode {mode:04o}: others on this machine can read it", f"chmod 600 {token_file()}"
+    return None

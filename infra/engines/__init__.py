@@ -1,0 +1,1 @@
+"""The engines that judge and encode: vLLM, encoders, cross-encoders, endpoints and batch jobs."""

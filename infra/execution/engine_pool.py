@@ -1,0 +1,231 @@
+"""Costly engines in Ray actors: built once, kept for the parts that need them, rebuilt when one dies."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import BaseModel
+
+from infra.cluster import shutdown
+from infra.cluster.nodes import refuse_other_code
+from infra.cluster.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for
+from infra.cluster.weights import ensure
+from infra.engines.specs import OpenAIBatchSpec, build_engine, environment
+from infra.execution.part_logs import SILENT, PartLog, Sender, relayed
+from infra.execution.ray_tasks import PartError, await_ray, given_up
+from infra.execution.shared_engine import EngineThread, LentEngine
+from infra.execution.usage_meter import MeterLike
+from infra.settings import autoscales
+from infra.stages.compute_part import compute_part
+from infra.stages.runner import PartSpec
+from infra.stages.stage import Resources
+from infra.storage.artifacts import Manifest
+from infra.storage.background_writes import drain_all
+from infra.storage.store import Store
+
+_BUILD_SECONDS = 900.0
+_FLUSH_SECONDS = 20.0
+_log = logging.getLogger(__name__)
+_MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
+
+
+def lanes_of(spec: BaseModel) -> int:
+    """Count the parts in one actor at a time: the engine works for one while the other is read or written.
+
+    Batch jobs take hours each whatever their size: there every lane may have one under way.
+    """
+    return max(2, spec.parallel) if isinstance(spec, OpenAIBatchSpec) else 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a node finds what an engine needs: the store, and a folder of its own."""
+
+    store_url: str
+    cache: Path
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class EngineActor:
+    """Holds one engine and computes parts with it; the engine works for one of them at a time."""
+
+    def __init__(self, spec: BaseModel, place: Place, sender: Sender | None = None) -> None:
+        """Fetch the weights if they are not on this node, and build the engine; minutes for a large model."""
+        shutdown.install(is_draining)
+        refuse_other_code()
+        threads = lanes_of(spec) if isinstance(spec, OpenAIBatchSpec) else 1
+        kind, model = getattr(spec, "kind", ""), getattr(spec, "model", "")
+        started = time.monotonic()
+        with relayed(sender, f"building the engine ({kind} {model})"):
+            local = ensure(Store(place.store_url), spec, place.cache)
+            self._engine = EngineThread(lambda: build_engine(local), threads)
+            _log.info("engine built in %.1f s", time.monotonic() - started)
+
+    def ready(self) -> str:
+        """Answer once the engine is built, with the id of the node it stands on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def compute(
+        self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike, sender: Sender | None = None
+    ) -> Manifest:
+        """Compute one part with the engine."""
+        stage = spec.name.rpartition("-")[0]
+        with relayed(sender, spec.name):
+            return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
+
+    def flush(self) -> int:
+        """Write what the ledgers of the parts at work hold so far; returns how many writes are left."""
+        return drain_all(_FLUSH_SECONDS)
+
+
+@dataclass
+class _Host:
+    """A place for an actor, which stands there once it was needed."""
+
+    actor: Any = None
+    node: str = ""
+    busy: int = 0
+    building: threading.Lock = field(default_factory=threading.Lock)
+
+
+class EnginePool:
+    """A fixed number of hosts, each with a few lanes. No actor is started before a part needs it."""
+
+    def __init__(self, spec: BaseModel, resources: Resources, meter: MeterLike) -> None:
+        """Prepare the hosts."""
+        self.spec = spec
+        self.resources = resources
+        self._meter = meter
+        self._build_spec = spec  # with smaller batches once memory ran out
+        self._granted = granted(resources)
+        # Where the cluster grows, an engine that waits in Ray for its node is what makes it grow.
+        engines = resources.engines if autoscales() else min(resources.engines, slots_for(self._granted))
+        self._hosts = [_Host() for _ in range(max(1, engines))]
+        self._free = threading.Condition()
+        self._suspects = 0  # how many parts wait to be computed alone
+        self._kills: dict[str, int] = {}
+        self._lanes = lanes_of(spec)
+        self._refusal: PartError | None = None
+
+    def compute(self, spec: PartSpec, store_url: str, cache: Path, log: PartLog = SILENT) -> Manifest:
+        """Wait for a free lane, however long that takes, then compute within the part's deadline.
+
+        When an engine dies, every part in it may be the cause: each is tried again alone, and one that kills the
+        engine then too is set aside.
+
+        Raises:
+            PartError: the part failed; `retry` says whether another attempt makes sense.
+            BudgetReached: the run's budget is used up.
+        """
+        kills = self._kills.get(spec.key, 0)
+        if kills >= _MAX_KILLS:
+            raise PartError(f"set aside: the engine died {_MAX_KILLS} times while it computed this part", retry=False)
+        with self._lane(alone=kills > 0) as host:
+            actor = self._actor(host, Place(store_url, cache), log.another())
+            reference = actor.compute.remote(store_url, spec, cache, self._meter, log.sender())
+            try:
+                # All lanes' work may lie within one part's time.
+                manifest: Manifest = await_ray(reference, self._granted.deadline * self._lanes, log)
+            except PartError as error:
+                if error.out_of_memory:
+                    self._build_spec = _smaller_batches(self._build_spec)
+                if error.engine_lost:
+                    if not is_going(host.node):  # else nothing speaks against the part
+                        self._kills[spec.key] = kills + 1
+                    self._discard(host, actor)
+                raise
+            return manifest
+
+    @contextmanager
+    def _lane(self, *, alone: bool) -> Iterator[_Host]:
+        host = self._enter(alone)
+        try:
+            yield host
+        finally:
+            with self._free:
+                host.busy -= self._lanes if alone else 1
+                self._free.notify_all()
+
+    def _enter(self, alone: bool) -> _Host:
+        """Take a lane of the least busy host, or all of an idle one; those that want to be alone go first."""
+        with self._free:
+            self._suspects += alone
+            try:
+                while True:
+                    host = min(self._hosts, key=lambda host: host.busy)
+                    if host.busy == 0 if alone else (host.busy < self._lanes and not self._suspects):
+                        host.busy += self._lanes if alone else 1
+                        return host
+                    self._free.wait()
+            finally:
+                self._suspects -= alone
+                self._free.notify_all()
+
+    def _actor(self, host: _Host, place: Place, log: PartLog) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
+        with host.building:
+            if self._refusal is not None:
+                raise self._refusal
+            if host.actor is None:
+                host.actor, host.node = self._build(place, log)
+            return host.actor
+
+    def _build(self, place: Place, log: PartLog) -> tuple[Any, str]:
+        actor = EngineActor.options(  # type: ignore[attr-defined]
+            num_cpus=self._granted.num_cpus,
+            num_gpus=self._granted.num_gpus,
+            memory=self._granted.memory,
+            max_concurrency=self._lanes + 1,
+            runtime_env={"env_vars": environment(self._build_spec)},
+        ).remote(self._build_spec, place, log.sender())
+        try:
+            node = await_ray(actor.ready.remote(), _BUILD_SECONDS + (GROW_SECONDS if autoscales() else 0.0), log)
+        except PartError as error:
+            ray.kill(actor)
+            failure = PartError(f"the engine could not be built: {error}", retry=error.retry)
+            if not error.retry:
+                self._refusal = failure  # a wrong key or folder is not tried again for every part
+            raise failure from error
+        return actor, node
+
+    def _discard(self, host: _Host, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
+        """Give up a dead actor, unless another part of it did so already and a new one stands there."""
+        with host.building:
+            if host.actor is actor:
+                host.actor = None
+                _dismiss([actor])
+
+    def close(self) -> None:
+        """Release every engine and wait until Ray has the resources back: a leftover actor starves the next stage."""
+        self._refusal = PartError("stopped: the engines were released", retry=False)
+        actors = [host.actor for host in self._hosts if host.actor is not None]
+        for host in self._hosts:
+            host.actor = None
+        _dismiss(actors)
+        deadline = time.monotonic() + 30.0
+        while actors and not given_up() and time.monotonic() < deadline and not _is_free(self._granted):
+            time.sleep(0.1)
+
+
+def _dismiss(actors: list[Any]) -> None:
+    """Kill actors, once what their ledgers hold is written: parts may be at work in them when a run is stopped."""
+    if actors:
+        flushed = [actor.flush.remote() for actor in actors]  # of a dead one this is an answer, too
+        ray.wait(flushed, num_returns=len(flushed), timeout=_FLUSH_SECONDS)
+    for actor in actors:
+        ray.kill(actor)
+
+
+def _is_free(resources: Resources) -> bool:
+    available: Mapping[str, float] = ray.available_resources()
+    return available.get("CPU", 0.0) >= resources.num_cpus and available.get("GPU", 0.0) >= resources.num_gpus
+
+
+def _smaller_batches(spec: BaseModel) -> BaseModel:
+    size = getattr(spec, "batch_size", 1)
+    return spec.model_copy(update={"batch_size": size // 2}) if size > 1 else spec

@@ -1,0 +1,267 @@
+"""Where Prefect meets Ray: one Prefect task run per part on a thread, the work in Ray, the finished parts in the store.
+
+Prefect schedules, retries and shows; it caches and persists nothing. Ray computes and never retries. A part that has a
+manifest is shown as `Cached`. Ray's failures become failed attempts with their reason (ORCHESTRATION section 2).
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect import State, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from pydantic import BaseModel
+
+from infra.cluster.ray_cluster import granted, head_watched, slots_for
+from infra.execution.metrics import count_part
+from infra.execution.part_logs import PartLog, PartLogs, Show
+from infra.execution.prefect_ui import StageProgress, show_stage
+from infra.execution.ray_tasks import LOST, STOPPED, await_ray, begin_anew, give_up, given_up, refuse_if_given_up
+from infra.execution.usage_meter import Budget, BudgetReached, MeterLike, RemoteMeter
+from infra.stages.compute_part import EngineNeeded
+from infra.stages.runner import Failure, PartSpec
+from infra.stages.stage import Resources, Stage
+from infra.storage.artifacts import Manifest, Table
+from infra.storage.store import Store
+
+_RETRY_SECONDS = 1.0
+_PROBES = 4  # parts that ask the ledger at a time whether they need an engine
+OnPart = Callable[[str, int, int], None]
+
+
+class PrefectRayExecutor:
+    """Computes parts inside a Prefect flow run, on the Ray that this process is connected to."""
+
+    def __init__(
+        self,
+        store: Store,
+        scratch: Path,
+        *,
+        meter: MeterLike | None = None,
+        until: float | None = None,
+        on_part: OnPart = lambda stage, done, total: None,
+        on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            store: where parts are read and written.
+            scratch: a folder of every machine for directory inputs.
+            meter: counts what engines use up, for all of them; None counts without a limit.
+            until: seconds since the epoch, after which no further part is begun.
+            on_part: called as (stage, parts done, parts to do), from any thread.
+            on_failure: called when a part failed for good.
+        """
+        self._store = store
+        self._scratch = scratch
+        self._meter = meter
+        self._end = Budget(until=until)
+        self._on_part = on_part
+        self._on_failure = on_failure
+        self._pool: Any = None
+        self._logs: PartLogs | None = None
+        self._watch = ExitStack()
+        self._remembers = False  # whether any ledger holds anything at all
+        self._probes = threading.BoundedSemaphore(_PROBES)
+
+    def __enter__(self) -> "PrefectRayExecutor":
+        """Start nothing yet, but watch that the cluster stays the one it is."""
+        begin_anew()
+        self._watch.enter_context(head_watched(lambda: give_up(LOST)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Release the engines, and the actor that holds what workers log; told to end (SIGTERM), give up the parts."""
+        if kind is not None and not issubclass(kind, Exception):
+            give_up(STOPPED)
+        self._watch.close()
+        self._release()
+        if self._logs is not None:
+            self._logs.close()
+            self._logs = None
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
+        unfinished = [spec for spec in specs if spec.number not in finished]
+        slots: AbstractContextManager[Any] = nullcontext()
+        if unfinished and not given_up():  # else each part says why
+            self._prepare(unfinished[0].stage, unfinished[0].engine)
+            slots = _slots(unfinished[0].stage.resources)
+        progress = StageProgress(name, len(unfinished))
+        done = _Counter(name, len(unfinished), self._on_part, progress)
+        futures = {}
+        for spec in specs:
+            attempts = _Attempts(spec, slots, self._compute)
+            run = _part.with_options(task_run_name=spec.name, retries=spec.stage.retries)
+            futures[spec.number] = run.submit(_Quiet(attempts, finished.get(spec.number), done))
+        results: dict[int, Manifest | Failure] = {}
+        for spec in specs:
+            futures[spec.number].wait()
+            state = futures[spec.number].state
+            if state.is_completed():
+                manifest: Manifest = state.result()
+                results[spec.number] = manifest
+                continue
+            reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
+            results[spec.number] = Failure(reason)
+            self._on_failure(spec, reason)
+        progress.close(done.done)
+        show_stage(name, specs, finished, results)
+        return results
+
+    def _compute(self, spec: PartSpec, show: Show) -> Manifest:
+        refuse_if_given_up()
+        if over := self._end.is_over():
+            raise BudgetReached(over)
+        if spec.stage.engine is None:
+            return self._compute_plainly(spec, spec.stage.resources.num_cpus, show)
+        empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))
+        if spec.stage.ledger and (self._remembers or empty):
+            # On no CPU of its own: the engine may hold them all, and this is little more than reading.
+            with suppress(EngineNeeded), self._probes:
+                return self._compute_plainly(spec, 0.0, show)
+        manifest: Manifest = self._pool.compute(spec, self._store.url, self._scratch, self._open_log(show))
+        return manifest
+
+    def _compute_plainly(self, spec: PartSpec, num_cpus: float, show: Show) -> Manifest:
+        from infra.execution.ray_tasks import submit_part
+
+        log = self._open_log(show)
+        reference = submit_part(self._store.url, spec, self._scratch, num_cpus, log.sender())
+        manifest: Manifest = await_ray(reference, spec.stage.resources.deadline, log)
+        return manifest
+
+    def _open_log(self, show: Show) -> PartLog:
+        return PartLog(None, show) if self._logs is None else self._logs.open(show)
+
+    def _prepare(self, stage: Stage, engine: BaseModel | None) -> None:
+        if self._pool is not None and (self._pool.spec != engine or self._pool.resources != stage.resources):
+            self._release()
+        if self._logs is None:
+            self._logs = PartLogs()
+        if stage.ledger:
+            self._remembers = self._store.holds("ledger")
+        if stage.engine is not None and self._pool is None:
+            from infra.execution.engine_pool import EnginePool
+
+            if engine is None:
+                raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
+            if self._meter is None:
+                self._meter = RemoteMeter.start(Budget(), {})
+            self._pool = EnginePool(engine, stage.resources, self._meter)
+
+    def _release(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def _slots(resources: Resources) -> AbstractContextManager[Any]:
+    """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
+    return threading.BoundedSemaphore(slots_for(granted(resources)))
+
+
+class _Counter:
+    """Counts finished parts over threads and tells the progress bar."""
+
+    def __init__(self, stage: str, total: int, on_part: OnPart, progress: StageProgress) -> None:
+        self._stage, self._total, self._on_part, self._progress = stage, total, on_part, progress
+        self.done = 0
+        self._lock = threading.Lock()
+        if total:
+            on_part(stage, 0, total)
+
+    def add(self) -> None:
+        with self._lock:
+            self.done += 1
+            self._on_part(self._stage, self.done, self._total)
+        self._progress.update(self.done)
+
+
+class _Attempts:
+    """The attempts of one part: what the last failure means for the next one."""
+
+    def __init__(
+        self, spec: PartSpec, slots: AbstractContextManager[Any], compute: Callable[[PartSpec, Show], Manifest]
+    ) -> None:
+        self.spec = spec
+        self._slots = slots
+        self._compute = compute
+
+    def run(self, show: Show) -> Manifest:
+        stage = self.spec.name.rpartition("-")[0]
+        try:
+            if self.spec.stage.engine is not None:
+                manifest = self._compute(self.spec, show)  # waits for a free engine slot instead
+            else:
+                with self._slots:
+                    manifest = self._compute(self.spec, show)
+        except Exception as error:
+            if not isinstance(error, BudgetReached):
+                count_part(stage, "killed" if getattr(error, "killed", False) else "failed")
+            if getattr(error, "out_of_memory", False):
+                self.spec = _smaller_batches(self.spec)
+            raise
+        count_part(stage, "computed", manifest.stats)
+        return manifest
+
+
+class _Quiet:
+    """Carries a part through Prefect, which otherwise walks and copies every argument."""
+
+    __slots__ = ("attempts", "done", "finished")
+
+    def __init__(self, attempts: _Attempts, finished: Manifest | None, done: _Counter) -> None:
+        self.attempts, self.finished, self.done = attempts, finished, done
+
+
+def _show_in(log: Any) -> Show:  # noqa: ANN401 - a logger or Prefect's adapter of one
+    """Show lines in a run's log under the time at which they were logged; from any thread, and after the run too."""
+    target, extra = (log.logger, log.extra) if isinstance(log, logging.LoggerAdapter) else (log, None)
+
+    def show(at: float, level: int, text: str) -> None:
+        if target.isEnabledFor(level):
+            record = target.makeRecord(target.name, level, __file__, 0, text, (), None, extra=extra)
+            record.created, record.msecs = at, at % 1 * 1000
+            target.handle(record)
+
+    return show
+
+
+# A plain function: Prefect takes any other callable for "always retry" turned round.
+def _may_retry(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401 - Prefect's own generics
+    return bool(getattr(state.data, "retry", False))
+
+
+@task(
+    name="part",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_delay_seconds=_RETRY_SECONDS,
+    retry_condition_fn=_may_retry,
+)
+def _part(work: _Quiet) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
+    spec = work.attempts.spec
+    if work.finished is not None:
+        return Completed(name="Cached", message=f"reused {work.finished.path}", data=work.finished)
+    log = get_run_logger()
+    manifest = work.attempts.run(_show_in(log))
+    stats = manifest.stats
+    log.info("%s: %s rows in, %s out, %.1f s of work", spec.name, stats["rows_in"], stats["rows_out"], stats["seconds"])
+    work.done.add()
+    return manifest
+
+
+def _smaller_batches(spec: PartSpec) -> PartSpec:
+    """Halve the operational batch size; the key does not cover it."""
+    size = spec.config.get("batch_size")
+    if not isinstance(size, int) or size < 2:  # noqa: PLR2004 - one is the smallest batch
+        return spec
+    return replace(spec, config={**spec.config, "batch_size": size // 2})

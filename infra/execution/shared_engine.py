@@ -1,0 +1,106 @@
+"""One engine for several parts: while it works for one, the next is read and the last is written."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.execution.usage_meter import BudgetReached, MeterLike, Usage
+
+
+class EngineBroken(Exception):
+    """The engine raised what no request explains: it is not to be trusted again, and must be built anew."""
+
+
+class EngineThread:
+    """The threads that build an engine and alone talk to it, in the order of arrival: one, or what it allows."""
+
+    def __init__(self, build: Callable[[], Any], threads: int = 1) -> None:
+        """Build the engine, in its thread; there as later, what is logged belongs to the part that it works for."""
+        self._thread = ThreadPoolExecutor(threads, thread_name_prefix="engine")
+        self._engine = self._thread.submit(copy_context().run, build).result()
+
+    def call(self, method: str, *args: Any) -> tuple[Any, float, Counter[str]]:
+        """Call the engine and wait; returns its result, the seconds in which it worked, and what it counted."""
+        return self._thread.submit(copy_context().run, self._timed, method, args).result()
+
+    def _timed(self, method: str, args: Sequence[Any]) -> tuple[Any, float, Counter[str]]:
+        before = Counter(getattr(self._engine, "counts", {}))  # retries and failures by reason, where it counts any
+        started = time.monotonic()
+        try:
+            result = getattr(self._engine, method)(*args)
+        except (ValueError, OSError):  # it refuses what it was given, or cannot reach what it needs; it is well
+            raise
+        except Exception as error:
+            raise EngineBroken(f"{type(error).__name__}: {error}") from error
+        seconds = time.monotonic() - started
+        return result, seconds, Counter(getattr(self._engine, "counts", {})) - before
+
+
+@dataclass
+class LentEngine:
+    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up.
+
+    waited: seconds in which the engine worked for other parts.
+    """
+
+    engine: EngineThread
+    meter: MeterLike
+    stage: str
+    used: Usage = field(default_factory=Usage)
+    waited: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How long the engine worked for this part, in seconds, and what it counted meanwhile."""
+        counts = {"engine_counts": dict(sorted(self.counts.items()))} if self.counts else {}
+        return {"engine_seconds": round(self.used.seconds, 3), **counts}
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """Answer chats.
+
+        Raises:
+            BudgetReached: before anything is asked.
+        """
+        self._check()
+        answers, seconds = self._call("answer", requests)
+        tokens = {n: sum(getattr(a, n) for a in answers) for n in ("prompt_tokens", "cached_tokens", "output_tokens")}
+        self._count(Usage(calls=len(answers), seconds=seconds, **tokens))
+        return list(answers)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        """Score pairs of texts.
+
+        Raises:
+            BudgetReached: before anything is scored.
+        """
+        self._check()
+        scores, seconds = self._call("score", pairs)
+        self._count(Usage(calls=len(pairs), seconds=seconds))
+        return list(scores)
+
+    def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - a polars Series
+        """Encode texts; the budget is for judging, so this is not metered."""
+        vectors, seconds = self._call("encode", texts, role)
+        self.used += Usage(seconds=seconds)
+        return vectors
+
+    def _call(self, method: str, *args: Any) -> tuple[Any, float]:
+        started = time.monotonic()
+        result, seconds, counts = self.engine.call(method, *args)
+        self.waited += time.monotonic() - started - seconds
+        self.counts += counts
+        return result, seconds
+
+    def _check(self) -> None:
+        reached = self.meter.reached()
+        if reached is not None:
+            raise BudgetReached(reached)
+
+    def _count(self, usage: Usage) -> None:
+        self.used += usage
+        self.meter.add(self.stage, usage)

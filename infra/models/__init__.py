@@ -1,0 +1,1 @@
+"""Models on this machine: references resolved, weights fetched, verified, converted and quantised."""

@@ -1,0 +1,119 @@
+"""What may be in a model directory, and its digest by content."""
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from infra.models.wheels import ModelError, sha256_of
+
+# What decides a model's answers; a read-me or a licence beside it does not.
+_RELEVANT = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
+_PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+_OWN_FILES = frozenset({"reneg-model.json"})
+
+
+def check_model_directory(path: Path) -> None:
+    """Refuse what is no model directory, or one that could only be loaded by running foreign code.
+
+    Raises:
+        ModelError: no such directory, no safetensors, pickled weights only, or custom modelling code.
+    """
+    if not path.is_dir():
+        raise ModelError(f"{path}: no such directory; expected a model directory with *.safetensors, or a .gguf file")
+    suffixes = {file.suffix for file in path.rglob("*") if file.is_file()}
+    if ".safetensors" not in suffixes:
+        if found := suffixes & _PICKLED:
+            raise ModelError(
+                f"{path}: its weights are pickled ({', '.join(sorted(found))}), and loading a pickle can run any code; "
+                "convert them to safetensors (save_pretrained of the loaded model), or take a revision that has them"
+            )
+        raise ModelError(f"{path}: no *.safetensors in it; expected the directory of a transformers model")
+    if not (path / "config.json").exists() and not (path / "modules.json").exists():
+        raise ModelError(f"{path}: neither config.json nor modules.json in it; expected the model's own directory")
+    refuse_foreign_code(path)
+
+
+def refuse_foreign_code(path: Path) -> None:
+    """Refuse a model's folder, wherever it came from, that somebody's code would be run by when it is loaded.
+
+    Raises:
+        ModelError: pickled weights without safetensors beside them, or settings that name modelling code of its own.
+    """
+    for file in sorted(path.rglob("*")):
+        if file.suffix in _PICKLED and not any(file.parent.glob("*.safetensors")):
+            raise ModelError(
+                f"{file}: pickled weights, and no safetensors beside them; loading a pickle can run any code. Convert "
+                "them to safetensors (save_pretrained of the loaded model), or take a revision that has them"
+            )
+    for file in sorted(path.rglob("*.json")):
+        _check_settings(file)
+
+
+def directory_digest(path: Path, cache: Path) -> str:
+    """Digest of a model directory: over the sorted names and SHA-256 of the files that decide its answers.
+
+    Each file is read once; afterwards its hash is remembered by path, size and modification time.
+    """
+    return hash_files(_remembered(path, relevant_files(path), cache))
+
+
+def relevant_files(path: Path) -> dict[str, Path]:
+    """Find the files of a model directory that decide its answers, by relative name."""
+    return {
+        file.relative_to(path).as_posix(): file
+        for file in path.rglob("*")
+        if file.suffix in _RELEVANT and file.name not in _OWN_FILES and not _is_hidden(file.relative_to(path))
+    }
+
+
+def file_digest(path: Path, cache: Path) -> str:
+    """SHA-256 of one file, remembered like a directory's."""
+    return _remembered(path, {path.name: path}, cache)[path.name]
+
+
+def hash_files(digests: Mapping[str, str]) -> str:
+    """Digest over relative names and their SHA-256, in sorted order."""
+    return sha256("".join(f"{name}\x1f{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
+
+
+def _remembered(path: Path, files: Mapping[str, Path], cache: Path) -> dict[str, str]:
+    """SHA-256 of files by name, from the cache where size and modification time are still the same."""
+    memory = cache / "digests" / f"{sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
+    try:
+        known: dict[str, list[int | str]] = json.loads(memory.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    stats = {name: file.stat() for name, file in files.items()}
+    entries: dict[str, list[int | str]] = {}
+    for name in sorted(files):
+        stamp = [stats[name].st_size, stats[name].st_mtime_ns]
+        digest = known[name][2] if name in known and known[name][:2] == stamp else sha256_of(files[name])
+        entries[name] = [*stamp, digest]
+    if entries != known:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memory.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+        temporary.replace(memory)
+    return {name: str(entry[2]) for name, entry in entries.items()}
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def _check_settings(file: Path) -> None:
+    """Refuse settings that name code of the model's own: `auto_map`, or modules outside sentence-transformers."""
+    try:
+        settings = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise ModelError(f"{file}: not readable as JSON ({error}); fetch the model again") from error
+    custom = isinstance(settings, dict) and "auto_map" in settings
+    if file.name == "modules.json" and isinstance(settings, list):
+        custom = not all(str(module.get("type", "")).startswith("sentence_transformers.") for module in settings)
+    if custom:
+        raise ModelError(
+            f"{file}: the model brings modelling code of its own, and foreign code is never run (trust_remote_code is "
+            "off); use a model of an architecture that transformers has"
+        )

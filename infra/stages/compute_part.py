@@ -1,0 +1,148 @@
+"""What runs inside a Ray worker for one part: read inputs, call the stage, write outputs, manifest last."""
+
+import importlib
+import logging
+import tempfile
+import time
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from infra.machine import where
+from infra.stages.runner import PartSpec
+from infra.storage.artifacts import (
+    Artifact,
+    Directory,
+    Manifest,
+    Piece,
+    commit,
+    materialise,
+    read_table,
+    write_directory,
+    write_table,
+)
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+class EngineNeeded(Exception):
+    """The ledger does not remember every row of a part, so the part needs its engine."""
+
+
+class NoEngine:
+    """Stands in for an engine while only the ledger is asked."""
+
+    def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
+        """Give up: something has to be asked."""
+        raise EngineNeeded(f"{len(requests)} rows are not in the ledger")
+
+    def score(self, pairs: Sequence[Any]) -> Sequence[float]:
+        """Give up: something has to be scored."""
+        raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
+
+
+def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
+    """Compute one part and write its manifest; the loser of a race returns the winner's manifest.
+
+    Args:
+        store_url: the store that holds the inputs and receives the outputs.
+        spec: which part.
+        cache: a folder on this machine for directory inputs.
+        engine: the engine of the actor this runs in, for stages that need one; without it only what the ledger
+            remembers can be used.
+
+    Raises:
+        EngineNeeded: there is no engine, and the ledger does not remember every row.
+        StoreError: reading or writing failed.
+        ValueError: the stage's function refused its input, or made a table that is not of its schema.
+    """
+    store = Store(store_url)
+    function = load_function(spec.stage.function)
+    config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
+    inputs = {name: _read(store, artifact, cache) for name, artifact in spec.inputs.items()}
+    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
+    extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
+    _log.info("%d rows in", rows_in)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
+        if spec.stage.ledger:
+            extra["ledger"] = stack.enter_context(Ledger(store))
+        if spec.stage.directories:
+            extra["out"] = Path(scratch)
+        result = dict(function(config, **inputs, **extra))
+        facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
+        seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
+        tables = _write_tables(store, spec, result)
+        directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
+    stats = {
+        "seconds": round(seconds, 3),
+        "rows_in": rows_in,
+        "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
+        "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
+    }
+    if node := where():
+        stats["node"] = node
+    if facts:
+        facts |= rates(facts)
+        stats["facts"] = facts
+        _log.info("%s", ", ".join(f"{name}={value}" for name, value in facts.items() if value))
+    manifest = Manifest(
+        stage=spec.stage.name,
+        version=spec.stage.version,
+        part=spec.number,
+        key=spec.key,
+        attempt=spec.attempt,
+        ingredients=spec.ingredients,
+        tables=tables,
+        directories=directories,
+        stats=stats,
+    )
+    return commit(store, manifest)
+
+
+def load_function(reference: str) -> Callable[..., Any]:
+    """Import a stage's function from `module:name`."""
+    module, _, name = reference.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _read(store: Store, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
+    if isinstance(artifact, Directory):
+        return materialise(store, artifact, cache)
+    return read_table(store, artifact)
+
+
+def _write_tables(store: Store, spec: PartSpec, result: Mapping[str, Any]) -> dict[str, tuple[Piece, ...]]:
+    if set(result) != set(spec.stage.outputs):
+        raise ValueError(f"{spec.name}: outputs {sorted(spec.stage.outputs)} expected, {sorted(result)} came")
+    tables: dict[str, tuple[Piece, ...]] = {}
+    for name, schema in spec.stage.outputs.items():
+        if name in spec.stage.splits:
+            tables[name] = tuple(write_table(store, name, f, schema, i) for i, f in enumerate(result[name]))
+        else:
+            tables[name] = (write_table(store, name, result[name], schema, spec.index),)
+    return tables
+
+
+def rates(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Derive what people compare: tokens and queries per second of the engine's work, and the prefix cache's share.
+
+    >>> rates({"prompt_tokens": 100, "cached_tokens": 25, "output_tokens": 20, "queries": 6, "engine_seconds": 2.0})
+    {'prefix_hit_rate': 0.25, 'tokens_per_second': 60.0, 'queries_per_second': 3.0}
+    """
+    found = {}
+    prompt, seconds = facts.get("prompt_tokens", 0), facts.get("engine_seconds", 0.0)
+    if prompt:
+        found["prefix_hit_rate"] = round(facts.get("cached_tokens", 0) / prompt, 4)
+    if prompt and seconds:
+        found["tokens_per_second"] = round((prompt + facts.get("output_tokens", 0)) / seconds, 1)
+    if facts.get("queries") and seconds:
+        found["queries_per_second"] = round(facts["queries"] / seconds, 3)
+    return found

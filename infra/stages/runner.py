@@ -1,0 +1,309 @@
+"""The stage runner: cuts a stage into parts, keys them, reuses what is finished and hands the rest to an executor.
+
+It knows stages, artifacts and keys; not Prefect, not Ray. Without an executor it only looks: a curation whose every
+part is finished is answered from the manifests, and nothing is started for it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import polars as pl
+from pydantic import BaseModel
+
+from infra.stages import part_keys
+from infra.stages.stage import Resources, Stage
+from infra.storage.artifacts import (
+    Artifact,
+    Directory,
+    Manifest,
+    Table,
+    newest_attempts,
+    read_manifest,
+    read_table,
+    write_table,
+)
+from infra.storage.store import Store
+from infra.storage.table_schema import SchemaLike
+
+
+@dataclass(frozen=True)
+class PartSpec:
+    """One part of a stage, ready to be computed anywhere: references only, no data."""
+
+    stage: Stage
+    name: str  # as people see it: stage, label and number
+    index: int  # the index its output pieces carry
+    number: int
+    key: str
+    attempt: int
+    ingredients: Mapping[str, Any]
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Artifact]
+    engine: BaseModel | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A part that could not be computed, with its reason in one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What happened to one stage: the rows of `reneg status` and of the terminal's summary."""
+
+    name: str
+    parts: int
+    reused: int
+    computed: int
+    failed: Mapping[int, str]
+    blocked: int
+    unfinished: frozenset[int]  # numbers of the parts that have no manifest
+    rows: int
+    seconds: float  # working time of its parts, whenever they were computed
+    manifests: tuple[Manifest, ...] = ()
+    ingredients: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # of the parts' keys, by number
+
+    def line(self) -> str:
+        """Say in a line what happened."""
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        blocked = f", {self.blocked} blocked" if self.blocked else ""
+        return (
+            f"{self.name}: {self.computed} computed, {self.reused} reused{failed}{blocked}; "
+            f"{self.rows} rows, {self.seconds:.1f} s of work"
+        )
+
+    @property
+    def finished(self) -> dict[int, Manifest]:
+        """Manifests by part number."""
+        numbers = [number for number in sorted(self.ingredients) if number not in self.unfinished]
+        return dict(zip(numbers, self.manifests, strict=True))
+
+
+class WorkNeeded(Exception):
+    """Raised by a runner that may only look, at the first stage with an unfinished part."""
+
+    def __init__(self, run: StageRun) -> None:
+        """Keep what is known of the stage."""
+        super().__init__(f"{run.name}: {run.parts - run.reused} of {run.parts} parts are not computed yet")
+        self.run = run
+
+
+class PartDone(Exception):
+    """Raised by a runner that computes one part only, once that part was computed or has failed."""
+
+    def __init__(self, run: StageRun) -> None:
+        """Keep what became of it."""
+        super().__init__(f"{run.name}: {run.computed} computed, {len(run.failed)} failed")
+        self.run = run
+
+
+class PartUnready(Exception):
+    """The one part that is to be computed cannot be: it is not there, or what it reads is not finished."""
+
+
+class Executor(Protocol):
+    """Computes parts; the result has one entry per part number."""
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        """Compute the parts that are not in `finished`, and show those that are as reused."""
+        ...
+
+
+@dataclass
+class Runner:
+    """Runs the stages of one curation against one store.
+
+    force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
+    only: the one part to compute; unfinished parts elsewhere count as missing, and the walk ends with `PartDone`.
+    resources: by stage name, with or without its label, instead of the stage table's.
+    """
+
+    store: Store
+    executor: Executor | None = None
+    force: frozenset[tuple[str, int]] = frozenset()
+    only: tuple[str, int] | None = None
+    resources: Mapping[str, Resources] = field(default_factory=dict)
+    on_stage: Callable[[StageRun], None] = lambda run: None
+    on_note: Callable[[str], None] = lambda text: None
+    runs: list[StageRun] = field(default_factory=list)
+
+    def __call__(
+        self,
+        stage: Stage,
+        config: BaseModel,
+        *,
+        label: str = "",
+        key: Mapping[str, Any] | None = None,
+        engine: BaseModel | None = None,
+        **inputs: Artifact,
+    ) -> dict[str, Any]:
+        """Run one stage and return its outputs by name.
+
+        Args:
+            stage: what to run.
+            config: its configuration; operational fields stay out of the key.
+            label: tells several runs of one stage apart (`treat-relabel`).
+            key: further ingredients of the key, such as a prompt's hash.
+            engine: the engine's specification, for stages that need one.
+            **inputs: the artifacts named in `stage.inputs`.
+
+        Raises:
+            WorkNeeded: parts are unfinished and there is no executor.
+        """
+        if set(inputs) != set(stage.inputs):
+            raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
+        name = f"{stage.name}-{label}" if label else stage.name
+        stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
+        specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
+        newest = newest_attempts(self.store, stage.name) if specs else {}
+        specs = [self._attempt(spec, newest) for spec in specs]
+        finished = {
+            spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
+            for spec in specs
+            if newest.get(spec.key, -1) >= spec.attempt
+        }
+        if self.executor is None and len(finished) < len(specs):
+            raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
+        results = self._results(name, specs, finished, len(blocked))
+        manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
+        failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
+        run = _summarise(name, len(finished), manifests, failures, len(blocked), specs)
+        self.runs.append(run)
+        self.on_stage(run)
+        if self.only is not None and self.only[0] == name:
+            raise PartDone(run)
+        lost = blocked | {spec.index for spec in specs if spec.number not in manifests}
+        return _outputs(stage, specs, manifests, lost)
+
+    def _results(
+        self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
+    ) -> Mapping[int, Manifest | Failure]:
+        """Have the unfinished parts computed, or the one part that is wanted."""
+        if self.executor is None or (self.only is not None and self.only[0] != name):
+            return finished
+        if self.only is None:
+            return self.executor.run_stage(name, specs, finished)
+        wanted = [spec for spec in specs if spec.number == self.only[1]]
+        if not wanted:
+            total = len(specs) + blocked
+            there = self.only[1] < total
+            why = "what it reads is not finished" if there else f"there are {total}, numbered from 0"
+            raise PartUnready(f"{name}: part {self.only[1]} cannot be computed alone: {why}")
+        return {**finished, **self.executor.run_stage(name, wanted, {})}
+
+    def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
+        attempt = newest.get(spec.key, 0)
+        if (spec.name.rsplit("-", 1)[0], spec.number) in self.force and spec.key in newest:
+            attempt += 1
+        return replace(spec, attempt=attempt)
+
+    def _cut(
+        self,
+        stage: Stage,
+        name: str,
+        config: BaseModel,
+        key: Mapping[str, Any],
+        engine: BaseModel | None,
+        inputs: Mapping[str, Artifact],
+    ) -> tuple[list[PartSpec], frozenset[int]]:
+        """Cut a stage into parts; returns them and the indexes that wait for a failed part upstream."""
+        shared: dict[str, Any] = {
+            "stage": stage.name,
+            "version": stage.version,
+            "config": part_keys.semantic(config),
+            **key,
+        }
+        if engine is not None:
+            shared["engine"] = part_keys.semantic(engine)
+        whole_missing = any(inputs[i].missing for i in (*stage.every, *stage.late, *stage.across))
+        specs, blocked = [], set()
+        for number, (index, crossed) in enumerate(_indexes(stage, inputs)):
+            if whole_missing or any(index in inputs[i].missing for i in stage.each):
+                blocked.add(index)
+                continue
+            seen: dict[str, Artifact] = {i: inputs[i] for i in (*stage.every, *stage.late)}
+            seen |= {i: inputs[i].at(index) for i in stage.each}
+            seen |= {i: inputs[i].at(crossed) for i in stage.across}
+            ingredients = shared | {"inputs": {i: a.content() for i, a in seen.items() if i not in stage.late}}
+            specs.append(
+                PartSpec(
+                    stage=stage,
+                    name=f"{name}-{number:05d}",
+                    index=index,
+                    number=number,
+                    key=part_keys.digest(ingredients),
+                    attempt=0,
+                    ingredients=ingredients,
+                    config=config.model_dump(mode="json"),
+                    inputs=seen,
+                    engine=engine,
+                )
+            )
+        return specs, frozenset(blocked)
+
+    def keep_table(
+        self, name: str, frame: pl.DataFrame, schema: SchemaLike, indexes: frozenset[int] = frozenset({0})
+    ) -> Table:
+        """Store a table that no stage made (costs so far, or an empty one), the same piece at each index."""
+        piece = write_table(self.store, name, frame, schema, 0)
+        return Table(name, tuple(replace(piece, index=index) for index in sorted(indexes)))
+
+    def read(self, table: Table) -> pl.DataFrame:
+        """Read a whole table."""
+        return read_table(self.store, table)
+
+
+def _indexes(stage: Stage, inputs: Mapping[str, Artifact]) -> list[tuple[int, int]]:
+    if stage.arity in ("gather", "single"):
+        return [(0, 0)]
+    each = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.each)))
+    if stage.arity == "map":
+        return [(index, 0) for index in each]
+    across = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.across)))
+    return [(index, crossed) for index in each for crossed in across]
+
+
+def _outputs(
+    stage: Stage, specs: Sequence[PartSpec], manifests: Mapping[int, Manifest], lost: frozenset[int]
+) -> dict[str, Any]:
+    done = [(spec.index, manifests[spec.number]) for spec in specs if spec.number in manifests]
+    outputs: dict[str, Any] = {}
+    for name in stage.outputs:
+        # Parts of equal content share a manifest, so the index comes from the part, not from what was written.
+        pieces = [p if name in stage.splits else replace(p, index=i) for i, m in done for p in m.tables[name]]
+        outputs[name] = Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)), lost)
+    for name in stage.directories:
+        outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
+    return outputs
+
+
+def _summarise(
+    name: str,
+    reused: int,
+    manifests: Mapping[int, Manifest],
+    failed: Mapping[int, str],
+    blocked: int,
+    specs: Sequence[PartSpec],
+) -> StageRun:
+    rows = sum(p.rows for m in manifests.values() for pieces in m.tables.values() for p in pieces)
+    return StageRun(
+        name=name,
+        parts=len(specs) + blocked,
+        reused=reused,
+        computed=len(manifests) - reused,
+        failed=failed,
+        blocked=blocked,
+        unfinished=frozenset(spec.number for spec in specs) - frozenset(manifests),
+        rows=rows,
+        # fsum: whatever order the parts were finished in, or the costs would differ in their last bit and with them the
+        # report's key.
+        seconds=math.fsum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
+        manifests=tuple(manifests[n] for n in sorted(manifests)),
+        ingredients={spec.number: spec.ingredients for spec in specs},
+    )

@@ -1,0 +1,64 @@
+"""A stage is data plus a function: what it reads, what it writes, how it is cut into parts, what it needs to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from infra.storage.table_schema import SchemaLike
+
+Arity = Literal["map", "grid", "gather", "single"]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray must grant to one part, and how long it may work (seconds on the working clock).
+
+    engines: how many engines of a stage stand side by side, as far as they fit.
+    """
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory: int | None = None  # bytes
+    deadline: float = 3600.0
+    engines: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the DAG.
+
+    function: `module:name` of a pure function `f(config, **tables, [engine=], [ledger=], [out=])` that returns a dict
+        of output name to frame (or to a list of frames, one per part, for the tables named in `splits`), and
+        optionally `facts`: figures about the work, for the manifest and for people.
+    version: raised by hand whenever the function's output for the same input changes.
+    each: inputs of which the part sees only the pieces with its own index.
+    across: for a `grid`, the inputs that are crossed with `each`: one part per pair of indexes.
+    every: inputs that every part sees whole.
+    late: inputs the part reads but whose content the key covers through hashes in another input.
+    outputs: table name to schema. directories: names of outputs that are folders of files, written below `out`.
+    splits: outputs the function returns as a list of frames: these make the parts of later stages.
+    ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
+        remembered needs no engine.
+    retries: further attempts of a failed part.
+    """
+
+    name: str
+    function: str
+    version: int
+    arity: Arity
+    each: tuple[str, ...] = ()
+    across: tuple[str, ...] = ()
+    every: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    outputs: Mapping[str, SchemaLike] = field(default_factory=dict)
+    directories: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    engine: Literal["encoder", "judge"] | None = None
+    ledger: bool = False
+    resources: Resources = Resources()
+    retries: int = 2
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All input names, in the order in which the function's keywords are filled."""
+        return (*self.each, *self.across, *self.every, *self.late)

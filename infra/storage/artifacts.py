@@ -1,0 +1,252 @@
+"""Artifacts in the store: tables in pieces, directories of files, and the manifest that makes a part complete."""
+
+import hashlib
+import io
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from infra.models.model_files import refuse_foreign_code
+from infra.storage.local_files import is_confined
+from infra.storage.store import Store, StoreError
+from infra.storage.table_schema import SchemaLike, check_schema
+
+MODEL = "model"  # the name of directories that are loaded as models
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One parquet object of a table; `index` is the part it belongs to."""
+
+    index: int
+    object: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the pieces that are there, and the indexes of those that are not because their part failed."""
+
+    name: str
+    pieces: tuple[Piece, ...] = ()
+    missing: frozenset[int] = frozenset()
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """Every part index, present or missing."""
+        return frozenset(piece.index for piece in self.pieces) | self.missing
+
+    @property
+    def rows(self) -> int:
+        """Rows over all pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+    def at(self, index: int) -> "Table":
+        """Return the pieces of one part."""
+        return Table(self.name, tuple(p for p in self.pieces if p.index == index), self.missing & {index})
+
+    def content(self) -> list[str]:
+        """Return what a key covers of this table: its objects' digests, in order."""
+        return [piece.object.rsplit("/", 1)[-1] for piece in self.pieces]
+
+
+@dataclass(frozen=True)
+class Directory:
+    """A directory artifact: relative file name to object."""
+
+    name: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    missing: frozenset[int] = frozenset()
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """A directory is one piece of part 0."""
+        return frozenset({0})
+
+    def at(self, _index: int) -> "Directory":
+        """A directory is the same for every part."""
+        return self
+
+    def content(self) -> list[str]:
+        """Return what a key covers of this directory: names and digests, sorted."""
+        return [f"{name}={key.rsplit('/', 1)[-1]}" for name, key in sorted(self.files.items())]
+
+
+Artifact = Table | Directory
+
+
+def write_table(store: Store, name: str, frame: pl.DataFrame, schema: SchemaLike, index: int) -> Piece:
+    """Check a frame at the store's door and write it as one piece (parquet, zstd); equal frames give equal bytes."""
+    check_schema(name, frame, schema)
+    buffer = io.BytesIO()
+    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
+    return Piece(index, store.put_object(buffer.getvalue(), ".parquet"), frame.height)
+
+
+def read_table(store: Store, table: Table, schema: SchemaLike | None = None) -> pl.DataFrame:
+    """Read all pieces of a table, in order; an empty table needs its schema to have columns.
+
+    Raises:
+        StoreError: a piece is gone, damaged, or no parquet file.
+    """
+    frames = [_read_piece(store, table, piece) for piece in table.pieces]
+    frames = [frame for frame in frames if frame.height] or frames[:1]
+    if frames:
+        return pl.concat(frames)
+    if schema is None:
+        raise StoreError(f"table {table.name} has no piece and no schema was given to read it empty")
+    return pl.DataFrame(schema=dict(schema.columns))
+
+
+def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
+    data = store.get_object(piece.object)
+    try:
+        return pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError as error:
+        raise StoreError(
+            f"table {table.name}: {piece.object} is no parquet file ({error}), and nothing else is read; rerun its part"
+        ) from error
+
+
+def write_directory(store: Store, name: str, folder: Path) -> Directory:
+    """Store every file below a folder. A link to a file stands for what the file holds, wherever it lies.
+
+    Raises:
+        StoreError: a link leads to a folder or nowhere, so that files would be missing unnoticed, or a file's name
+            could not be laid out again.
+    """
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink() and not path.is_file():
+            raise StoreError(
+                f"{path}: a link to {path.readlink()}, which is no file; put the files there, or remove it"
+            )
+        if not path.is_file():
+            continue
+        if not is_confined(relative):
+            raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
+        files[relative] = store.put_object(path.read_bytes(), "")
+    return Directory(name, files)
+
+
+def materialise(store: Store, directory: Directory, cache: Path) -> Path:
+    """Lay a directory artifact out as files below `cache`, once per content; returns the folder.
+
+    Raises:
+        StoreError: an object is gone or damaged, or a name would leave the folder.
+        ModelError: it is a model, and loading it would run somebody's code.
+    """
+    digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
+    final = cache / digest
+    if final.exists():
+        return final
+    temporary = cache / f".{digest}.{uuid.uuid4().hex}"
+    try:
+        _lay_out(store, directory, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(temporary)  # another process laid out the same content first
+    return final
+
+
+def _lay_out(store: Store, directory: Directory, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name, key in directory.files.items():
+        if not is_confined(name):
+            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder; rerun its part")
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"directory {directory.name}: {name!r} lies below another file; rerun its part") from error
+        path.write_bytes(store.get_object(key))
+    if directory.name == MODEL:
+        refuse_foreign_code(folder)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A finished part: what it was made from and what it made. Written last; its existence means complete."""
+
+    stage: str
+    version: int
+    part: int
+    key: str
+    attempt: int
+    ingredients: Mapping[str, Any]
+    tables: Mapping[str, tuple[Piece, ...]]
+    directories: Mapping[str, Mapping[str, str]]
+    stats: Mapping[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Where the manifest lies in the store."""
+        return manifest_path(self.stage, self.key, self.attempt)
+
+    def to_json(self) -> bytes:
+        """Write the manifest as JSON."""
+        record = dict(self.__dict__)
+        record["tables"] = {n: [p.__dict__ for p in pieces] for n, pieces in self.tables.items()}
+        return json.dumps(record, sort_keys=True, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "Manifest":
+        """Read a manifest back.
+
+        Raises:
+            ValueError: it is none, or is cut.
+        """
+        try:
+            record = json.loads(data)
+            tables = {n: tuple(Piece(**p) for p in pieces) for n, pieces in record.pop("tables").items()}
+            return cls(tables=tables, **record)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no manifest: {type(error).__name__}: {error}") from error
+
+
+def manifest_path(stage: str, key: str, attempt: int) -> str:
+    """Name a manifest: attempt 0 is the part itself, higher ones are forced recomputations."""
+    return f"parts/{stage}/{key}-{attempt:03d}.json"
+
+
+def newest_attempts(store: Store, stage: str) -> dict[str, int]:
+    """Return key → highest attempt for every finished part of a stage, by one listing."""
+    newest: dict[str, int] = {}
+    for path in store.list(f"parts/{stage}"):
+        key, _, attempt = path.rsplit("/", 1)[-1].removesuffix(".json").rpartition("-")
+        newest[key] = max(newest.get(key, 0), int(attempt))
+    return newest
+
+
+def read_manifest(store: Store, stage: str, key: str, attempt: int) -> Manifest:
+    """Read one manifest that a listing named."""
+    data = store.read(manifest_path(stage, key, attempt))
+    if data is None:
+        raise StoreError(f"store {store.url}: manifest of {stage} {key} vanished between listing and reading")
+    try:
+        return Manifest.from_json(data)
+    except ValueError as error:
+        raise StoreError(
+            f"store {store.url}: {manifest_path(stage, key, attempt)} is damaged ({error}); delete it, and its part is "
+            "computed again"
+        ) from error
+
+
+def commit(store: Store, manifest: Manifest) -> Manifest:
+    """Write a manifest; where another writer was first, return the winner's."""
+    if store.create(manifest.path, manifest.to_json()):
+        return manifest
+    return read_manifest(store, manifest.stage, manifest.key, manifest.attempt)

@@ -1,0 +1,284 @@
+"""The garbage collector: takes out of a store what nothing that is kept names. It knows manifests, records and objects.
+
+Who is kept is the caller's business: it names the manifests that kept curations reach, and the records that go. From
+there everything follows by digest: whatever SHA-256 a kept manifest or record spells, in whatever field, stays.
+
+Why it is safe beside living curations. Nothing is deleted at once: what is unreached and older than a grace is *moved*
+to `trash/`, from where `Store.read` still reads it. A later pass, at least a grace after that move, looks at all roots
+again: what is reached by then goes back, and only the rest is deleted. Somebody who found an object in place (and did
+not write it again) just before it was moved has a whole grace to name it in a manifest or a record: the pass that could
+delete it begins later than that. What is younger than the grace is never moved, and a young manifest counts as kept.
+Any number of collectors may work at once. Killed anywhere, the next pass goes on: records and manifests leave before
+the objects they name, and come back after them.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from infra.storage.artifacts import Manifest
+from infra.storage.store import TRASH, Entry, Store, StoreError, digest_of
+
+_THREADS = 16
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_BELOW = f"{TRASH}/"
+_MODELS = ("models/", "weights/")  # each a list of files by the digest of the model
+_COLLECTED = ("objects/", "parts/", *_MODELS)
+# Who names others leaves first and comes back last.
+_RANKS, _RECORD = {"objects": 0, "models": 1, "weights": 1, "parts": 2}, 3
+_APART = (*_COLLECTED, "ledger/", "probe/", "published/", _BELOW)  # not roots: copies, or named by others
+
+
+class Snapshot(Store):
+    """A store as it was listed, what lies in its trash included, to walk a method over: nothing is written to it.
+
+    listed: every key with its size and age, the trash's under their own keys. manifests: the bytes of all of them.
+    """
+
+    listed: dict[str, Entry]
+    manifests: dict[str, bytes]
+    _folders: dict[str, list[str]]
+    _kept: dict[str, bytes]
+
+    @classmethod
+    def take(cls, store: Store) -> Self:
+        """List everything and read the manifests."""
+        taken = cls(store.url)
+        taken.listed = store.entries("")
+        parts = sorted({key for key in map(live, taken.listed) if key.startswith("parts/")})
+        with ThreadPoolExecutor(_THREADS, "gc") as pool:
+            read = zip(parts, pool.map(store.read, parts), strict=True)
+            taken.manifests = {key: data for key, data in read if data is not None}
+        taken._kept, taken._folders = {}, {}
+        for key in sorted(set(map(live, taken.listed))):
+            for end in (i for i, sign in enumerate(key) if sign == "/"):
+                taken._folders.setdefault(key[:end], []).append(key)
+        return taken
+
+    def read(self, key: str, *, last: int | None = None) -> bytes | None:
+        """Read a manifest as it was, anything else as it is, from the trash as well."""
+        if key.startswith("parts/"):
+            return self.manifests.get(key)
+        if key in self._kept:
+            return self._kept[key]
+        data = super().read(key, last=last)
+        return super().read(_BELOW + key, last=last) if data is None and _BELOW + key in self.listed else data
+
+    def list(self, prefix: str) -> list[str]:
+        """List as it was."""
+        return self._folders.get(prefix, [])
+
+    def exists(self, key: str) -> bool:
+        """Answer for the copy in memory as well."""
+        return key in self._kept or super().exists(key)
+
+    def put_object(self, data: bytes, suffix: str) -> str:
+        """Keep an object in memory: a walk makes small tables of its own."""
+        key = self.object_key(data, suffix)
+        self._kept[key] = data
+        return key
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Refuse: a walk writes nothing."""
+        raise StoreError(f"store {self.url}: {key} would be written while the store is only looked at")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """What is kept and what goes, as the caller decides.
+
+    manifests: keys of the parts that kept curations reach. records: keys of records that go, each group's in the order
+    in which they must leave. back: records to take back from the trash. models: digests of models in use.
+    further: stages whose parts stay as long as all that they read stays, whoever asked for them.
+    """
+
+    manifests: frozenset[str] = frozenset()
+    records: tuple[str, ...] = ()
+    back: frozenset[str] = frozenset()
+    models: frozenset[str] = frozenset()
+    further: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a pass does, in this order: take `back` from the trash, `delete` from it, `move` into it.
+
+    missing: objects that kept manifests wrote and that are nowhere. sizes: bytes by key.
+    """
+
+    back: tuple[str, ...]
+    delete: tuple[str, ...]
+    move: tuple[str, ...]
+    missing: tuple[str, ...]
+    sizes: Mapping[str, int] = field(repr=False)
+
+    def bytes_of(self, keys: Iterable[str]) -> int:
+        """Sum up the sizes of keys."""
+        return sum(self.sizes.get(key, 0) for key in keys)
+
+
+def live(key: str) -> str:
+    """Name the place of a key that lies in the trash, or its own.
+
+    >>> live("trash/objects/ab/abc"), live("parts/x/y.json")
+    ('objects/ab/abc', 'parts/x/y.json')
+    """
+    return key.removeprefix(_BELOW)
+
+
+def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: float | None = None) -> Collection:
+    """Decide what a pass does; changes nothing.
+
+    Args:
+        store: what is collected.
+        snapshot: of it, taken *before* the roots were looked up.
+        roots: what is kept and what goes.
+        grace: seconds for which what is young, or has been moved lately, is left alone.
+        now: the time, in seconds since the epoch; for tests.
+
+    Raises:
+        StoreError: a kept record or manifest cannot be read, so that nobody can say what it names.
+    """
+    listed = snapshot.listed
+    time_ = time.time() if now is None else now
+    old = {key for key, entry in listed.items() if time_ - entry.written >= grace}
+    named = _digests_of_records(store, listed, frozenset(roots.records)) | roots.models
+    manifests = set(roots.manifests) | {key for key in listed if key.startswith("parts/") and key not in old}
+    manifests = _follow(snapshot, manifests, named, roots.further)
+    named |= {digest for key in manifests for digest in _named_in(snapshot.manifests[key])}
+    models = {live(key) for key in listed if live(key).startswith(_MODELS)}
+    used = [key for key in models if digest_of(key) in named or (key in listed and key not in old)]
+    named |= {digest_of(key) for key in used} | {d for key in used for d in _named_in(store.read(key) or b"")}
+
+    def reached(key: str) -> bool:
+        place = live(key)
+        if place.startswith(("objects/", *_MODELS)):
+            return digest_of(place) in named
+        return place in manifests if place.startswith("parts/") else place in roots.back
+
+    in_order = sorted(listed, key=lambda key: (_RANKS.get(live(key).split("/")[0], _RECORD), key))
+    trashed = [key for key in in_order if key.startswith(_BELOW)]
+    candidates = [key for key in in_order if key.startswith(_COLLECTED) and key in old and not reached(key)]
+    probes = [key for key in in_order if key.startswith("probe/") and key in old]
+    places = {digest_of(live(key)) for key in listed if live(key).startswith("objects/")}
+    missing = {key for path in manifests for key in _written(snapshot.manifests[path]) if digest_of(key) not in places}
+    return Collection(
+        back=tuple(key for key in trashed if reached(key)),
+        delete=(*probes, *(key for key in reversed(trashed) if key in old and not reached(key))),
+        move=(*(key for key in roots.records if key in listed), *reversed(candidates)),
+        missing=tuple(sorted(missing)),
+        sizes={key: entry.size for key, entry in listed.items()},
+    )
+
+
+def carry_out(store: Store, collection: Collection, *, at_once: bool = False) -> None:
+    """Do what a pass does; `at_once` deletes what it moved: only where nothing else uses the store."""
+    phases: list[tuple[Iterable[str], Callable[[str], Any]]] = [
+        (collection.back, lambda key: put_back(store, key)),
+        (collection.delete, store.delete),
+        (collection.move, lambda key: store.move(key, _BELOW + key)),
+    ]
+    if at_once:
+        phases.append((collection.move, lambda key: store.delete(_BELOW + key)))
+    with ThreadPoolExecutor(_THREADS, "gc") as pool:
+        for keys, act in phases:
+            for group in _groups(keys):
+                list(pool.map(act, group))
+
+
+def put_back(store: Store, key: str) -> None:
+    """Take a key of the trash back to its place; what was written there meanwhile stays."""
+    place = live(key)
+    if place.startswith("objects/"):
+        if not store.exists(place):
+            store.move(key, place)  # over the same bytes at worst
+            return
+    elif (data := store.read(key)) is not None:
+        store.create(place, data)
+    store.delete(key)
+
+
+def empty_back(store: Store) -> int:
+    """Take everything back out of the trash, so that a purge finds it in its place; returns how much it was."""
+    keys = store.list(TRASH)
+    carry_out(store, Collection(tuple(keys), (), (), (), {}))
+    return len(keys)
+
+
+def _groups(keys: Iterable[str]) -> list[list[str]]:
+    """Split keys where their folder changes: within a folder the order does not matter, between folders it does."""
+    groups: list[list[str]] = []
+    last = None
+    for key in keys:
+        kind = live(key).split("/")[0]
+        kind = kind if kind in _RANKS else key  # records one by one
+        if kind != last:
+            groups.append([])
+        groups[-1].append(key)
+        last = kind
+    return groups
+
+
+def _digests_of_records(store: Store, listed: Mapping[str, Entry], going: frozenset[str]) -> set[str]:
+    """Collect what the records that stay name: whatever lies in a folder that is not collected is a root."""
+    staying = [key for key in listed if key.endswith(".json") and not key.startswith(_APART) and key not in going]
+    with ThreadPoolExecutor(_THREADS, "gc") as pool:
+        read = list(zip(staying, pool.map(store.read, staying), strict=True))
+    for key, data in read:
+        try:
+            json.loads(data or b"null")
+        except ValueError as error:
+            raise StoreError(
+                f"store {store.url}: {key} is damaged ({error}), so nobody can say what it names; restore or delete it"
+            ) from error
+    return {digest for _, data in read if data for digest in _named_in(data)}
+
+
+def _follow(snapshot: Snapshot, manifests: set[str], named: set[str], further: frozenset[str]) -> set[str]:
+    """Add the parts of further stages all of whose inputs stay; an input that no part wrote does not count."""
+    absent = sorted(manifests - snapshot.manifests.keys())
+    if absent:
+        raise StoreError(f"store {snapshot.url}: {absent[0]} is kept but cannot be found; rerun its part")
+    candidates = {key for stage in further for key in snapshot.list(f"parts/{stage}")} - manifests
+    made = {digest_of(o) for data in snapshot.manifests.values() for o in _written(data, lenient=True)}
+    staying = named | {d for key in manifests for d in _named_in(snapshot.manifests[key])}
+    while True:
+        new = set()
+        for key in candidates:
+            reads = _inputs(snapshot.manifests[key]) & made
+            if reads and reads <= staying:
+                new.add(key)
+        if not new:
+            return manifests
+        manifests = manifests | new
+        candidates -= new
+        staying |= {d for key in new for d in _named_in(snapshot.manifests[key])}
+
+
+def _inputs(data: bytes) -> set[str]:
+    """Name the digests of what a part read."""
+    try:
+        inputs = json.loads(data)["ingredients"]["inputs"]
+    except (ValueError, KeyError, TypeError):
+        return set()
+    return _named_in(json.dumps(inputs).encode())
+
+
+def _written(data: bytes, *, lenient: bool = False) -> set[str]:
+    """Name the objects a part wrote."""
+    try:
+        manifest = Manifest.from_json(data)
+    except ValueError as error:
+        if lenient:
+            return set()
+        raise StoreError(f"a kept manifest is damaged ({error}); rerun its part") from error
+    tables = {piece.object for pieces in manifest.tables.values() for piece in pieces}
+    return tables | {key for files in manifest.directories.values() for key in files.values()}
+
+
+def _named_in(data: bytes) -> set[str]:
+    return {digest.decode() for digest in _DIGEST.findall(data)}

@@ -1,0 +1,374 @@
+"""The row ledger: what was paid for, row by row, remembered across parts, runs and datasets (DESIGN section 4).
+
+Rows lie in immutable segments with the columns `entry` (the row's id), `subjects` (hashes of all texts it speaks of)
+and `payload`. What one call of `remember` is given becomes one segment, all of it or nothing,
+`ledger/<judge>/new/<first>-<last>-<SHA-256>.parquet`, named after the range of its rows' shelves; a shelf is the first
+digits of a row's first subject, so that whoever asks in the order of that hash reads few segments. `compact` sorts rows
+into `ledger/<judge>/<shelf>/<SHA-256>.parquet`. A segment is created or not there, never changed; so any number of
+processes may read, write and compact at once.
+
+Why nothing is lost. A compactor deletes a segment only when it has read it whole and everything it holds is durable in
+segments of other keys. Those are deleted in turn only for segments that hold all of theirs and more, or the same entry
+with a smaller payload: such a chain has no circle and ends in a segment that is there. Two compactors leave two results
+with the same rows, merged by the next. `forget` is the one exception, and means it.
+"""
+
+import hashlib
+import io
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+
+from infra.storage.background_writes import Background
+from infra.storage.store import Store, StoreError
+
+Row = tuple[str, Sequence[str], str]
+
+_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "entry": pl.String,
+    "subjects": pl.List(pl.String),
+    "payload": pl.String,
+}
+_JUDGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
+_HASH = re.compile(r"[0-9a-f]{2,}")
+_NEW = "new"
+_KEY = re.compile(
+    r"ledger/(?P<judge>[^/]+)/((?P<shelf>[0-9a-f]{2})/|new/(?P<first>[0-9a-f]{2})-(?P<last>[0-9a-f]{2})-)"
+    r"[0-9a-f]{64}\.parquet"
+)
+_CHUNK = 2048  # new segments that a compactor holds in memory at a time
+_THREADS = 16  # reads under way at once: a bucket answers in milliseconds, most of them waiting
+_FOOTER = 65536  # bytes that hold a segment's parquet footer, with its number of rows
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class JudgeStats:
+    """What the ledger holds of one judge; an entry that several segments hold counts in each."""
+
+    segments: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """Segments merged, and the segments they became."""
+
+    merged: int
+    into: int
+
+    def __add__(self, other: "Compaction") -> "Compaction":
+        return Compaction(self.merged + other.merged, self.into + other.into)
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Rows removed (or found, on a dry run), the segments that held them, and damaged segments deleted unread."""
+
+    rows: int = 0
+    segments: int = 0
+    damaged: int = 0
+
+    def __add__(self, other: "Forgotten") -> "Forgotten":
+        return Forgotten(self.rows + other.rows, self.segments + other.segments, self.damaged + other.damaged)
+
+
+class _Damaged(Exception):
+    """A segment's bytes are not those its name calls for."""
+
+
+class Ledger:
+    """The ledger of one store; fits `tasks.protocols.Ledger`. Use it as a context: leaving it waits for every write.
+
+    damaged: keys of the segments that could not be read; their rows are paid for again.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.damaged: set[str] = set()
+        self._background = Background()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.flush()
+        except StoreError:
+            if error is None:
+                raise
+            _log.exception("the ledger could not be written; the error that came first is raised")
+
+    def recall(self, judge: str, entries: Mapping[str, str]) -> dict[str, str]:
+        """Look up entries (id → its first subject); returns id → payload of those that are known and durable.
+
+        Of several payloads for one entry, which are all answers to the same question, the smallest string counts: every
+        reader takes the same one, whichever segments were merged meanwhile.
+
+        Raises:
+            ValueError: the judge's name is no path component, or a subject is no hash.
+            StoreError: the store cannot be read.
+        """
+        if not entries:
+            return {}
+        shelves = {_shelf(subject) for subject in entries.values()}
+        folders = [f"{_folder(judge)}/{name}" for name in sorted(shelves)]
+        wanted = pl.DataFrame({"entry": list(entries)}, schema={"entry": pl.String})
+        found: dict[str, str] = {}
+        seen: set[str] = set()
+        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+            while True:
+                # The new ones first: what a compactor takes from there stands in the shelves before.
+                listed = self._segments(f"{_folder(judge)}/{_NEW}")
+                listed += [key for keys in pool.map(self._segments, folders) for key in keys]
+                unread = [key for key in listed if key not in seen and _touches(key, shelves)]
+                seen.update(unread)
+                looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
+                for entry, payload in (row for rows in looked_up for row in rows or ()):
+                    found[entry] = min(payload, found.get(entry, payload))
+                # A listing taken while a compactor works may show neither what was merged nor the result.
+                if None not in looked_up and (len(unread) <= 1 or len(found) == len(entries)):
+                    return found
+
+    def remember(self, judge: str, rows: Iterable[Row]) -> None:
+        """Keep rows of (id, subjects, payload); returns at once, and `flush` says whether they are durable.
+
+        One call is one segment, written by threads in the background. A process that is killed loses at most what was
+        handed over since the last flush, call by call: all of a call's rows or none.
+
+        Raises:
+            ValueError: the judge's name is no path component, or a row's first subject is no hash.
+        """
+        held = [(entry, list(subjects), payload) for entry, subjects, payload in rows]
+        for entry, subjects, _ in held:
+            if not subjects:
+                raise ValueError(f"ledger: entry {entry!r} names no subject; the hash of at least one text expected")
+            _shelf(subjects[0])
+        if held:
+            self._background.submit(partial(self._write_rows, f"{_folder(judge)}/{_NEW}", held))
+
+    def flush(self) -> None:
+        """Wait until everything remembered is durable.
+
+        Raises:
+            StoreError: something could not be written after several attempts; told once.
+        """
+        failed = self._background.drain()
+        if failed:
+            raise StoreError(
+                f"ledger: {len(failed)} segments could not be written, their rows are lost and will be paid for again; "
+                f"the first said: {failed[0]}"
+            ) from failed[0]
+
+    def compact(self, judge: str, *, min_segments: int = 8) -> Compaction:
+        """Sort new segments into shelves, and merge each shelf's segments into one.
+
+        New ones are taken up when there are at least `min_segments`; so is a shelf that holds as many. Safe beside any
+        number of readers, writers and other compactors: see the head of this file. A damaged segment is left alone.
+        What a killed compactor leaves is merged by the next one.
+        """
+        shelves: dict[str, list[str]] = {}
+        for key in self._segments(_folder(judge)):
+            shelves.setdefault(key.split("/")[2], []).append(key)
+        new = shelves.pop(_NEW, [])
+        done = Compaction(0, 0)
+        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+            if len(new) >= max(min_segments, 1):
+                for start in range(0, len(new), _CHUNK):
+                    done += self._shelve(judge, new[start : start + _CHUNK], shelves, pool)
+            for shelf, keys in shelves.items():
+                if len(keys) >= max(min_segments, 2):
+                    done += self._merge(f"{_folder(judge)}/{shelf}", keys, [], pool)[0]
+        return done
+
+    def _shelve(
+        self, judge: str, new: Sequence[str], shelves: dict[str, list[str]], pool: ThreadPoolExecutor
+    ) -> Compaction:
+        """Sort the rows of new segments into their shelves, beside what stands there."""
+        read = {key: rows for key, rows in zip(new, pool.map(self._read_whole, new), strict=True) if rows is not None}
+        if not read:
+            return Compaction(0, 0)
+        rows = pl.concat(read.values()).with_columns(_shelf=pl.col("subjects").list.first().str.head(2))
+        done = Compaction(len(read), 0)
+        for (shelf,), held in rows.partition_by("_shelf", as_dict=True, include_key=False).items():
+            folder = f"{_folder(judge)}/{shelf}"
+            merged, result = self._merge(folder, shelves.get(str(shelf), []), [held], pool)
+            shelves[str(shelf)] = [result]
+            done += merged
+        list(pool.map(self.store.delete, read))
+        return done
+
+    def _merge(
+        self, folder: str, keys: Sequence[str], more: Sequence[pl.DataFrame], pool: ThreadPoolExecutor
+    ) -> tuple[Compaction, str]:
+        """Write one segment of everything in these and of further rows, then delete these; returns the result's key."""
+        read = {key: rows for key, rows in zip(keys, pool.map(self._read_whole, keys), strict=True) if rows is not None}
+        frames = [*read.values(), *more]
+        if len(frames) == 1 and read:
+            return Compaction(0, 0), next(iter(read))
+        result = self._write(folder, pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA))
+        list(pool.map(self.store.delete, [key for key in read if key != result]))
+        return Compaction(len(read), 1), result
+
+    def forget(self, subjects: Iterable[str], *, dry_run: bool = False) -> Forgotten:
+        """Remove every row, of any judge, that names one of these hashes; returns what was (or would be) removed.
+
+        The segment without these rows is durable before the old one goes. A damaged segment is deleted too: nobody can
+        say what it holds. New segments are looked for until a listing shows none; but a writer or compactor that works
+        on such rows at the same moment may bring them back, so forget while nothing runs.
+        """
+        named = frozenset(subjects)
+        clean: set[str] = set()
+        total = Forgotten()
+        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+            while keys := [key for key in self._segments("ledger") if key not in clean]:
+                held = list(pool.map(lambda key: self._forget_in(key, named, dry_run), keys))
+                total = sum(held, total)
+                if dry_run:
+                    break
+                clean.update(key for key, found in zip(keys, held, strict=True) if found == Forgotten())
+        return total
+
+    def stats(self) -> dict[str, JudgeStats]:
+        """Count segments, rows and bytes by judge; of each segment only the footer is read."""
+        sizes = {key: size for key, size in self.store.sizes("ledger").items() if _KEY.fullmatch(key)}
+        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
+            rows = dict(zip(sizes, pool.map(self._count_rows, sizes), strict=True))
+        judges: dict[str, list[str]] = {}
+        for key in sizes:
+            judges.setdefault(key.split("/")[1], []).append(key)
+        return {
+            judge: JudgeStats(len(keys), sum(rows[k] for k in keys), sum(sizes[k] for k in keys))
+            for judge, keys in sorted(judges.items())
+        }
+
+    def judges(self) -> list[str]:
+        """List the judges of whom something is remembered."""
+        return sorted({key.split("/")[1] for key in self._segments("ledger")})
+
+    def _segments(self, folder: str) -> list[str]:
+        return [key for key in self.store.list(folder) if _KEY.fullmatch(key)]
+
+    def _look_up(self, key: str, wanted: pl.DataFrame) -> list[tuple[str, str]] | None:
+        """Read what one segment says of the wanted entries; None where it vanished, nothing where it is damaged."""
+        try:
+            rows = self._read(key, ["entry", "payload"])
+        except _Damaged:
+            return []
+        return None if rows is None else rows.join(wanted, on="entry", how="semi").rows()
+
+    def _read_whole(self, key: str) -> pl.DataFrame | None:
+        try:
+            return self._read(key)
+        except _Damaged:
+            return None
+
+    def _read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame | None:
+        """Read one segment; None where it vanished.
+
+        Raises:
+            _Damaged: its digest is not its name, or it is no table of ours.
+        """
+        data = self.store.read(key)
+        if data is None:
+            return None
+        try:
+            if hashlib.sha256(data).hexdigest() != key[-72:-8]:
+                raise _Damaged(f"its SHA-256 is not its name ({len(data)} bytes)")
+            return pl.read_parquet(io.BytesIO(data), columns=columns or list(_SCHEMA))
+        except (_Damaged, pl.exceptions.PolarsError) as error:
+            if key not in self.damaged:
+                _log.warning("ledger: segment %s is damaged and skipped; its rows are paid for again: %s", key, error)
+            self.damaged.add(key)
+            raise _Damaged(key) from error
+
+    def _write_rows(self, folder: str, rows: Sequence[Row]) -> None:
+        self._write(folder, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
+
+    def _write(self, folder: str, rows: pl.DataFrame) -> str:
+        """Make rows durable as one segment and return its key; a damaged object under that key is repaired."""
+        data = _encode(rows)
+        range_ = ""
+        if folder.endswith(f"/{_NEW}"):
+            shelves = sorted(_shelf(subject) for subject in rows["subjects"].list.first())
+            range_ = f"{shelves[0]}-{shelves[-1]}-"
+        key = f"{folder}/{range_}{hashlib.sha256(data).hexdigest()}.parquet"
+        while not self.store.create(key, data):
+            there = self.store.read(key)
+            if there == data:
+                break
+            if there is not None:
+                self.store.repair(key, data)
+                break
+        return key
+
+    def _forget_in(self, key: str, subjects: frozenset[str], dry_run: bool) -> Forgotten:
+        try:
+            rows = self._read(key)
+        except _Damaged:
+            if not dry_run:
+                self.store.delete(key)
+            return Forgotten(damaged=1)
+        if rows is None:
+            return Forgotten()
+        names = rows["subjects"].list.eval(pl.element().is_in(list(subjects))).list.any()
+        count = int(names.sum())
+        if count and not dry_run:
+            if count < rows.height:
+                self._write(key.rpartition("/")[0], rows.filter(~names))
+            self.store.delete(key)
+        return Forgotten(count, int(count > 0))
+
+    def _count_rows(self, key: str) -> int:
+        import pyarrow
+        from pyarrow import parquet
+
+        for size in (_FOOTER, None):
+            data = self.store.read(key, last=size)
+            if data is None:
+                return 0
+            try:
+                return int(parquet.read_metadata(pyarrow.BufferReader(data)).num_rows)
+            except pyarrow.ArrowInvalid:
+                continue  # the footer is longer than that, or the segment is damaged
+        return 0
+
+
+def _folder(judge: str) -> str:
+    if not _JUDGE.fullmatch(judge):
+        raise ValueError(f"ledger: judge {judge!r} is no name of a folder; letters, digits, dot, dash and _ expected")
+    return f"ledger/{judge}"
+
+
+def _touches(key: str, shelves: Collection[str]) -> bool:
+    """Tell whether a segment may hold rows of these shelves."""
+    parts = _KEY.fullmatch(key)
+    if parts is None or parts["first"] is None:
+        return parts is not None
+    return any(parts["first"] <= shelf <= parts["last"] for shelf in shelves)
+
+
+def _shelf(subject: str) -> str:
+    if not _HASH.fullmatch(subject):
+        raise ValueError(f"ledger: subject {subject!r} is no hash; hexadecimal digits in lower case expected")
+    return subject[:2]
+
+
+def _encode(rows: pl.DataFrame) -> bytes:
+    """Write rows as parquet, sorted by entry, of each entry the smallest payload: equal rows give equal bytes."""
+    order = ["entry", "payload", pl.col("subjects").list.join(",")]
+    distinct = rows.sort(order).unique("entry", keep="first", maintain_order=True)
+    buffer = io.BytesIO()
+    distinct.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
+    return buffer.getvalue()

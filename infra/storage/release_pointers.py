@@ -1,0 +1,232 @@
+"""Numbered pointers over a store, and the stable path that follows the highest one.
+
+`releases/<name>/HEAD-NNNNNN.json` is created once and never changed; the highest number is current, and going back is a
+new number. `published/<name>/NNNNNN/` holds that pointer's files under plain names, `published/<name>/latest.json` says
+which number to read. What a pointer points to is the caller's business, but for `exports` (file name to object),
+`because`, and of a rollback `of` (the number it goes back to) and `left` (see `passed_by`).
+
+The order makes half a publication invisible: the pointer, the files, `release.json` beside them, then `latest.json` in
+one step. A process that dies in between leaves a pointer that is not published yet; the next `publish` does it.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from infra.storage.store import TRASH, Store, StoreError, digest_of
+
+Record = Mapping[str, Any]
+
+ROLLED_BACK = "rolled back"
+CURRENT = "current"
+LATEST = "latest.json"
+RELEASE = "release.json"
+_HEAD = re.compile(r"HEAD-(\d{6,})\.json$")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+_THREADS = 8
+
+
+def numbers(store: Store, name: str) -> list[int]:
+    """List the numbers of a name's pointers, oldest first."""
+    found = (_HEAD.search(key) for key in store.list(f"releases/{_checked(name)}"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def names(store: Store) -> list[str]:
+    """List the names that have pointers."""
+    return sorted({key.split("/")[1] for key in store.list("releases") if _HEAD.search(key)})
+
+
+def read_all(store: Store, name: str) -> list[Record]:
+    """Read every pointer of a name, oldest first."""
+    with ThreadPoolExecutor(_THREADS, "releases") as pool:
+        return list(pool.map(lambda number: _read(store, name, number), numbers(store, name)))
+
+
+def newest(store: Store, name: str) -> Record | None:
+    """Read the current pointer of a name; None where there is none."""
+    known = numbers(store, name)
+    return _read(store, name, known[-1]) if known else None
+
+
+def advance(store: Store, name: str, make: Callable[[list[Record]], Record | None]) -> Record | None:
+    """Write the next pointer; where another writer took the number, `make` decides anew with what that one wrote.
+
+    Args:
+        store: where the pointers lie.
+        name: of their line.
+        make: gets every pointer so far, oldest first, and returns the next one's content, or None for none.
+
+    Returns:
+        The pointer as it was written, with its `number`; None where `make` wanted none.
+    """
+    while True:
+        known = read_all(store, name)
+        content = make(known)
+        if content is None:
+            return None
+        number = int(known[-1]["number"]) + 1 if known else 1
+        record = {"number": number, **content}
+        if store.create(_head(name, number), json.dumps(record, indent=1, ensure_ascii=False).encode()):
+            return record
+
+
+def publish(store: Store, name: str) -> Record | None:
+    """Bring the stable path up to the current pointer; returns what `latest.json` says, None without a pointer.
+
+    Safe for any number of writers and at any moment: whoever finds a higher number after writing goes on with that one.
+
+    Raises:
+        StoreError: a file of the release is missing or damaged; the path stays as it was.
+    """
+    while True:
+        record = newest(store, name)
+        if record is None:
+            return None
+        number = int(record["number"])
+        latest = read_latest(store, name)
+        if latest is None or latest["number"] != number:
+            laid_out = _lay_out(store, name, record)
+            if numbers(store, name)[-1] != number:
+                continue
+            store.replace(f"published/{name}/{LATEST}", _json(laid_out))
+            latest = laid_out
+        store.link(f"published/{name}/{CURRENT}", f"{number:06d}")
+        if numbers(store, name)[-1] == number:
+            return latest
+
+
+def read_latest(store: Store, name: str) -> dict[str, Any] | None:
+    """Read which release trainers read now; None where nothing is published."""
+    data = store.read(f"published/{_checked(name)}/{LATEST}")
+    try:
+        found = json.loads(data or b"null")
+    except ValueError:
+        return None  # cut short by a failing disk: written again
+    return found if isinstance(found, dict) and "number" in found else None
+
+
+def prune_published(store: Store, name: str, keep: int) -> list[str]:
+    """Remove the files of all but the newest `keep` releases from the stable path; the current one always stays.
+
+    The pointers stay, and so does what they point to: `rollback` publishes it again under a new number.
+
+    Returns:
+        The folders that were removed.
+    """
+    published = _published(store, name)
+    latest = read_latest(store, name)
+    kept = {*numbers(store, name)[-max(1, keep) :], latest["number"] if latest else 0}
+    gone = [folder for number, folder in sorted(published.items()) if number not in kept]
+    for folder in gone:
+        _remove(store, folder)
+    return gone
+
+
+def holding(store: Store, digests: Iterable[str]) -> list[str]:
+    """Find the published folders that hold a copy of one of these objects (SHA-256 digests)."""
+    wanted = set(digests)
+    found = []
+    for name in names(store):
+        published = _published(store, name)
+        for record in read_all(store, name):
+            if int(record["number"]) in published and {digest_of(key) for key in _files(record).values()} & wanted:
+                found.append(published[int(record["number"])])
+    return found
+
+
+def withdraw(store: Store, folders: Iterable[str]) -> None:
+    """Remove published folders before their time; where one is the current release, nothing is published any more."""
+    for folder in folders:
+        _, name, number = folder.split("/")
+        latest = read_latest(store, name)
+        if latest is not None and latest["number"] == int(number):
+            store.delete(f"published/{name}/{LATEST}")
+            store.link(f"published/{name}/{CURRENT}", None)
+        _remove(store, folder)
+
+
+def content_of(record: Record) -> str:
+    """Hash what trainers get of a pointer, names and bytes: pointers of equal content publish equal files."""
+    lines = [f"{file}={digest_of(key)}" for file, key in sorted(record["exports"].items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def left_behind(known: Sequence[Record]) -> dict[str, int]:
+    """Find the contents that a rollback left, with their numbers, as its own pointer tells (`passed_by`)."""
+    left: dict[str, int] = {}
+    for record in known:
+        if record["because"] == ROLLED_BACK:
+            left |= record.get("left", {})
+        left.pop(content_of(record), None)  # current again, by whatever way
+    return left
+
+
+def passed_by(known: Sequence[Record], target: Record) -> dict[str, int]:
+    """Name what going back to a pointer leaves: the contents of all after it, with their numbers."""
+    return {content_of(r): int(r["number"]) for r in known if r["number"] > target["number"] and r["of"] is None}
+
+
+def lost_files(store: Store, record: Record) -> list[str]:
+    """Name the files of a pointer whose objects are gone: purged, or removed by hand."""
+    files = sorted(_files(record).items())
+    return [file for file, key in files if not store.exists(key) and not store.exists(f"{TRASH}/{key}")]
+
+
+def origin(known: Sequence[Record], record: Record) -> Record:
+    """Follow a rollback to the pointer whose content it has."""
+    return next((r for r in known if r["number"] == record["of"]), record)
+
+
+def _lay_out(store: Store, name: str, record: Record) -> dict[str, Any]:
+    """Copy a pointer's files under their plain names; what is there already from an earlier try is left."""
+    folder = f"published/{name}/{int(record['number']):06d}"
+    files = {}
+    for file, key in sorted(_files(record).items()):
+        if file == RELEASE:
+            raise StoreError(f"release {record['number']} of {name} has a file {RELEASE}, which is ours to write")
+        files[file] = {"sha256": digest_of(key), "bytes": store.copy_object(key, f"{folder}/{file}")}
+    about = {field: record.get(field) for field in ("number", "curation", "treatment", "because", "of", "at")}
+    latest = {**about, "prefix": folder, "files": files}
+    store.create(f"{folder}/{RELEASE}", _json(latest))
+    return latest
+
+
+def _files(record: Record) -> dict[str, str]:
+    """Name what is published of a pointer: its exports, and its model where that is wanted."""
+    model = (record.get("model") or {}) if record.get("publish_model") else {}
+    return {**record["exports"], **{f"model/{file}": key for file, key in model.items()}}
+
+
+def _published(store: Store, name: str) -> dict[int, str]:
+    folders = {key.split("/")[2] for key in store.list(f"published/{_checked(name)}") if key.count("/") > 2}  # noqa: PLR2004 - published/name/number/file
+    return {int(number): f"published/{name}/{number}" for number in folders if number.isdigit()}
+
+
+def _remove(store: Store, folder: str) -> None:
+    store.delete(f"{folder}/{RELEASE}")  # first: without it nobody takes the rest for whole
+    store.delete_folder(folder)
+
+
+def _read(store: Store, name: str, number: int) -> Record:
+    record: Record | None = store.read_json(_head(name, number))
+    if record is None:
+        raise StoreError(f"store {store.url}: {_head(name, number)} vanished between listing and reading")
+    return record
+
+
+def _head(name: str, number: int) -> str:
+    return f"releases/{_checked(name)}/HEAD-{number:06d}.json"
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise StoreError(f"release name {name!r}: lower-case letters, digits and dashes expected")
+    return name
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, indent=1, ensure_ascii=False).encode()

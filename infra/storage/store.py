@@ -1,0 +1,392 @@
+"""One store for everything: a local directory or a bucket, written once, never overwritten (DESIGN section 4).
+
+The only condition asked of a store is *create if absent*: local files by a temporary file and a hard link, objects by a
+conditional PUT. Some S3 servers accept the condition and ignore it; `Store.open` finds out and refuses them.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from infra.storage.errors import NO_LINKS, StoreError, store_errors, with_retries
+from infra.storage.local_files import copy_checked, is_confined
+
+FORMAT = 1
+TRASH = "trash"  # what the garbage collector took away lies here for a while, and is still read
+_TRASHED = ("objects/", "parts/", "models/", "weights/")
+_PRECONDITION_CODES = ("PreconditionFailed", "412")
+_WRITER = "reneg-writer"  # metadata of an object in a bucket: the one call that wrote it
+# The client repeats a request once, we the whole operation for seconds; nothing else repeats, no variable changes it.
+_S3_OPTIONS: dict[str, Any] = {
+    "config_kwargs": {
+        "connect_timeout": 5,
+        "read_timeout": 30,
+        "retries": {"total_max_attempts": 2, "mode": "standard"},
+    }
+}
+
+__all__ = ["FORMAT", "TRASH", "Entry", "Store", "StoreError", "digest_of"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a listing: its size in bytes, and when it was written, in seconds since the epoch."""
+
+    size: int
+    written: float
+
+
+class Store:
+    """Bytes by key below one root; keys are relative paths with `/`."""
+
+    def __init__(self, url: str) -> None:
+        """Address a store without touching it; use `Store.open` to check it first."""
+        self.url = url
+        options = _S3_OPTIONS if url.startswith("s3://") else {}
+        try:
+            self._fs, root = url_to_fs(url, **options)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                f"store {url!r}: not an address this build can use ({error}); give a path or s3://"
+            ) from error
+        self._root = root.rstrip("/")
+        protocol = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
+        self.local = "file" in protocol
+        if not self.local:
+            self._fs.retries = 1  # s3fs's own attempts, within ours
+
+    @classmethod
+    def open(cls, url: str, *, write: bool = True) -> "Store":
+        """Open a store and check its format version; for writing, also probe the condition it must honour.
+
+        Raises:
+            StoreError: it cannot be reached or written, ignores create-if-absent, or has another format.
+        """
+        store = cls(url)
+        written = store.read_json("FORMAT.json")
+        if write or written is None:
+            store._probe()
+        if written is None:
+            store.create("FORMAT.json", json.dumps({"format": FORMAT}).encode())
+            written = store.read_json("FORMAT.json")
+        if not isinstance(written, dict) or written.get("format") != FORMAT:
+            found = written.get("format") if isinstance(written, dict) else written
+            raise StoreError(
+                f"store {url}: format {found!r} found, this version reads {FORMAT}; use another store path"
+            )
+        return store
+
+    def _probe(self) -> None:
+        key = f"probe/{uuid.uuid4().hex}"
+        first, second = self.create(key, b"1"), self.create(key, b"2")
+        with contextlib.suppress(OSError, StoreError):
+            self._fs.rm(self._path(key))
+        if not first or second:
+            raise StoreError(
+                f"store {self.url}: the server accepted the same object twice although it was asked to create it only "
+                "if absent (If-None-Match); two writers would corrupt each other. Use a server that honours the "
+                "condition (AWS S3, SeaweedFS, …)"
+            )
+
+    def _path(self, key: str) -> str:
+        if key and not is_confined(key):
+            raise StoreError(f"store key {key!r} would leave the store; a damaged or forged manifest may name it")
+        return f"{self._root}/{key}" if key else self._root
+
+    def read(self, key: str, *, last: int | None = None) -> bytes | None:
+        """Read an object, or its `last` bytes only; None where there is none.
+
+        Whether it came whole is known by its length, on any server. What is in the trash is still read.
+        """
+        data = self._read(key, last)
+        if data is None and key.startswith(_TRASHED):
+            data = self._read(f"{TRASH}/{key}", last)
+        return data
+
+    def _read(self, key: str, last: int | None) -> bytes | None:
+        path, start = self._path(key), None if last is None else -last
+        data: bytes | None = self._attempt("read", key, lambda: self._fs.cat_file(path, start=start), None)
+        return data
+
+    def read_json(self, key: str) -> Any:  # noqa: ANN401 - JSON is any
+        """Read a JSON object, or None where there is none.
+
+        Raises:
+            StoreError: it cannot be read, or is no JSON.
+        """
+        data = self.read(key)
+        try:
+            return None if data is None else json.loads(data)
+        except ValueError as error:
+            raise StoreError(
+                f"store {self.url}: {key} is damaged ({error}); restore it from a backup, or delete it"
+            ) from error
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Create an object; True if this call wrote it, False if it was there already (nothing is changed then).
+
+        The answer is right also where a connection broke after the server had written, and the request was repeated:
+        each call marks what it writes, and looks whose mark is there.
+        """
+        write = self._create_file if self.local else self._create_object
+        writer = uuid.uuid4().hex
+        return bool(self._attempt("write", key, lambda: write(key, data, writer)))
+
+    def _create_file(self, key: str, data: bytes, writer: str) -> bool:
+        path = Path(self._path(key))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{writer}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno in NO_LINKS:
+                    raise StoreError(
+                        f"store {self.url}: this file system has no hard links ({error.strerror}), by which a file is "
+                        "created whole and only if absent; give a path on another file system, or s3://"
+                    ) from error
+                raise
+            return True
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _create_object(self, key: str, data: bytes, writer: str) -> bool:
+        try:
+            self._fs.pipe_file(self._path(key), data, mode="create", Metadata={_WRITER: writer})
+        except OSError as error:
+            # s3fs maps the refusal to FileExistsError for some servers only; others arrive as EINVAL. A multipart
+            # upload that was completed, the answer lost, is not found when it is completed again.
+            response = getattr(error.__cause__, "response", None) or {}
+            refused = response.get("Error", {}).get("Code") in _PRECONDITION_CODES
+            if refused or isinstance(error, FileExistsError):
+                return self._writer_of(key) == writer
+            if isinstance(error, FileNotFoundError) and self._writer_of(key) == writer:
+                return True
+            raise
+        return True
+
+    def _writer_of(self, key: str) -> str | None:
+        """Name the call that wrote an object of a bucket; None where there is none, or another writer's."""
+        bucket, name, _ = self._fs.split_path(self._path(key))
+        try:
+            head = self._fs.call_s3("head_object", Bucket=bucket, Key=name)
+        except FileNotFoundError:
+            return None
+        return {str(name).lower(): value for name, value in head["Metadata"].items()}.get(_WRITER)
+
+    def list(self, prefix: str) -> list[str]:
+        """List the keys below a prefix (a folder), sorted; never a stale listing."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """List the keys below a prefix with their sizes in bytes."""
+        return {key: entry.size for key, entry in self.entries(prefix).items()}
+
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        """List the keys below a prefix with their sizes and when they were written."""
+        path = self._path(prefix)
+        self._fs.invalidate_cache()
+        found = self._attempt("list", prefix, lambda: self._fs.find(path, detail=True), {})
+        # An emptied folder may be listed as itself; a link to a folder is another name for what is listed elsewhere.
+        files = {
+            path: info
+            for path, info in found.items()
+            if info.get("type") != "directory" and not (info.get("islink") and self._fs.isdir(path))
+        }
+        entries = {self._strip(path)[len(self._root) + 1 :]: _entry(info) for path, info in files.items()}
+        return {name: entry for name, entry in entries.items() if not name.endswith(".tmp")}
+
+    def holds(self, prefix: str) -> bool:
+        """Tell whether anything is below a prefix (a folder), without listing it all."""
+        path = self._path(prefix)
+        self._fs.invalidate_cache()
+        return bool(self._attempt("list", prefix, lambda: self._fs.ls(path, detail=False), ()))
+
+    def _strip(self, path: str) -> str:
+        return str(self._fs._strip_protocol(path))
+
+    @staticmethod
+    def object_key(data: bytes, suffix: str) -> str:
+        """Name the key of bytes that are stored under their own SHA-256."""
+        digest = hashlib.sha256(data).hexdigest()
+        return f"objects/{digest[:2]}/{digest}{suffix}"
+
+    def put_object(self, data: bytes, suffix: str) -> str:
+        """Store bytes under their own SHA-256 and return the key; the same bytes are stored once."""
+        key = self.object_key(data, suffix)
+        size = self.size(key)
+        if size is None:
+            self.create(key, data)
+        elif size != len(data):
+            self.repair(key, data)  # cut short by a failing disk or server; the name says what belongs here
+        return key
+
+    def repair(self, key: str, data: bytes) -> None:
+        """Write the bytes that the key's name calls for over whatever lies there: for content-addressed keys only."""
+        path = Path(self._path(key))
+        if not self.local:
+            self._attempt("repair", key, lambda: self._fs.pipe_file(self._path(key), data))
+            return
+        with self._errors("repair", key):
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(path)  # a reader sees the old bytes or the new ones, never half
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that is gone already is no error. A bucket with versions keeps the old ones itself."""
+        path = self._path(key)
+        self._attempt("delete", key, lambda: self._fs.rm_file(path), None)
+
+    def move(self, key: str, target: str) -> bool:
+        """Move an object to another key, over what lies there, as if written now; False where it is gone already.
+
+        A bucket copies and then deletes: killed in between, both are there.
+        """
+
+        def change() -> bool:
+            if self.local:
+                Path(to).parent.mkdir(parents=True, exist_ok=True)
+                os.utime(path)
+                Path(path).replace(to)
+            else:
+                self._fs.cp_file(path, to)
+                self._fs.rm_file(path)
+            return True
+
+        path, to = self._path(key), self._path(target)
+        return bool(self._attempt("move", key, change, False))
+
+    def sweep(self, older: float = 3600.0) -> int:
+        """Remove what killed writers left half-written, by age in seconds; only local stores have such files."""
+        if not self.local:
+            return 0
+        left = 0
+        for path in Path(self._root).rglob(".*.tmp"):
+            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just put it in place
+                if time.time() - path.stat().st_mtime > older:
+                    path.unlink()
+                    left += 1
+        return left
+
+    def size(self, key: str) -> int | None:
+        """Return an object's size in bytes without reading it; None where there is none."""
+        path = self._path(key)
+        self._fs.invalidate_cache()
+        found: int | None = self._attempt("look at", key, lambda: self._fs.size(path), None)
+        return found
+
+    def _size(self, key: str) -> int:
+        size = self.size(key)
+        if size is None:
+            raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")
+        return size
+
+    def exists(self, key: str) -> bool:
+        """Tell whether an object is there, without reading it."""
+        path = self._path(key)
+        self._fs.invalidate_cache()
+        return bool(self._attempt("look for", key, lambda: self._fs.exists(path)))
+
+    def get_object(self, key: str) -> bytes:
+        """Read a content-addressed object and check its digest.
+
+        Raises:
+            StoreError: it is gone, or its bytes are not those that were written.
+        """
+        if not key.startswith("objects/"):
+            raise StoreError(
+                f"store {self.url}: {key!r} is no object, though a manifest names it: damaged or forged; rerun its part"
+            )
+        data = self.read(key)
+        if data is None:
+            raise StoreError(f"store {self.url}: object {key} is missing though a manifest names it; rerun its part")
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest_of(key):
+            raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")
+        return data
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write an object over what may be there, in one step: the few keys that follow a numbered pointer."""
+        if self.local:
+            Path(self._path(key)).parent.mkdir(parents=True, exist_ok=True)
+        self.repair(key, data)
+
+    def copy_object(self, key: str, target: str) -> int:
+        """Copy a content-addressed object to a plain name, unless it is there whole; returns its size in bytes.
+
+        A copy, never a link: who writes into the copy must not reach the object. A bucket copies on its own side.
+        """
+        key = key if self.exists(key) else f"{TRASH}/{key}"  # what was taken away is still read
+        size = self._size(key)
+        if self.size(target) == size:
+            return size
+        with self._errors("copy", key):
+            if not self.local:
+                with_retries(lambda: self._fs.cp_file(self._path(key), self._path(target)))
+                return size
+            if not copy_checked(Path(self._path(key)), Path(self._path(target)), digest_of(key), read_only=True):
+                raise StoreError(f"store {self.url}: object {key} is damaged; rerun its part")
+        return size
+
+    def link(self, key: str, target: str | None) -> None:
+        """Let a name stand for a folder beside it, or for nothing, in one step; only local stores have such names."""
+        if not self.local:
+            return
+        path = Path(self._path(key))
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        with self._errors("link", key):
+            if target is None:
+                path.unlink(missing_ok=True)
+            elif not path.is_symlink() or str(path.readlink()) != target:
+                temporary.symlink_to(target)
+                temporary.replace(path)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove everything below a prefix; what is gone already is no error."""
+        with self._errors("delete", prefix), contextlib.suppress(FileNotFoundError):
+            self._fs.invalidate_cache()
+            self._fs.rm(self._path(prefix), recursive=True)
+
+    def _attempt(self, verb: str, key: str, call: Callable[[], Any], *missing: Any) -> Any:  # noqa: ANN401 - as called
+        """Do what may be done twice: on a bucket's passing failures again; what remains is a StoreError.
+
+        missing: what to answer where nothing is there, instead of an error.
+        """
+        with self._errors(verb, key):
+            try:
+                return call() if self.local else with_retries(call)
+            except FileNotFoundError:
+                if missing:
+                    return missing[0]
+                raise
+
+    def _errors(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
+        return store_errors(self.url, verb, key, local=self.local)
+
+
+def digest_of(key: str) -> str:
+    """Return the SHA-256 that a content-addressed key names."""
+    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
+
+
+def _entry(info: Mapping[str, Any]) -> Entry:
+    written = info.get("LastModified", info.get("mtime", 0.0))
+    return Entry(int(info.get("size", 0)), written if isinstance(written, float) else float(written.timestamp()))
