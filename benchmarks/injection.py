@@ -49,9 +49,9 @@ CASES = (
 
 
 def question_of(case: Any, texts: list[str], prompt: str) -> Any:
-    from tasks.asking import Passage, Question
-    from tasks.hashing import hash_text
-    from tasks.prompting import load_definition, quote
+    from tasks.judging.calls import Passage, Question
+    from tasks.prompts.prompt import load_definition, quote
+    from tasks.texts import hash_text
 
     query, positive, _ = case
     passages = sorted((Passage(hash_text(text), quote(text, 900)) for text in texts), key=lambda p: p.hash)
@@ -69,23 +69,27 @@ def question_of(case: Any, texts: list[str], prompt: str) -> Any:
 
 def readings(engine: Any, config: Any, questions: list[Any]) -> list[dict[str, Any]]:
     """Ask once about every question; per question, text to reading."""
-    from tasks import listwise, yes_no
-    from tasks.hashing import hash_text
+    from tasks.judging import listwise
+    from tasks.judging import pointwise as one_by_one
+    from tasks.texts import hash_text
 
-    module = listwise if config.protocol == "listwise" else yes_no
+    together = config.protocol == "listwise"
+    make_calls, read = (
+        (listwise.make_calls, listwise.read_answer) if together else (one_by_one.make_calls, one_by_one.read_yes_no)
+    )
     calls = module.make_calls(config, questions, 1, 0)
     found: list[dict[str, Any]] = [{} for _ in questions]
     place = {id(question): n for n, question in enumerate(questions)}
     for call, answer in zip(calls, engine.answer(calls), strict=True):
-        found[place[id(call.question)]] |= module.read_answer(config, call, answer)
+        found[place[id(call.question)]] |= read(config, call, answer)
     assert all(len(f) == len(q.passages) for f, q in zip(found, questions, strict=True))
     assert hash_text("") not in found[0]
     return found
 
 
 def pointwise(engine: Any, attacks: dict[str, str]) -> dict[str, Any]:
-    from tasks.asking import JudgeConfig
-    from tasks.hashing import hash_text
+    from tasks.judging.config import JudgeConfig
+    from tasks.texts import hash_text
 
     config = JudgeConfig(judge="bench")
     moved: dict[str, list[float]] = {name: [] for name in attacks}
@@ -104,7 +108,7 @@ def pointwise(engine: Any, attacks: dict[str, str]) -> dict[str, Any]:
 
 
 def listwise_neighbours(engine: Any, attacks: dict[str, str], isolate: bool) -> dict[str, Any]:
-    from tasks.asking import JudgeConfig
+    from tasks.judging.config import JudgeConfig
 
     config = JudgeConfig(judge="bench", protocol="listwise", isolate=isolate)
     compared = changed = own = tried = 0

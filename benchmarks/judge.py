@@ -33,9 +33,9 @@ from infra.settings import read_settings
 from infra.stages import part_keys
 from infra.storage.ledger import Ledger
 from infra.storage.store import Store
-from tasks.asking import JudgeConfig
-from tasks.judge import judge
-from tasks.prompting import prompt_digest
+from tasks.judging.config import JudgeConfig
+from tasks.judging.judge import judge
+from tasks.prompts.prompt import prompt_digest
 
 RESULTS = Path(__file__).parent / "results" / "judge.json"
 ENCODER = "package:minilm"

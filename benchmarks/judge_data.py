@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from benchmarks.similarity_trec_dl19 import SETS, Model, read_tables
-from tasks.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.mine import AdoptConfig, adopt, score_positives
-from tasks.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
+from tasks.mining.mine import AdoptConfig, adopt, score_positives
 
 SEED = 0
 HARDEST = 20

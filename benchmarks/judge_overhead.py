@@ -31,10 +31,10 @@ RESULT = Path(__file__).parent / "results" / "judge_overhead.json"
 
 def make_tables(folder: Path, queries: int, passages: int) -> dict[str, pl.DataFrame]:
     """Take documentation as text: each query with its labelled passage, and other passages as candidates."""
-    from tasks.harvest import HarvestConfig, harvest
-    from tasks.hashing import combine_hashes, hash_text
-    from tasks.ingest import IngestConfig, ingest
+    from tasks.data.demo_corpus import HarvestConfig, harvest
+    from tasks.data.ingest import IngestConfig, ingest
     from tasks.schemas import CANDIDATES
+    from tasks.texts import combine_hashes, hash_text
 
     harvest(HarvestConfig(passages=2050), out=folder)
     parts = ingest(IngestConfig(dataset="bench", known_split="known"), source=folder)
@@ -93,7 +93,7 @@ class Pipeline:
     """The judging stage over a fresh store, through an executor whose engine is kept warm."""
 
     def __init__(self, executor: Any, tables: dict[str, pl.DataFrame], parts: int, batch_size: int, spec: Any) -> None:
-        from tasks.asking import JudgeConfig
+        from tasks.judging.config import JudgeConfig
 
         self.executor, self.tables, self.parts, self.spec = executor, tables, parts, spec
         self.config = JudgeConfig(judge="bench:0/0", batch_size=batch_size, max_attempts=1)
@@ -126,9 +126,9 @@ class Pipeline:
 
 def chats_in_order(pipeline: Pipeline) -> list[Any]:
     """The prompts that the pipeline asks, in its order."""
-    from tasks.judge import make_questions
-    from tasks.prompting import join_texts
-    from tasks.yes_no import make_calls
+    from tasks.judging.judge import make_questions
+    from tasks.judging.pointwise import make_calls
+    from tasks.prompts.prompt import join_texts
 
     size = -(-pipeline.tables["escalated"].height // pipeline.parts)
     chats: list[Any] = []

@@ -27,10 +27,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from tasks import schemas
-from tasks.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.hashing import hash_passage, hash_text
-from tasks.mine import AdoptConfig, adopt, score_positives
-from tasks.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
+from tasks.mining.mine import AdoptConfig, adopt, score_positives
+from tasks.texts import hash_passage, hash_text
 
 REQUIRED_AUC = 0.75
 SETS = {"bm25": "candidates.jsonl.gz", "splade": "candidates.splade_pp_ed.jsonl.gz"}

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from flows.prospects import Asked, Texts
-from tasks.asking import Call, JudgeConfig
-from tasks.judge import judge
+from tasks.judging.calls import Call
+from tasks.judging.config import JudgeConfig
+from tasks.judging.judge import judge
 from tasks.protocols import Ledger
 
 SAMPLE = 200  # calls that are tokenised

@@ -14,24 +14,24 @@ from flows.retention import RetentionConfig
 from flows.schedule import NightlyConfig
 from flows.stages import STAGES
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
-from tasks.agree import AgreeConfig
-from tasks.asking import JudgeConfig, Policy
-from tasks.cascade import CompleteConfig, DecideConfig, EscalateConfig
-from tasks.drift import DriftConfig
-from tasks.encode import EncodeConfig
-from tasks.evaluate import EvaluateConfig
-from tasks.export import ExportConfig
-from tasks.harvest import HarvestConfig
-from tasks.ingest import IngestConfig
-from tasks.mine import AdoptConfig, MineConfig
-from tasks.promote import PromoteConfig
-from tasks.report import ReportConfig
-from tasks.sample import SampleConfig
+from tasks.data.demo_corpus import HarvestConfig
+from tasks.data.export import ExportConfig
+from tasks.data.ingest import IngestConfig
+from tasks.data.treatments import TreatConfig
+from tasks.judging.cascade import CompleteConfig, DecideConfig, EscalateConfig
+from tasks.judging.config import JudgeConfig, Policy
+from tasks.judging.similarity import SimilarityConfig
+from tasks.mining.encode import EncodeConfig
+from tasks.mining.mine import AdoptConfig, MineConfig
+from tasks.mining.search import SearchConfig
+from tasks.quality.drift import DriftConfig
+from tasks.quality.known_false_negatives import AgreeConfig
+from tasks.quality.sample import SampleConfig
+from tasks.report.report import ReportConfig
 from tasks.schemas import TREATMENTS, Treatment
-from tasks.search import SearchConfig
-from tasks.similarity import SimilarityConfig
-from tasks.train import TrainConfig
-from tasks.treat import TreatConfig
+from tasks.training.evaluate import EvaluateConfig
+from tasks.training.promote import PromoteConfig
+from tasks.training.training_rows import TrainConfig
 
 _OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 

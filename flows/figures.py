@@ -17,7 +17,7 @@ from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
 from infra.storage.store import Store
-from tasks.drift import CASCADE, design_effect
+from tasks.quality.drift import CASCADE, design_effect
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _TEXTS = ["query_hash", "text_hash"]

@@ -20,12 +20,12 @@ from infra.stages import part_keys
 from infra.stages.runner import Runner, StageRun, WorkNeeded
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
-from tasks.compare import CompareConfig
-from tasks.prune import LeaveOutConfig
-from tasks.prune import PruneConfig as PruneStageConfig
+from tasks.quality.validate import ValidateConfig as ValidateStageConfig
 from tasks.schemas import Treatment
-from tasks.train import TrainConfig
-from tasks.validate import ValidateConfig as ValidateStageConfig
+from tasks.training.compare import CompareConfig
+from tasks.training.prune import LeaveOutConfig
+from tasks.training.prune import PruneConfig as PruneStageConfig
+from tasks.training.training_rows import TrainConfig
 
 _SLUG = 40  # characters of a dataset's name in the name of a stage
 

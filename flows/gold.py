@@ -9,8 +9,8 @@ from flows import stages as st
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
-from tasks.asking import JudgeConfig
-from tasks.gold import GoldConfig
+from tasks.judging.config import JudgeConfig
+from tasks.quality.gold_set import GoldConfig
 
 if TYPE_CHECKING:
     from flows.method import Setup, Tier
@@ -41,7 +41,7 @@ def judge_gold(run: Runner, setup: "Setup", gold: Gold) -> Data:
     Weights that are pinned by their digest give the same answers every night: they are asked once and remembered.
 
     Returns:
-        `agreement` and `verdicts`, as `tasks.gold.agree_gold` makes them.
+        `agreement` and `verdicts`, as `tasks.quality.gold_set.agree_gold` makes them.
     """
     c, names = setup.config, tuple(tier.name for tier in setup.tiers)
     config = GoldConfig(dataset=c.ingest.dataset, tiers=names)

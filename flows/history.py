@@ -11,8 +11,8 @@ from rich.table import Table
 
 from flows.nights import Record, read_history, record_night
 from infra.storage.store import Store
-from tasks.drift import CASCADE
-from tasks.summarise import percent
+from tasks.formatting import percent
+from tasks.quality.drift import CASCADE
 
 if TYPE_CHECKING:
     from flows.curation import Curation, Curator

@@ -23,8 +23,8 @@ from infra.storage.artifacts import Directory
 from infra.storage.errors import is_of_storage
 from infra.storage.numbered_records import keep_next, read_newest
 from infra.storage.store import Store
-from tasks.gold import GoldConfig, GoldError, read_gold
-from tasks.labels import newest, settle
+from tasks.quality.gold_set import GoldConfig, GoldError, read_gold
+from tasks.quality.labels import newest, settle
 from tasks.schemas import HUMAN
 
 _READERS = 16

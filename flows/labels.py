@@ -22,8 +22,8 @@ from infra.stages.runner import Runner, WorkNeeded
 from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
 from infra.storage.store import Store
 from tasks import schemas
-from tasks.labels import settle
-from tasks.sheet import Checked, Origin, Pair, SheetError, Shown, check, in_utc, read_rows, shown_on
+from tasks.quality.labels import settle
+from tasks.quality.sheet import Checked, Origin, Pair, SheetError, Shown, check, in_utc, read_rows, shown_on
 
 _IDS = ["dataset", "query_id", "doc_id"]
 _WHOSE = ["query_hash", "text_hash", "annotator"]

@@ -16,10 +16,10 @@ from infra.stages import part_keys
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
-from tasks.asking import JudgeConfig
-from tasks.cascade import AdmitConfig, EscalateConfig
-from tasks.hashing import hash_text
-from tasks.prompting import load_definition, prompt_digest
+from tasks.judging.cascade import AdmitConfig, EscalateConfig
+from tasks.judging.config import JudgeConfig
+from tasks.prompts.prompt import load_definition, prompt_digest
+from tasks.texts import hash_text
 
 Data = dict[str, Any]
 
@@ -75,7 +75,7 @@ class Setup:
     page: Mapping[str, Any]  # what the report says of the run: configuration, command, versions
     curation: str = ""
     sheet: str = ""  # where the sheet for people is laid out
-    labels: pl.DataFrame | None = None  # what people say, by text (tasks.labels.settle)
+    labels: pl.DataFrame | None = None  # what people say, by text (tasks.quality.labels.settle)
     gold: Gold | None = None
 
 

@@ -16,7 +16,7 @@ from infra.storage.artifacts import Table, read_table
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store, StoreError
 from tasks import schemas
-from tasks.drift import GOLD, Answers, Mix, Night, find_drift
+from tasks.quality.drift import GOLD, Answers, Mix, Night, find_drift
 from tasks.statistics import wilson
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from infra.stages.runner import Runner
 from infra.stages.stage import Stage
 from infra.storage.artifacts import Piece, Table
 from tasks import schemas
-from tasks.hashing import part_of
-from tasks.labels import LabelsConfig, PeopleConfig, label_pairs, share_labelled
+from tasks.quality.labels import LabelsConfig, PeopleConfig, label_pairs, share_labelled
+from tasks.texts import part_of
 
 if TYPE_CHECKING:
     from flows.method import Setup

@@ -27,7 +27,8 @@ from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
 from infra.storage.ledger import Ledger
-from tasks.asking import Call, JudgeConfig
+from tasks.judging.calls import Call
+from tasks.judging.config import JudgeConfig
 
 _MOST_READ = 500  # earlier parts looked at for their speed
 _READERS = 16

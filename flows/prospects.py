@@ -15,9 +15,9 @@ from flows.method import Setup
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, Table, materialise, read_table
 from tasks import schemas
-from tasks.cascade import AdmitConfig, EscalateConfig, admit, escalate
-from tasks.ingest import IngestError, ingest
-from tasks.mine import AdoptConfig, adopt
+from tasks.data.ingest import IngestError, ingest
+from tasks.judging.cascade import AdmitConfig, EscalateConfig, admit, escalate
+from tasks.mining.mine import AdoptConfig, adopt
 
 Basis = Literal["finished", "exact", "at most", "estimated", "unknown"]
 
@@ -25,7 +25,7 @@ MOST_QUERIES = 2000  # rows looked at where the pairs are not known yet; the fig
 _QUERY = ["dataset", "query_id"]
 _ROW = ["query_hash", "positives_hash"]
 _QUESTION = [*_ROW, "text_hash"]
-_EPSILON = 1e-6  # as in tasks.cascade: 0.29 * 100 is below 29
+_EPSILON = 1e-6  # as in tasks.judging.cascade: 0.29 * 100 is below 29
 
 
 class NotKnown(Exception):

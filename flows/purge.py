@@ -19,8 +19,7 @@ from infra.storage.ledger import Forgotten, Ledger
 from infra.storage.purge import Plan, Target, carry_out, find_files, find_folders, forget_rows, make_plan, remove_paths
 from infra.storage.release_pointers import holding, withdraw
 from infra.storage.store import Store
-from tasks.formats import clean
-from tasks.hashing import combine_hashes, hash_passage, hash_text
+from tasks.texts import clean, combine_hashes, hash_passage, hash_text
 
 _HASH = re.compile(r"[0-9a-f]{32}")
 _TABLES = {"query": "queries", "doc": "passages"}

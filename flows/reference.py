@@ -33,7 +33,7 @@ def settings_page() -> str:
 def described(model: type[BaseModel]) -> dict[str, str]:
     """Say of each field what it means: its own description, else its entry `name: …` in the class's docstring.
 
-    >>> from tasks.treat import TreatConfig
+    >>> from tasks.data.treatments import TreatConfig
     >>> described(TreatConfig)["drop_ambiguous"]
     'negatives that are `unsure` are removed, as ARHN does'
     """

@@ -34,9 +34,9 @@ from infra.storage.release_pointers import (
     read_all,
 )
 from infra.storage.store import Store, StoreError
-from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
+from tasks.formatting import signed
 from tasks.schemas import SCORES
-from tasks.summarise import signed
+from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
 
 if TYPE_CHECKING:
     from flows.curation import Curation, Curator

@@ -9,10 +9,10 @@ from tasks import schemas as s
 _WHOLE_MACHINE = Resources(num_cpus=2.0, deadline=7200.0)
 _ENGINE = Resources(num_cpus=2.0, deadline=7200.0)
 
-HARVEST = Stage("harvest", "tasks.harvest:harvest", 1, "single", directories=("source",))
+HARVEST = Stage("harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",))
 INGEST = Stage(
     "ingest",
-    "tasks.ingest:ingest",
+    "tasks.data.ingest:ingest",
     1,
     "single",
     every=("source",),
@@ -29,7 +29,7 @@ INGEST = Stage(
 )
 ENCODE_PASSAGES = Stage(
     "encode_passages",
-    "tasks.encode:encode_passages",
+    "tasks.mining.encode:encode_passages",
     1,
     "map",
     each=("passages",),
@@ -39,7 +39,7 @@ ENCODE_PASSAGES = Stage(
 )
 ENCODE_QUERIES = Stage(
     "encode_queries",
-    "tasks.encode:encode_queries",
+    "tasks.mining.encode:encode_queries",
     1,
     "map",
     each=("queries",),
@@ -49,7 +49,7 @@ ENCODE_QUERIES = Stage(
 )
 SEARCH = Stage(
     "search",
-    "tasks.search:search",
+    "tasks.mining.search:search",
     1,
     "grid",
     each=("queries", "query_embeddings"),
@@ -58,7 +58,7 @@ SEARCH = Stage(
 )
 MINE = Stage(
     "mine",
-    "tasks.mine:mine",
+    "tasks.mining.mine:mine",
     1,
     "map",
     each=("hits", "queries", "positives", "given", "query_embeddings"),
@@ -67,7 +67,7 @@ MINE = Stage(
 )
 ADOPT = Stage(
     "adopt",
-    "tasks.mine:adopt",
+    "tasks.mining.mine:adopt",
     1,
     "map",
     each=("given", "queries", "positives"),
@@ -75,7 +75,7 @@ ADOPT = Stage(
 )
 ADMIT = Stage(
     "admit",
-    "tasks.cascade:admit",
+    "tasks.judging.cascade:admit",
     1,
     "map",
     each=("candidates",),
@@ -83,7 +83,7 @@ ADMIT = Stage(
 )
 JUDGE_SIMILARITY = Stage(
     "judge_similarity",
-    "tasks.similarity:judge_similarity",
+    "tasks.judging.similarity:judge_similarity",
     1,
     "map",
     each=("candidates",),
@@ -92,7 +92,7 @@ JUDGE_SIMILARITY = Stage(
 )
 ESCALATE = Stage(
     "escalate",
-    "tasks.cascade:escalate",
+    "tasks.judging.cascade:escalate",
     2,
     "gather",
     every=("candidates", "verdicts"),
@@ -101,7 +101,7 @@ ESCALATE = Stage(
 )
 JUDGE = Stage(
     "judge",
-    "tasks.judge:judge",
+    "tasks.judging.judge:judge",
     1,
     "map",
     each=("escalated",),
@@ -113,7 +113,7 @@ JUDGE = Stage(
 )
 DECIDE = Stage(
     "decide",
-    "tasks.cascade:decide",
+    "tasks.judging.cascade:decide",
     2,
     "map",
     each=("candidates", "verdicts"),
@@ -122,7 +122,7 @@ DECIDE = Stage(
 )
 AGREE = Stage(
     "agree",
-    "tasks.agree:agree",
+    "tasks.quality.known_false_negatives:agree",
     2,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
@@ -130,7 +130,7 @@ AGREE = Stage(
 )
 COMPLETE = Stage(
     "complete",
-    "tasks.cascade:complete",
+    "tasks.judging.cascade:complete",
     1,
     "gather",
     every=("decisions",),
@@ -138,7 +138,7 @@ COMPLETE = Stage(
 )
 TREAT = Stage(
     "treat",
-    "tasks.treat:treat",
+    "tasks.data.treatments:treat",
     2,
     "map",
     each=("queries", "positives", "candidates", "negatives", "decisions"),
@@ -146,7 +146,7 @@ TREAT = Stage(
 )
 SAMPLE = Stage(
     "sample",
-    "tasks.sample:sample",
+    "tasks.quality.sample:sample",
     1,
     "gather",
     every=("candidates", "decisions"),
@@ -156,7 +156,7 @@ SAMPLE = Stage(
 )
 APPLY_LABELS = Stage(
     "apply_labels",
-    "tasks.labels:apply_labels",
+    "tasks.quality.labels:apply_labels",
     1,
     "map",
     each=("decisions", "labelled"),
@@ -164,7 +164,7 @@ APPLY_LABELS = Stage(
 )
 AGREE_PEOPLE = Stage(
     "agree_people",
-    "tasks.labels:agree_with_people",
+    "tasks.quality.labels:agree_with_people",
     2,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
@@ -172,7 +172,7 @@ AGREE_PEOPLE = Stage(
 )
 READ_GOLD = Stage(
     "read_gold",
-    "tasks.gold:read_gold",
+    "tasks.quality.gold_set:read_gold",
     2,
     "single",
     every=("source",),
@@ -187,7 +187,7 @@ READ_GOLD = Stage(
 )
 AGREE_GOLD = Stage(
     "agree_gold",
-    "tasks.gold:agree_gold",
+    "tasks.quality.gold_set:agree_gold",
     1,
     "gather",
     every=("gold", "similarity", "llm_verdicts", "decisions"),
@@ -195,7 +195,7 @@ AGREE_GOLD = Stage(
 )
 TRAIN = Stage(
     "train",
-    "tasks.train:train",
+    "tasks.training.train:train",
     1,
     "single",
     every=("instances",),
@@ -205,7 +205,7 @@ TRAIN = Stage(
 )
 EVALUATE = Stage(
     "evaluate",
-    "tasks.evaluate:evaluate",
+    "tasks.training.evaluate:evaluate",
     1,
     "single",
     every=("queries", "passages", "qrels", "model"),
@@ -214,7 +214,7 @@ EVALUATE = Stage(
 )
 EXPORT = Stage(
     "export",
-    "tasks.export:export",
+    "tasks.data.export:export",
     1,
     "gather",
     every=("instances",),
@@ -223,7 +223,7 @@ EXPORT = Stage(
 )
 REPORT = Stage(
     "report",
-    "tasks.report:report",
+    "tasks.report.report:report",
     2,
     "gather",
     every=(
@@ -248,7 +248,7 @@ REPORT = Stage(
 
 COMPARE = Stage(
     "compare",
-    "tasks.compare:compare_models",
+    "tasks.training.compare:compare_models",
     3,
     "gather",
     every=("scores",),
@@ -256,7 +256,7 @@ COMPARE = Stage(
 )
 LEAVE_OUT = Stage(
     "leave_out",
-    "tasks.prune:leave_out",
+    "tasks.training.prune:leave_out",
     1,
     "map",
     each=("instances",),
@@ -264,7 +264,7 @@ LEAVE_OUT = Stage(
 )
 PRUNE = Stage(
     "prune",
-    "tasks.prune:prune",
+    "tasks.training.prune:prune",
     3,
     "gather",
     every=("instances", "scores"),
@@ -273,7 +273,7 @@ PRUNE = Stage(
 )
 VALIDATE = Stage(
     "validate",
-    "tasks.validate:validate",
+    "tasks.quality.validate:validate",
     1,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "samples", "human"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.summarise import percent
+from tasks.formatting import percent
 
 _STATES = {
     "relevant": "false negatives",

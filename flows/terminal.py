@@ -20,7 +20,7 @@ from infra.settings import Settings
 from infra.stages.compute_part import load_function
 from infra.stages.runner import StageRun
 from infra.storage.numbered_records import read_newest
-from tasks.export import FORMATS
+from tasks.data.export import FORMATS
 
 
 def execute(settings: Settings, config: CurationConfig, out: Console, err: Console) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
     tables = curator.training_set(curation, treatment)
     folder.mkdir(parents=True, exist_ok=True)
     config = curation.config.export.model_copy(update={"formats": (format_,)})
-    load_function("tasks.export:export")(config, **tables, out=folder)
+    load_function("tasks.data.export:export")(config, **tables, out=folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         out.print(str(path), soft_wrap=True)
 

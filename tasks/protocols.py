@@ -15,7 +15,7 @@ class Encoder(Protocol):
 
 
 class Request(Protocol):
-    """One chat to be answered; `tasks.asking.Call` is one."""
+    """One chat to be answered; `tasks.judging.calls.Call` is one."""
 
     @property
     def call_id(self) -> str:

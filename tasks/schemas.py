@@ -74,7 +74,7 @@ CANDIDATES = Schema(
         **_PAIR,
         "text_hash": _TEXT,
         "query_hash": _TEXT,
-        "positives_hash": _TEXT,  # tasks.hashing.combine_hashes of the query's positives
+        "positives_hash": _TEXT,  # tasks.texts.combine_hashes of the query's positives
         "retriever": _TEXT,
         "rank": pl.Int32,
         "score": pl.Float64,
@@ -135,7 +135,7 @@ LABELLED = Schema(
     {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "label": _TEXT, "annotators": pl.Int32, "tied": pl.Boolean},
     key=_PAIR_KEY,
 )
-# How each tier agrees with people, over the labelled pairs that it judged; see tasks.labels.
+# How each tier agrees with people, over the labelled pairs that it judged; see tasks.quality.labels.
 PEOPLE = Schema(
     {
         "tier": _TEXT,
@@ -238,7 +238,7 @@ PRUNING = Schema(
     key=("left_out", "held_out", "measure"),
     nullable=frozenset({"low", "high", "p_value", "p_adjusted"}),
 )
-# How far people and judges agree, and what the judges' verdicts are worth by people's labels (tasks.validate).
+# How far people and judges agree, and what the judges' verdicts are worth by people's labels (tasks.quality.validate).
 VALIDATION = Schema(
     {
         "subject": _TEXT,  # a tier, "cascade", "pool", "people", or two annotators

@@ -17,7 +17,7 @@ from infra.stages.compute_part import compute_part
 from infra.stages.runner import Failure, PartSpec
 from infra.storage.artifacts import Manifest
 from infra.storage.store import Store
-from tasks.asking import Call
+from tasks.judging.calls import Call
 
 _DIMENSION = 64
 

@@ -19,7 +19,7 @@ from flows.purge import Wanted, purge
 from flows.terminal import show_plan, show_status
 from infra.storage.artifacts import read_table
 from infra.storage.numbered_records import keep_next
-from tasks.hashing import hash_text
+from tasks.texts import hash_text
 from tests.flows.nightly import Nights, fill, sources, write_gold
 from tests.flows.test_purge import silent, traces
 

@@ -11,7 +11,7 @@ from flows.stages import REPORT
 from infra.stages.runner import Runner
 from infra.storage.artifacts import read_table
 from infra.storage.store import Store
-from tasks.labels import settle
+from tasks.quality.labels import settle
 from tasks.schemas import HUMAN
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import make_setup, write_source

@@ -21,7 +21,7 @@ from infra.settings import Settings
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.store import Store
-from tasks.harvest import HarvestConfig
+from tasks.data.demo_corpus import HarvestConfig
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
 from tests.flows.test_method import ANIMALS, PLACES, tier, write_source
 

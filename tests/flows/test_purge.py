@@ -22,7 +22,7 @@ from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.ledger import Ledger
 from infra.storage.store import Store, StoreError
-from tasks.hashing import hash_passage, hash_text
+from tasks.texts import hash_passage, hash_text
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import make_setup, write_source
 

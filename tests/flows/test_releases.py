@@ -25,8 +25,8 @@ from infra.storage.artifacts import Directory, Piece, Table, write_table
 from infra.storage.numbered_records import keep_next, read_newest
 from infra.storage.release_pointers import ROLLED_BACK, numbers, read_all, read_latest
 from infra.storage.store import Store
-from tasks.promote import PromoteConfig
 from tasks.schemas import SCORES
+from tasks.training.promote import PromoteConfig
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import write_source
 from tests.infra.test_releases import Died, Dying

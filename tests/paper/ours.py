@@ -14,16 +14,17 @@ from flows.config import CurationConfig, parse_config
 from infra.engines.answers import Answer
 from infra.engines.openai_requests import Reply as Http
 from infra.engines.openai_requests import Trouble, read_completion
-from tasks import listwise
-from tasks.asking import Call, JudgeConfig
-from tasks.cascade import AdmitConfig, admit, decide, escalate
-from tasks.hashing import show_passage
-from tasks.ingest import IngestConfig, ingest
-from tasks.judge import judge, make_questions
-from tasks.mine import AdoptConfig, adopt
-from tasks.prompting import join_texts
+from tasks.data.ingest import IngestConfig, ingest
+from tasks.data.treatments import treat
+from tasks.judging import listwise
+from tasks.judging.calls import Call
+from tasks.judging.cascade import AdmitConfig, admit, decide, escalate
+from tasks.judging.config import JudgeConfig
+from tasks.judging.judge import judge, make_questions
+from tasks.mining.mine import AdoptConfig, adopt
+from tasks.prompts.prompt import join_texts
 from tasks.schemas import VERDICTS
-from tasks.treat import treat
+from tasks.texts import show_passage
 from tests.conftest import ROOT
 from tests.paper.shapes import REASONING, Edited, Judged, Row, Said, Script, Shown
 

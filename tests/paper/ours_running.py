@@ -11,7 +11,7 @@ from unittest import mock
 import typer
 import yaml
 
-import tasks.prompting
+import tasks.prompts.prompt
 from flows.cli import app, main
 from flows.config import CurationConfig, parse_config
 from flows.method import Tier
@@ -23,8 +23,8 @@ from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import Budget, Meter
 from infra.storage.ledger import Ledger
 from infra.storage.store import Store
-from tasks import call_key
-from tasks.judge import judge
+from tasks.judging import calls
+from tasks.judging.judge import judge
 from tests.infra.misbehaving import Asked
 from tests.paper.ours import read_rows
 from tests.paper.shapes import Row
@@ -35,7 +35,7 @@ Texts = Mapping[str, tuple[str, str]]
 @contextmanager
 def own_prompts(folder: Path) -> Iterator[Callable[[str], None]]:
     """Let `mine.yaml` be a prompt file of the user's; yields what saves it with these words in its question."""
-    shutil.copytree(tasks.prompting.FOLDER, folder)
+    shutil.copytree(tasks.prompts.prompt.FOLDER, folder)
     prompt = yaml.safe_load((folder / "yes_no.yaml").read_text(encoding="utf-8"))
 
     def save(words: str) -> None:
@@ -43,14 +43,14 @@ def own_prompts(folder: Path) -> Iterator[Callable[[str], None]]:
         (folder / "mine.yaml").write_text(yaml.safe_dump({**prompt, "name": "mine", "questions": questions}))
         _as_in_a_new_process()
 
-    with mock.patch.object(tasks.prompting, "FOLDER", folder):
+    with mock.patch.object(tasks.prompts.prompt, "FOLDER", folder):
         yield save
     _as_in_a_new_process()
 
 
 def _as_in_a_new_process() -> None:
-    tasks.prompting.load_prompt.cache_clear()
-    call_key._digest.cache_clear()
+    tasks.prompts.prompt.load_prompt.cache_clear()
+    calls._digest.cache_clear()
 
 
 def endpoint_config(url: str, model: str, engine: Mapping[str, Any] | None = None, **changes: Any) -> CurationConfig:

@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tasks.asking import Call, JudgeConfig, Passage, Question
-from tasks.hashing import hash_passage, hash_text
-from tasks.listwise import make_calls
-from tasks.prompting import quote
+from tasks.judging.calls import Call, Passage, Question
+from tasks.judging.config import JudgeConfig
+from tasks.judging.listwise import make_calls
+from tasks.prompts.prompt import quote
+from tasks.texts import hash_passage, hash_text
 
 WORDS = ("better", "equal", "worse", "none")
 Verdicts = dict[str, str]

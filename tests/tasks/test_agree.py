@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 import pytest
 
-from tasks.agree import AgreeConfig, agree
+from tasks.quality.known_false_negatives import AgreeConfig, agree
 from tasks.schemas import AGREEMENT, CANDIDATES, KNOWN, VERDICTS
 
 Scores = Mapping[str, tuple[str, float | None]]

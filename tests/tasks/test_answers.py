@@ -7,8 +7,8 @@ import time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import graded, listwise, snippet, yes_no
-from tasks.asking import JudgeConfig
+from tasks.judging import listwise, pointwise, snippet
+from tasks.judging.config import JudgeConfig
 from tests.tasks.answers import (
     FakeAnswer,
     draw_logprobs,
@@ -54,18 +54,18 @@ def test_well_formed_answers_are_read_in_full() -> None:
 
 def test_log_probabilities_of_any_kind_give_a_share_or_a_named_failure() -> None:
     protocols = [
-        (yes_no, JudgeConfig(judge="fake", protocol="yes_no"), "yes_no"),
-        (graded, JudgeConfig(judge="fake", protocol="graded"), "graded"),
+        (pointwise.read_yes_no, JudgeConfig(judge="fake", protocol="yes_no"), "yes_no"),
+        (pointwise.read_grade, JudgeConfig(judge="fake", protocol="graded"), "graded"),
     ]
-    for module, config, prompt in protocols:
-        call = module.make_calls(config, [make_question(["a passage"], prompt)], 1, 0)[0]
+    for read, config, prompt in protocols:
+        call = pointwise.make_calls(config, [make_question(["a passage"], prompt)], 1, 0)[0]
         (passage,) = call.ids.values()
         parsed = 0
         for seed in range(MANY // 2):
             draw = random.Random(seed)
             logprobs = draw_logprobs(draw)
             reason = draw.choice(["stop", "length", "length", "refused", "error: x", "odd"])
-            reading = module.read_answer(config, call, FakeAnswer("No", logprobs, reason))[passage]
+            reading = read(config, call, FakeAnswer("No", logprobs, reason))[passage]
             assert (reading.score is None) == (reading.failure is not None)
             if reading.score is not None:
                 assert reason in ("stop", "length")

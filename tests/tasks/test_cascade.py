@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks.cascade import (
+from tasks.judging.cascade import (
     CompleteConfig,
     DecideConfig,
     EscalateConfig,

@@ -5,17 +5,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.compare import (
+from tasks.formatting import markdown_table
+from tasks.schemas import SCORES
+from tasks.training.compare import (
     PAGE_FILE,
     SUMMARY_FILE,
     CompareConfig,
     compare_models,
     compare_over_seeds,
     crossed_interval,
-    markdown_table,
 )
-from tasks.evaluate import compare
-from tasks.schemas import SCORES
+from tasks.training.evaluate import compare
 
 
 def scores_of(

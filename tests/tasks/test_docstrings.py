@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.docstrings import Documentation, cut, plain, read_docstring, words
+from tasks.data.docstring_text import Documentation, cut, plain, read_docstring, words
 
 
 def test_a_signature_over_several_lines_is_cut_off() -> None:

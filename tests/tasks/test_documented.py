@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.documented import DocumentationError, find_documentation
+from tasks.data.installed_docs import DocumentationError, find_documentation
 
 
 def test_functions_classes_and_their_own_members_are_found_and_values_are_not() -> None:

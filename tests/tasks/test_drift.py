@@ -6,7 +6,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.drift import Answers, DriftConfig, Mix, Night, design_effect, find_drift, mix_p, paired_p, stability_index
+from tasks.quality.drift import (
+    Answers,
+    DriftConfig,
+    Mix,
+    Night,
+    design_effect,
+    find_drift,
+    mix_p,
+    paired_p,
+    stability_index,
+)
 from tasks.schemas import VERDICT_STATES
 
 CONFIG = DriftConfig(permutations=999)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.encode import EncodeConfig, dot_pairs, encode_passages, encode_queries, vectors_of
+from tasks.mining.encode import EncodeConfig, dot_pairs, encode_passages, encode_queries, vectors_of
 
 CONFIG = EncodeConfig()
 

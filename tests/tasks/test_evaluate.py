@@ -6,8 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
-from tasks.evaluate import EvaluateConfig, compare, evaluate, paired_differences
-from tasks.hashing import hash_passage, hash_text
+from tasks.texts import hash_passage, hash_text
+from tasks.training.evaluate import EvaluateConfig, compare, evaluate, paired_differences
 
 WORDS = ("red", "green", "blue", "old", "new")
 

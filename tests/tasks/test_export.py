@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
-from tasks.export import FORMATS, ExportConfig, export
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.ingest import IngestConfig, ingest
+from tasks.data.export import FORMATS, ExportConfig, export
+from tasks.data.ingest import IngestConfig, ingest
+from tasks.texts import combine_hashes, hash_passage, hash_text
 
 TEXTS = {"d1": ("One", "first"), "d2": ("", "second"), "d3": ("", "third\u2028é"), "d4": ("", "unused")}
 QUERIES = {("a", "q1"): "about one", ("b", "q1"): "about three"}

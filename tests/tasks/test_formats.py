@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks import formats
-from tasks.formats import IngestError, Judgement, Passage, Problem, Query, Row
-from tasks.hashing import hash_passage, hash_text
+from tasks.data import readers
+from tasks.data.readers import IngestError, Judgement, Passage, Problem, Query, Row
+from tasks.texts import hash_passage, hash_text
 
 TEVATRON = {
     "query_id": "q1",
@@ -31,7 +31,7 @@ def _problems(items: list[object]) -> list[tuple[str, str]]:
 
 
 def test_a_tevatron_row_keeps_its_ids_titles_and_order(tmp_path: Path) -> None:
-    [row] = formats.read_rows(_file(tmp_path, TEVATRON | {"subset": "nq"}), "tevatron")
+    [row] = readers.read_rows(_file(tmp_path, TEVATRON | {"subset": "nq"}), "tevatron")
     assert row == Row(
         "a.jsonl:1",
         "nq",
@@ -45,7 +45,7 @@ def test_a_tevatron_row_keeps_its_ids_titles_and_order(tmp_path: Path) -> None:
 
 
 def test_a_flagembedding_row_takes_its_ids_from_its_texts_and_keeps_the_scores(tmp_path: Path) -> None:
-    [row] = formats.read_rows(_file(tmp_path, FLAG | {"prompt": "p", "type": "normal"}), "flagembedding")
+    [row] = readers.read_rows(_file(tmp_path, FLAG | {"prompt": "p", "type": "normal"}), "flagembedding")
     assert isinstance(row, Row)
     assert row.query_id == hash_text("what is rust?")
     assert [item.doc_id for item in row.positives] == [hash_passage("", "An oxide.")]
@@ -67,7 +67,7 @@ def test_a_flagembedding_row_takes_its_ids_from_its_texts_and_keeps_the_scores(t
 def test_scores_that_do_not_fit_the_negatives_are_left_out_and_the_row_stays(
     tmp_path: Path, scores: object, detail: str
 ) -> None:
-    [row] = formats.read_rows(_file(tmp_path, FLAG | {"neg_scores": scores}), "flagembedding")
+    [row] = readers.read_rows(_file(tmp_path, FLAG | {"neg_scores": scores}), "flagembedding")
     assert isinstance(row, Row)
     assert row.scores == [None, None]
     assert row.problems == [Problem("a.jsonl:1", "bad_scores", detail)]
@@ -75,7 +75,7 @@ def test_scores_that_do_not_fit_the_negatives_are_left_out_and_the_row_stays(
 
 def test_scores_stay_with_their_negatives_when_one_of_these_is_unusable(tmp_path: Path) -> None:
     row_in = FLAG | {"neg": ["A language.", " ", "A game."], "neg_scores": [1, 2, 3]}
-    [row] = formats.read_rows(_file(tmp_path, row_in), "flagembedding")
+    [row] = readers.read_rows(_file(tmp_path, row_in), "flagembedding")
     assert isinstance(row, Row)
     assert row.scores == [1.0, 3.0]
     assert row.problems == [Problem("a.jsonl:1", "empty_text", "neg 2: text is empty")]
@@ -102,7 +102,7 @@ def test_scores_stay_with_their_negatives_when_one_of_these_is_unusable(tmp_path
 def test_a_row_that_cannot_be_used_is_rejected_with_its_reason(
     tmp_path: Path, change: dict[str, object], reason: str
 ) -> None:
-    items = list(formats.read_rows(_file(tmp_path, TEVATRON | change, TEVATRON), "tevatron"))
+    items = list(readers.read_rows(_file(tmp_path, TEVATRON | change, TEVATRON), "tevatron"))
     assert _problems(list(items)) == [("a.jsonl:1", reason)]
     assert isinstance(items[1], Row)
 
@@ -118,7 +118,7 @@ def test_a_row_that_cannot_be_used_is_rejected_with_its_reason(
 )
 def test_an_unusable_passage_does_not_cost_the_row(tmp_path: Path, passage: object, problem: tuple[str, str]) -> None:
     negatives = [passage, *TEVATRON["negative_passages"]]
-    [row] = formats.read_rows(_file(tmp_path, TEVATRON | {"negative_passages": negatives}), "tevatron")
+    [row] = readers.read_rows(_file(tmp_path, TEVATRON | {"negative_passages": negatives}), "tevatron")
     assert isinstance(row, Row)
     assert [item.doc_id for item in row.negatives] == ["d2"]
     assert row.problems == [Problem("a.jsonl:1", *problem)]
@@ -126,7 +126,7 @@ def test_an_unusable_passage_does_not_cost_the_row(tmp_path: Path, passage: obje
 
 def test_an_integer_is_an_id_and_a_title_alone_is_a_passage(tmp_path: Path) -> None:
     positives = [{"docid": 7, "title": "Rust", "text": None}]
-    [row] = formats.read_rows(_file(tmp_path, TEVATRON | {"query_id": 1, "positive_passages": positives}), "tevatron")
+    [row] = readers.read_rows(_file(tmp_path, TEVATRON | {"query_id": 1, "positive_passages": positives}), "tevatron")
     assert isinstance(row, Row)
     assert (row.query_id, row.positives) == ("1", [Passage("a.jsonl:1", "7", "Rust", "")])
 
@@ -134,7 +134,7 @@ def test_an_integer_is_an_id_and_a_title_alone_is_a_passage(tmp_path: Path) -> N
 def test_broken_lines_are_named_by_number_and_the_rest_is_kept(tmp_path: Path) -> None:
     deep, long = "[" * 100_000, '{"query_id": ' + "1" * 5_000 + "}"
     path = _file(tmp_path, TEVATRON, '{"query_id": "q2", ', "", "[1]", deep, long, TEVATRON)
-    items = list(formats.read_rows(path, "tevatron"))
+    items = list(readers.read_rows(path, "tevatron"))
     assert _problems(list(items)) == [
         ("a.jsonl:2", "broken_json"),
         ("a.jsonl:4", "wrong_type"),
@@ -147,7 +147,7 @@ def test_broken_lines_are_named_by_number_and_the_rest_is_kept(tmp_path: Path) -
 def test_bytes_that_are_no_utf8_cost_their_line_only(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"_id": "q1", "text": "caf\xe9"}\n{"_id": "q2", "text": "caf\xc3\xa9"}\n')
-    assert list(formats.read_queries(path)) == [
+    assert list(readers.read_queries(path)) == [
         Problem("a.jsonl:1", "not_utf8", "byte 0xe9 at position 27 is not UTF-8"),
         Query("a.jsonl:2", "q2", "café"),
     ]
@@ -156,12 +156,12 @@ def test_bytes_that_are_no_utf8_cost_their_line_only(tmp_path: Path) -> None:
 def test_a_byte_order_mark_windows_line_ends_and_a_missing_last_one_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"_id": "q1", "text": "a"}\r\n{"_id": "q2", "text": "b"}')
-    assert list(formats.read_queries(path)) == [Query("a.jsonl:1", "q1", "a"), Query("a.jsonl:2", "q2", "b")]
+    assert list(readers.read_queries(path)) == [Query("a.jsonl:1", "q1", "a"), Query("a.jsonl:2", "q2", "b")]
 
 
 def test_control_characters_become_spaces_and_everything_else_stays(tmp_path: Path) -> None:
     path = _file(tmp_path, {"_id": " d\t1\x1f", "title": "a\x00b", "text": " x\x1fy\n\tz\u2028\u00a0é\ud800. "})
-    assert list(formats.read_corpus(path)) == [Passage("a.jsonl:1", "d 1", "a b", "x y\n\tz\u2028\u00a0é .")]
+    assert list(readers.read_corpus(path)) == [Passage("a.jsonl:1", "d 1", "a b", "x y\n\tz\u2028\u00a0é .")]
 
 
 def test_gzip_is_told_by_its_content_and_a_broken_one_keeps_what_could_be_unpacked(tmp_path: Path) -> None:
@@ -169,9 +169,9 @@ def test_gzip_is_told_by_its_content_and_a_broken_one_keeps_what_could_be_unpack
     packed = gzip.compress(lines.encode(), mtime=0)
     (tmp_path / "plain.jsonl").write_bytes(packed)
     (tmp_path / "half.jsonl.gz").write_bytes(packed[: len(packed) // 2])
-    assert len(list(formats.read_queries(tmp_path / "plain.jsonl"))) == 2_000
+    assert len(list(readers.read_queries(tmp_path / "plain.jsonl"))) == 2_000
 
-    *whole, last = formats.read_queries(tmp_path / "half.jsonl.gz")
+    *whole, last = readers.read_queries(tmp_path / "half.jsonl.gz")
     assert whole
     assert all(isinstance(item, Query) for item in whole)
     assert isinstance(last, Problem)
@@ -180,7 +180,7 @@ def test_gzip_is_told_by_its_content_and_a_broken_one_keeps_what_could_be_unpack
 
 def test_an_empty_file_is_a_problem_of_its_own(tmp_path: Path) -> None:
     path = _file(tmp_path)
-    assert list(formats.read_queries(path)) == [Problem("a.jsonl:1", "empty_file", "the file holds no line")]
+    assert list(readers.read_queries(path)) == [Problem("a.jsonl:1", "empty_file", "the file holds no line")]
 
 
 @pytest.mark.parametrize("header", ["query-id\tcorpus-id\tscore\n", "query-id corpus-id score\n", ""])
@@ -189,7 +189,7 @@ def test_qrels_are_read_with_and_without_header(tmp_path: Path, header: str) -> 
     path.write_text(f"{header}q1\td 1\t2\nq1\td2\t1.0\n", encoding="utf-8")
     first = 2 if header else 1
     name = f"{tmp_path.name}/train.tsv"
-    assert list(formats.read_qrels(path)) == [
+    assert list(readers.read_qrels(path)) == [
         Judgement(f"{name}:{first}", "q1", "d 1", 2),
         Judgement(f"{name}:{first + 1}", "q1", "d2", 1),
     ]
@@ -209,7 +209,7 @@ def test_qrels_are_read_with_and_without_header(tmp_path: Path, header: str) -> 
 def test_a_line_of_qrels_that_cannot_be_used_is_named(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(f"query-id\tcorpus-id\tscore\n{line}\nq1\td1\t1\n", encoding="utf-8")
-    problem, kept = formats.read_qrels(path)
+    problem, kept = readers.read_qrels(path)
     assert isinstance(problem, Problem)
     assert (problem.key.rpartition("/")[2], problem.reason) == ("train.tsv:2", reason)
     assert isinstance(kept, Judgement)
@@ -219,13 +219,13 @@ def test_the_format_is_told_by_the_first_row_that_shows_one(tmp_path: Path) -> N
     for name, row in (("tevatron", TEVATRON), ("flagembedding", FLAG)):
         (tmp_path / name).mkdir()
         _file(tmp_path / name, "not json", {"note": "nothing known"}, row)
-        assert formats.detect(tmp_path / name) == name
+        assert readers.detect(tmp_path / name) == name
 
 
 def test_a_folder_with_corpus_and_queries_is_beir_packed_or_not(tmp_path: Path) -> None:
     _file(tmp_path, name="queries.jsonl")
     (tmp_path / "corpus.jsonl.gz").write_bytes(gzip.compress(b""))
-    assert formats.detect(tmp_path) == "beir"
+    assert readers.detect(tmp_path) == "beir"
 
 
 @pytest.mark.parametrize(
@@ -241,24 +241,24 @@ def test_an_unknown_format_is_refused_with_what_came_and_what_was_expected(
 ) -> None:
     _file(tmp_path, *lines)
     with pytest.raises(IngestError, match=says):
-        formats.detect(tmp_path)
+        readers.detect(tmp_path)
 
 
 def test_rows_come_from_all_jsonl_files_in_name_order_or_from_the_only_file(tmp_path: Path) -> None:
     _file(tmp_path, name="b.jsonl")
-    assert [path.name for path in formats.row_files(tmp_path)] == ["b.jsonl"]
+    assert [path.name for path in readers.row_files(tmp_path)] == ["b.jsonl"]
     for name in ("a.jsonl.gz", "stats.json", ".hidden.jsonl"):
         _file(tmp_path, name=name)
-    assert [path.name for path in formats.row_files(tmp_path)] == ["a.jsonl.gz", "b.jsonl"]
+    assert [path.name for path in readers.row_files(tmp_path)] == ["a.jsonl.gz", "b.jsonl"]
     (tmp_path / "alone").mkdir()
     _file(tmp_path / "alone", name="train.txt")
-    assert [path.name for path in formats.row_files(tmp_path / "alone")] == ["train.txt"]
+    assert [path.name for path in readers.row_files(tmp_path / "alone")] == ["train.txt"]
 
 
 def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path: Path) -> None:
     (tmp_path / "qrels").mkdir()
     for name in ("dev.tsv", "test.tsv.gz"):
         _file(tmp_path / "qrels", name=name)
-    assert formats.qrels_file(tmp_path, "test").name == "test.tsv.gz"
+    assert readers.qrels_file(tmp_path, "test").name == "test.tsv.gz"
     with pytest.raises(IngestError, match=r"qrels/train\.tsv not found; splits there are: dev, test"):
-        formats.qrels_file(tmp_path, "train")
+        readers.qrels_file(tmp_path, "train")

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks.gold import GoldConfig, GoldError, agree_gold, read_gold
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.prompting import join_texts
+from tasks.prompts.prompt import join_texts
+from tasks.quality.gold_set import GoldConfig, GoldError, agree_gold, read_gold
 from tasks.schemas import CANDIDATES, GOLD, GOLD_AGREEMENT, GOLD_VERDICTS, PASSAGES, POSITIVES, QUERIES, VERDICTS
+from tasks.texts import combine_hashes, hash_passage, hash_text
 
 ROW = {"query": "what", "positives": ["yes", "also yes"], "passage": "this", "label": "relevant"}
 

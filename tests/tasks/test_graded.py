@@ -2,8 +2,9 @@ import math
 
 import pytest
 
-from tasks.asking import JudgeConfig, Reading
-from tasks.graded import make_calls, read_answer
+from tasks.judging.calls import Reading
+from tasks.judging.config import JudgeConfig
+from tasks.judging.pointwise import make_calls, read_grade
 from tests.tasks.answers import FakeAnswer, make_question
 
 CONFIG = JudgeConfig(judge="fake", protocol="graded")
@@ -13,7 +14,7 @@ CALL = make_calls(CONFIG, [make_question(["dough and yeast"], "graded")], 1, 0)[
 def read(probabilities: dict[str, float], finish_reason: str = "length", relevant_grade: int = 2) -> Reading:
     logprobs = {token: math.log(share) for token, share in probabilities.items()}
     config = CONFIG.model_copy(update={"relevant_grade": relevant_grade})
-    return read_answer(config, CALL, FakeAnswer("3", logprobs, finish_reason))[CALL.ids[""]]
+    return read_grade(config, CALL, FakeAnswer("3", logprobs, finish_reason))[CALL.ids[""]]
 
 
 def test_the_grade_is_the_mean_and_the_score_the_probability_of_a_relevant_grade() -> None:

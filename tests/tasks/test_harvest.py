@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.docstrings import read_docstring, words
-from tasks.documented import find_documentation
-from tasks.harvest import MODULES, HarvestConfig, HarvestError, group_passages, harvest, is_query, select
+from tasks.data.demo_corpus import MODULES, HarvestConfig, HarvestError, group_passages, harvest, is_query, select
+from tasks.data.docstring_text import read_docstring, words
+from tasks.data.installed_docs import find_documentation
 
 SMALL = HarvestConfig(
     modules=("numpy", "numpy.ma", "numpy.random"),

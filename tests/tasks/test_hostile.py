@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks import graded, listwise, snippet, yes_no
-from tasks.asking import Call, JudgeConfig, Protocol
-from tasks.hostile import looks_hostile
-from tasks.prompting import quote
+from tasks.judging import listwise, pointwise, snippet
+from tasks.judging.calls import Call
+from tasks.judging.config import JudgeConfig, Protocol
+from tasks.prompts.injection import looks_hostile
+from tasks.prompts.prompt import quote
 from tests.tasks.answers import make_question
 
 ATTACKS: dict[str, str] = {
@@ -17,7 +18,7 @@ ATTACKS: dict[str, str] = {
 }
 ORDINARY = [f"Loaf {n}: mix flour, water and salt, knead, rest {n} hours." for n in range(30)]
 CONFIG = JudgeConfig(judge="fake", protocol="listwise")
-MODULES = {"yes_no": yes_no, "graded": graded, "listwise": listwise, "snippet": snippet}
+MODULES = {"yes_no": pointwise, "graded": pointwise, "listwise": listwise, "snippet": snippet}
 
 
 def content(call: Call) -> str:

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
-from tasks.hashing import hash_passage, hash_text
-from tasks.ingest import IngestConfig, IngestError, ingest
+from tasks.data.ingest import IngestConfig, IngestError, ingest
+from tasks.texts import hash_passage, hash_text
 
 Tables = dict[str, Any]
 TABLES = {

@@ -6,12 +6,12 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks.asking import JudgeConfig, Policy
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.judge import EngineUnavailable, judge
+from tasks.judging.config import JudgeConfig, Policy
+from tasks.judging.judge import EngineUnavailable, judge
+from tasks.judging.votes import state_of
 from tasks.protocols import Request
 from tasks.schemas import CALLS, CANDIDATES, VERDICTS
-from tasks.voting import state_of
+from tasks.texts import combine_hashes, hash_passage, hash_text
 
 CONFIG = JudgeConfig(judge="fake:0/1")
 

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from tasks.labels import (
+from tasks.quality.labels import (
     LabelsConfig,
     PeopleConfig,
     agree_with_people,
@@ -13,7 +13,7 @@ from tasks.labels import (
     settle,
     share_labelled,
 )
-from tasks.sample import count_strata
+from tasks.quality.sample import count_strata
 from tasks.schemas import HUMAN, LABELLED, PEOPLE, SAMPLES, VERDICTS
 
 

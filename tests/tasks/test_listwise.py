@@ -2,11 +2,12 @@ import json
 
 import pytest
 
-from tasks import listwise
-from tasks.asking import Call, JudgeConfig, Reading, narrow
-from tasks.hashing import show_passage
-from tasks.listwise import make_calls, read_answer
-from tasks.prompting import Prompt, load_prompt
+from tasks.judging import listwise
+from tasks.judging.calls import Call, Reading, narrow
+from tasks.judging.config import JudgeConfig
+from tasks.judging.listwise import make_calls, read_answer
+from tasks.prompts.prompt import Prompt, load_prompt
+from tasks.texts import show_passage
 from tests.tasks.answers import FakeAnswer, make_question
 
 CONFIG = JudgeConfig(judge="fake", protocol="listwise")

@@ -8,8 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
-from tasks.hashing import combine_hashes, hash_text
-from tasks.mine import (
+from tasks.mining.mine import (
     AdoptConfig,
     MineConfig,
     adopt,
@@ -20,7 +19,8 @@ from tasks.mine import (
     pick,
     score_positives,
 )
-from tasks.search import SearchConfig, search
+from tasks.mining.search import SearchConfig, search
+from tasks.texts import combine_hashes, hash_text
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 COSINES = {"x1": 0.9, "x2": 0.8, "x3": 0.7, "x4": 0.6, "pa": 0.95, "pb": 0.75, "pc": 0.5, "neg": -0.5, "neg2": -0.6}

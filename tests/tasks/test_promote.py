@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.promote import Check, Decision, PromoteConfig, decide_promotion
 from tasks.schemas import SCORES
+from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
 
 SUMMARY: dict[str, Any] = {"candidates": 1000, "verdicts": {"unparsed": 10, "relevant": 60}}
 

@@ -4,9 +4,18 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks import prompting
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.prompting import Prompt, clip, join_texts, load_definition, load_prompt, neutralise, prompt_digest, quote
+from tasks.prompts import prompt
+from tasks.prompts.prompt import (
+    Prompt,
+    clip,
+    join_texts,
+    load_definition,
+    load_prompt,
+    neutralise,
+    prompt_digest,
+    quote,
+)
+from tasks.texts import combine_hashes, hash_passage, hash_text
 
 QUERIES = pl.DataFrame(
     {"dataset": ["d"], "query_id": ["q"], "text": ["what"], "text_hash": [hash_text("what")], "split": ["train"]}
@@ -90,7 +99,7 @@ def test_a_definition_is_named_or_a_sentence_and_never_a_word_nobody_knows() -> 
 
 
 def test_the_digest_follows_the_bytes_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompting, "FOLDER", tmp_path)
+    monkeypatch.setattr(prompt, "FOLDER", tmp_path)
     (tmp_path / "mine.yaml").write_text("a")
     first = prompt_digest("mine")
     (tmp_path / "mine.yaml").write_text("b")

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from tasks.prune import PAGE_FILE, SUMMARY_FILE, LeaveOutConfig, PruneConfig, leave_out, prune
 from tasks.schemas import INSTANCES, PRUNING, SCORES
+from tasks.training.prune import PAGE_FILE, SUMMARY_FILE, LeaveOutConfig, PruneConfig, leave_out, prune
 
 GAINS = {"good": -0.2, "bad|one": 0.2, "idle": 0.0}  # of leaving it out
 MODELS = {name: f"without {name}" for name in GAINS}

@@ -8,11 +8,13 @@ from xml.etree import ElementTree
 import polars as pl
 import pytest
 
-from tasks import plots, schemas
-from tasks.hashing import hash_passage, hash_text
-from tasks.illustrate import pick_examples
-from tasks.report import ReportConfig, report
-from tasks.summarise import conclude, count_figures, percent, say_people, summarise
+from tasks import schemas
+from tasks.formatting import percent
+from tasks.report import plots
+from tasks.report.examples import pick_examples
+from tasks.report.report import ReportConfig, report
+from tasks.report.summary import conclude, count_figures, say_people, summarise
+from tasks.texts import hash_passage, hash_text
 
 HOSTILE = '<script>alert("x")</script> \u202egnp.exe & \x00 \'"><img src=http://evil.example/x>'
 VOID = {"meta", "link", "br", "img", "hr", "input"}

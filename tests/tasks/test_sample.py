@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.sample import SampleConfig, sample
+from tasks.quality.sample import SampleConfig, sample
 from tasks.schemas import CANDIDATES, SAMPLES, VERDICTS
+from tasks.texts import combine_hashes, hash_passage, hash_text
 
 Frames = dict[str, pl.DataFrame]
 COUNTS = {("relevant", True): 2, ("not_relevant", False): 30, ("not_relevant", True): 10, ("unsure", True): 10}

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.search import SearchConfig, nearest, search
+from tasks.mining.search import SearchConfig, nearest, search
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 UP, RIGHT, DIAGONAL = [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]

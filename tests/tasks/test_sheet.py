@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.hashing import hash_passage, hash_text
+from tasks.quality.sheet import Checked, Origin, Pair, SheetError, Shown, check, read_rows, shown_on
 from tasks.schemas import HUMAN
-from tasks.sheet import Checked, Origin, Pair, SheetError, Shown, check, read_rows, shown_on
+from tasks.texts import hash_passage, hash_text
 from tests.tasks.test_sample import build, draw
 
 ORIGIN = Origin("nq-000001", "ann", "2026-03-01T00:00:00.000000Z")

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.hashing import combine_hashes
-from tasks.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.texts import combine_hashes
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 CONFIG = SimilarityConfig(w_query=2.0, w_positive=4.0, bias=-3.0, relevant_from=0.9, not_relevant_below=0.3)

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from tasks import listwise
-from tasks.asking import JudgeConfig, Reading
-from tasks.snippet import make_calls, ranked_question, read_answer
+from tasks.judging import listwise
+from tasks.judging.calls import Reading
+from tasks.judging.config import JudgeConfig
+from tasks.judging.snippet import make_calls, ranked_question, read_answer
 from tests.tasks.answers import FakeAnswer, make_question
 
 CONFIG = JudgeConfig(judge="fake", protocol="snippet")

@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
-from tasks.hashing import combine_hashes, hash_passage, hash_text
-from tasks.train import TrainConfig, train, training_rows
+from tasks.texts import combine_hashes, hash_passage, hash_text
+from tasks.training.train import train
+from tasks.training.training_rows import TrainConfig, training_rows
 
 TOPICS = ("cats", "dogs", "boats", "trees", "stars", "wines", "roads", "bells")
 WORDS = ("what", "about", "are", "nice", "and", "old", "not", *TOPICS)

@@ -5,9 +5,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasks.hashing import combine_hashes
+from tasks.data.treatments import DROP_REASONS, TreatConfig, treat
 from tasks.schemas import CANDIDATES, EDITS, INSTANCES, NEGATIVES, POSITIVES, QUERIES, REJECTS, TREATMENTS, VERDICTS
-from tasks.treat import DROP_REASONS, TreatConfig, treat
+from tasks.texts import combine_hashes
 
 Frames = dict[str, pl.DataFrame]
 STATES = {"R": ("relevant", 0.9), "N": ("not_relevant", 0.1), "S": ("unsure", 0.5), "U": ("unparsed", None)}

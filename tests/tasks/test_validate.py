@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 
 from tasks import statistics
-from tasks.sample import SampleConfig, _draw, with_strata
+from tasks.quality.sample import SampleConfig, _draw, with_strata
+from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, validate
 from tasks.schemas import CANDIDATES, HUMAN, SAMPLES, VALIDATION, VERDICTS
-from tasks.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, validate
 
 
 @dataclass
@@ -118,7 +118,7 @@ def test_the_intervals_of_a_sample_of_100_cover_the_truth_of_600(
 ) -> None:
     """Twelve datasets make two or three labels a stratum: the case in which stratified intervals are too narrow."""
     monkeypatch.setattr(statistics, "DRAWS", 400)
-    monkeypatch.setattr("tasks.validate._SHARES", ())
+    monkeypatch.setattr("tasks.quality.validate._SHARES", ())
     covered = dict.fromkeys(("precision", "recall", "missed_share", "share"), 0)
     repeats = 100
     for seed in range(repeats):

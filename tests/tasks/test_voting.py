@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.asking import Call, JudgeConfig, Question, Reading
-from tasks.judge import judge
-from tasks.voting import Tally, state_of_reading
+from tasks.judging.calls import Call, Question, Reading
+from tasks.judging.config import JudgeConfig
+from tasks.judging.judge import judge
+from tasks.judging.votes import Tally, state_of_reading
 from tests.tasks.test_judge import FakeAnswer, frames
 
 PAIRS = [("q1", f"d{n}", f"passage {n}") for n in range(6)]

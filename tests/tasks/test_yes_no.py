@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from tasks.asking import JudgeConfig, Reading
-from tasks.call_key import call_key
-from tasks.hashing import combine_hashes, hash_passage, hash_text, show_passage
-from tasks.yes_no import make_calls, read_answer
+from tasks.judging.calls import Reading, call_key
+from tasks.judging.config import JudgeConfig
+from tasks.judging.pointwise import make_calls, read_yes_no
+from tasks.texts import combine_hashes, hash_passage, hash_text, show_passage
 from tests.tasks.answers import FakeAnswer, make_question
 
 CONFIG = JudgeConfig(judge="fake")
@@ -18,7 +18,7 @@ def says(finish_reason: str = "length", **probabilities: float) -> FakeAnswer:
 
 
 def read(answer: FakeAnswer) -> Reading:
-    readings = read_answer(CONFIG, CALL, answer)
+    readings = read_yes_no(CONFIG, CALL, answer)
     assert list(readings) == list(CALL.ids.values())
     return readings[CALL.ids[""]]
 

@@ -1,0 +1,167 @@
+"""The settings of a judge, whatever its protocol, and the policies of datasets."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from tasks.prompts.prompt import load_definition, load_prompt
+from tasks.texts import combine_hashes
+
+Protocol = Literal["yes_no", "graded", "listwise", "snippet", "cross_encoder"]
+SECOND_PROMPT = "snippet_rank"  # with which `snippet` ranks what it extracted
+Preference = Literal["better", "equal", "worse", "none"]
+
+
+class Policy(BaseModel):
+    """How one dataset is judged; matched on the rows' `dataset` field, never on a path.
+
+    skip: not judged at all, its rows pass untouched (the paper's ArguAna).
+    definition: what relevant means there: a name of `tasks/prompts/definitions.yaml`, or a sentence of one's own.
+    prompts: other prompt files, by protocol.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    skip: bool = False
+    definition: str | None = None
+    prompts: Mapping[Protocol, str] = Field(default_factory=dict)
+
+    @field_validator("prompts")
+    @classmethod
+    def _fit_their_protocols(cls, prompts: Mapping[Protocol, str]) -> Mapping[Protocol, str]:
+        for protocol, name in prompts.items():
+            if load_prompt(name).protocol != protocol:
+                raise ValueError(f"prompt {name!r} is for {load_prompt(name).protocol!r}, not for {protocol!r}")
+        return prompts
+
+    @field_validator("definition")
+    @classmethod
+    def _is_known(cls, name: str | None) -> str | None:
+        if name is not None:
+            load_definition(name)
+        return name
+
+
+class JudgeConfig(BaseModel):
+    """How a judge is asked, and where its answer becomes a state.
+
+    judge, tier: who answers and as which tier, for the tables; set by the flow.
+    engine: model and settings alone, by which answers are remembered; set by the flow.
+    protocol: `yes_no` and `graded` ask about one passage and read the first token's log-probabilities; `listwise` asks
+        about up to `per_call` at once (the paper's); `snippet` extracts answers, then ranks them (ARHN);
+        `cross_encoder` takes a score.
+    prompt: name of the file in `tasks/prompts`; empty for the protocol's own.
+    definition: what relevant means, for datasets that `policies` does not name.
+    policies: by dataset; set by the flow.
+    relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
+    min_mass: probability that the spellings asked for must hold together, else the answer is `unparsed`.
+    max_attempts: times a passage is asked about in all; the unparsed are asked again in other words or another order.
+    *_chars: lengths shown, in characters; what was cut is marked with […].
+    max_positives: known relevant texts shown, the first by text hash.
+    top: log-probabilities asked of the engine.
+    relevant_grade: `graded`: the lowest grade that counts as relevant.
+    per_call: `listwise`: passages in one call.
+    reasoning: `listwise`: let the judge write its reasons before the verdicts.
+    max_output_tokens: `listwise` and `snippet`: the longest answer.
+    relevant_preferences: `listwise`: what counts as relevant; `worse` that is not among them is `unsure`.
+    isolate: passages that look like an attack on the judge are asked about alone, so that they cannot sway others.
+    order_seed: seed of the order in which passages (or positives) are shown.
+    votes: orders tried in all; the majority counts, and voting stops once it is settled.
+    flip_share: share of the queries asked a second time in another order, to report how often verdicts flip.
+    batch_size: the most calls that a kill costs. The engine is handed half of them at a time: while one half is made
+        durable, the engine works on the other half, or for another part.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    judge: str = ""
+    tier: str = "llm"
+    engine: str = ""
+    protocol: Protocol = "yes_no"
+    prompt: str = ""
+    definition: str = "default"
+    policies: Mapping[str, Policy] = Field(default_factory=dict)
+    relevant_from: float = Field(0.5, ge=0, le=1)
+    not_relevant_below: float = Field(0.5, ge=0, le=1)
+    min_mass: float = Field(0.2, ge=0, le=1)
+    max_attempts: int = Field(2, ge=1)
+    query_chars: int = Field(500, ge=1)
+    positive_chars: int = Field(700, ge=1)
+    passage_chars: int = Field(900, ge=1)
+    max_positives: int = Field(3, ge=1)
+    top: int = Field(20, ge=2)
+    relevant_grade: int = Field(2, ge=1, le=3)
+    per_call: int = Field(25, ge=1)
+    reasoning: bool = False
+    max_output_tokens: int = Field(1024, ge=1)
+    relevant_preferences: tuple[Preference, ...] = ("better", "equal")
+    isolate: bool = True
+    order_seed: int = Field(0, ge=0)
+    votes: int = Field(1, ge=1)
+    flip_share: float = Field(0.0, ge=0, le=1)
+    batch_size: int = Field(256, ge=2, json_schema_extra={"operational": True})
+
+    @property
+    def asked(self) -> str:
+        """Name who is asked: model and settings. Prompts come in call by call, so that one more changes no other's."""
+        return self.engine or self.judge
+
+    @property
+    def ledger_name(self) -> str:
+        """Name this judge's part of the ledger."""
+        return combine_hashes([self.asked])
+
+    @property
+    def prompt_name(self) -> str:
+        """The prompt file, for datasets whose policy names no other."""
+        return self.prompt or self.protocol
+
+    @property
+    def prompt_names(self) -> tuple[str, ...]:
+        """Every prompt file that may be used."""
+        if self.protocol == "cross_encoder":
+            return ()
+        named = {self.prompt_name, *(self.prompt_of(dataset) for dataset in self.policies)}
+        return tuple(sorted(named | ({SECOND_PROMPT} if self.protocol == "snippet" else set())))
+
+    @property
+    def definition_names(self) -> tuple[str, ...]:
+        """Every definition of relevance that may be used, by its name or its sentence."""
+        return tuple(sorted({self.definition, *(p.definition for p in self.policies.values() if p.definition)}))
+
+    def prompt_of(self, dataset: str) -> str:
+        """Name the prompt file for one dataset."""
+        policy = self.policies.get(dataset)
+        return (policy.prompts.get(self.protocol) if policy else None) or self.prompt_name
+
+    def definition_of(self, dataset: str) -> str:
+        """Say what relevant means in one dataset, as the judge reads it."""
+        policy = self.policies.get(dataset)
+        return load_definition((policy.definition if policy else None) or self.definition)
+
+    @model_validator(mode="after")
+    def _check(self) -> "JudgeConfig":
+        load_definition(self.definition)
+        if self.not_relevant_below > self.relevant_from:
+            raise ValueError(
+                f"not_relevant_below={self.not_relevant_below} must not exceed relevant_from={self.relevant_from}"
+            )
+        if self.votes % 2 == 0:
+            raise ValueError(f"votes={self.votes}: an odd number expected, so that a majority exists")
+        if self.protocol == "cross_encoder":
+            return self
+        for name in self.prompt_names:
+            prompt = load_prompt(name)
+            if name != SECOND_PROMPT and prompt.protocol != self.protocol:
+                raise ValueError(
+                    f"prompt {name!r} is for protocol {prompt.protocol!r}, the judge's is {self.protocol!r}"
+                )
+            if self.protocol == "listwise" and self.reasoning and not prompt.reasoned:
+                raise ValueError(f"prompt {name!r} has no `reasoned` question, which `reasoning: true` asks")
+            if self.protocol in ("yes_no", "graded") and self.max_attempts > len(prompt.questions):
+                raise ValueError(
+                    f"max_attempts={self.max_attempts}, but prompt {name!r} holds {len(prompt.questions)} questions; "
+                    "asking the same again greedily changes nothing: lower max_attempts or add a question"
+                )
+        return self

@@ -1,0 +1,157 @@
+"""The protocols `yes_no` and `graded`: ask about one passage at a time, read the first token's log-probabilities (§3.1).
+
+Where the paper spends about 1,000 output tokens on a query's chain of thought and parses prose, these spend one token a
+pair and read a probability. The score is kept, so thresholds move later without a new call. `graded` asks for a grade
+from 0 to 3, the scale of TREC's assessors, and keeps the expected grade and P(grade at least `relevant_grade`).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.judging.calls import Call, Passage, Question, Reading, name_call, unread
+from tasks.judging.config import JudgeConfig
+from tasks.judging.json_answer import Pairs, final_object
+from tasks.prompts.prompt import load_prompt
+from tasks.protocols import Answer
+from tasks.texts import combine_hashes, hash_text
+
+# One generated token always ends by "length": that is a whole answer to a question about its log-probabilities.
+FIRST_TOKEN = frozenset({"stop", "length"})
+WHOLE_TEXT = frozenset({"stop"})
+UNAVAILABLE = "unavailable"
+_NAMED = frozenset({"length", "too_long", "refused"})
+_HIGHEST = 0.01  # a log-probability is at most 0, but for rounding
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of the engine."""
+
+    max_tokens: int = 1
+    top: int = 0
+    schema: Mapping[str, Any] | None = None
+
+
+def ask_each(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int, wanted: Wanted) -> list[Call]:
+    """Make one call per passage, those of a question adjacent: they share all but the candidate, which comes last."""
+    return [
+        _call(config, question, passage, (attempt, seed), wanted)
+        for question in questions
+        for passage in question.passages
+    ]
+
+
+def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted) -> Call:
+    attempt, seed = nth
+    seed = seed if len(question.positives) > 1 else 0  # nothing to permute: another vote would be the same call
+    content = load_prompt(question.prompt).render(
+        definition=question.definition,
+        query=question.query,
+        positives=order_positives(question, seed),
+        candidates=[("", passage.text)],
+        ask=question_of(question.prompt, attempt),
+    )
+    return Call(
+        call_id=name_call(config, question, [passage], attempt, seed),
+        chat=({"role": "user", "content": content},),
+        question=question,
+        ids={"": passage.hash},
+        attempt=attempt,
+        max_tokens=wanted.max_tokens,
+        top=wanted.top,
+        schema=wanted.schema,
+        order_seed=seed,
+    )
+
+
+def question_of(prompt: str, attempt: int) -> str:
+    """Give the words of one attempt; where the prompt has fewer, its last."""
+    questions = load_prompt(prompt).questions
+    return questions[min(attempt, len(questions)) - 1]
+
+
+def order_positives(question: Question, seed: int) -> tuple[str, ...]:
+    """Put the positives in the order of a seed; seed 0 is the order of their hashes, in which they come."""
+    if seed == 0:
+        return question.positives
+    return tuple(
+        sorted(question.positives, key=lambda text: combine_hashes([str(seed), question.query_hash, hash_text(text)]))
+    )
+
+
+def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
+    """Say why an answer cannot be read whatever it holds; None if it can.
+
+    `length`, `too_long`, `refused`, `error`, or `unavailable`: the engine could not now, and may another time.
+    """
+    if answer.finish_reason in finished:
+        return None
+    if answer.finish_reason.startswith(UNAVAILABLE):
+        return UNAVAILABLE
+    return answer.finish_reason if answer.finish_reason in _NAMED else "error"
+
+
+def read_object(answer: Answer) -> Pairs | str:
+    """Read the JSON object that ends a whole answer, or the failure's name: an engine's, `empty`, `no_json`."""
+    failure = failure_of(answer, WHOLE_TEXT)
+    if failure:
+        return failure
+    if not (answer.text or "").strip():
+        return "empty"
+    found = final_object(answer.text)
+    return "no_json" if found is None else found
+
+
+def read_first_token(
+    config: JudgeConfig, call: Call, answer: Answer, measure: Callable[[Mapping[str, float]], Reading]
+) -> dict[str, Reading]:
+    """Read the labels' shares off the first token's log-probabilities and measure them.
+
+    Nothing is read where the engine could not answer (its reason), gave no usable log-probabilities (`no_logprobs`),
+    or the answer is none of the labels (`neither`: together they hold less than `min_mass`).
+    """
+    failure = failure_of(answer, FIRST_TOKEN)
+    if failure:
+        return unread(call, failure)
+    if not answer.logprobs or not all(value <= _HIGHEST for value in answer.logprobs.values()):  # NaN fails this too
+        return unread(call, "no_logprobs")
+    spellings = load_prompt(call.question.prompt).spellings
+    masses = {label: _mass(answer.logprobs, spellings[label]) for label in sorted(spellings)}
+    total = math.fsum(masses.values())
+    if total <= 0 or total < config.min_mass:
+        return unread(call, "neither")
+    reading = measure({label: mass / total for label, mass in masses.items()})
+    return {passage: reading for passage in call.ids.values()}
+
+
+def _mass(logprobs: Mapping[str, float], spellings: frozenset[str]) -> float:
+    return math.fsum(math.exp(logprobs[spelling]) for spelling in sorted(spellings) if spelling in logprobs)
+
+
+def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
+    """Make one call per passage; `seed` orders the positives."""
+    return ask_each(config, questions, attempt, seed, Wanted(max_tokens=1, top=config.top))
+
+
+def read_yes_no(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
+    """Read P(relevant) = mass of the Yes spellings / (mass of Yes + mass of No).
+
+    `{"Yes": log 0.6, " no": log 0.2, "The": log 0.2}` is 0.75. The text of the answer is never looked at.
+    """
+    return read_first_token(config, call, answer, lambda shares: Reading(score=shares["yes"]))
+
+
+def read_grade(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
+    """Read the expected grade, and as score the probability of a grade that counts as relevant.
+
+    `{"3": log 0.5, " 2": log 0.25, "0": log 0.25}` is grade 2.0, and score 0.75 from grade 2 on.
+    """
+    return read_first_token(config, call, answer, lambda shares: _measure(shares, config.relevant_grade))
+
+
+def _measure(shares: Mapping[str, float], relevant_grade: int) -> Reading:
+    grade = sum(int(label) * share for label, share in shares.items())
+    score = sum(share for label, share in shares.items() if int(label) >= relevant_grade)
+    return Reading(score=min(score, 1.0), grade=grade)

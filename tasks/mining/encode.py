@@ -1,0 +1,120 @@
+"""Encode: every distinct text once, as a vector found again by the hash of the text (DESIGN section 6)."""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from tasks.protocols import Encoder
+from tasks.texts import show_passage
+
+Vectors = npt.NDArray[np.float32]
+Positions = npt.NDArray[np.int64]
+
+_PAIRS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: 100 MB at 384 dimensions
+
+
+class EncodeConfig(BaseModel):
+    """Nothing to set: model, prompts, length and batch size belong to the engine."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def encode_passages(config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
+    """Encode passages, title and text as one, to `embeddings` (one row per distinct text).
+
+    Raises:
+        ValueError: the engine returned something else than one finite vector per text.
+    """
+    shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
+    texts = pl.DataFrame({"text_hash": passages["text_hash"], "shown": pl.Series(shown, dtype=pl.String)})
+    return {"embeddings": _encode(texts, engine, "passage")}
+
+
+def encode_queries(config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
+    """Encode the queries of split "train" to `embeddings`; held-out queries are never searched for negatives.
+
+    Raises:
+        ValueError: the engine returned something else than one finite vector per text.
+    """
+    texts = queries.filter(pl.col("split") == "train").select("text_hash", shown="text")
+    return {"embeddings": _encode(texts, engine, "query")}
+
+
+def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
+    """Look vectors up by text hash: the distinct vectors, and for each hash its row in them.
+
+    `embeddings` may hold more texts than asked for, and one text several times (in several parts).
+
+    Raises:
+        ValueError: hashes without an embedding; the message counts them and says what they belong to.
+    """
+    wanted = pl.DataFrame({"text_hash": hashes.unique().sort()})
+    # a part of many holds other bits of the same text only if batched otherwise: the first one is as good
+    known = embeddings.join(wanted, on="text_hash", how="semi").unique("text_hash", keep="first", maintain_order=True)
+    if known.height < wanted.height:
+        missing = wanted.join(known, on="text_hash", how="anti")["text_hash"]
+        raise ValueError(
+            f"{missing.len()} of {wanted.height} distinct {of} have no embedding (first: {missing[0]}); "
+            "encode the same texts that are used here"
+        )
+    known = known.sort("text_hash").with_row_index("row")
+    rows = pl.DataFrame({"text_hash": hashes}).join(known, on="text_hash", how="left", maintain_order="left")["row"]
+    return _matrix(known["vector"]), rows.to_numpy().astype(np.int64)
+
+
+def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: Positions) -> pl.Series:
+    """Inner products of row pairs, each the same whatever else is computed along with it.
+
+    BLAS rounds differently with the shape of a batch; here products are summed in float64 and rounded to float32,
+    so equal vectors tie exactly. Returns Float64, for unit vectors the cosine.
+    """
+    if left.shape[1] != right.shape[1] and len(left_rows):
+        raise ValueError(
+            f"vectors of {left.shape[1]} and {right.shape[1]} dimensions cannot be compared; "
+            "encode queries and passages with the same model"
+        )
+    scores = np.empty(len(left_rows), dtype=np.float32)
+    for start in range(0, len(left_rows), _PAIRS_AT_ONCE):
+        block = slice(start, start + _PAIRS_AT_ONCE)
+        products = left[left_rows[block]].astype(np.float64) * right[right_rows[block]]
+        scores[block] = products.sum(axis=1)
+    return pl.Series("score", scores.astype(np.float64), dtype=pl.Float64)
+
+
+def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"]) -> pl.DataFrame:
+    """Encode each distinct hash once; neighbours are of like length, in an order the input's does not touch."""
+    distinct = (
+        texts.unique("text_hash", keep="first", maintain_order=True)
+        .sort(pl.col("shown").str.len_bytes(), "text_hash")
+        .select("text_hash", "shown")
+    )
+    vectors = engine.encode(distinct["shown"].to_list(), role)
+    _check(vectors, distinct, role)
+    return pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors}).sort("text_hash")
+
+
+def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
+    """Hold the engine to its protocol: one finite Array(Float32) per text."""
+    if not isinstance(vectors.dtype, pl.Array) or vectors.dtype.inner != pl.Float32 or vectors.len() != texts.height:
+        raise ValueError(
+            f"the encoder must return Array(Float32) of length {texts.height}, "
+            f"got {vectors.dtype} of length {vectors.len()}"
+        )
+    finite = np.isfinite(_matrix(vectors)).all(axis=1)
+    if not finite.all():
+        first = texts["text_hash"][int(finite.argmin())]
+        raise ValueError(
+            f"{int((~finite).sum())} of {texts.height} {role} vectors are not finite (first text_hash: {first}); "
+            "check the encoder's weights and precision"
+        )
+
+
+def _matrix(vectors: pl.Series) -> Vectors:
+    """A Series of Array(Float32, d) as an n by d matrix, for no rows too."""
+    if not isinstance(vectors.dtype, pl.Array):
+        raise ValueError(f"vectors must be an Array of Float32, got {vectors.dtype}")
+    dimension = vectors.dtype.size
+    return np.ascontiguousarray(vectors.to_numpy(), dtype=np.float32).reshape(-1, dimension)

@@ -1,0 +1,1 @@
+"""What people say (paper section 7): samples, sheets, labels, gold sets, agreement and drift."""

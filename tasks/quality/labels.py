@@ -1,0 +1,150 @@
+"""Labels: what people say of a query and a passage, settled among them, laid over the machine's decisions, compared.
+
+A label holds for two texts, wherever they stand: under other ids, in another dataset, on another night. The positives
+that were shown beside them do not belong to it: they help to see what is looked for, and change from night to night.
+"""
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from tasks.quality.sample import count_strata, with_strata
+from tasks.schemas import HUMAN, HUMAN_JUDGE, LABELLED, PEOPLE, VERDICTS
+from tasks.statistics import Interval, kappa_interval, recall_interval
+
+_CASCADE = "cascade"
+_PAIR = ["dataset", "query_id", "doc_id"]
+_TEXTS = ["query_hash", "text_hash"]
+_SCORES = {"relevant": 1.0, "not_relevant": 0.0, "unsure": 0.5}
+_SURE = ("relevant", "not_relevant")
+_TRUTH = pl.when(pl.col("label") != "unsure").then(pl.col("label") == "relevant")
+
+
+class LabelsConfig(BaseModel):
+    """Nothing to set: people have the last word."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PeopleConfig(BaseModel):
+    """How the tiers are compared with people.
+
+    tiers: the tiers beside similarity, in the order asked; set by the flow. seed: of the intervals.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiers: tuple[str, ...] = ("llm",)
+    seed: int = 0
+
+
+def newest(labels: pl.DataFrame) -> pl.DataFrame:
+    """Keep of each person the last label of each pair of texts; of two at one instant the one later in the alphabet."""
+    order = labels.sort(*_TEXTS, "annotator", "at", "label", "curation", "comment")
+    return order.unique([*_TEXTS, "annotator"], keep="last", maintain_order=True).select(*HUMAN.columns)
+
+
+def settle(labels: pl.DataFrame) -> pl.DataFrame:
+    """Make one label of several people's: the most frequent one; with a tie for the first place `unsure`.
+
+    Returns:
+        query_hash, text_hash, label, annotators (how many), tied.
+    """
+    votes = newest(labels).group_by(*_TEXTS, "label").agg(votes=pl.len())
+    first = pl.col("votes") == pl.col("votes").max()
+    settled = (
+        votes.sort(*_TEXTS, "label")
+        .group_by(_TEXTS, maintain_order=True)
+        .agg(
+            label=pl.col("label").filter(first).first(),
+            annotators=pl.col("votes").sum().cast(pl.Int32),
+            tied=first.sum() > 1,
+        )
+    )
+    return settled.with_columns(label=pl.when("tied").then(pl.lit("unsure")).otherwise("label"))
+
+
+def label_pairs(candidates: pl.DataFrame, settled: pl.DataFrame) -> pl.DataFrame:
+    """Find the candidates of which people have spoken."""
+    return candidates.join(settled, on=_TEXTS).select(*LABELLED.columns).sort(LABELLED.key)
+
+
+def apply_labels(config: LabelsConfig, *, decisions: pl.DataFrame, labelled: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Give each labelled pair the state that people gave it, judge `human:<number of people>`.
+
+    The score becomes 1, 0, or 0.5 for `unsure`; call, grade and preference stay the machine's, whose own decisions are
+    what this stage was given.
+    """
+    said = labelled.select(*_PAIR, "label", "annotators")
+    both = decisions.join(said, on=_PAIR, how="left")
+    human = pl.col("label").is_not_null()
+    decided = both.with_columns(
+        judge=pl.when(human).then(pl.format(HUMAN_JUDGE + ":{}", "annotators")).otherwise("judge"),
+        state=pl.coalesce("label", "state"),
+        score=pl.when(human).then(pl.col("label").replace_strict(_SCORES, default=None)).otherwise("score"),
+    )
+    return {"decisions": decided.select(*VERDICTS.columns).sort(VERDICTS.key)}
+
+
+def agree_with_people(
+    config: PeopleConfig,
+    *,
+    samples: pl.DataFrame,
+    labelled: pl.DataFrame,
+    similarity: pl.DataFrame,
+    llm_verdicts: pl.DataFrame,
+    decisions: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Compare the machine with people, tier by tier, over the pairs that the tier judged and people labelled.
+
+    Kappa, precision and recall stand for all pairs that the tier judged. They rest on the drawn pairs: within a stratum
+    the labelled ones are taken for a random choice, and what people are unsure of counts as not labelled. What the
+    machine left `unsure` or `unparsed` was not found by it. `decisions` are the machine's, before any label.
+
+    Returns:
+        `people`: one row per tier, `similarity` and `cascade` among them.
+    """
+    strata = with_strata(decisions.select(_PAIR), decisions).select(*_PAIR, "stratum")
+    drawn = labelled.join(samples, on=_PAIR, how="semi").select(*_PAIR, truth=_TRUTH)
+    pool = strata.join(labelled.select(*_PAIR, "label"), on=_PAIR, how="left").join(drawn, on=_PAIR, how="left")
+    asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
+    tiers = {_CASCADE: decisions, **asked, "similarity": similarity}
+    rows = [
+        _measure(config, tier, pool.join(verdicts.select(*_PAIR, "state"), on=_PAIR).sort(_PAIR))
+        for tier, verdicts in tiers.items()
+    ]
+    return {"people": pl.DataFrame(rows, schema=PEOPLE.columns).sort(PEOPLE.key)}
+
+
+def share_labelled(samples: pl.DataFrame, labelled: pl.DataFrame) -> tuple[int, int]:
+    """Count how many of the drawn pairs people have labelled, and how many were drawn."""
+    return samples.join(labelled, on=_PAIR, how="semi").height, samples.height
+
+
+def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, str | int | float | None]:
+    """Measure one tier over the pairs it judged: stratum, state, label, and `truth` of those that were drawn."""
+    sure = pool.filter(pl.col("label").is_in(_SURE))
+    sampled = pool.with_columns(weight=pl.len().over("stratum") / pl.col("truth").count().over("stratum"))
+    sampled = sampled.filter(pl.col("truth").is_not_null())
+    found = pool.filter(pl.col("state") == "relevant")
+    rest = pool.filter(pl.col("state") != "relevant")
+    labels, weights = sampled["label"].to_list(), sampled["weight"].to_list()
+    return {
+        "tier": tier,
+        "labelled": pool["label"].count(),
+        "contradicted": sure.filter(pl.col("state").is_in(_SURE), pl.col("state") != pl.col("label")).height,
+        "unsure": pool["label"].count() - sure.height,
+        "sampled": sampled.height,
+        **_figure("kappa", kappa_interval(labels, sampled["state"].to_list(), weights, seed=config.seed)),
+        **_rates(config, found, rest),
+    }
+
+
+def _rates(config: PeopleConfig, found: pl.DataFrame, rest: pl.DataFrame) -> dict[str, float | None]:
+    """Estimate precision and recall of what a tier found, against the rest of what it judged."""
+    inside, outside = count_strata(found, "truth"), count_strata(rest, "truth")
+    precision, recall = inside.rate(config.seed), recall_interval(inside, outside, config.seed)
+    return {**_figure("precision", precision), **_figure("recall", recall)}
+
+
+def _figure(name: str, interval: Interval) -> dict[str, float | None]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,0 +1,179 @@
+"""Sample pairs for people: stratified, with known probabilities, on a sheet that shows no verdict (paper §7).
+
+The paper sampled only rows in which something had been found, so what its judges missed was never measured. Here every
+state is a stratum, the unflagged ones too, and each pair's inclusion probability is kept, so that precision *and*
+recall can be estimated by weighting.
+"""
+
+import re
+from pathlib import Path
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.prompts.prompt import clip, join_texts
+from tasks.schemas import SAMPLES
+from tasks.statistics import Strata
+from tasks.texts import combine_hashes
+
+_PAIR = ["dataset", "query_id", "doc_id"]
+_TEXTS = ["query_hash", "positives_hash", "text_hash"]
+_BETWEEN_POSITIVES = "\n\n---\n\n"
+# What a spreadsheet would run as a formula; leading spaces do not stop all of them, full-width signs start one too.
+_FORMULA = r"^('*\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20])"
+
+GUIDELINES = """\
+# How to fill in sheet.csv
+
+One row is one question: would you accept `passage` as a correct result for `query`, as you would `positives`?
+
+- `positives` are texts known to be correct results. Use them to see what is being looked for.
+- Write into `label`: `relevant`, `not_relevant`, or `unsure` where the query itself can be read in several ways.
+- A passage that answers only a part of what the positives answer is `not_relevant`; say so in `comment`.
+- Judge by the text alone; do not look anything up. `[…]` marks a text that was cut.
+- Work alone, in the order of the rows. The order means nothing, and no machine's opinion is shown.
+- Leave `dataset`, `query_id` and `doc_id` as they are. Save as CSV, UTF-8.
+
+A cell that a spreadsheet would take for a formula begins with an added apostrophe; it does not belong to the text.
+"""
+
+
+class SampleConfig(BaseModel):
+    """How many pairs are drawn, and what the sheet shows of them.
+
+    size: pairs in all, shared out equally among the strata (what a small stratum lacks goes to the others).
+    seed: another one draws other pairs.
+    annotator: whom the sheet is for, if that is known already.
+    wait_for: share of the drawn pairs that people must have labelled before any treatment; 0: nothing waits.
+    *_chars: lengths shown, in characters.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(100, ge=0)
+    seed: int = 0
+    annotator: str = ""
+    wait_for: float = Field(0.0, ge=0, le=1, json_schema_extra={"operational": True})
+    passage_chars: int = Field(4000, ge=1)
+    positives_chars: int = Field(8000, ge=1)
+
+
+def sample(  # noqa: PLR0913 - five tables
+    config: SampleConfig,
+    *,
+    candidates: pl.DataFrame,
+    decisions: pl.DataFrame,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    positives: pl.DataFrame,
+    out: Path,
+) -> dict[str, pl.DataFrame]:
+    """Draw the sample and write `sheet.csv` and `guidelines.md` into `out`.
+
+    Strata are dataset / state / whether the LLM was asked. A pair is drawn by a hash of the seed and its texts, so the
+    draw depends on no order and no cluster. The sheet is UTF-8 with a byte order mark, without which Excel garbles it:
+    read it back as `utf-8-sig`.
+
+    Returns:
+        `samples`: stratum and inclusion probability of each drawn pair. The sheet shows neither.
+
+    Raises:
+        ValueError: a candidate has no decision, or its hashes do not fit the texts.
+    """
+    drawn = _draw(config, with_strata(candidates, decisions))
+    sheet = _sheet(config, join_texts(drawn, queries=queries, passages=passages, positives=positives))
+    out.mkdir(parents=True, exist_ok=True)
+    sheet.write_csv(out / "sheet.csv", include_bom=True, quote_style="non_numeric")
+    (out / "guidelines.md").write_text(GUIDELINES, encoding="utf-8")
+    samples = drawn.with_columns(annotator=pl.lit(config.annotator)).select(*SAMPLES.columns).sort(SAMPLES.key)
+    return {"samples": samples}
+
+
+def as_given(cell: str) -> str:
+    """Undo what the sheet adds to a cell that a spreadsheet would take for a formula.
+
+    >>> as_given("'=1+1"), as_given("'tis")
+    ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and re.match(_FORMULA, cell) else cell
+
+
+def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+    """Add state, call and stratum (dataset / state / whether the LLM was asked) to every candidate."""
+    decided = candidates.join(decisions.select(*_PAIR, "state", "call_id"), on=_PAIR, how="left")
+    if decided["state"].has_nulls():
+        raise ValueError(
+            f"sample: a decision for each of {decided.height} candidates expected, "
+            f"{decided['state'].null_count()} have none; decide them first"
+        )
+    asked = pl.when(pl.col("call_id").is_not_null()).then(pl.lit("asked")).otherwise(pl.lit("not_asked"))
+    return decided.with_columns(stratum=pl.concat_str("dataset", "state", asked, separator="/"))
+
+
+def count_strata(pairs: pl.DataFrame, relevant: str) -> Strata:
+    """Count pairs by stratum: how many there are, how many are labelled, how many of these are relevant.
+
+    Like stands beside like, for `Strata` to merge: the same state of several datasets, the less looked at first.
+
+    Args:
+        pairs: stratum (as `with_strata` names it) and a column of booleans, null where nobody has labelled the pair.
+        relevant: the name of that column.
+    """
+    counted = (
+        pairs.group_by("stratum")
+        .agg(pl.len().alias("size"), pl.col(relevant).count().alias("seen"), pl.col(relevant).sum().alias("relevant"))
+        .with_columns(kind=pl.col("stratum").str.extract(r"([^/]*/[^/]*)$"))
+        .sort("kind", pl.col("seen") / pl.col("size"), "stratum")
+    )
+    return Strata(*(counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant")))
+
+
+def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Take each stratum's pairs with the smallest hashes, as many as are allotted to it."""
+    sizes = dict(pairs.group_by("stratum").len().sort("stratum").iter_rows())
+    allotted = pl.DataFrame(
+        [(stratum, share, share / sizes[stratum]) for stratum, share in _allot(sizes, config.size).items()],
+        schema={"stratum": pl.String, "allotted": pl.Int64, "inclusion_probability": pl.Float64},
+        orient="row",
+    )
+    return (
+        pairs.with_columns(_hashes(pairs, f"draw {config.seed}"))
+        .sort("stratum", "hash", *_PAIR)
+        .join(allotted, on="stratum", maintain_order="left")
+        .filter(pl.int_range(pl.len()).over("stratum") < pl.col("allotted"))
+    )
+
+
+def _allot(sizes: dict[str, int], total: int) -> dict[str, int]:
+    """Share `total` equally among strata, none beyond its size; smallest first, so that what they lack goes on.
+
+    >>> _allot({"a": 10, "b": 1, "c": 10}, 8)
+    {'a': 3, 'b': 1, 'c': 4}
+    """
+    shares = {}
+    left = total
+    for done, stratum in enumerate(sorted(sizes, key=lambda name: (sizes[name], name))):
+        shares[stratum] = min(sizes[stratum], left // (len(sizes) - done))
+        left -= shares[stratum]
+    return dict(sorted(shares.items()))
+
+
+def _hashes(pairs: pl.DataFrame, salt: str) -> pl.Series:
+    """Hash each pair's texts, then its ids, which tell copies of one text apart."""
+    rows = pairs.select(*_TEXTS, *_PAIR).iter_rows()
+    return pl.Series("hash", [combine_hashes([salt, *row]) for row in rows], dtype=pl.String)
+
+
+def _sheet(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
+    """The rows people see, in an order by another hash than the draw's, which would put thin strata first."""
+    shown = {
+        "passage": [clip(text, config.passage_chars) for text in pairs["passage"]],
+        "positives": [clip(_BETWEEN_POSITIVES.join(texts), config.positives_chars) for texts in pairs["positives"]],
+    }
+    return (
+        pairs.with_columns(_hashes(pairs, f"order {config.seed}"))
+        .with_columns(pl.Series(name, texts, dtype=pl.String) for name, texts in shown.items())
+        .sort("hash", *_PAIR)
+        .select(*_PAIR, "query", "positives", "passage", label=pl.lit(""), comment=pl.lit(""))
+        .with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
+    )

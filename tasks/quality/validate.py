@@ -1,0 +1,307 @@
+"""Validate: how far people and judges agree, and what the verdicts are worth, from people's labels of the sample.
+
+The paper (section 7) gives kappa of 0.32 and 0.39 on pairs from flagged rows only, without intervals, and no precision
+or recall. Here the sample is stratified over all pairs with known probabilities, so that precision, recall and the
+share of false negatives hold for the whole pool, each with an interval (tasks.statistics).
+
+Within a stratum the labelled pairs are taken for a random choice: people work through a shuffled sheet from the top.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.formatting import markdown_table
+from tasks.quality.labels import newest, settle
+from tasks.quality.sample import count_strata, with_strata
+from tasks.schemas import VALIDATION
+from tasks.statistics import (
+    NOT_DEFINED,
+    Interval,
+    Strata,
+    alpha_interval,
+    kappa_interval,
+    recall_interval,
+)
+
+PAGE_FILE = "validation.md"
+SUMMARY_FILE = "validation.json"
+
+_PAIR = ["dataset", "query_id", "doc_id"]
+_TEXTS = ["query_hash", "text_hash"]
+_CASCADE = "cascade"
+_SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the pool, called relevant
+_RELEVANT = pl.when(pl.col("label") != "unsure").then(pl.col("label") == "relevant")
+_FEW = 10  # labels; a precision from fewer says too little to build on
+
+Bools = npt.NDArray[np.bool_]
+
+
+class ValidateConfig(BaseModel):
+    """What is measured.
+
+    tiers: the tiers beside similarity, in the order asked; set by the flow.
+    wanted_precision: for which of these thresholds are looked for.
+    min_labels: with fewer labelled pairs nothing is estimated.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tiers: tuple[str, ...] = ("llm",)
+    wanted_precision: tuple[float, ...] = (0.8, 0.9, 0.95)
+    min_labels: int = Field(20, ge=1)
+    seed: int = 0
+    title: str = "Validation"
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """All pairs in one order: their stratum, and of those that people labelled, what they say."""
+
+    frame: pl.DataFrame  # _PAIR, stratum, state, relevant (null: not labelled, or not clearly)
+    seed: int
+
+    @property
+    def labelled(self) -> Bools:
+        return self.frame["relevant"].is_not_null().to_numpy()
+
+    def strata(self, among: Bools) -> Strata:
+        """Count strata over some of the pairs."""
+        return count_strata(self.frame.filter(pl.Series(among)), "relevant")
+
+    def rates(self, called: Bools) -> dict[str, Interval]:
+        """Precision and recall of calling these pairs relevant, and how many relevant ones are among the others."""
+        inside, outside = self.strata(called), self.strata(~called)
+        return {
+            "precision": inside.rate(self.seed),
+            "recall": recall_interval(inside, outside, self.seed),
+            "missed_share": outside.rate(self.seed + 1),
+        }
+
+
+def validate(  # noqa: PLR0913 - tables by name
+    config: ValidateConfig,
+    *,
+    candidates: pl.DataFrame,
+    similarity: pl.DataFrame,
+    llm_verdicts: pl.DataFrame,
+    decisions: pl.DataFrame,
+    samples: pl.DataFrame,
+    human: pl.DataFrame,
+    out: Path,
+) -> dict[str, pl.DataFrame]:
+    """Measure agreement, precision and recall by people's labels; writes `validation.json` and `validation.md`.
+
+    Labels count for a sampled pair whose texts they were given for, settled among annotators as `tasks.quality.labels`
+    does; `unsure` leaves a pair without a label. A pair that a tier was not asked about, or whose answer could not be
+    read, is not called relevant by it.
+
+    Returns:
+        `validation`: kappa, precision, recall and missed_share per tier; relevant_share of the pool; alpha of all
+            people and kappa of each two.
+
+    Raises:
+        ValueError: fewer than `min_labels` sampled pairs have a clear label, or the sample is of another curation.
+    """
+    strata = with_strata(candidates, decisions)
+    drawn = _drawn(samples, strata)
+    labels = drawn.join(newest(human), on=_TEXTS).select(*_PAIR, *_TEXTS, "annotator", "label").sort(pl.all())
+    settled = drawn.join(settle(human), on=_TEXTS).select(*_PAIR, "label", "tied")
+    decided = settled.select(*_PAIR, relevant=_RELEVANT).sort(_PAIR)
+    clear = decided.filter(pl.col("relevant").is_not_null()).height
+    if clear < config.min_labels:
+        raise ValueError(
+            f"validate: clear labels of at least {config.min_labels} sampled pairs expected, {clear} came "
+            f"(of {samples.height} on the sheet); label more rows, or set min_labels lower"
+        )
+    frame = strata.select(*_PAIR, "stratum", "state").join(decided, on=_PAIR, how="left", maintain_order="left")
+    pool = _Pool(frame, config.seed)
+    judged = {_CASCADE: decisions, "similarity": similarity} | {
+        tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers
+    }
+    asked = {name: _asked(pool, verdicts) for name, verdicts in judged.items()}
+    rows = list(_measure(pool, asked)) + list(_between_people(labels, config.seed))
+    curves = {name: _curve(pool, verdicts["score"]) for name, verdicts in asked.items()}
+    summary = {
+        "title": config.title,
+        "counts": {
+            "sampled": samples.height,
+            "labelled": decided.height,
+            "clear": clear,
+            "unsure": decided.height - clear,
+            "of_these_tied": settled.filter("tied").height,
+            "labels": labels.height,
+            "labels_elsewhere": newest(human).join(drawn, on=_TEXTS, how="anti").height,
+            "annotators": sorted(labels["annotator"].unique()),
+        },
+        "measures": [{"subject": s, "measure": m, **i.rounded(), "labels": n} for s, m, i, n in rows],
+        "strata": _strata(pool),
+        "thresholds": {name: _thresholds(curve, config.wanted_precision) for name, curve in curves.items()},
+        "curves": curves,
+    }
+    (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / PAGE_FILE).write_text(_page(summary), encoding="utf-8")
+    table = [(subject, measure, *interval, labels_) for subject, measure, interval, labels_ in rows]
+    return {"validation": pl.DataFrame(table, schema=VALIDATION.columns, orient="row").sort(VALIDATION.key)}
+
+
+def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
+    """The sampled pairs with the hashes of their texts; refuses a sample of other verdicts."""
+    drawn = samples.join(strata.select(*_PAIR, *_TEXTS, now="stratum"), on=_PAIR, how="left")
+    strange = drawn.filter(pl.col("now").is_null() | (pl.col("now") != pl.col("stratum"))).height
+    if strange:
+        raise ValueError(
+            f"validate: the sample's pairs in the strata they were drawn from expected, {strange} of {samples.height} "
+            "are elsewhere; validate the curation that drew the sample"
+        )
+    return drawn.select(*_PAIR, *_TEXTS)
+
+
+def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """A tier's verdicts on all pairs, in the pool's order: called (relevant), and its score or null."""
+    found = pool.frame.select(_PAIR).join(
+        verdicts.select(*_PAIR, called=pl.col("state") == "relevant", score=pl.col("score").fill_nan(None)),
+        on=_PAIR,
+        how="left",
+        maintain_order="left",
+    )
+    return found.with_columns(pl.col("called").fill_null(False))
+
+
+def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str, str, Interval, int]]:
+    labelled = pool.labelled
+    whole = pool.strata(np.ones(pool.frame.height, dtype=bool))
+    yield "pool", "relevant_share", whole.rate(pool.seed), int(labelled.sum())
+    people = pool.frame["relevant"].to_numpy()[labelled]
+    weights = _weights(pool)[labelled]
+    for name, verdicts in asked.items():
+        called = verdicts["called"].to_numpy()
+        said = called[labelled].tolist()
+        yield name, "kappa", kappa_interval(people.tolist(), said, weights.tolist(), pool.seed), int(labelled.sum())
+        yield name, "kappa_on_sample", kappa_interval(people.tolist(), said, seed=pool.seed), int(labelled.sum())
+        counts = {"precision": int((labelled & called).sum()), "missed_share": int((labelled & ~called).sum())}
+        for measure, interval in pool.rates(called).items():
+            yield name, measure, interval, counts.get(measure, int(labelled.sum()))
+
+
+def _weights(pool: _Pool) -> npt.NDArray[np.float64]:
+    """How many pairs of its stratum each labelled pair stands for."""
+    weight = pl.len().over("stratum") / pl.col("relevant").count().over("stratum")
+    return pool.frame.select(weight.alias("weight"))["weight"].to_numpy()
+
+
+def _between_people(labels: pl.DataFrame, seed: int) -> Iterator[tuple[str, str, Interval, int]]:
+    """Agreement of people with each other; `unsure` is a label like the others."""
+    units = labels.group_by(_PAIR, maintain_order=True).agg(pl.col("label"))["label"].to_list()
+    shared = [unit for unit in units if len(unit) > 1]
+    yield "people", "alpha", alpha_interval(shared, seed) if shared else NOT_DEFINED, len(shared)
+    for one, two in itertools.combinations(sorted(labels["annotator"].unique()), 2):
+        sides = [labels.filter(pl.col("annotator") == name).select(*_PAIR, "label") for name in (one, two)]
+        both = sides[0].join(sides[1], on=_PAIR, suffix="_two")
+        if both.height:
+            kappa = kappa_interval(both["label"].to_list(), both["label_two"].to_list(), seed=seed)
+            yield f"{one} and {two}", "kappa", kappa, both.height
+
+
+def _curve(pool: _Pool, scores: pl.Series) -> list[dict[str, Any]]:
+    """Precision and recall at thresholds that call ever more of the pool relevant, strictest first."""
+    known = scores.drop_nulls().to_numpy()
+    values = scores.fill_null(-np.inf).to_numpy()
+    wanted = [int(np.ceil(share * len(values))) for share in _SHARES]
+    ranked = np.sort(known)[::-1]
+    thresholds = sorted({float(ranked[n - 1]) for n in wanted if 0 < n <= len(ranked)}, reverse=True)
+    curve = []
+    for threshold in thresholds:
+        called = values >= threshold
+        rates = pool.rates(called)
+        curve.append(
+            {
+                "threshold": round(threshold, 6),
+                "share": round(float(called.mean()), 4),
+                "labels": int((called & pool.labelled).sum()),
+                "precision": rates["precision"].rounded(),
+                "recall": rates["recall"].rounded(),
+            }
+        )
+    return curve
+
+
+def _thresholds(curve: list[dict[str, Any]], wanted: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Find the threshold that calls most pairs relevant at a wanted precision: by estimate, and surely.
+
+    The sure one is tested from the strictest threshold on and stops at the first that fails, so that looking at many
+    costs nothing (fixed sequence testing). Thresholds with few labels above them are passed over.
+    """
+    found = []
+    tested = [point for point in curve if point["labels"] >= _FEW]
+    for precision in wanted:
+        sure = list(itertools.takewhile(lambda p: (p["precision"]["low"] or 0) >= precision, tested))  # noqa: B023
+        likely = [p for p in tested if (p["precision"]["value"] or 0) >= precision]
+        found.append(
+            {
+                "precision": precision,
+                "sure": sure[-1]["threshold"] if sure else None,
+                "sure_recall": sure[-1]["recall"] if sure else None,
+                "likely": likely[-1]["threshold"] if likely else None,
+                "likely_recall": likely[-1]["recall"] if likely else None,
+            }
+        )
+    return found
+
+
+def _strata(pool: _Pool) -> list[dict[str, Any]]:
+    """Count what lies in each stratum, and what was labelled."""
+    counted = pool.frame.group_by("stratum").agg(
+        pl.len().alias("pairs"),
+        pl.col("relevant").count().alias("labelled"),
+        pl.col("relevant").sum().alias("relevant"),
+    )
+    return counted.sort("stratum").to_dicts()
+
+
+def _page(summary: dict[str, Any]) -> str:
+    counts = summary["counts"]
+    measures = [[m["subject"], m["measure"], _show(m), str(m["labels"])] for m in summary["measures"]]
+    strata = [[s["stratum"], f"{s['pairs']:,}", str(s["labelled"]), str(s["relevant"])] for s in summary["strata"]]
+    cuts = [
+        [tier, f"{t['precision']:.0%}", _number(t["sure"]), _number(t["likely"])]
+        for tier, of in summary["thresholds"].items()
+        for t in of
+    ]
+    return "\n\n".join(
+        [
+            f"# {summary['title']}",
+            f"{counts['clear']} of {counts['sampled']} sampled pairs have a clear label by "
+            f"{len(counts['annotators'])} annotator(s); {counts['unsure']} are unsure, "
+            f"{counts['of_these_tied']} of them by a tie.",
+            "## By people's labels",
+            markdown_table(["of", "measure", "value (95%)", "labels"], measures),
+            "## Thresholds that reach a precision",
+            markdown_table(["score of", "precision", "surely from", "by estimate from"], cuts),
+            "## Strata",
+            markdown_table(["stratum", "pairs", "labelled", "relevant"], strata),
+            "Precision, recall and shares hold for the whole pool: labels are weighted by how they were sampled. "
+            "`kappa_on_sample` is not weighted, as in the paper.",
+            "",
+        ]
+    )
+
+
+def _show(interval: dict[str, Any]) -> str:
+    if interval["value"] is None:
+        return "not defined"
+    if interval["low"] is None:
+        return f"{interval['value']:.3f}"
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"

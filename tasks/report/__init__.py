@@ -1,0 +1,1 @@
+"""The report of a curation: figures, plots, examples, the page."""

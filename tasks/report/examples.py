@@ -1,0 +1,133 @@
+"""Illustrate: a few queries before and after relabelling, with their texts, drawn by hash and not by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from tasks.texts import hash_text, show_passage
+
+NEAR_MISSES = 2  # unsure candidates shown per query
+KEPT = 1  # candidates shown per query that stay negatives
+
+_QUERY = ["dataset", "query_id"]
+_PAIR = [*_QUERY, "doc_id"]
+_FATES = ("relabelled", "unsure", "kept")
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A passage of an example.
+
+    fate: "positive" (labelled), "relabelled", "unsure" or "kept" (a negative).
+    picked: it was one of the training negatives, not only a mined candidate.
+    known: it is known beforehand to be a false negative.
+    scores: P(relevant) by tier, of the tiers that gave one.
+    """
+
+    doc_id: str
+    text: str
+    fate: str
+    picked: bool = False
+    known: bool = False
+    scores: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query with its labelled positives and what became of some of its candidates."""
+
+    dataset: str
+    query_id: str
+    query: str
+    positives: list[Passage]
+    candidates: list[Passage]
+
+
+def pick_examples(  # noqa: PLR0913 - tables by name
+    *,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    positives: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    edits: pl.DataFrame,
+    known: pl.DataFrame,
+    limit: int,
+) -> list[Example]:
+    """Show up to `limit` of the queries with a relabelled passage, in the order of their ids' hashes.
+
+    `verdicts` are those of all tiers. Of each query: all relabelled passages by falling score, then the likeliest
+    unsure ones and the likeliest that stays a negative.
+    """
+    relabelled = edits.filter(pl.col("to") == "positive")
+    chosen = sorted(set(relabelled.select(_QUERY).iter_rows()), key=lambda key: (hash_text("/".join(key)), key))[:limit]
+    keys = pl.DataFrame(chosen, schema=dict.fromkeys(_QUERY, pl.String), orient="row")
+    rows = _with_scores(verdicts.join(keys, on=_QUERY, how="semi"))
+    rows = (
+        rows.join(relabelled.select(*_PAIR, origin="from"), on=_PAIR, how="left")
+        .join(known.select(*_PAIR, known=pl.lit(True)), on=_PAIR, how="left")
+        .with_columns(pl.col("known").fill_null(False), fate=_fate())
+        .filter(pl.col("fate").is_not_null())
+    )
+    wanted = pl.concat([rows.select("dataset", "doc_id"), positives.join(keys, on=_QUERY).select("dataset", "doc_id")])
+    texts = {
+        (dataset, doc_id): show_passage(title, text)
+        for dataset, doc_id, title, text in passages.join(wanted, on=["dataset", "doc_id"], how="semi")
+        .select("dataset", "doc_id", "title", "text")
+        .iter_rows()
+    }
+    named = {(d, q): text for d, q, text in queries.select(*_QUERY, "text").iter_rows()}
+    return [
+        Example(
+            dataset,
+            query_id,
+            named.get((dataset, query_id), ""),
+            _labelled(_of(positives, dataset, query_id), texts),
+            _candidates(_of(rows, dataset, query_id), texts),
+        )
+        for dataset, query_id in chosen
+    ]
+
+
+def _of(frame: pl.DataFrame, dataset: str, query_id: str) -> pl.DataFrame:
+    return frame.filter(pl.col("dataset") == dataset, pl.col("query_id") == query_id)
+
+
+def _with_scores(verdicts: pl.DataFrame) -> pl.DataFrame:
+    """One row per pair: the decision's state, and every tier's score as a list of structs."""
+    tiers = verdicts.sort(*_PAIR, "tier").group_by(_PAIR, maintain_order=True).agg(scores=pl.struct("tier", "score"))
+    decided = verdicts.filter(pl.col("tier") == "cascade").select(*_PAIR, "state", decided="score")
+    return decided.join(tiers, on=_PAIR, how="left")
+
+
+def _fate() -> pl.Expr:
+    return (
+        pl.when(pl.col("origin").is_not_null())
+        .then(pl.lit("relabelled"))
+        .when(pl.col("state") == "unsure")
+        .then(pl.lit("unsure"))
+        .when(pl.col("state") == "not_relevant")
+        .then(pl.lit("kept"))
+    )
+
+
+def _labelled(positives: pl.DataFrame, texts: Mapping[tuple[str, str], str]) -> list[Passage]:
+    pairs = positives.sort("doc_id").select("dataset", "doc_id").iter_rows()
+    return [Passage(doc_id, texts.get((dataset, doc_id), ""), "positive") for dataset, doc_id in pairs]
+
+
+def _candidates(rows: pl.DataFrame, texts: Mapping[tuple[str, str], str]) -> list[Passage]:
+    limits = dict(zip(_FATES, (rows.height, NEAR_MISSES, KEPT), strict=True))
+    ordered = rows.sort("decided", "doc_id", descending=[True, False], nulls_last=True)
+    return [
+        Passage(
+            row["doc_id"],
+            texts.get((row["dataset"], row["doc_id"]), ""),
+            fate,
+            picked=row["origin"] == "negative",
+            known=row["known"],
+            scores={item["tier"]: item["score"] for item in row["scores"] if item["score"] is not None},
+        )
+        for fate in _FATES
+        for row in ordered.filter(pl.col("fate") == fate).head(limits[fate]).iter_rows(named=True)
+    ]

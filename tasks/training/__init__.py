@@ -1,0 +1,1 @@
+"""Retraining (paper section 4): instances, training, evaluation, comparison, pruning, promotion."""

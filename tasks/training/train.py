@@ -1,0 +1,58 @@
+"""Train: fine-tune an embedding model on the instances of one treatment (paper §4: InfoNCE with hard negatives).
+
+One row per (query, positive), with the same number of hard negatives each; the other rows of the batch lend theirs.
+A batch never holds a text twice, so no row's positive is another row's negative. Every treatment gets the same number
+of optimiser steps: more rows mean fewer rounds, not more training.
+"""
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from tasks.training.training_rows import TrainConfig, training_rows
+
+SUMMARY_FILE = "training.json"
+
+
+def train(
+    config: TrainConfig,
+    *,
+    instances: pl.DataFrame,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    out: Path,
+    base: Path | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Fine-tune a model and write it below `out`, with `training.json` (rows, steps, seed, loss by step).
+
+    The model is `base`, where a directory came with the part, or else `config.model`, which not every machine has.
+
+    `queries` and `passages` may hold more than the instances name. On one kind of machine the same input gives the
+    same weights.
+
+    Raises:
+        ValueError: a text is missing or not the one the instances were made with, a query is held out, or no instance
+            has a negative.
+    """
+    rows = training_rows(config, instances=instances, queries=queries, passages=passages)
+    if not len(rows):
+        raise ValueError(
+            f"train: at least one instance with a negative expected, {instances.height} instances came and "
+            f"{rows.skipped} of them have none; mine more candidates, or train with num_negatives=0"
+        )
+    from tasks.training.trainer import fit
+
+    start = config if base is None else config.model_copy(update={"model": str(base)})
+    losses = fit(start, rows.columns, out)
+    summary = {
+        "instances": rows.instances,
+        "skipped_without_negatives": rows.skipped,
+        "rows": len(rows),
+        "rows_with_repeated_negatives": rows.padded,
+        "steps": len(losses),
+        **config.model_dump(exclude={"model", "steps"}),
+        "loss": [round(loss, 6) for loss in losses],
+    }
+    (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n")
+    return {}

@@ -1,0 +1,128 @@
+"""The rows a model is trained on: instances with their texts, and the settings of training."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.texts import combine_hashes, show_passage
+
+
+class TrainConfig(BaseModel):
+    """What is trained and how; the defaults suit a small model on two cores.
+
+    The paper (§4) trains on 7 negatives and 350 tokens at temperature 0.01 and learning rate 2e-5.
+
+    model: directory of the base model; its digest belongs in the stage's key, the path does not; set by the flow.
+    steps: optimiser steps, the same for every treatment.
+    batch_size: rows a step. num_negatives: of each row.
+    learning_rate, warmup_ratio: of AdamW; after the warm-up it falls linearly.
+    query_prompt, passage_prompt: put before each text of that role. seed: of the order of rows, and of dropout.
+    device: where it runs. bf16: mixed precision, for GPUs.
+    positives: "all" makes a row of each positive of a query, "first" of the first one only.
+    temperature: similarities are divided by it.
+    max_seq_length: tokens read of a text, at most as many as the model reads.
+    threads: of the CPU; sums are split between them, so the last bits of the weights depend on their number.
+    frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field("", json_schema_extra={"operational": True})
+    steps: int = Field(60, ge=1)
+    batch_size: int = Field(16, ge=2)
+    num_negatives: int = Field(3, ge=0)
+    positives: Literal["all", "first"] = "all"
+    learning_rate: float = Field(2e-5, gt=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    temperature: float = Field(0.05, gt=0)
+    max_seq_length: int = Field(128, ge=8)
+    frozen_layers: int = Field(0, ge=0)
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    seed: int = Field(42, ge=0)
+    threads: int = Field(2, ge=1)
+    device: Literal["cpu", "cuda"] = "cpu"
+    bf16: bool = (
+        False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The training rows, and what became of the instances.
+
+    columns: anchor, positive, negative_1 … negative_n, all of the same length.
+    padded: rows whose negatives were fewer and are repeated in turn.
+    skipped: instances without a negative (none where num_negatives is 0).
+    """
+
+    columns: dict[str, list[str]]
+    instances: int
+    padded: int
+    skipped: int
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(self.columns["anchor"])
+
+
+def training_rows(
+    config: TrainConfig, *, instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
+) -> Rows:
+    """Join the texts, check them against `texts_hash`, and lay them out as rows of equal width.
+
+    A row with fewer than `num_negatives` negatives repeats its own in turn: n1 n2 n1.
+    """
+    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, config.num_negatives + 1))]
+    table: list[tuple[str, ...]] = []
+    padded = skipped = 0
+    for query, positives, negatives in _with_texts(instances, queries, passages):
+        if config.num_negatives and not negatives:
+            skipped += 1
+            continue
+        used = positives if config.positives == "all" else positives[:1]
+        hard = list(islice(cycle(negatives), config.num_negatives))
+        table += [(query, positive, *hard) for positive in used]
+        padded += len(used) if len(negatives) < config.num_negatives else 0
+    columns = {name: [row[i] for row in table] for i, name in enumerate(names)}
+    return Rows(columns, instances=instances.height, padded=padded, skipped=skipped)
+
+
+def _with_texts(
+    instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Query, positives and negatives as texts, instance by instance in the order of the ids."""
+    pairs = pl.concat(
+        instances.select("dataset", doc_id=side).explode("doc_id").drop_nulls() for side in ("positives", "negatives")
+    )
+    wanted = passages.join(pairs, on=["dataset", "doc_id"], how="semi")
+    shown = {
+        (dataset, doc_id): (text_hash, show_passage(title, text))
+        for dataset, doc_id, title, text, text_hash in wanted.select(
+            "dataset", "doc_id", "title", "text", "text_hash"
+        ).iter_rows()
+    }
+    asked = {
+        (dataset, query_id): (text_hash, text, split)
+        for dataset, query_id, text_hash, text, split in queries.join(instances, on=["dataset", "query_id"], how="semi")
+        .select("dataset", "query_id", "text_hash", "text", "split")
+        .iter_rows()
+    }
+    for row in instances.sort("dataset", "query_id").iter_rows(named=True):
+        name = f"{row['dataset']}/{row['query_id']}"
+        try:
+            query_hash, query, split = asked[row["dataset"], row["query_id"]]
+            positives = [shown[row["dataset"], doc_id] for doc_id in row["positives"]]
+            negatives = [shown[row["dataset"], doc_id] for doc_id in row["negatives"]]
+        except KeyError as error:
+            raise ValueError(f"train: no text for {'/'.join(error.args[0])} of {name}; treat the same data") from error
+        if split == "test":
+            raise ValueError(f"train: {name} is held out (split test) and must not be trained on; treat again")
+        hashes = [query_hash, *(text_hash for text_hash, _ in (*positives, *negatives))]
+        if combine_hashes(hashes) != row["texts_hash"]:
+            raise ValueError(f"train: the texts of {name} are not those its instance was made with; treat again")
+        yield query, [text for _, text in positives], [text for _, text in negatives]
