@@ -74,10 +74,8 @@ def readings(engine: Any, config: Any, questions: list[Any]) -> list[dict[str, A
     from tasks.texts import hash_text
 
     together = config.protocol == "listwise"
-    make_calls, read = (
-        (listwise.make_calls, listwise.read_answer) if together else (one_by_one.make_calls, one_by_one.read_yes_no)
-    )
-    calls = module.make_calls(config, questions, 1, 0)
+    read = listwise.read_answer if together else one_by_one.read_yes_no
+    calls = (listwise if together else one_by_one).make_calls(config, questions, 1, 0)
     found: list[dict[str, Any]] = [{} for _ in questions]
     place = {id(question): n for n, question in enumerate(questions)}
     for call, answer in zip(calls, engine.answer(calls), strict=True):

@@ -1,4 +1,4 @@
-"""The protocols `yes_no` and `graded`: ask about one passage at a time, read the first token's log-probabilities (§3.1).
+"""Protocols `yes_no` and `graded`: ask about one passage at a time, read the first token's log-probabilities (§3.1).
 
 Where the paper spends about 1,000 output tokens on a query's chain of thought and parses prose, these spend one token a
 pair and read a probability. The score is kept, so thresholds move later without a new call. `graded` asks for a grade
