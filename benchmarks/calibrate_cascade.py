@@ -18,7 +18,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from flows.curation import Curator
+from flows.curation.lookup import look_at
+from flows.curation.records import load_curation
+from flows.curation.workspace import Workspace
 from infra.settings import read_settings
 from infra.storage.artifacts import Piece, Table, read_table
 
@@ -35,13 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curation", help="id of a finished curation with known false negatives")
     curation = parser.parse_args().curation
-    curator = Curator.open(read_settings(), write=False)
-    _, runs = curator.look(curator.load(curation))
+    workspace = Workspace.open(read_settings(), write=False)
+    _, runs = look_at(workspace, load_curation(workspace.store, curation))
 
     def table(stage: str, name: str) -> pl.DataFrame:
         manifests = next(run for run in runs if run.name == stage).manifests
         pieces: tuple[Piece, ...] = tuple(piece for m in manifests for piece in m.tables[name])
-        return read_table(curator.store, Table(name, pieces))
+        return read_table(workspace.store, Table(name, pieces))
 
     known = table("ingest", "known").with_columns(known=pl.lit(1))
     similarity = table("judge_similarity", "verdicts").select(*PAIR, similarity="score")

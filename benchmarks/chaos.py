@@ -27,8 +27,9 @@ import yaml
 
 from benchmarks.chaos_checks import content, damaged, laid_out
 from benchmarks.chaos_tally import KINDS, Kill, Tally
-from flows.config import CurationConfig, load_config
-from flows.registry import keep_config
+from flows.config.curation import CurationConfig
+from flows.config.load import load_config
+from flows.curation.records import keep_config
 from infra.storage.store import Store, StoreError
 from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash

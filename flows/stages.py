@@ -1,16 +1,49 @@
-"""The stage table: every stage of the method as one entry. A new stage is one entry here and one call in method.py.
+"""The stage table: every stage of the method as one entry, with what the flows need to know of it.
+
+A new stage is one entry here and one call in flows/method/curate.py.
 
 Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
 """
 
+from dataclasses import dataclass
+
 from infra.stages.stage import Resources, Stage
 from tasks import schemas as s
+
+LABEL = "gold"  # of the stages that judge the gold set
+
+
+@dataclass(frozen=True)
+class MethodStage(Stage):
+    """A stage of the method, with what other parts of the flows need to know of it.
+
+    section: of the settings, where its configuration stands; empty: the section has the stage's name.
+    decides_labels: its settings decide which pairs are judged, and how. Nights are compared only where they are equal.
+    afterwards: it works on a finished curation (`retrain`, `prune`, `validate`), whose parameters no record keeps.
+    """
+
+    section: str = ""
+    decides_labels: bool = False
+    afterwards: bool = False
+
+    @property
+    def settings(self) -> str:
+        """The section of the settings that configures it."""
+        return self.section or self.name
+
 
 _WHOLE_MACHINE = Resources(num_cpus=2.0, deadline=7200.0)
 _ENGINE = Resources(num_cpus=2.0, deadline=7200.0)
 
-HARVEST = Stage("harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",))
-INGEST = Stage(
+HARVEST = MethodStage(
+    "harvest",
+    "tasks.data.demo_corpus:harvest",
+    1,
+    "single",
+    directories=("source",),
+    section="source",
+)
+INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
     1,
@@ -26,8 +59,9 @@ INGEST = Stage(
         "rejects": s.REJECTS,
     },
     splits=("queries", "positives", "given", "passages"),
+    decides_labels=True,
 )
-ENCODE_PASSAGES = Stage(
+ENCODE_PASSAGES = MethodStage(
     "encode_passages",
     "tasks.mining.encode:encode_passages",
     1,
@@ -36,8 +70,9 @@ ENCODE_PASSAGES = Stage(
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
     resources=_ENGINE,
+    section="encode",
 )
-ENCODE_QUERIES = Stage(
+ENCODE_QUERIES = MethodStage(
     "encode_queries",
     "tasks.mining.encode:encode_queries",
     1,
@@ -46,8 +81,9 @@ ENCODE_QUERIES = Stage(
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
     resources=_ENGINE,
+    section="encode",
 )
-SEARCH = Stage(
+SEARCH = MethodStage(
     "search",
     "tasks.mining.search:search",
     1,
@@ -55,8 +91,9 @@ SEARCH = Stage(
     each=("queries", "query_embeddings"),
     across=("passages", "passage_embeddings"),
     outputs={"hits": s.HITS},
+    decides_labels=True,
 )
-MINE = Stage(
+MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
     1,
@@ -64,24 +101,28 @@ MINE = Stage(
     each=("hits", "queries", "positives", "given", "query_embeddings"),
     late=("passage_embeddings",),
     outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
+    decides_labels=True,
 )
-ADOPT = Stage(
+ADOPT = MethodStage(
     "adopt",
     "tasks.mining.mine:adopt",
     1,
     "map",
     each=("given", "queries", "positives"),
     outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
+    decides_labels=True,
 )
-ADMIT = Stage(
+ADMIT = MethodStage(
     "admit",
     "tasks.judging.cascade:admit",
     1,
     "map",
     each=("candidates",),
     outputs={"admitted": s.CANDIDATES},
+    section="policies",
+    decides_labels=True,
 )
-JUDGE_SIMILARITY = Stage(
+JUDGE_SIMILARITY = MethodStage(
     "judge_similarity",
     "tasks.judging.similarity:judge_similarity",
     1,
@@ -89,8 +130,10 @@ JUDGE_SIMILARITY = Stage(
     each=("candidates",),
     late=("query_embeddings", "passage_embeddings", "positives"),
     outputs={"verdicts": s.VERDICTS},
+    section="similarity",
+    decides_labels=True,
 )
-ESCALATE = Stage(
+ESCALATE = MethodStage(
     "escalate",
     "tasks.judging.cascade:escalate",
     2,
@@ -99,7 +142,7 @@ ESCALATE = Stage(
     outputs={"escalated": s.CANDIDATES},
     splits=("escalated",),
 )
-JUDGE = Stage(
+JUDGE = MethodStage(
     "judge",
     "tasks.judging.judge:judge",
     1,
@@ -111,7 +154,7 @@ JUDGE = Stage(
     ledger=True,
     resources=_ENGINE,
 )
-DECIDE = Stage(
+DECIDE = MethodStage(
     "decide",
     "tasks.judging.cascade:decide",
     2,
@@ -119,8 +162,9 @@ DECIDE = Stage(
     each=("candidates", "verdicts"),
     every=("llm_verdicts",),
     outputs={"decisions": s.VERDICTS},
+    decides_labels=True,
 )
-AGREE = Stage(
+AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
     2,
@@ -128,7 +172,7 @@ AGREE = Stage(
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
 )
-COMPLETE = Stage(
+COMPLETE = MethodStage(
     "complete",
     "tasks.judging.cascade:complete",
     1,
@@ -136,7 +180,7 @@ COMPLETE = Stage(
     every=("decisions",),
     outputs={"completeness": s.COMPLETENESS},
 )
-TREAT = Stage(
+TREAT = MethodStage(
     "treat",
     "tasks.data.treatments:treat",
     2,
@@ -144,7 +188,7 @@ TREAT = Stage(
     each=("queries", "positives", "candidates", "negatives", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
-SAMPLE = Stage(
+SAMPLE = MethodStage(
     "sample",
     "tasks.quality.sample:sample",
     1,
@@ -154,7 +198,7 @@ SAMPLE = Stage(
     outputs={"samples": s.SAMPLES},
     directories=("sheet",),
 )
-APPLY_LABELS = Stage(
+APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",
     1,
@@ -162,7 +206,7 @@ APPLY_LABELS = Stage(
     each=("decisions", "labelled"),
     outputs={"decisions": s.VERDICTS},
 )
-AGREE_PEOPLE = Stage(
+AGREE_PEOPLE = MethodStage(
     "agree_people",
     "tasks.quality.labels:agree_with_people",
     2,
@@ -170,7 +214,7 @@ AGREE_PEOPLE = Stage(
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
     outputs={"people": s.PEOPLE},
 )
-READ_GOLD = Stage(
+READ_GOLD = MethodStage(
     "read_gold",
     "tasks.quality.gold_set:read_gold",
     2,
@@ -185,7 +229,7 @@ READ_GOLD = Stage(
         "rejects": s.REJECTS,
     },
 )
-AGREE_GOLD = Stage(
+AGREE_GOLD = MethodStage(
     "agree_gold",
     "tasks.quality.gold_set:agree_gold",
     1,
@@ -193,7 +237,7 @@ AGREE_GOLD = Stage(
     every=("gold", "similarity", "llm_verdicts", "decisions"),
     outputs={"agreement": s.GOLD_AGREEMENT, "verdicts": s.GOLD_VERDICTS},
 )
-TRAIN = Stage(
+TRAIN = MethodStage(
     "train",
     "tasks.training.train:train",
     1,
@@ -202,8 +246,9 @@ TRAIN = Stage(
     late=("queries", "passages", "base"),
     directories=("model",),
     resources=_WHOLE_MACHINE,
+    afterwards=True,
 )
-EVALUATE = Stage(
+EVALUATE = MethodStage(
     "evaluate",
     "tasks.training.evaluate:evaluate",
     1,
@@ -211,8 +256,9 @@ EVALUATE = Stage(
     every=("queries", "passages", "qrels", "model"),
     outputs={"scores": s.SCORES},
     resources=_WHOLE_MACHINE,
+    afterwards=True,
 )
-EXPORT = Stage(
+EXPORT = MethodStage(
     "export",
     "tasks.data.export:export",
     1,
@@ -221,7 +267,7 @@ EXPORT = Stage(
     late=("queries", "passages"),
     directories=("export",),
 )
-REPORT = Stage(
+REPORT = MethodStage(
     "report",
     "tasks.report.report:report",
     2,
@@ -246,23 +292,25 @@ REPORT = Stage(
     directories=("page",),
 )
 
-COMPARE = Stage(
+COMPARE = MethodStage(
     "compare",
     "tasks.training.compare:compare_models",
     3,
     "gather",
     every=("scores",),
     directories=("page",),
+    afterwards=True,
 )
-LEAVE_OUT = Stage(
+LEAVE_OUT = MethodStage(
     "leave_out",
     "tasks.training.prune:leave_out",
     1,
     "map",
     each=("instances",),
     outputs={"mix": s.INSTANCES},
+    afterwards=True,
 )
-PRUNE = Stage(
+PRUNE = MethodStage(
     "prune",
     "tasks.training.prune:prune",
     3,
@@ -270,8 +318,9 @@ PRUNE = Stage(
     every=("instances", "scores"),
     outputs={"pruning": s.PRUNING},
     directories=("page",),
+    afterwards=True,
 )
-VALIDATE = Stage(
+VALIDATE = MethodStage(
     "validate",
     "tasks.quality.validate:validate",
     1,
@@ -279,6 +328,7 @@ VALIDATE = Stage(
     every=("candidates", "similarity", "llm_verdicts", "decisions", "samples", "human"),
     outputs={"validation": s.VALIDATION},
     directories=("page",),
+    afterwards=True,
 )
 
 STAGES = (
@@ -311,3 +361,13 @@ STAGES = (
     PRUNE,
     VALIDATE,
 )
+
+
+def section_of(name: str) -> str:
+    """Name the section of the settings that configures a stage; of a stage that is no more, its own name."""
+    return next((stage.settings for stage in STAGES if stage.name == name), name)
+
+
+def is_of_gold(name: str) -> bool:
+    """Tell whether a stage, named with its label, is about the gold set; it is no cost of the data's."""
+    return LABEL in name.split("-")[1:2] or name in (READ_GOLD.name, AGREE_GOLD.name)

@@ -1,4 +1,4 @@
-"""Change one operator or constant at a time, run the module's own fast tests, and list the changes that no test notices.
+"""Change one operator or constant at a time, run the module's own fast tests, and list the changes no test notices.
 
     python -m tests.mutants --count 200 --seed 0 tasks infra
     python -m tests.mutants --count 20 tasks/mining/mine.py
@@ -54,7 +54,7 @@ class _Mutator(ast.NodeTransformer):
         self.places.append((getattr(node, "lineno", 0), change))
         return len(self.places) - 1 == self.number
 
-    def visit_Compare(self, node: ast.Compare) -> ast.AST:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         for i, operator in enumerate(node.ops):
             swapped = _SWAPS[type(operator)]
@@ -62,14 +62,14 @@ class _Mutator(ast.NodeTransformer):
                 node.ops[i] = swapped()
         return node
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
         swapped = _SWAPS[type(node.op)]
         if self._here(node, f"{type(node.op).__name__} → {swapped.__name__} in `{ast.unparse(node)}`"):
             node.op = swapped()
         return node
 
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:  # noqa: N802
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
         swapped = _SWAPS.get(type(node.op))
         typed = isinstance(node.op, ast.BitOr) and _is_type(node)
@@ -78,13 +78,13 @@ class _Mutator(ast.NodeTransformer):
                 node.op = swapped()
         return node
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:  # noqa: N802
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
         self.generic_visit(node)
         if isinstance(node.op, ast.Not) and self._here(node, f"without `not` in `{ast.unparse(node)}`"):
             return node.operand
         return node
 
-    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # noqa: N802
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
         value = node.value
         if isinstance(value, bool):
             changed: object = not value
@@ -97,12 +97,12 @@ class _Mutator(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.AST:
         return node  # annotations are types, no behaviour
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         if node.value is not None:
             node.value = self.visit(node.value)
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.args.defaults = [self.visit(d) for d in node.args.defaults]
         node.args.kw_defaults = [d and self.visit(d) for d in node.args.kw_defaults]
         node.body = [self.visit(statement) for statement in node.body]

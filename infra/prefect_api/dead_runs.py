@@ -2,8 +2,8 @@
 
 A flow run carries a tag with the host and the process that work on it, and with the attempt: while a retry starts, the
 tag is still that of the attempt before. Whoever runs on that host can tell whether the process lives. Runs of other
-hosts are told dead by their heartbeats (an automation, `flows.deploy`). Task runs of a flow run that has ended
-otherwise are swept here too: nothing else in Prefect ends them.
+hosts are known to be dead by their missing heartbeats (an automation, `flows.operations.deploy`). Task runs of a flow
+run that has ended otherwise are swept here too: nothing else in Prefect ends them.
 """
 
 import contextlib

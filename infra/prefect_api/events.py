@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TAG = "reneg"  # on every flow run of ours, beside the dataset's name
+POOL = "reneg"  # the work pool that deployments run in, unless another is named
 
 
 def resource(name: str) -> dict[str, str]:

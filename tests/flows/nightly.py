@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.config import parse_config
-from flows.curate import failure_of
-from flows.curation import Curation, Curator, Hooks
-from flows.job import Job
-from flows.method import Setup
-from flows.results import Result
+from flows.config.load import parse_config
+from flows.curation.lookup import Job
+from flows.curation.records import open_curation
+from flows.curation.workspace import Hooks, Workspace
+from flows.method.setup import Setup
+from flows.results.output_folder import Result
+from flows.runs.execute import execute
+from flows.runs.failures import failure_of
 from infra.settings import Settings
 from infra.stages.runner import Runner, StageRun
 from infra.storage.store import Store
@@ -48,24 +50,22 @@ class Nights:
         return Settings(home, store, self.folder / "cache", prefect_api_url=None, ray_address=None)
 
     @property
-    def curator(self) -> Curator:
+    def workspace(self) -> Workspace:
         store = Store.open(self.settings.store)
         hooks = Hooks(on_message=self.said.append)
-        return Curator(self.settings, store, hooks, self._compute, lambda: FIRST + timedelta(days=self.night))
+        return Workspace(self.settings, store, hooks, lambda: FIRST + timedelta(days=self.night))
 
-    def _compute(
-        self, curator: Curator, curation: Curation, setup: Setup, job: Job
-    ) -> tuple[Any, tuple[StageRun, ...]]:
-        executor = InProcess(curator.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
+    def compute(self, workspace: Workspace, setup: Setup, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
+        executor = InProcess(workspace.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
-        run = Runner(curator.store, executor, job.force, on_note=self.said.append)
+        run = Runner(workspace.store, executor, job.force, on_note=self.said.append)
         try:
             outcome = job.method(run, setup)
         finally:
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
-                raise failure_of(curation.id, failed)
+                raise failure_of(setup.curation, failed)
         return outcome, tuple(run.runs)
 
     def config(self, source: Path, **changes: Any) -> Any:
@@ -90,8 +90,8 @@ class Nights:
         return parse_config(settings | changes, "test")
 
     def curate(self, source: Path, **changes: Any) -> Result:
-        curator = self.curator
-        return curator.execute(curator.open_curation(self.config(source, **changes)))
+        workspace = self.workspace
+        return execute(workspace, open_curation(workspace, self.config(source, **changes)), self.compute)
 
     def sleep(self) -> None:
         self.night += 1

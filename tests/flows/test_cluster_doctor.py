@@ -13,14 +13,16 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from flows import cluster_doctor
-from flows.cli import app
-from flows.cluster_doctor import examine_cluster
-from flows.config import CurationConfig, load_config, parse_config
-from flows.deploy import HEARTBEAT_AUTOMATION, POOL, deploy
-from flows.doctor import Finding
+from flows.cli.__main__ import app
+from flows.config.curation import CurationConfig
+from flows.config.load import load_config, parse_config
+from flows.operations import cluster_doctor
+from flows.operations.cluster_doctor import examine_cluster
+from flows.operations.deploy import HEARTBEAT_AUTOMATION, deploy
+from flows.operations.doctor import Finding
 from infra.cluster import nodes, ray_cluster
 from infra.models.resolve import resolve
+from infra.prefect_api.events import POOL
 from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.config import ConfigError, load_config, parse_config
+from flows.config.load import load_config, parse_config
+from flows.config.section import ConfigError
 
 MINIMAL = {"name": "mine", "source": {"path": "rows.jsonl"}}
 

@@ -1,4 +1,4 @@
-from flows.curate import CurationStopped, explain_failures, failure_of
+from flows.runs.failures import CurationStopped, explain_failures, failure_of
 
 FAILED = [
     ("judge-llm", 3, "PartError: engine died"),

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-from flows.config import parse_config
-from flows.curation import Curation, Curator, Hooks
-from flows.method import Outcome
+from flows.curation.workspace import Hooks, Workspace
+from flows.method.setup import Outcome
+from flows.results.output_folder import lay_out
 from infra.settings import Settings
 from infra.storage.artifacts import Directory, Table, write_directory
 from infra.storage.store import Store
 from tests.flows.nightly import Nights, sources
 
+ID = "mine-000001"
 
-def make(tmp_path: Path) -> tuple[Curator, Curation, list[str]]:
+
+def make(tmp_path: Path) -> tuple[Workspace, list[str]]:
     said: list[str] = []
     store = str(tmp_path / "store")
     settings = Settings(tmp_path / "home", store, tmp_path / "cache", prefect_api_url=None, ray_address=None)
-    config = parse_config({"name": "mine", "source": {"path": "rows.jsonl"}}, "test")
-    curator = Curator(settings, Store.open(store), Hooks(on_message=said.append))
-    return curator, Curation("mine-000001", config, None), said
+    workspace = Workspace(settings, Store.open(store), Hooks(on_message=said.append))
+    return workspace, said
 
 
 def folder_of(tmp_path: Path, store: Store, name: str, text: str) -> Directory:
@@ -33,17 +34,17 @@ def outcome(page: Directory, sheet: Directory) -> Outcome:
 
 
 def test_a_sheet_with_labels_survives_any_number_of_runs_and_the_new_sheet_stands_beside_it(tmp_path: Path) -> None:
-    curator, curation, said = make(tmp_path)
-    page = folder_of(tmp_path, curator.store, "report.html", "page")
-    first = folder_of(tmp_path, curator.store, "sheet.csv", "first")
-    sample = curator._layout(curation.id).lay_out(outcome(page, first)) / "sample"
+    workspace, said = make(tmp_path)
+    page = folder_of(tmp_path, workspace.store, "report.html", "page")
+    first = folder_of(tmp_path, workspace.store, "sheet.csv", "first")
+    sample = lay_out(workspace, ID, outcome(page, first)) / "sample"
     (sample / "sheet.csv").write_text("first, labelled by people")
-    curator._layout(curation.id).lay_out(outcome(page, first))
-    second = folder_of(tmp_path, curator.store, "sheet.csv", "second")
-    curator._layout(curation.id).lay_out(outcome(page, second))
+    lay_out(workspace, ID, outcome(page, first))
+    second = folder_of(tmp_path, workspace.store, "sheet.csv", "second")
+    lay_out(workspace, ID, outcome(page, second))
     (beside,) = [p for p in sample.iterdir() if p.read_text() == "second"]
     beside.write_text("second, labelled by people")
-    curator._layout(curation.id).lay_out(outcome(page, second))
+    lay_out(workspace, ID, outcome(page, second))
     kept = sorted(path.read_text() for path in sample.iterdir())
     assert kept == ["first", "first, labelled by people", "second, labelled by people"]
     assert all("is kept" in line for line in said)
@@ -52,15 +53,14 @@ def test_a_sheet_with_labels_survives_any_number_of_runs_and_the_new_sheet_stand
 def test_a_new_curation_has_a_number_above_all_others_whoever_gave_them(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
     (source,) = sources(tmp_path, 5)
-    nights.curator.store.create("curations/animals-000004/curation.json", b"{}")
+    nights.workspace.store.create("curations/animals-000004/curation.json", b"{}")
     assert nights.curate(source).curation == "animals-000005"
 
 
 def test_a_report_is_replaced_by_the_newer_one(tmp_path: Path) -> None:
-    curator, curation, _ = make(tmp_path)
-    sheet = folder_of(tmp_path, curator.store, "sheet.csv", "sheet")
+    workspace, _ = make(tmp_path)
+    sheet = folder_of(tmp_path, workspace.store, "sheet.csv", "sheet")
     for text in ("older", "newer"):
-        folder = curator._layout(curation.id).lay_out(
-            outcome(folder_of(tmp_path, curator.store, "report.html", text), sheet)
-        )
+        page = folder_of(tmp_path, workspace.store, "report.html", text)
+        folder = lay_out(workspace, ID, outcome(page, sheet))
     assert (folder / "report.html").read_text() == "newer"

@@ -38,7 +38,7 @@ class Place:
         return {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS")} | named
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+        command = [sys.executable, "-m", "flows.cli.__main__", *arguments]
         return subprocess.Popen(
             command, env=self.environment, cwd=self.home.parent, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,

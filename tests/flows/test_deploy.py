@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.deploy import HEARTBEAT_AUTOMATION, deploy
-from flows.pricing import load_prices
-from flows.registry import read_config
+from flows.config.load import parse_config
+from flows.config.prices import load_prices
+from flows.config.section import ConfigError
+from flows.curation.records import read_config
+from flows.operations.deploy import HEARTBEAT_AUTOMATION, deploy
 from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store
@@ -93,7 +94,7 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
     from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Pending, Running
 
-    from flows.deploy import _dead_runs, _ensure_automation
+    from flows.operations.deploy import _dead_runs, _ensure_automation
 
     deploy(settings, [config()])
     with temporary_settings({PREFECT_API_URL: settings.prefect_api_url}), get_client(sync_client=True) as client:

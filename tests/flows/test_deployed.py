@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,23 +10,32 @@ from typing import Any
 import pytest
 from prefect.states import Completed, Failed
 
-from flows import deployed
-from flows.curate import CurationStopped
-from flows.deploy import _ENDS
-from flows.deployed import do, resume
-from flows.job import Job
-from flows.method import CurationFailed, WaitingForLabels
+from flows.curation.lookup import Job
+from flows.method.setup import CurationFailed, WaitingForLabels
+from flows.operations import deployed_flows
+from flows.operations.deploy import _ENDS
+from flows.operations.deployed_flows import do, resume
+from flows.runs.failures import CurationStopped
 
 CURATION: Any = SimpleNamespace(id="mine-000001")
 
 
-def curator(ended: Exception | None = None, computed: int = 0) -> Any:
-    def execute(curation: Any, job: Job) -> Any:
-        if ended is not None:
-            raise ended
-        return SimpleNamespace(computed=computed, reused=3, folder=Path())
+WORKSPACE: Any = SimpleNamespace(store=None, hooks=SimpleNamespace(on_message=lambda text: None))
 
-    return SimpleNamespace(execute=execute)
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let executions end in a named way instead of computing."""
+
+    def ends(error: Exception | None = None, computed: int = 0) -> None:
+        def execute(_workspace: Any, _curation: Any, _compute: Any, _job: Job) -> Any:
+            if error is not None:
+                raise error
+            return SimpleNamespace(computed=computed, reused=3, folder=Path())
+
+        monkeypatch.setattr(deployed_flows, "execute", execute)
+
+    return ends
 
 
 @pytest.mark.parametrize(
@@ -35,22 +45,28 @@ def curator(ended: Exception | None = None, computed: int = 0) -> Any:
         (CurationStopped("stopped: end-by time reached"), "Stopped", False),
     ],
 )
-def test_what_is_no_failure_of_a_part_has_a_name_of_its_own(ended: Exception, name: str, completed: bool) -> None:
-    state = do(curator(ended), CURATION, Job())
+def test_what_is_no_failure_of_a_part_has_a_name_of_its_own(
+    work: Callable[..., None], ended: Exception, name: str, completed: bool
+) -> None:
+    work(ended)
+    state = do(WORKSPACE, CURATION, Job())
     assert (state.name, state.is_completed(), state.message) == (name, completed, str(ended))
 
 
-def test_a_night_without_change_says_so_and_one_with_work_says_how_much() -> None:
-    assert do(curator(), CURATION, Job()).name == "NoChange"
-    assert do(curator(computed=2), CURATION, Job()).message == "mine-000001: 2 parts computed, 3 reused"
+def test_a_night_without_change_says_so_and_one_with_work_says_how_much(work: Callable[..., None]) -> None:
+    work()
+    assert do(WORKSPACE, CURATION, Job()).name == "NoChange"
+    work(computed=2)
+    assert do(WORKSPACE, CURATION, Job()).message == "mine-000001: 2 parts computed, 3 reused"
 
 
-def test_failed_parts_fail_the_flow_run_with_their_list() -> None:
+def test_failed_parts_fail_the_flow_run_with_their_list(work: Callable[..., None]) -> None:
+    work(CurationFailed("judge-llm part 3: engine died"))
     with pytest.raises(CurationFailed, match="judge-llm part 3"):
-        do(curator(CurationFailed("judge-llm part 3: engine died")), CURATION, Job())
+        do(WORKSPACE, CURATION, Job())
 
 
-def ended_after_a_failure(_curator: Any, curation: Any, _job: Job) -> Any:
+def ended_after_a_failure(_workspace: Any, curation: Any, _job: Job, _compute: Any) -> Any:
     if curation.id == "mine-000002":
         raise CurationFailed("train part 0: diverged")
     return Failed(name="Stopped", message="stopped: end-by time reached")
@@ -61,40 +77,39 @@ def test_a_curation_that_goes_on_and_fails_keeps_neither_those_behind_it_nor_ton
 ) -> None:
     done: list[str] = []
 
-    def execute(curation: Any, job: Job) -> Any:
+    def execute(_workspace: Any, curation: Any, _compute: Any, _job: Job) -> Any:
         if curation.id == "mine-000002":
             raise CurationFailed("train part 0: diverged")
         done.append(curation.id)
         return SimpleNamespace(computed=2, reused=0)
 
-    loaded: Any = SimpleNamespace(
-        execute=execute, load=lambda id_: SimpleNamespace(id=id_), hooks=SimpleNamespace(on_message=done.append)
-    )
+    monkeypatch.setattr(deployed_flows, "execute", execute)
+    monkeypatch.setattr(deployed_flows, "load_curation", lambda _, id_: SimpleNamespace(id=id_))
     waiting = ["mine-000002", "mine-000003"]
-    monkeypatch.setattr(deployed, "resumable", lambda *_: waiting)
+    monkeypatch.setattr(deployed_flows, "resumable", lambda *_: waiting)
     tonight = Completed(name="Waiting", message="mine-000004 waits for people")
     with pytest.raises(
         CurationFailed, match=r"mine-000004 waits for people\nmine-000003: 2 parts computed.*\ntrain part 0"
     ):
-        resume(loaded, "mine", Job(), tonight)
-    assert done[-1] == "mine-000003"
+        resume(WORKSPACE, "mine", Job(), tonight)
+    assert done == ["mine-000003"]
     with monkeypatch.context() as late:  # the night ends after one failed: that is told all the same
-        late.setattr(deployed, "do", ended_after_a_failure)
+        late.setattr(deployed_flows, "do", ended_after_a_failure)
         with pytest.raises(CurationFailed, match=r"end-by time reached\ntrain part 0"):
-            resume(loaded, "mine", Job(), tonight)
-        late.setattr(deployed, "resumable", lambda *_: ["mine-000003"])
-        assert resume(loaded, "mine", Job(), tonight).name == "Stopped"
+            resume(WORKSPACE, "mine", Job(), tonight)
+        late.setattr(deployed_flows, "resumable", lambda *_: ["mine-000003"])
+        assert resume(WORKSPACE, "mine", Job(), tonight).name == "Stopped"
     waiting.remove("mine-000002")
-    state = resume(loaded, "mine", Job(), tonight)
+    state = resume(WORKSPACE, "mine", Job(), tonight)
     assert (state.name, state.message) == (
         "Waiting", "mine-000004 waits for people; mine-000003: 2 parts computed, 0 reused"
     )  # fmt: skip
-    assert resume(loaded, "mine", Job(), Completed(name="NoChange", message="no")).name == "Completed"
+    assert resume(WORKSPACE, "mine", Job(), Completed(name="NoChange", message="no")).name == "Completed"
     waiting.clear()
-    assert resume(loaded, "mine", Job(), tonight) is tonight
+    assert resume(WORKSPACE, "mine", Job(), tonight) is tonight
 
 
 def test_the_automation_on_heartbeats_knows_every_way_our_flow_runs_end() -> None:
-    ends = set(re.findall(r'name="([A-Z]\w+)"', inspect.getsource(deployed)))
+    ends = set(re.findall(r'name="([A-Z]\w+)"', inspect.getsource(deployed_flows)))
     assert ends >= {"NoChange", "Waiting", "Stopped", "Skipped"}
     assert {f"prefect.flow-run.{end}" for end in ends} <= set(_ENDS)

@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.method import Tier, curate_method
+from flows.method.curate import curate_method
+from flows.method.setup import Tier
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec, build_engine
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import Budget, Meter, Price

@@ -2,9 +2,10 @@ from typing import Any
 
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.flow_run import resources_of
-from flows.pricing import load_prices
+from flows.config.load import parse_config
+from flows.config.prices import load_prices
+from flows.config.resources import resources_of
+from flows.config.section import ConfigError
 from infra.execution.usage_meter import Price
 
 LOCAL = {"engine": {"kind": "vllm"}}
@@ -21,13 +22,13 @@ def test_engines_get_what_they_need_unless_the_configuration_says_otherwise() ->
         {"name": "far", "engine": OPENAI},
         {"name": "far_batch", "engine": {**OPENAI, "kind": "openai_batch"}},
     ]
-    found = resources_of(config(tiers=tiers))
+    found = resources_of(config(tiers=tiers).tiers, {})
     assert (found["judge-big"].num_gpus, found["judge-big"].engines) == (2.0, 3)
     assert found["judge-far"].num_cpus == 0.1
     assert found["judge-far_batch"].deadline == 7 * 24 * 3600.0
-    changed = resources_of(
-        config(tiers=tiers, resources={"judge": {"deadline": 60}, "judge-big": {"num_gpus": 8, "deadline": 90}})
-    )
+    changes = {"judge": {"deadline": 60}, "judge-big": {"num_gpus": 8, "deadline": 90}}
+    told = config(tiers=tiers, resources=changes)
+    changed = resources_of(told.tiers, told.resources)
     assert (changed["judge-big"].num_gpus, changed["judge-big"].deadline) == (8.0, 90.0)
     assert (changed["judge-far"].deadline, changed["judge-far"].num_cpus) == (60.0, 0.1)
 

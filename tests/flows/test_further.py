@@ -11,17 +11,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.config import ConfigError
-from flows.further import (
-    PruneConfig,
-    RetrainConfig,
-    ValidateConfig,
-    labels_of,
-    prune_method,
-    retrain_method,
-    validate_method,
-)
-from flows.method import Setup, curate_method
+from flows.config.section import ConfigError
+from flows.method.curate import curate_method
+from flows.method.retrain import PruneConfig, RetrainConfig, labels_of, prune_method, retrain_method
+from flows.method.setup import Setup
+from flows.method.validate import ValidateConfig, validate_method
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, read_table, write_directory
 from infra.storage.store import Store

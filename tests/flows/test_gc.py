@@ -1,6 +1,5 @@
 """`reneg gc` on small curations with fake engines: who stays, who goes, and that what stays is whole."""
 
-import io
 import json
 import os
 import shutil
@@ -9,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.config import ConfigError, parse_config
-from flows.curation import Curation, Curator
-from flows.further import RetrainConfig, retrain_method
-from flows.gc import Wanted, collect
-from flows.job import Job
-from flows.method import Setup
-from flows.purge import Wanted as PurgeWanted
-from flows.purge import purge
+from flows.cli.__main__ import app
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.curation.lookup import Job, look_at
+from flows.curation.prepare import fetch_models, prepare
+from flows.curation.records import curation_names, load_curation, open_curation
+from flows.curation.workspace import Workspace
+from flows.maintenance.gc import Wanted, collect
+from flows.maintenance.purge import Wanted as PurgeWanted
+from flows.maintenance.purge import purge
+from flows.method.retrain import RetrainConfig, retrain_method
+from flows.method.setup import Setup
+from flows.runs.execute import execute
 from infra.cluster.weights import ensure, is_published, publish_for
 from infra.models.resolve import MANIFEST
 from infra.settings import Settings
@@ -37,9 +39,9 @@ def settings_of(tmp_path: Path) -> Settings:
     return Settings(tmp_path / "home", str(tmp_path / "store"), cache, None, None)
 
 
-def compute(curator: Curator, _: Curation, setup: Setup, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
+def compute(workspace: Workspace, setup: Setup, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
     """Compute in this process, with engines that cost nothing."""
-    runner = Runner(curator.store, InProcess(curator.store, curator.settings.scratch))
+    runner = Runner(workspace.store, InProcess(workspace.store, workspace.settings.scratch))
     return job.method(runner, setup), tuple(runner.runs)
 
 
@@ -74,15 +76,15 @@ def config_of(tmp_path: Path, queries: int, **more: Any) -> Any:
 
 def night(tmp_path: Path, queries: int, stop_at: str = "", **more: Any) -> str:
     settings = settings_of(tmp_path)
-    curator = Curator.open(settings, compute=compute)
-    curation = curator.open_curation(config_of(tmp_path, queries, **more))
+    workspace = Workspace.open(settings)
+    curation = open_curation(workspace, config_of(tmp_path, queries, **more))
     if stop_at:
-        executor = StopsAt(curator.store, settings.scratch)
+        executor = StopsAt(workspace.store, settings.scratch)
         executor.stage = stop_at
-        runner = Runner(curator.store, executor)
-        Job().method(runner, curator.setup(curation, resolve=True))
+        runner = Runner(workspace.store, executor)
+        Job().method(runner, fetch_models(workspace, prepare(workspace, curation)))
         return curation.id
-    curator.execute(curation)
+    execute(workspace, curation, compute)
     return curation.id
 
 
@@ -95,12 +97,12 @@ def age(tmp_path: Path, days: float, folder: str = "store") -> None:
 
 
 def run(tmp_path: Path, *, yes: bool = True, **wanted: Any) -> dict[str, Any]:
-    return collect(settings_of(tmp_path), Wanted(**wanted), yes=yes, out=Console(file=io.StringIO(), width=200))
+    return collect(settings_of(tmp_path), Wanted(**wanted), yes=yes)
 
 
 def look(tmp_path: Path, curation: str) -> Any:
-    curator = Curator.open(settings_of(tmp_path))
-    return curator.look(curator.load(curation))[0]
+    workspace = Workspace.open(settings_of(tmp_path))
+    return look_at(workspace, load_curation(workspace.store, curation))[0]
 
 
 def is_whole(tmp_path: Path, curation: str) -> bool:
@@ -129,10 +131,10 @@ def test_the_newest_curations_stay_whole_and_older_ones_go_with_all_that_was_the
     done = run(tmp_path, curations=1)
     assert {k: done[k] for k in ("parts", "objects", "bytes")} == {k: said[k] for k in ("parts", "objects", "bytes")}
     assert is_whole(tmp_path, second)
-    curator = Curator.open(settings_of(tmp_path))
-    assert curator.names() == [second]
+    workspace = Workspace.open(settings_of(tmp_path))
+    assert curation_names(workspace.store) == [second]
     with pytest.raises(ConfigError, match="no curation"):
-        curator.load(first)
+        load_curation(workspace.store, first)
     trash = [name for name in files(tmp_path) if name.startswith("trash/")]
     assert len(trash) == done["parts"] + done["objects"] + len(
         [k for k in before if k.startswith(f"curations/{first}/")]
@@ -146,18 +148,18 @@ def test_the_newest_curations_stay_whole_and_older_ones_go_with_all_that_was_the
 
 def test_weights_that_nodes_fetched_go_with_the_last_curation_whose_engines_they_are(tmp_path: Path) -> None:
     night(tmp_path, 8)
-    curator = Curator.open(settings_of(tmp_path))
-    setup = curator.setup(curator.load("animals-000001"), resolve=True)
-    (digest,) = publish_for(curator.store, [setup.encoder], curator.settings.cache)
+    workspace = Workspace.open(settings_of(tmp_path))
+    setup = fetch_models(workspace, prepare(workspace, load_curation(workspace.store, "animals-000001")))
+    (digest,) = publish_for(workspace.store, [setup.encoder], workspace.settings.cache)
     age(tmp_path, 40)
     run(tmp_path, curations=1)
-    assert is_published(curator.store, digest)
+    assert is_published(workspace.store, digest)
     night(tmp_path, 12, encoder={"model": f"path:{copy_of(Path(setup.encoder.model), tmp_path / 'other')}"})
     age(tmp_path, 40)
     run(tmp_path, curations=1)
-    assert not is_published(curator.store, digest)
+    assert not is_published(workspace.store, digest)
     spec = setup.encoder.model_copy(update={"model": "/nowhere"})  # a node that is at it reads it from the trash
-    assert ensure(curator.store, spec, tmp_path / "node").model.startswith(str(tmp_path / "node"))
+    assert ensure(workspace.store, spec, tmp_path / "node").model.startswith(str(tmp_path / "node"))
 
 
 def copy_of(model: Path, folder: Path) -> Path:
@@ -211,14 +213,14 @@ def test_young_and_unfinished_curations_stay_and_an_unfinished_one_can_be_let_go
     done = run(tmp_path, curations=2)
     assert done["kept"] == {unfinished: "unfinished", old: "among the newest", young: "among the newest"}
     assert len([name for name in files(tmp_path) if name.startswith("parts/")]) == parts  # beyond the failure as well
-    curator = Curator.open(settings_of(tmp_path))
-    executor = InProcess(curator.store, tmp_path / "scratch")
-    resumed = Runner(curator.store, executor)
-    Job().method(resumed, curator.setup(curator.load(unfinished), resolve=True))
+    workspace = Workspace.open(settings_of(tmp_path))
+    executor = InProcess(workspace.store, tmp_path / "scratch")
+    resumed = Runner(workspace.store, executor)
+    Job().method(resumed, fetch_models(workspace, prepare(workspace, load_curation(workspace.store, unfinished))))
     assert executor.computed[0].startswith("decide") and not {n for n in executor.computed if "encode" in n}
     age(tmp_path, 40)
     assert run(tmp_path, curations=2, drop=frozenset({unfinished}))["curations"] == [unfinished]
-    assert Curator.open(settings_of(tmp_path)).names() == [old, young]
+    assert curation_names(Workspace.open(settings_of(tmp_path)).store) == [old, young]
     with pytest.raises(ConfigError, match="--drop nobody-000001: no such curation"):
         run(tmp_path, drop=frozenset({"nobody-000001"}))
 
@@ -295,13 +297,13 @@ def test_a_finished_curation_of_an_earlier_version_keeps_the_parts_that_its_resu
 def test_work_on_a_kept_curation_stays(tmp_path: Path) -> None:
     curation = night(tmp_path, 12, train={"steps": 1, "batch_size": 2, "max_seq_length": 16})
     settings = settings_of(tmp_path)
-    curator = Curator.open(settings, compute=compute)
-    setup = curator.setup(curator.load(curation), resolve=True)
+    workspace = Workspace.open(settings)
+    setup = fetch_models(workspace, prepare(workspace, load_curation(workspace.store, curation)))
 
     def retrain() -> list[str]:
-        executor = InProcess(curator.store, settings.scratch)
+        executor = InProcess(workspace.store, settings.scratch)
         retrain_method(
-            Runner(curator.store, executor), setup, RetrainConfig(treatments=("relabel", "default"), seeds=1)
+            Runner(workspace.store, executor), setup, RetrainConfig(treatments=("relabel", "default"), seeds=1)
         )
         return executor.computed
 
@@ -319,7 +321,7 @@ def test_a_purge_finds_what_lies_in_the_trash(tmp_path: Path) -> None:
     assert [name for name in files(tmp_path) if name.startswith("trash/")]
     text = tmp_path / "text"
     text.write_text("The otter lives near the forest, where the otter hunts and sleeps in spring number 0.")
-    purge(settings_of(tmp_path), PurgeWanted(text), yes=True, out=Console(file=io.StringIO()))
+    purge(settings_of(tmp_path), PurgeWanted(text), yes=True)
     assert [name for name, data in files(tmp_path).items() if b"The otter lives near the forest" in data] == []
     assert [name for name in files(tmp_path) if name.startswith("trash/")] == []
 

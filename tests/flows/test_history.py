@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from flows.history import add_to_report, show_history
+from flows.cli.release_commands import show_history
+from flows.results.nights_page import add_to_report
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store
 

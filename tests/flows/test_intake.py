@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.intake import Intake, check_gold, night_of
+from flows.config.load import parse_config
+from flows.config.schedule import NightlyConfig, night_of
+from flows.config.section import ConfigError
+from flows.curation.prepare import Intake, check_gold
 from infra.storage.store import Store
 from tests.conftest import free_port
 from tests.flows.nightly import ENDPOINT, write_gold
@@ -20,8 +22,8 @@ def config(**changes: object) -> object:
 
 
 def test_a_night_has_the_date_of_its_own_time_zone() -> None:
-    assert night_of(config(), NOW) == "2026-03-01"  # type: ignore[arg-type]
-    assert night_of(config(nightly={"timezone": "Europe/Berlin"}), NOW) == "2026-03-02"  # type: ignore[arg-type]
+    assert night_of(None, NOW) == "2026-03-01"  # type: ignore[arg-type]
+    assert night_of(NightlyConfig(timezone="Europe/Berlin"), NOW) == "2026-03-02"
 
 
 def test_the_night_counts_only_where_an_endpoint_is_asked_about_a_gold_set(tmp_path: Path) -> None:

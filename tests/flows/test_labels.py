@@ -1,5 +1,6 @@
 """People's labels from the sheet to the training set, over several nights."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,36 +8,40 @@ from typing import Any
 
 import polars as pl
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows import stages as st
-from flows.cli import app
-from flows.config import ConfigError
-from flows.intake import read_labels
-from flows.labels import import_labels, resumable, waiting
-from flows.method import WaitingForLabels
-from flows.purge import Wanted, purge
-from flows.terminal import show_plan, show_status
+from flows.cli.__main__ import app
+from flows.cli.inspect_commands import show_plan, show_status
+from flows.config.section import ConfigError
+from flows.curation.labels import import_labels, resumable, waiting
+from flows.curation.lookup import look_at
+from flows.curation.records import load_curation
+from flows.maintenance.purge import Wanted
+from flows.method.human_labels import read_labels
+from flows.method.setup import WaitingForLabels
+from flows.runs.execute import execute
 from infra.storage.artifacts import read_table
 from infra.storage.numbered_records import keep_next
 from tasks.texts import hash_text
 from tests.flows.nightly import Nights, fill, sources, write_gold
-from tests.flows.test_purge import silent, traces
+from tests.flows.test_purge import purged, traces
 
 
 def take_in(nights: Nights, curation: str, sheet: Path, annotator: str = "ann") -> dict[str, object]:
-    return import_labels(nights.curator, nights.curator.load(curation), sheet, annotator).as_json()
+    return import_labels(nights.workspace, load_curation(nights.workspace.store, curation), sheet, annotator).as_json()
 
 
 def edits_of(nights: Nights, curation: str) -> pl.DataFrame:
-    _, runs = nights.curator.look(nights.curator.load(curation))
+    _, runs = look_at(nights.workspace, load_curation(nights.workspace.store, curation))
     pieces = [p for run in runs if run.name == "treat-relabel" for m in run.manifests for p in m.tables["edits"]]
-    return pl.concat(pl.read_parquet(nights.curator.store.read(p.object) or b"") for p in pieces)
+    return pl.concat(pl.read_parquet(nights.workspace.store.read(p.object) or b"") for p in pieces)
 
 
 def instances_of(nights: Nights, curation: str) -> pl.DataFrame:
-    outcome, _ = nights.curator.look(nights.curator.load(curation))
-    return read_table(nights.curator.store, outcome.instances["relabel"])
+    outcome, _ = look_at(nights.workspace, load_curation(nights.workspace.store, curation))
+    return read_table(nights.workspace.store, outcome.instances["relabel"])
 
 
 def test_a_label_overrules_the_judges_and_recomputes_only_what_lies_after_the_decision(tmp_path: Path) -> None:
@@ -70,7 +75,7 @@ def test_labels_carry_over_to_the_next_curation_by_text_under_other_ids(tmp_path
     monday, tuesday = sources(tmp_path, 6, 9)
     first = nights.curate(monday)
     take_in(nights, first.curation, fill(nights.sheet(first.curation), ["relevant"] * 12))
-    labelled = read_labels(nights.curator.store).height
+    labelled = read_labels(nights.workspace.store).height
     for name in ("queries.jsonl", "qrels/train.tsv", "qrels/test.tsv", "qrels/known.tsv"):
         path = tuesday / name
         path.write_text(path.read_text().replace('"_id": "q', '"_id": "x').replace("\nq", "\nx"))
@@ -116,7 +121,7 @@ def test_a_sheet_can_be_imported_as_often_as_it_grows_and_a_later_label_wins(tmp
     nights.sleep()
     changed = take_in(nights, curation, fill(sheet, ["not_relevant"] + ["relevant"] * 5))
     assert (changed["new"], changed["changed"], changed["known"]) == (0, 1, 5)
-    labels = read_labels(nights.curator.store)
+    labels = read_labels(nights.workspace.store)
     assert labels["label"].value_counts().sort("label").rows() == [("not_relevant", 1), ("relevant", 5)]
     assert take_in(nights, curation, sheet, "ben")["new"] == 6
 
@@ -130,7 +135,7 @@ def test_a_sheet_is_refused_where_nothing_in_it_can_be_used(tmp_path: Path) -> N
         take_in(nights, curation, sheet)
     with pytest.raises(ConfigError, match="No such file"):
         take_in(nights, curation, tmp_path / "nowhere.csv")
-    assert read_labels(nights.curator.store).is_empty()
+    assert read_labels(nights.workspace.store).is_empty()
 
 
 def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_with_its_own_id(
@@ -149,9 +154,9 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
     with pytest.raises(WaitingForLabels):  # once more: nothing is computed for it
         nights.curate(monday, **patient)
     assert len(nights.executors) == 1
-    outcome, runs = nights.curator.look(nights.curator.load("animals-000001"))
+    outcome, runs = look_at(nights.workspace, load_curation(nights.workspace.store, "animals-000001"))
     assert (outcome, runs[-1].unfinished) == (None, frozenset())
-    out = silent()
+    out = Console(file=io.StringIO(), width=200)
     show_status(nights.settings, "animals-000001", out)
     show_plan(nights.settings, nights.config(monday, **patient), out)
     printed = out.file.getvalue()  # type: ignore[attr-defined]
@@ -160,21 +165,21 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
 
     nights.sleep()
     assert nights.curate(tuesday).curation == "animals-000002"
-    assert waiting(nights.curator, "animals") == ["animals-000001"]
+    assert waiting(nights.workspace.store, "animals") == ["animals-000001"]
     take_in(nights, "animals-000001", fill(sheet, ["relevant"] * 5))
-    assert resumable(nights.curator) == []
+    assert resumable(nights.workspace) == []
     take_in(nights, "animals-000001", fill(sheet, ["relevant"] * 6))
-    assert resumable(nights.curator) == ["animals-000001"]
+    assert resumable(nights.workspace) == ["animals-000001"]
     with monkeypatch.context() as upgrade:  # in this version the sample is drawn otherwise: of it nothing is labelled
         upgrade.setattr(st, "SAMPLE", replace(st.SAMPLE, version=st.SAMPLE.version + 1))
-        assert resumable(nights.curator) == []
+        assert resumable(nights.workspace) == []
     assert "animals-000001 waits for labels, and has parts to compute up to its sample" in nights.said[-1]
-    keep_next(nights.curator.store, "curations/animals-000001/settings", {"of": "another version"})
-    assert resumable(nights.curator) == []  # and no error: it holds up nothing
-    nights.curator.store.delete("curations/animals-000001/settings-000001.json")
-    done = nights.curator.execute(nights.curator.load("animals-000001"))
+    keep_next(nights.workspace.store, "curations/animals-000001/settings", {"of": "another version"})
+    assert resumable(nights.workspace) == []  # and no error: it holds up nothing
+    nights.workspace.store.delete("curations/animals-000001/settings-000001.json")
+    done = execute(nights.workspace, load_curation(nights.workspace.store, "animals-000001"), nights.compute)
     assert (done.curation, done.summary["people"][0]["labelled"]) == ("animals-000001", 6)
-    assert waiting(nights.curator) == []
+    assert waiting(nights.workspace.store) == []
 
 
 def test_a_purge_takes_the_labels_of_a_text_and_leaves_the_others(tmp_path: Path) -> None:
@@ -186,18 +191,18 @@ def test_a_purge_takes_the_labels_of_a_text_and_leaves_the_others(tmp_path: Path
     nights.curate(source, **gold)
     text = "where does the otter live"
     (tmp_path / "text").write_text(text)
-    store = nights.curator.store
+    store = nights.workspace.store
     before = read_labels(store)
     named = before.filter(pl.col("query_hash") == hash_text(text)).height
     assert 0 < named < before.height
-    dry = purge(nights.settings, Wanted(text_file=tmp_path / "text"), yes=False, out=silent())
+    dry = purged(nights.settings, Wanted(text_file=tmp_path / "text"), yes=False)
     assert (dry["labels"], read_labels(store).height) == (named, before.height)
-    purge(nights.settings, Wanted(text_file=tmp_path / "text"), yes=True, out=silent())
+    purged(nights.settings, Wanted(text_file=tmp_path / "text"), yes=True)
     assert read_labels(store).height == before.height - named
     assert traces(nights.settings, text, hash_text(text)) == []
     # A gold pair, by its text: the copy in the store goes, and whoever runs it is told to clean the file.
     (tmp_path / "text").write_text("where does the creature3 live")
-    done = purge(nights.settings, Wanted(text_file=tmp_path / "text"), yes=True, out=silent())
+    done = purged(nights.settings, Wanted(text_file=tmp_path / "text"), yes=True)
     assert {"curation": curation, "file": "gold.jsonl", "path": "gold.path/gold.jsonl"} in done["sources"]
     assert traces(nights.settings, "where does the creature3 live", hash_text("where does the creature3 live")) == []
 

@@ -9,8 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.config import parse_config
-from flows.method import Outcome, Setup, Tier, curate_method
+from flows.config.load import parse_config
+from flows.method.curate import curate_method
+from flows.method.setup import Outcome, Setup, Tier
 from flows.stages import STAGES
 from infra.engines.specs import SentenceTransformersSpec, VLLMSpec
 from infra.stages.compute_part import load_function

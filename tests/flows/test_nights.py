@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.config import ConfigError
-from flows.explain import explain
-from flows.history import show_history
-from flows.nights import read_history
-from flows.plan import plan_tiers
-from flows.rerun import rerun_job
+from flows.cli.release_commands import show_history
+from flows.config.section import ConfigError
+from flows.curation.explain import explain
+from flows.curation.lookup import look, look_at
+from flows.curation.prepare import prepare
+from flows.curation.records import draft_curation, load_curation, open_curation
+from flows.planning.plan import plan_tiers
+from flows.results.history import read_history
+from flows.runs.execute import execute, rerun_job
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store, StoreError
 from tests.flows.fakes import OverlapLLM
@@ -45,7 +48,7 @@ def test_a_pinned_judge_is_asked_about_the_gold_set_once_and_a_night_without_cha
     nights.curate(tuesday, **gold)
     assert len(asked_gold(nights)) == asked
     assert not [stage for stage in nights.computed if "gold" in stage]
-    rows = read_history(nights.curator.store, "animals")
+    rows = read_history(nights.workspace.store, "animals")
     assert [row["night"] for row in rows] == ["2026-03-01", "2026-03-02", "2026-03-03"]
     assert len({row["gold"]["tiers"]["llm"]["right"] for row in rows}) == 1
     assert [row["cost"]["gold_calls"] for row in rows] == [asked, 0, 0]
@@ -63,9 +66,9 @@ def test_an_endpoint_is_really_asked_again_every_night_and_the_data_is_not_judge
     nights.curate(source, **FAR, **gold)
     assert len(asked_gold(nights)) == 2 * first
     assert nights.computed == {"judge-gold-llm", "decide-gold", "agree_gold"}
-    assert nights.curator.look(nights.curator.load("animals-000001"))[0] is not None
+    assert look_at(nights.workspace, load_curation(nights.workspace.store, "animals-000001"))[0] is not None
     nights.sleep()  # looking on another night asks nothing
-    assert nights.curator.look(nights.curator.load("animals-000001"))[0] is not None
+    assert look_at(nights.workspace, load_curation(nights.workspace.store, "animals-000001"))[0] is not None
 
 
 def test_a_model_exchanged_behind_its_name_raises_an_alarm_everywhere_and_an_unchanged_one_none(
@@ -85,20 +88,20 @@ def test_a_model_exchanged_behind_its_name_raises_an_alarm_everywhere_and_an_unc
     assert "right tonight" in message
     assert any("drift: gold set, llm" in said for said in nights.said)
     assert "right tonight" in (result.folder / "report.html").read_text()
-    rows = read_history(nights.curator.store)
+    rows = read_history(nights.workspace.store)
     assert [bool(row["alarms"]) for row in rows] == [False, False, False, True]
     assert {alarm["kind"] for alarm in rows[-1]["alarms"]} >= {"gold"}
     assert nights.curate(fourth, **FAR, **gold).summary["alarms"] == result.summary["alarms"]  # told again
-    assert len(read_history(nights.curator.store)) == 4
+    assert len(read_history(nights.workspace.store)) == 4
 
 
 def test_an_alarm_holds_on_the_next_night_that_finds_nothing_to_do(tmp_path: Path) -> None:
     nights = Nights(tmp_path)
     (source,) = sources(tmp_path, 5)
     curation = nights.curate(source).curation
-    (record,) = read_history(nights.curator.store)
+    (record,) = read_history(nights.workspace.store)
     alarm = {"kind": "mix", "tier": "llm", "message": "the mix moved", "advice": "look"}
-    keep_next(nights.curator.store, f"history/{record['name']}/{curation}", record | {"alarms": [alarm]})
+    keep_next(nights.workspace.store, f"history/{record['name']}/{curation}", record | {"alarms": [alarm]})
     nights.sleep()
     assert nights.curate(source).summary["alarms"] == ["the mix moved"]
 
@@ -108,9 +111,9 @@ def test_an_alarm_about_verdicts_holds_though_the_gold_set_is_judged_anew_and_en
     source, grown = sources(tmp_path, 5, 8)
     gold = gold_of(nights)
     curation = nights.curate(source, **FAR, **gold).curation
-    (record,) = read_history(nights.curator.store)
+    (record,) = read_history(nights.workspace.store)
     alarms = [{"kind": kind, "tier": "llm", "message": kind, "advice": "look"} for kind in ("mix", "gold")]
-    keep_next(nights.curator.store, f"history/{record['name']}/{curation}", record | {"alarms": alarms})
+    keep_next(nights.workspace.store, f"history/{record['name']}/{curation}", record | {"alarms": alarms})
     nights.sleep()
     result = nights.curate(source, **FAR, **gold)
     assert result.computed > 0
@@ -128,12 +131,14 @@ def test_an_alarm_about_verdicts_is_raised_again_where_a_part_was_repaired(tmp_p
             nights.judge = Contrary()
         result = nights.curate(source, **settings)
         nights.sleep()
-    kinds = {alarm["kind"] for alarm in read_history(nights.curator.store)[-1]["alarms"]}
+    kinds = {alarm["kind"] for alarm in read_history(nights.workspace.store)[-1]["alarms"]}
     assert "mix" in kinds
-    curator = nights.curator
-    curation = curator.open_curation(nights.config(last, **settings))
-    repaired = curator.execute(curation, rerun_job(curator, curation, ("decide", 0), downstream=True))
-    before, after = read_history(curator.store)[-2:]
+    workspace = nights.workspace
+    curation = open_curation(workspace, nights.config(last, **settings))
+    repaired = execute(
+        workspace, curation, nights.compute, rerun_job(workspace, curation, ("decide", 0), downstream=True)
+    )
+    before, after = read_history(workspace.store)[-2:]
     assert (before["curation"], after["curation"]) == (result.curation, repaired.curation)
     assert before["decided"] != after["decided"]
     assert {alarm["kind"] for alarm in after["alarms"]} == kinds
@@ -169,7 +174,7 @@ def test_a_night_that_could_not_be_recorded_is_not_taken_for_one_without_drift(
     def full(*_: object) -> int:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("flows.nights.keep_next", full)
+    monkeypatch.setattr("flows.results.history.keep_next", full)
     assert nights.curate(source).summary["alarms"] == ["drift could not be checked: the disk is full"]
 
 
@@ -177,7 +182,7 @@ def test_every_name_keeps_its_newest_nights_however_many_others_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store.open(str(tmp_path / "store"))
-    monkeypatch.setattr("flows.nights._LOOKED_AT", 2)
+    monkeypatch.setattr("flows.results.history._LOOKED_AT", 2)
     for name, nights in (("animals", 1), ("zoo", 3)):
         for number in range(nights):
             keep_next(store, f"history/{name}/{name}-000001", {"name": name, "at": str(number)})
@@ -192,7 +197,7 @@ def test_new_pairs_are_counted_once_and_costs_in_the_night_they_arose(tmp_path: 
     nights.curate(monday)
     nights.sleep()
     nights.curate(tuesday)
-    rows = read_history(nights.curator.store)
+    rows = read_history(nights.workspace.store)
     new = [sum((row["mix"]["new"].get("cascade") or {"states": {}})["states"].values()) for row in rows]
     assert new[1] == 0
     assert new[0] == rows[0]["candidates"]
@@ -212,7 +217,7 @@ def test_the_history_is_a_table_and_survives_a_purge_of_what_it_was_counted_from
     monday, tuesday = sources(tmp_path, 6, 8)
     gold = gold_of(nights)
     nights.curate(monday, **gold)
-    store = nights.curator.store
+    store = nights.workspace.store
     for key in store.list("parts/decide"):
         store.delete(key)
     nights.sleep()
@@ -229,16 +234,16 @@ def test_the_history_is_a_table_and_survives_a_purge_of_what_it_was_counted_from
 
 
 def test_people_and_gold_stand_in_the_history_side_by_side(tmp_path: Path) -> None:
-    from flows.labels import import_labels
+    from flows.curation.labels import import_labels
 
     nights = Nights(tmp_path)
     (source,) = sources(tmp_path, 8)
     gold = gold_of(nights)
     nights.curate(source, **gold)
-    curation = nights.curator.load("animals-000001")
-    import_labels(nights.curator, curation, fill(nights.sheet(curation.id), ["relevant", "not_relevant"] * 6), "ann")
+    curation = load_curation(nights.workspace.store, "animals-000001")
+    import_labels(nights.workspace, curation, fill(nights.sheet(curation.id), ["relevant", "not_relevant"] * 6), "ann")
     nights.curate(source, **gold)
-    rows = read_history(nights.curator.store)
+    rows = read_history(nights.workspace.store)
     assert [bool(row["people"]) for row in rows] == [False, True]
     assert rows[1]["gold"] == rows[0]["gold"]
     assert "People decided 12" in (nights.settings.home / "curations/animals-000001/report.html").read_text()
@@ -252,7 +257,7 @@ def test_a_part_of_the_gold_set_is_explained_like_any_other(tmp_path: Path) -> N
     nights.sleep()
     nights.judge = OverlapLLM()
     nights.curate(source, **FAR, **gold)
-    found = explain(nights.curator, "animals-000001", "judge-gold-llm", 0)
+    found = explain(nights.workspace, "animals-000001", "judge-gold-llm", 0)
     assert any("2026-03-01" in reason and "2026-03-02" in reason for reason in found.reasons)
 
 
@@ -262,10 +267,11 @@ def test_the_plan_says_what_the_gold_set_costs(tmp_path: Path, changes: dict[str
     (source,) = sources(tmp_path, 5)
     gold = gold_of(nights)
     nights.curate(source, **changes, **gold)
-    draft = nights.curator.draft(nights.config(source, **changes, **gold))
-    outcome, runs = nights.curator.look(draft)
+    workspace = nights.workspace
+    setup = prepare(workspace, draft_curation(workspace, nights.config(source, **changes, **gold)))
+    outcome, runs = look(workspace.store, setup)
     assert outcome is not None
-    (plan,) = plan_tiers(nights.curator, draft, runs).tiers
+    (plan,) = plan_tiers(workspace, setup, runs).tiers
     assert any("gold: not counted above, 40 pairs" in note and often in note for note in plan.notes)
 
 

@@ -19,9 +19,11 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr, ValidationError
 
-from flows.config import ConfigError, parse_config
-from flows.notifications import NotifyConfig, NotifyError, register_notifications
-from flows.releases import Release, rollback
+from flows.config.curation import NotifyConfig
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.operations.notifications import NotifyError, register_notifications
+from flows.results.promotion import Release, rollback
 from infra.prefect_api.events import emit, resource
 from infra.prefect_api.server import PrefectServer
 from infra.storage.store import Store

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import polars as pl
 
-from flows.method import curate_method
-from flows.people import find_labelled, still_wanted, without
+from flows.method.curate import curate_method
+from flows.method.human_labels import find_labelled, still_wanted, without
 from flows.stages import REPORT
 from infra.stages.runner import Runner
 from infra.storage.artifacts import read_table

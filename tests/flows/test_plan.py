@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
-from flows import census
-from flows.config import BudgetConfig, CurationConfig, SourceConfig, parse_config
-from flows.curation import Curation, Curator
-from flows.method import curate_method
-from flows.plan import Plan, TierPlan, compare_with_budget, plan_tiers
+from flows.config.curation import BudgetConfig, CurationConfig, SourceConfig
+from flows.config.load import parse_config
+from flows.curation.lookup import look, look_at
+from flows.curation.prepare import prepare
+from flows.curation.records import Curation, draft_curation
+from flows.curation.workspace import Workspace
+from flows.method.curate import curate_method
+from flows.planning import expected_calls
+from flows.planning.plan import Plan, TierPlan, compare_with_budget, plan_tiers
 from infra.engines.chat_tokens import ChatTokenizer
 from infra.models import resolve
 from infra.settings import Settings
@@ -79,10 +83,10 @@ def cache() -> Path:
     return folder
 
 
-def make_curator(folder: Path, cache: Path) -> Curator:
+def make_workspace(folder: Path, cache: Path) -> Workspace:
     store = str(folder / "store")
     settings = Settings(folder / "home", store, cache, prefect_api_url=None, ray_address=None)
-    return Curator(settings, Store.open(store))
+    return Workspace(settings, Store.open(store))
 
 
 def configure(source: Path, *tiers: dict[str, Any], **changes: Any) -> CurationConfig:
@@ -101,24 +105,24 @@ def configure(source: Path, *tiers: dict[str, Any], **changes: Any) -> CurationC
     return parse_config(config, "test")
 
 
-def make_plan(curator: Curator, config: CurationConfig) -> Plan:
+def make_plan(workspace: Workspace, config: CurationConfig) -> Plan:
     """Plan, and see to it that the store stays as it was."""
-    draft = curator.draft(config)
-    before = curator.store.list("")
-    plan = plan_tiers(curator, draft, curator.look(draft)[1])
-    assert curator.store.list("") == before
+    setup = prepare(workspace, draft_curation(workspace, config))
+    before = workspace.store.list("")
+    plan = plan_tiers(workspace, setup, look(workspace.store, setup)[1])
+    assert workspace.store.list("") == before
     return plan
 
 
-def run(curator: Curator, config: CurationConfig, cache: Path, executor: InProcess | None = None) -> CountingLLM:
+def run(workspace: Workspace, config: CurationConfig, cache: Path, executor: InProcess | None = None) -> CountingLLM:
     """Run the method; returns the judge with what it was asked."""
     engine = CountingLLM(resolve.resolve("tiny:llm", cache).path)
-    scratch = Path(curator.settings.home) / "scratch"
-    curation = Curation("animals-draft", config, curator.draft(config).source)
-    setup = curator.setup(curation, resolve=False)
+    scratch = Path(workspace.settings.home) / "scratch"
+    curation = Curation("animals-draft", config, draft_curation(workspace, config).source)
+    setup = prepare(workspace, curation)
     named = [replace(t, engine=t.engine.model_copy(update={"model": "counting"})) for t in setup.tiers]
-    executor = executor or InProcess(curator.store, scratch, {"counting": engine})
-    curate_method(Runner(curator.store, executor), replace(setup, tiers=tuple(named)))
+    executor = executor or InProcess(workspace.store, scratch, {"counting": engine})
+    curate_method(Runner(workspace.store, executor), replace(setup, tiers=tuple(named)))
     return engine
 
 
@@ -130,53 +134,53 @@ def within_a_tenth(planned: int | None, used: int) -> bool:
 def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A folder with a store in which a curation is finished, and its source."""
     folder = tmp_path_factory.mktemp("judged")
-    run(make_curator(folder, cache), configure(write_source(folder / "source")), cache)
+    run(make_workspace(folder, cache), configure(write_source(folder / "source")), cache)
     return folder
 
 
 @pytest.fixture
-def again(judged: Path, tmp_path: Path, cache: Path) -> tuple[Curator, Path]:
+def again(judged: Path, tmp_path: Path, cache: Path) -> tuple[Workspace, Path]:
     """A copy of that store to go on with, and the source."""
     shutil.copytree(judged / "store", tmp_path / "store")
-    return make_curator(tmp_path, cache), judged / "source"
+    return make_workspace(tmp_path, cache), judged / "source"
 
 
 @pytest.mark.parametrize("judge", [{}, LISTWISE], ids=["yes_no", "listwise"])
 def test_before_anything_has_run_the_source_alone_tells_the_tokens_within_a_tenth(
     judge: dict[str, Any], tmp_path: Path, cache: Path
 ) -> None:
-    curator, config = make_curator(tmp_path, cache), configure(write_source(tmp_path / "source"), tier(judge=judge))
-    (planned,) = make_plan(curator, config).tiers
+    workspace, config = make_workspace(tmp_path, cache), configure(write_source(tmp_path / "source"), tier(judge=judge))
+    (planned,) = make_plan(workspace, config).tiers
     assert (planned.basis, planned.pairs, planned.known, planned.hours) == ("estimated", 54, 0, None)
-    engine = run(curator, config, cache)
+    engine = run(workspace, config, cache)
     assert within_a_tenth(planned.calls, len(engine.asked))
     assert within_a_tenth(planned.prompt_tokens, engine.prompt_tokens)
     assert within_a_tenth(planned.output_tokens, engine.output_tokens)
 
 
 def test_escalated_pairs_are_counted_as_they_are_and_a_sample_of_them_is_enough(
-    again: tuple[Curator, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    again: tuple[Workspace, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    curator, source = again
-    monkeypatch.setattr(census, "SAMPLE", 8)
+    workspace, source = again
+    monkeypatch.setattr(expected_calls, "SAMPLE", 8)
     config = configure(source, tier(judge={"definition": "A passage counts if it names a place."}))
-    (planned,) = make_plan(curator, config).tiers
+    (planned,) = make_plan(workspace, config).tiers
     assert (planned.basis, planned.pairs, planned.calls, planned.known) == ("exact", 54, 54, 0)
-    engine = run(curator, config, cache)
+    engine = run(workspace, config, cache)
     assert within_a_tenth(planned.prompt_tokens, engine.prompt_tokens)
     assert within_a_tenth(planned.output_tokens, engine.output_tokens)
 
 
 def test_a_finished_tier_costs_nothing_and_what_the_ledger_holds_is_not_paid_again(
-    again: tuple[Curator, Path], cache: Path
+    again: tuple[Workspace, Path], cache: Path
 ) -> None:
-    curator, source = again
-    (planned,) = make_plan(curator, configure(source)).tiers
+    workspace, source = again
+    (planned,) = make_plan(workspace, configure(source)).tiers
     assert (planned.basis, planned.pairs, planned.prompt_tokens, planned.money) == ("finished", 54, 0, 0.0)
     assert planned.known == planned.calls
     moved = configure(source, tier(judge={"relevant_from": 0.9, "not_relevant_below": 0.2}))
-    (planned,) = make_plan(curator, moved).tiers
-    engine = run(curator, moved, cache)
+    (planned,) = make_plan(workspace, moved).tiers
+    engine = run(workspace, moved, cache)
     unread = {content for content in engine.asked if engine.answer_to(content).text == "Maybe"}
     assert planned.basis == "exact"
     assert planned.calls is not None
@@ -184,23 +188,30 @@ def test_a_finished_tier_costs_nothing_and_what_the_ledger_holds_is_not_paid_aga
     assert 0 < planned.calls - planned.known <= len(unread)
 
 
-def test_another_budget_of_pairs_is_applied_without_running_escalate(again: tuple[Curator, Path], cache: Path) -> None:
-    curator, source = again
+def test_another_budget_of_pairs_is_applied_without_running_escalate(
+    again: tuple[Workspace, Path], cache: Path
+) -> None:
+    workspace, source = again
     # Once: the fake judge cannot be read now and then, and asking again is not planned for.
     config = configure(source, tier(max_pairs=20, judge={"passage_chars": 60, "max_attempts": 1}))
-    (planned,) = make_plan(curator, config).tiers
+    (planned,) = make_plan(workspace, config).tiers
     assert (planned.basis, planned.pairs, planned.calls) == ("exact", 20, 20)
-    assert within_a_tenth(planned.prompt_tokens, run(curator, config, cache).prompt_tokens)
+    assert within_a_tenth(planned.prompt_tokens, run(workspace, config, cache).prompt_tokens)
 
 
-def test_hours_come_from_earlier_parts_and_the_budget_says_how_far_it_reaches(again: tuple[Curator, Path]) -> None:
-    curator, source = again
+def test_hours_come_from_earlier_parts_and_the_budget_says_how_far_it_reaches(again: tuple[Workspace, Path]) -> None:
+    workspace, source = again
     config = configure(
         source, tier(judge={"definition": "A passage counts if it names a place."}), budget={"tokens": 1000, "hours": 9}
     )
-    plan = make_plan(curator, config)
+    plan = make_plan(workspace, config)
     (planned,) = plan.tiers
-    parts = [m for r in curator.look(curator.draft(configure(source)))[1] if r.name == "judge-llm" for m in r.manifests]
+    parts = [
+        m
+        for r in look_at(workspace, draft_curation(workspace, configure(source)))[1]
+        if r.name == "judge-llm"
+        for m in r.manifests
+    ]
     facts = [m.stats["facts"] for m in parts]
     speed = sum(f["prompt_tokens"] + f["output_tokens"] for f in facts) / (2.0 * len(facts))
     assert planned.prompt_tokens is not None
@@ -212,19 +223,19 @@ def test_hours_come_from_earlier_parts_and_the_budget_says_how_far_it_reaches(ag
 
 
 def test_candidates_that_are_not_judged_yet_bound_what_is_asked(tmp_path: Path, cache: Path) -> None:
-    curator = make_curator(tmp_path, cache)
+    workspace = make_workspace(tmp_path, cache)
     source = write_source(tmp_path / "source")
-    run(curator, configure(source), cache, Stopping(curator.store, tmp_path / "scratch", "judge_similarity"))
-    (planned,) = make_plan(curator, configure(source)).tiers
+    run(workspace, configure(source), cache, Stopping(workspace.store, tmp_path / "scratch", "judge_similarity"))
+    (planned,) = make_plan(workspace, configure(source)).tiers
     assert (planned.basis, planned.pairs, planned.calls) == ("at most", 54, 54)
-    (planned,) = make_plan(curator, configure(source, tier(max_pairs=10))).tiers
+    (planned,) = make_plan(workspace, configure(source, tier(max_pairs=10))).tiers
     assert (planned.basis, planned.pairs, planned.calls) == ("at most", 10, 10)
-    (planned,) = make_plan(curator, configure(source, tier(unit="row", max_share=0.5))).tiers
+    (planned,) = make_plan(workspace, configure(source, tier(unit="row", max_share=0.5))).tiers
     assert planned.pairs == 24  # four whole rows of six; half of 54 is 27
-    first, second = make_plan(curator, configure(source, tier(max_pairs=10), tier("strong", LISTWISE))).tiers
+    first, second = make_plan(workspace, configure(source, tier(max_pairs=10), tier("strong", LISTWISE))).tiers
     assert (second.basis, second.pairs) == ("at most", first.pairs)
     skipped = configure(source, policies={"animals": {"skip": True}})
-    assert make_plan(curator, skipped).tiers[0].pairs == 0
+    assert make_plan(workspace, skipped).tiers[0].pairs == 0
 
 
 def test_rows_that_carry_negatives_need_no_assumption(tmp_path: Path, cache: Path) -> None:
@@ -237,24 +248,24 @@ def test_rows_that_carry_negatives_need_no_assumption(tmp_path: Path, cache: Pat
     ]  # fmt: skip
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = configure(source, tier(), tier("three", {"votes": 3}), ingest={})
-    planned, voting = make_plan(make_curator(tmp_path, cache), config).tiers
+    planned, voting = make_plan(make_workspace(tmp_path, cache), config).tiers
     assert (planned.basis, planned.pairs, planned.calls) == ("at most", 20, 20)
     assert (voting.pairs, voting.calls) == (20, 60)  # in three orders of the two known relevant texts
     assert any("all 3 votes" in note for note in voting.notes)
 
 
 def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path, cache: Path) -> None:
-    curator, source = make_curator(tmp_path, tmp_path / "empty"), write_source(tmp_path / "source")
+    workspace, source = make_workspace(tmp_path, tmp_path / "empty"), write_source(tmp_path / "source")
     unknown = {**tier("unknown"), "engine": {"kind": "openai", "model": "mine-2025"}}
     priced = {
         **tier("priced", {"protocol": "listwise", "reasoning": True}),
         "engine": {"kind": "openai", "model": "gpt-4o-mini-2024-07-18"},
     }
-    absent, unpriced, paid = make_plan(curator, configure(source, tier("absent"), unknown, priced)).tiers
+    absent, unpriced, paid = make_plan(workspace, configure(source, tier("absent"), unknown, priced)).tiers
     assert any("tokens estimated from characters (4 per token): the model is not" in note for note in absent.notes)
     assert "hours: unknown until a first part has run" in absent.notes
     assert unpriced.money is None
-    assert "money: no price for mine-2025 in flows/prices.yaml" in unpriced.notes
+    assert "money: no price for mine-2025 in flows/config/prices.yaml" in unpriced.notes
     assert paid.prompt_tokens is not None
     assert paid.calls is not None
     assert paid.output_tokens == 1024 * paid.calls
@@ -264,15 +275,15 @@ def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path, cache: Path) ->
 def test_a_source_that_is_not_harvested_yet_is_known_later(tmp_path: Path, cache: Path) -> None:
     harvest = SourceConfig(harvest=HarvestConfig(modules=("numpy",), passages=50))
     config = configure(tmp_path).model_copy(update={"source": harvest})
-    (planned,) = make_plan(make_curator(tmp_path, cache), config).tiers
+    (planned,) = make_plan(make_workspace(tmp_path, cache), config).tiers
     assert planned == TierPlan(
         "llm", "unknown", notes=("known after the first stage has run: nothing is harvested yet",)
     )
 
 
-def test_a_snippet_judges_second_question_is_counted_with_the_first(again: tuple[Curator, Path]) -> None:
-    curator, source = again
-    (planned,) = make_plan(curator, configure(source, tier(judge={"protocol": "snippet"}))).tiers
+def test_a_snippet_judges_second_question_is_counted_with_the_first(again: tuple[Workspace, Path]) -> None:
+    workspace, source = again
+    (planned,) = make_plan(workspace, configure(source, tier(judge={"protocol": "snippet"}))).tiers
     assert planned.calls == 54 + 9  # each passage once, then one ranking of each query's snippets
 
 

@@ -12,11 +12,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.config import ConfigError
-from flows.curation import Curator
-from flows.method import curate_method
-from flows.purge import Wanted, purge, resolve
+from flows.cli.__main__ import app
+from flows.cli.store_commands import show_purged
+from flows.config.section import ConfigError
+from flows.curation.records import open_curation
+from flows.curation.workspace import Workspace
+from flows.maintenance.purge import Wanted, purge, resolve
+from flows.method.curate import curate_method
+from flows.results.output_folder import lay_out
 from infra.settings import Settings
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest
@@ -37,19 +40,20 @@ def settings_of(tmp_path: Path, store: str = "") -> Settings:
 
 def curate(settings: Settings, source: Path) -> InProcess:
     """Curate a source as `reneg curate` does, in this process: recorded, computed, laid out."""
-    curator = Curator.open(settings)
-    setup = make_setup(curator.store, source)
-    curation = curator.open_curation(setup.config)
-    executor = InProcess(curator.store, settings.scratch)
-    runner = Runner(curator.store, executor)
+    workspace = Workspace.open(settings)
+    setup = make_setup(workspace.store, source)
+    curation = open_curation(workspace, setup.config)
+    executor = InProcess(workspace.store, settings.scratch)
+    runner = Runner(workspace.store, executor)
     outcome = curate_method(runner, setup)
     assert {run.name: run.failed for run in runner.runs if run.failed} == {}
-    curator._layout(curation.id).lay_out(outcome)
+    lay_out(workspace, curation.id, outcome)
     return executor
 
 
-def silent() -> Console:
-    return Console(file=io.StringIO(), width=200)
+def purged(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
+    """Purge, and return the line a script reads."""
+    return purge(settings, wanted, yes=yes).as_json(yes)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
@@ -84,7 +88,7 @@ def test_a_purged_passage_leaves_no_trace_and_only_what_named_it_is_paid_for_aga
     assert len(traces(settings, TEXT, HASH)) > 15
 
     kept = [store.list(""), files_below(settings.home), files_below(settings.cache)]
-    found = purge(settings, Wanted(doc=DOC), yes=False, out=silent())
+    found = purged(settings, Wanted(doc=DOC), yes=False)
     assert [store.list(""), files_below(settings.home), files_below(settings.cache)] == kept
     assert found["ledger_rows"] > 0
     assert found["sources"] == [
@@ -92,12 +96,12 @@ def test_a_purged_passage_leaves_no_trace_and_only_what_named_it_is_paid_for_aga
     ]
     assert {Path(path).name for path in found["files"]} >= {"report.html", "sheet.csv", "train.jsonl"}
 
-    done = purge(settings, Wanted(doc=DOC), yes=True, out=silent())
+    done = purged(settings, Wanted(doc=DOC), yes=True)
     assert done == found | {"removed": True}
     assert traces(settings, TEXT, HASH) == []
     left = Ledger(store).stats()
     assert sum(s.rows for s in left.values()) == sum(s.rows for s in known.values()) - found["ledger_rows"]
-    again = purge(settings, Wanted(hash=HASH), yes=True, out=silent())
+    again = purged(settings, Wanted(hash=HASH), yes=True)
     assert (again["objects"], again["parts"], again["files"], again["ledger_rows"]) == (0, {}, [], 0)
 
     remove_from(source)
@@ -114,11 +118,11 @@ def test_a_query_is_purged_with_its_rows(tmp_path: Path) -> None:
     settings, source = settings_of(tmp_path), write_source(tmp_path / "source")
     curate(settings, source)
     text = "where does the heron live"
-    by_id = purge(settings, Wanted(query="animals/q1"), yes=False, out=silent())
-    by_hash = purge(settings, Wanted(hash=hash_text(text).upper()), yes=False, out=silent())
+    by_id = purged(settings, Wanted(query="animals/q1"), yes=False)
+    by_hash = purged(settings, Wanted(hash=hash_text(text).upper()), yes=False)
     assert by_id == by_hash
     assert by_id["ledger_rows"] > 0
-    purge(settings, Wanted(query="animals/q1"), yes=True, out=silent())
+    purged(settings, Wanted(query="animals/q1"), yes=True)
     assert traces(settings, text, hash_text(text)) == []
 
 
@@ -126,7 +130,7 @@ def test_a_purge_in_a_bucket(seaweedfs: str, s3_environment: Callable[[str], Non
     s3_environment(seaweedfs)
     settings = settings_of(tmp_path, f"s3://reneg/{uuid.uuid4().hex}")
     curate(settings, write_source(tmp_path / "source", queries=2))
-    assert purge(settings, Wanted(doc=DOC), yes=True, out=silent())["ledger_rows"] > 0
+    assert purged(settings, Wanted(doc=DOC), yes=True)["ledger_rows"] > 0
     assert traces(settings, TEXT, HASH) == []
 
 
@@ -158,12 +162,14 @@ def test_passages_of_equal_text_under_other_titles_go_too_and_a_title_stands_in_
 
 
 def test_a_text_known_to_the_ledger_alone_is_forgotten_by_its_hash(tmp_path: Path) -> None:
-    settings, out = settings_of(tmp_path), silent()
+    settings, out = settings_of(tmp_path), io.StringIO()
     with Ledger(Store.open(settings.store)) as ledger:
         ledger.remember("judge", [("entry", [hash_text("query"), HASH], "payload")])
-    done = purge(settings, Wanted(hash=HASH), yes=True, out=out)
+    found = purge(settings, Wanted(hash=HASH), yes=True)
+    show_purged(found, Console(file=out, width=200), removed=True)
+    done = found.as_json(removed=True)
     assert (done["ledger_rows"], done["text_known"]) == (1, False)
-    assert "Give --text-file" in out.file.getvalue()  # type: ignore[attr-defined]
+    assert "Give --text-file" in out.getvalue()
     assert Ledger(Store(settings.store)).stats() == {}
 
 
@@ -183,9 +189,9 @@ def test_a_killed_purge_is_finished_by_repeating_it_with_the_text(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "delete", fail_later)
         with pytest.raises(StoreError, match="killed here"):
-            purge(settings, Wanted(doc=DOC), yes=True, out=silent())
+            purged(settings, Wanted(doc=DOC), yes=True)
     (tmp_path / "text").write_text(TEXT)
-    purge(settings, Wanted(text_file=tmp_path / "text"), yes=True, out=silent())
+    purged(settings, Wanted(text_file=tmp_path / "text"), yes=True)
     assert traces(settings, TEXT, HASH) == []
 
 
@@ -247,7 +253,7 @@ def test_a_purged_positive_takes_with_it_what_was_judged_against_it(tmp_path: Pa
         return {query for piece in pieces if piece is not None for query in pl.read_parquet(piece)["query_id"]}
 
     assert "q0" in judged()
-    found = purge(settings, Wanted(doc="animals/otter-river"), yes=True, out=silent())
+    found = purged(settings, Wanted(doc="animals/otter-river"), yes=True)
     assert found["parts"]["judge"] >= 1
     assert "q0" not in judged()
     assert traces(settings, "The otter lives near the river", hash_text("unused")) == []

@@ -2,8 +2,9 @@
 
 from pydantic import BaseModel
 
-from flows.config import CurationConfig, models_in
-from flows.reference import described, settings_page, shown_fields
+from flows.config.curation import CurationConfig
+from flows.config.load import models_in
+from flows.config.settings_page import described, settings_page, shown_fields
 from tests.conftest import ROOT
 
 
@@ -23,7 +24,7 @@ def test_every_setting_is_explained() -> None:
 
 def test_the_page_is_that_of_the_classes() -> None:
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == settings_page(), "python -m flows.reference > docs/settings.md"
+    assert page == settings_page(), "python -m flows.config.settings_page > docs/settings.md"
 
 
 def test_what_the_flow_sets_is_not_offered() -> None:

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.registry import keep_config, read_config
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.curation.records import keep_config, read_config
 from infra.storage.store import Store
 
 

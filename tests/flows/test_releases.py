@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,17 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from flows.config import ConfigError, parse_config
-from flows.curation import Curation, Curator, Hooks
-from flows.job import Job
-from flows.method import Outcome, Setup
-from flows.purge import Wanted, purge
-from flows.releases import Held, Release, promote, promote_by_hand, rollback, show_release, show_releases
+from flows.cli.release_commands import promote_by_hand, show_releases
+from flows.cli.tables import show_release
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.curation.lookup import Job
+from flows.curation.records import open_curation
+from flows.curation.workspace import Hooks, Workspace
+from flows.maintenance.purge import Wanted, purge
+from flows.method.setup import Outcome, Setup
+from flows.results.promotion import Held, Release, promote, rollback
+from flows.runs.execute import execute
 from infra.settings import Settings
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Directory, Piece, Table, write_table
@@ -43,25 +48,18 @@ class Line:
     said: list[str] = field(default_factory=list)
 
     @property
-    def curator(self) -> Curator:
+    def workspace(self) -> Workspace:
         settings = Settings(self.home, self.url, self.home / "cache", prefect_api_url=None, ray_address=None)
-        return Curator(settings, Store.open(self.url), Hooks(on_message=self.said.append))
+        return Workspace(settings, Store.open(self.url), Hooks(on_message=self.said.append))
 
     def night(
         self, number: int, text: str, *, store: Store | None = None, alarms: Sequence[str] = (), **more: Any
     ) -> Release | Held:
         """Finish curation `number`, whose training set is `text`, and try to promote it."""
-        curator = self.curator
-        curator.store = store or curator.store
-        settings = {"name": "nq", "source": {"path": "rows.jsonl"}}
-        wanted = more.pop("config", None) or PromoteConfig(require="none")
-        config = parse_config(settings, "test").model_copy(update={"promote": wanted})
+        workspace = replace(self.workspace, store=store or self.workspace.store)
+        config = more.pop("config", None) or PromoteConfig(require="none")
         force = bool(more.pop("force", False))
-        done = promote(
-            curator, Curation(f"nq-{number:06d}", config, None), self.outcome(text, **more), alarms, force=force
-        )
-        assert done is not None
-        return done
+        return promote(workspace, f"nq-{number:06d}", self.outcome(text, **more), config, alarms, force=force)
 
     def outcome(self, text: str, *, instances: int = 100, gain: float | None = None) -> Outcome:
         store = Store(self.url)
@@ -290,11 +288,12 @@ def test_a_release_whose_objects_are_gone_does_not_stop_the_nights(line: Line) -
     assert line.read == "three"
 
 
+@pytest.mark.slow
 def test_without_the_section_nothing_is_promoted(line: Line) -> None:
-    config = parse_config({"name": "nq", "source": {"path": "rows.jsonl"}}, "test")
-    done = promote(line.curator, Curation("nq-000001", config, None), line.outcome("one"))
-    assert done is None
-    assert "no section `promote`" in show_release(done, Console(file=io.StringIO()))["why"]
+    settings = settings_of(line.home)
+    source = write_source(line.home / "source", 6)
+    assert curate(settings, source, promote=None) is None
+    assert show_releases(settings, None, Console(file=io.StringIO())) == []
 
 
 @pytest.mark.parametrize(
@@ -311,13 +310,13 @@ def test_a_section_that_could_never_promote_is_refused(more: dict[str, Any], sai
         parse_config({"name": "nq", "source": {"path": "rows.jsonl"}, **more}, "test")
 
 
-def compute(curator: Curator, _: Curation, setup: Setup, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
+def compute(workspace: Workspace, setup: Setup, job: Job) -> tuple[Any, tuple[StageRun, ...]]:
     """Compute in this process, with engines that cost nothing."""
-    runner = Runner(curator.store, InProcess(curator.store, curator.settings.scratch))
+    runner = Runner(workspace.store, InProcess(workspace.store, workspace.settings.scratch))
     return job.method(runner, setup), tuple(runner.runs)
 
 
-def execute(settings: Settings, source: Path) -> Release | Held:
+def curate(settings: Settings, source: Path, **changes: Any) -> Release | Held | None:
     """Curate an animals' source to its end; promotion asks for no training."""
     config = {
         "name": "animals",
@@ -327,11 +326,10 @@ def execute(settings: Settings, source: Path) -> Release | Held:
         "treatments": ["default", "relabel"],
         "train": None,
         "promote": {"require": "none", "max_relevant_share": 1.0},
+        **changes,
     }
-    curator = Curator.open(settings, compute=compute)
-    done = curator.execute(curator.open_curation(parse_config(config, "test"))).promotion
-    assert done is not None
-    return done
+    workspace = Workspace.open(settings)
+    return execute(workspace, open_curation(workspace, parse_config(config, "test")), compute).promotion
 
 
 def settings_of(tmp_path: Path) -> Settings:
@@ -343,23 +341,21 @@ def settings_of(tmp_path: Path) -> Settings:
 def test_a_purged_text_leaves_the_published_releases_and_the_next_curation_is_promoted_without_it(
     tmp_path: Path,
 ) -> None:
-    settings, out = settings_of(tmp_path), Console(file=io.StringIO())
+    settings = settings_of(tmp_path)
     source = write_source(tmp_path / "source", 6)
-    execute(settings, source)
+    curate(settings, source)
     published = tmp_path / "store" / "published" / "animals"
     text = next(line for line in (source / "corpus.jsonl").read_text().splitlines() if '"otter-river"' in line)
     purged = json.loads(text)["text"]
     assert purged in (published / "current" / "tevatron" / "train.jsonl").read_text()
-    assert purge(settings, Wanted(doc="animals/otter-river"), yes=False, out=out)["published"] == [
-        "published/animals/000001"
-    ]
+    assert purge(settings, Wanted(doc="animals/otter-river"), yes=False).published == ("published/animals/000001",)
     assert (published / "current").exists()
-    purge(settings, Wanted(doc="animals/otter-river"), yes=True, out=out)
+    purge(settings, Wanted(doc="animals/otter-river"), yes=True)
     assert not [path for path in published.rglob("*") if path.is_file()]
     for path in (source / "corpus.jsonl", source / "qrels" / "train.tsv"):
         kept = [line for line in path.read_text().splitlines() if "otter-river" not in line]
         path.write_text("".join(f"{line}\n" for line in kept))
-    done = execute(settings, source)
+    done = curate(settings, source)
     assert isinstance(done, Release) and done.number == 2
     assert purged not in (published / "current" / "tevatron" / "train.jsonl").read_text()
 
@@ -372,7 +368,8 @@ def test_two_nights_and_a_way_back_from_source_to_trainers_by_the_commands(tmp_p
         source = tmp_path / f"source-{queries}"
         if not source.exists():
             write_source(source, queries)
-        done = execute(settings, source)
+        done = curate(settings, source)
+        assert done is not None
         said = show_release(done, out)
         return f"{type(done).__name__} {said['new']} {said['curation']}"
 

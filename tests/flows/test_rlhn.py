@@ -1,4 +1,4 @@
-"""The paper's rules, worked by hand: two tiers, better, equal, worse, more than seven (flows/configs/rlhn.yaml).
+"""The paper's rules, worked by hand: two tiers, better, equal, worse, more than seven (flows/config/rlhn.yaml).
 
 Each passage says what either judge thinks of it. The paper: tier 1 forwards a row with anything better, equal or worse;
 tier 2 judges the whole row again; better and equal are false negatives; more than 7 drop the row; ArguAna is skipped.
@@ -12,8 +12,10 @@ import polars as pl
 import pytest
 import yaml
 
-from flows.config import CurationConfig, parse_config
-from flows.method import Outcome, Setup, Tier, curate_method
+from flows.config.curation import CurationConfig
+from flows.config.load import parse_config
+from flows.method.curate import curate_method
+from flows.method.setup import Outcome, Setup, Tier
 from infra.engines.specs import SentenceTransformersSpec
 from infra.stages.runner import Runner
 from infra.storage.artifacts import read_table, write_directory
@@ -60,7 +62,7 @@ def row_of(query: str, subset: str, opinions: list[tuple[str, str | None]]) -> d
 
 
 def paper_config(source: Path) -> CurationConfig:
-    settings = yaml.safe_load((ROOT / "flows" / "configs" / "rlhn.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "flows" / "config" / "rlhn.yaml").read_text())
     return parse_config({**settings, "source": {"path": str(source)}, "ingest": {"query_parts": 2}}, "rlhn.yaml")
 
 

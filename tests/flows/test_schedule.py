@@ -3,8 +3,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.schedule import NightlyConfig, end_of_night, lateness
+from flows.config.load import parse_config
+from flows.config.schedule import NightlyConfig, end_of_night, lateness
+from flows.config.section import ConfigError
 
 BERLIN = ZoneInfo("Europe/Berlin")
 SCHEDULED = datetime(2026, 11, 23, 2, 30, tzinfo=BERLIN)

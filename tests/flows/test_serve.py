@@ -28,7 +28,7 @@ class Serving:
         environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS")} | named
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.cli", "serve"], env=environment, stdout=said, stderr=said
+                [sys.executable, "-m", "flows.cli.__main__", "serve"], env=environment, stdout=said, stderr=said
             )
 
     @property

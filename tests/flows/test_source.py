@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import ConfigError, parse_config
-from flows.source import import_source
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.curation.source import import_source
 from infra.settings import Settings
 from infra.storage.artifacts import Directory
 from infra.storage.store import Store

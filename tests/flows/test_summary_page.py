@@ -1,6 +1,6 @@
 from typing import Any
 
-from flows.summary_page import summary_markdown
+from flows.results.summary_page import summary_markdown
 
 RESULT: dict[str, Any] = {
     "curation": "demo-000003",

@@ -10,7 +10,8 @@ from typing import Any
 import polars as pl
 import yaml
 
-from flows.config import CurationConfig, parse_config
+from flows.config.curation import CurationConfig
+from flows.config.load import parse_config
 from infra.engines.answers import Answer
 from infra.engines.openai_requests import Reply as Http
 from infra.engines.openai_requests import Trouble, read_completion
@@ -30,7 +31,7 @@ from tests.paper.shapes import REASONING, Edited, Judged, Row, Said, Script, Sho
 
 Tables = dict[str, Any]
 _CANDIDATE = re.compile(r'<candidate id="(.*?)">\n(.*?)\n</candidate>', re.S)
-_PAPER = ROOT / "flows" / "configs" / "rlhn.yaml"
+_PAPER = ROOT / "flows" / "config" / "rlhn.yaml"
 
 
 def paper_config(**changes: Any) -> CurationConfig:
@@ -143,7 +144,7 @@ class ScriptedModel:
 
 @dataclass
 class Ours:
-    """The paper's two stages, as `flows/configs/rlhn.yaml` sets them."""
+    """The paper's two stages, as `flows/config/rlhn.yaml` sets them."""
 
     folder: Path
 

@@ -12,10 +12,11 @@ import typer
 import yaml
 
 import tasks.prompts.prompt
-from flows.cli import app, main
-from flows.config import CurationConfig, parse_config
-from flows.method import Tier
-from flows.pricing import load_prices
+from flows.cli.__main__ import app, main
+from flows.config.curation import CurationConfig
+from flows.config.load import parse_config
+from flows.config.prices import load_prices
+from flows.method.setup import Tier
 from infra.engines.openai_batch import OpenAIBatchEngine
 from infra.engines.openai_endpoint import OpenAIEngine
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
@@ -112,8 +113,8 @@ def command_line(arguments: Sequence[str]) -> None:
 
 
 def commands() -> list[str]:
-    """Every command's name."""
-    return sorted(_functions())
+    """Every command's name, but for the one that serves until it is stopped."""
+    return sorted(_functions().keys() - {"serve"})
 
 
 def arguments_of(name: str, values: Mapping[type, str]) -> list[str]:
@@ -121,7 +122,7 @@ def arguments_of(name: str, values: Mapping[type, str]) -> list[str]:
     hints = get_type_hints(_functions()[name])
     given = [name]
     for parameter in typer.main.get_command(app).commands[name].params:  # type: ignore[attr-defined]
-        wanted = {hints[parameter.name], *get_args(hints[parameter.name])}
+        wanted = set(_types_in(hints[parameter.name]))
         if parameter.param_type_name == "option":
             given.append(parameter.opts[-1])
         if bool not in wanted:
@@ -129,6 +130,13 @@ def arguments_of(name: str, values: Mapping[type, str]) -> list[str]:
     return given
 
 
+def _types_in(hint: Any) -> Iterator[Any]:
+    yield hint
+    for inner in get_args(hint):
+        yield from _types_in(inner)
+
+
 def _functions() -> dict[str, Callable[..., Any]]:
-    known = [(command.name, command.callback) for command in app.registered_commands]
+    groups = [group.typer_instance for group in app.registered_groups if not isinstance(group.name, str)]
+    known = [(command.name, command.callback) for group in groups for command in group.registered_commands]
     return {name or function.__name__: function for name, function in known if function is not None}

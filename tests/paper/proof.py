@@ -17,7 +17,7 @@ def must_fail(check: Callable[..., None], *arguments: Any, by: tuple[type[Except
 
 def refused(ask: Callable[[], Any]) -> str | None:
     """Give the message with which a configuration is refused; None where it is taken."""
-    from flows.config import ConfigError
+    from flows.config.section import ConfigError
 
     try:
         ask()

@@ -280,7 +280,7 @@ def test_paper_7_9_an_unknown_rule_of_what_counts_is_refused_in_the_configuratio
 
 
 def test_paper_7_9_an_unknown_treatment_is_refused_in_the_configuration() -> None:
-    from flows.config import parse_config
+    from flows.config.load import parse_config
 
     minimal = {"name": "mine", "source": {"path": "rows.jsonl"}, "train": None}
     message = refused(lambda: parse_config({**minimal, "treatments": ["rlhn"]}, "my.yaml"))

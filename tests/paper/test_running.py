@@ -6,6 +6,7 @@ Each test runs one check twice: on our code, where it passes, and on the re-type
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,8 +15,9 @@ import openai
 import pytest
 
 import infra.engines.openai_endpoint
-from flows.config import ConfigError
-from flows.pricing import load_prices
+from flows.cli.console import Treatment
+from flows.config.prices import load_prices
+from flows.config.section import ConfigError
 from tests.conftest import ROOT
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.paper import defects_running as defects
@@ -264,7 +266,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[type, 
     for name in ("PREFECT_API_URL", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    return {int: "0", str: "nothing", Path: "nothing.yaml"}
+    return {int: "0", float: "0", Treatment: "relabel", str: "nothing", Path: "nothing.yaml"}
 
 
 def check_7_16(run: RunLine, arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,23 +305,26 @@ def test_paper_7_16_the_re_typed_command_line_is_caught(
 @pytest.mark.parametrize(
     ("arguments", "function"),
     [
-        (["curate", "{config}", "--json"], "execute"),
-        (["demo", "--config", "{config}"], "execute"),
-        (["plan", "{config}", "--json"], "show_plan"),
-        (["list", "--json"], "show_list"),
-        (["status", "mine-000001", "--json"], "show_status"),
-        (["rerun", "mine-000001", "--stage", "judge", "--part", "3"], "rerun_part"),
-        (["export", "mine-000001", "--format", "beir", "--treatment", "remove", "--out", "there"], "export_to"),
+        (["curate", "{config}", "--json"], "run_commands.run_curation"),
+        (["demo", "--config", "{config}"], "run_commands.run_curation"),
+        (["plan", "{config}", "--json"], "inspect_commands.show_plan"),
+        (["list", "--json"], "inspect_commands.show_list"),
+        (["status", "mine-000001", "--json"], "inspect_commands.show_status"),
+        (["rerun", "mine-000001", "--stage", "judge", "--part", "3"], "run_commands.rerun_part"),
+        (
+            ["export", "mine-000001", "--format", "beir", "--treatment", "remove", "--out", "there"],
+            "release_commands.export_to",
+        ),
     ],
 )
 def test_paper_7_16_what_a_command_passes_on_is_what_its_function_takes(
     arguments: Sequence[str], function: str, elsewhere: Mapping[type, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import flows.terminal
-
-    config = str(ROOT / "flows" / "configs" / "rlhn.yaml")
-    double = mock.create_autospec(getattr(flows.terminal, function), return_value={"done": True})
-    with mock.patch.object(flows.terminal, function, double), pytest.raises(SystemExit) as end:
+    module, _, name = function.partition(".")
+    commands = import_module(f"flows.cli.{module}")
+    config = str(ROOT / "flows" / "config" / "rlhn.yaml")
+    double = mock.create_autospec(getattr(commands, name), return_value={"done": True})
+    with mock.patch.object(commands, name, double), pytest.raises(SystemExit) as end:
         ours.command_line([argument.format(config=config) for argument in arguments])
     assert (end.value.code or 0, capsys.readouterr().err) == (0, "")
     double.assert_called_once()

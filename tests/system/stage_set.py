@@ -236,7 +236,7 @@ class StageSet:
     def start_serve(self) -> None:
         """Start `reneg serve`, which starts the Prefect server and a worker."""
         with (self.folder / "serve.log").open("ab") as log:
-            command = [sys.executable, "-m", "flows.cli", "serve"]
+            command = [sys.executable, "-m", "flows.cli.__main__", "serve"]
             self.serve = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=self._variables())
 
     def api_url(self, wait: float = 0.0) -> str:
@@ -250,7 +250,7 @@ class StageSet:
 
     def reneg(self, *arguments: str, expect: int = 0, **environment: str) -> str:
         """Run a command of the command line; returns its standard output, or its errors where it should fail."""
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+        command = [sys.executable, "-m", "flows.cli.__main__", *arguments]
         variables = {**self._variables(), "PREFECT_API_URL": self.api_url(), **environment}
         done = subprocess.run(
             command, check=False, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=600
@@ -318,7 +318,7 @@ class StageSet:
 RAY_KINDS = ("ray nodes", "gcs", "raylet", "ray other", "ray idle", "plain part", "engine", "meter")
 _BY_COMMAND = (
     ("weed", b"weed\0"),
-    ("supervisor", b"flows.cli\0serve"),
+    ("supervisor", b"flows.cli.__main__\0serve"),
     ("worker", b"prefect\0worker\0start"),
     ("flow", b"prefect.engine"),
     ("flow", b"prefect.flow_engine"),

@@ -1,0 +1,66 @@
+"""The command line: one command each for what a curation needs, from `reneg demo` to `reneg purge`."""
+
+import sys
+
+import typer
+
+from flows.cli import (
+    inspect_commands,
+    label_commands,
+    release_commands,
+    run_commands,
+    server_commands,
+    store_commands,
+)
+from flows.cli.console import ERR
+from infra.settings import silence_telemetry
+
+app = typer.Typer(
+    name="reneg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Curate the training data of retrieval models: mine hard negatives, find the false ones, relabel, retrain, "
+        "evaluate.\n\nEvery finished part is kept in the store and never computed twice: type a command again and it "
+        "goes on where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME (.reneg), "
+        "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to join servers instead of starting some."
+    ),
+)
+for commands in (run_commands, inspect_commands, release_commands, store_commands, server_commands):
+    app.add_typer(commands.app)
+app.add_typer(label_commands.app, name="labels", invoke_without_command=True)
+
+
+def main() -> None:
+    """Run the command line; expected errors are one message and exit code 1 or 2, never a traceback."""
+    silence_telemetry()
+    from flows.config.section import ConfigError
+    from flows.method.setup import CurationFailed, WaitingForLabels
+    from flows.operations.notifications import NotifyError
+    from infra.cluster.ray_cluster import ClusterError
+    from infra.models.resolve import ModelError
+    from infra.prefect_api.server import ServerError
+    from infra.stages.runner import PartUnready
+    from infra.storage.store import StoreError
+
+    try:
+        app()
+    except (ConfigError, NotifyError) as error:
+        _fail(str(error), 2)
+    except WaitingForLabels as waiting:
+        ERR.print(str(waiting), style="yellow", markup=False, soft_wrap=True)
+    except (CurationFailed, PartUnready, StoreError, ModelError, ServerError, ClusterError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    ERR.print(message, style="red", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

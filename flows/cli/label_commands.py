@@ -1,0 +1,100 @@
+"""`reneg labels`: import people's labels from a filled-in sheet, or count what there is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli.console import ERR, OUT, CurationArgument, Json, print_json, print_line
+from flows.cli.run_commands import resume_curation
+from infra.settings import read_settings
+
+if TYPE_CHECKING:  # these take seconds to import: commands import them when they run
+    from flows.curation.labels import Imported
+    from infra.storage.store import Store
+
+app = typer.Typer(help="People's labels: import a filled-in sheet, or count what there is.")
+
+
+@app.callback()
+def labels(context: typer.Context, as_json: Json = False) -> None:
+    """Count people's labels, by annotator and by the curation whose sheet they came on."""
+    if context.invoked_subcommand is not None:
+        return
+    from infra.storage.store import Store
+
+    rows = show_labels(Store.open(read_settings().store, write=False), OUT)
+    if as_json:
+        print_json(rows)
+
+
+@app.command("import")
+def import_labels(
+    curation: CurationArgument,
+    sheet: Annotated[Path, typer.Argument(help="The filled-in sheet.csv, or JSON lines.")],
+    annotator: Annotated[str, typer.Option(help="Who filled it in, where its rows do not say.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Then go on with the curation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take in people's labels. They hold wherever the same texts stand, in every later curation too."""
+    from flows.curation.labels import import_labels as keep_labels
+    from flows.curation.records import load_curation
+    from flows.curation.workspace import Workspace
+
+    workspace = Workspace.open(read_settings())
+    imported = keep_labels(workspace, load_curation(workspace.store, curation), sheet, annotator)
+    record = show_import(imported, OUT)
+    result = {"result": resume_curation(read_settings(), curation, OUT, ERR)} if resume else {}
+    if as_json:
+        print_json(record | result)
+
+
+def show_import(imported: "Imported", out: Console) -> dict[str, Any]:
+    """Print what became of a sheet; returns its JSON record."""
+    from flows.curation.labels import reasons_of
+
+    record = imported.as_json()
+    out.print(
+        f"{record['labels']} labels read: {record['new']} new, {record['changed']} changed, {record['known']} known "
+        f"already; {record['blank']} rows blank, {record['repeated']} say the same again",
+        soft_wrap=True,
+    )
+    for line in reasons_of(imported.checked):
+        print_line(out, line)
+    return record
+
+
+def show_labels(store: "Store", out: Console) -> list[dict[str, Any]]:
+    """Print how many labels there are, by annotator and the curation whose sheet they came on; returns the rows."""
+    import polars as pl
+    from rich.table import Table
+
+    from flows.method.human_labels import label_keys, read_labels
+    from tasks import schemas
+    from tasks.quality.labels import settle
+
+    labels = read_labels(store)
+    settled = settle(labels)
+    counts = labels.group_by("annotator", "curation").agg(
+        pl.len().alias("labels"),
+        *((pl.col("label") == label).sum().alias(label) for label in schemas.LABELS),
+        pl.col("at").max().alias("last"),
+    )
+    rows = counts.sort("annotator", "curation").to_dicts()
+    table = Table(title="people's labels", title_justify="left")
+    for name in counts.columns:
+        table.add_column(name, justify="left" if name in ("annotator", "curation", "last") else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    if not rows:
+        out.print("nobody has labelled anything yet; fill in a sample/sheet.csv, then `reneg labels import`")
+        return []
+    out.print(table)
+    several = settled.filter(pl.col("annotators") > 1).height
+    out.print(
+        f"{settled.height} pairs of texts, {several} of them by several people, {settled['tied'].sum()} without "
+        f"a majority; {len(label_keys(store))} imports",
+        soft_wrap=True,
+    )
+    return rows

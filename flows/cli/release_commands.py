@@ -1,0 +1,197 @@
+"""Commands of what trainers read: `export`, `promote`, `releases`, `rollback`, and the nights (`history`)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli.console import OUT, CurationArgument, Json, Treatment, print_json, print_line
+from infra.settings import Settings, read_settings
+
+if TYPE_CHECKING:  # it takes seconds to import: commands import it when they run
+    from infra.storage.store import Store
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    curation: CurationArgument,
+    format_: Annotated[
+        str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers, beir, trec.")
+    ],
+    treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
+) -> None:
+    """Write a curation's training set in a trainer's own format."""
+    export_to(read_settings(), curation, format_, treatment, out, OUT)
+
+
+@app.command()
+def promote(
+    curation: CurationArgument,
+    treatment: Annotated[Treatment | None, typer.Option(help="Instead of `promote.treatment`.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the checks say.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a finished curation what trainers read, if its checks pass; the reasons are printed and kept."""
+    done = promote_by_hand(read_settings(), curation, treatment and treatment.value, OUT, force=force)
+    if as_json:
+        print_json(done)
+
+
+@app.command()
+def releases(
+    name: Annotated[str | None, typer.Argument(help="A configuration's name; without it, all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the releases, oldest first; the last one of a name is what trainers read."""
+    rows = show_releases(read_settings(), name, OUT)
+    if as_json:
+        print_json(rows)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Argument(help="A configuration's name, as `reneg releases` shows it.")],
+    to: Annotated[int | None, typer.Option(help="The release to go back to; by default the one before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Give trainers an earlier release again, under a new number; it holds until a new curation is promoted."""
+    from flows.cli.tables import show_release
+    from flows.results.promotion import rollback as go_back
+    from infra.storage.store import Store
+
+    done = show_release(go_back(Store.open(read_settings().store), name, to), OUT)
+    if as_json:
+        print_json(done)
+
+
+@app.command()
+def history(
+    name: Annotated[str | None, typer.Argument(help="A configuration's name; without it, all of them.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the finished nights: cost, false negatives, agreement with the gold set and with people, alarms."""
+    from infra.storage.store import Store
+
+    rows = show_history(Store.open(read_settings().store, write=False), name, OUT)
+    if as_json:
+        print_json(rows)
+
+
+def export_to(settings: Settings, curation_id: str, format_: str, treatment: str, folder: Path, out: Console) -> None:
+    """Write one treatment of a finished curation in one format to a folder.
+
+    Raises:
+        ConfigError: the format is unknown, the folder holds files, or the curation has not made this treatment.
+    """
+    from flows.config.section import ConfigError
+    from flows.curation.lookup import training_set
+    from flows.curation.records import load_curation
+    from flows.curation.workspace import Workspace
+    from flows.stages import EXPORT
+    from infra.stages.compute_part import load_function
+    from tasks.data.export import FORMATS
+
+    if format_ not in FORMATS:
+        raise ConfigError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds files already; give another folder with --out")
+    workspace = Workspace.open(settings, write=False)
+    curation = load_curation(workspace.store, curation_id)
+    tables = training_set(workspace, curation, treatment)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = curation.config.export.model_copy(update={"formats": (format_,)})
+    load_function(EXPORT.function)(config, **tables, out=folder)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        out.print(str(path), soft_wrap=True)
+
+
+def promote_by_hand(
+    settings: Settings, curation_id: str, treatment: str | None, out: Console, *, force: bool = False
+) -> dict[str, Any]:
+    """Promote a finished curation by name; its checks are held as at night unless `force` is given.
+
+    Raises:
+        ConfigError: it is unfinished, unknown, or did not make the treatment.
+    """
+    from flows.cli.tables import show_release
+    from flows.config.section import ConfigError
+    from flows.curation.lookup import look_at
+    from flows.curation.records import load_curation
+    from flows.curation.workspace import Workspace
+    from flows.results.history import standing_alarms
+    from flows.results.promotion import promote as promote_finished
+    from tasks.training.promote import PromoteConfig
+
+    workspace = Workspace.open(settings)
+    curation = load_curation(workspace.store, curation_id)
+    outcome, _ = look_at(workspace, curation)
+    if outcome is None:
+        raise ConfigError(f"{curation_id} is unfinished; see `reneg status {curation_id}`")
+    config = curation.config.promote or PromoteConfig()
+    if treatment is not None:
+        config = config.model_copy(update={"treatment": treatment})
+    alarms = standing_alarms(workspace.store, curation.config.name, curation_id)
+    return show_release(promote_finished(workspace, curation_id, outcome, config, alarms, force=force), out)
+
+
+def show_releases(settings: Settings, name: str | None, out: Console) -> list[dict[str, Any]]:
+    """List releases, oldest first within each name; the last of a name is current."""
+    from rich.table import Table
+
+    from flows.results.promotion import Release
+    from infra.storage.release_pointers import names, read_all
+    from infra.storage.store import Store
+
+    store = Store.open(settings.store, write=False)
+    rows = []
+    table = Table("release", "curation", "treatment", "because", "at", title="releases", title_justify="left")
+    for column in ("instances", "relabelled", "difference"):
+        table.add_column(column, justify="right")
+    for line in [name] if name else names(store):
+        for record in read_all(store, line):
+            rows.append({"name": line, **Release(line, record, new=False).as_json(), "at": record["at"]})
+            because = record["because"] if record["of"] is None else f"{record['because']} to {record['of']}"
+            cells = (f"{record['instances']:,}", f"{record['summary']['found']:,}", _difference(record["checks"]))
+            number = f"{line} {record['number']}"
+            table.add_row(number, record["curation"], record["treatment"], because, record["at"], *cells)
+    out.print(table if rows else f"no release in {settings.store} yet; give a section `promote`, or `reneg promote`")
+    return rows
+
+
+def _difference(checks: Sequence[Mapping[str, Any]]) -> str:
+    from tasks.formatting import signed
+
+    score = next((check for check in checks if check["name"] == "score"), None)
+    if score is None or score["figure"] is None:
+        return "–"
+    if score["low"] is None:
+        return signed(score["figure"])
+    return f"{signed(score['figure'])} ({signed(score['low'])} to {signed(score['high'])})"
+
+
+def show_history(store: "Store", name: str | None, out: Console) -> list[dict[str, Any]]:
+    """Print the finished nights, the oldest first; returns their records."""
+    from rich.table import Table
+
+    from flows.results.history import read_history
+    from flows.results.nights_page import COLUMNS, LEFT_ALIGNED, night_cells
+
+    records = read_history(store, name)
+    if not records:
+        out.print(f"no finished night {'of ' + name if name else ''} in {store.url} yet", soft_wrap=True)
+        return []
+    table = Table(title="nights", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in LEFT_ALIGNED else "right")
+    for record in records:
+        table.add_row(*night_cells(record))
+    out.print(table)
+    for record in records:
+        for alarm in record["alarms"]:
+            print_line(out, f"{record['night']} {record['curation']}: {alarm['message']}")
+    return records

@@ -1,0 +1,155 @@
+"""Commands that look after the store: `gc`, `purge`, `ledger`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flows.cli.console import OUT, Json, print_json, print_line
+from infra.settings import Settings, read_settings
+
+if TYPE_CHECKING:  # it takes seconds to import: commands import it when they run
+    from flows.maintenance.purge import Found
+
+app = typer.Typer()
+_BEYOND = (
+    "Beyond reach are backups, older versions that a bucket keeps, exports and models copied elsewhere, and the logs "
+    "of Prefect and Ray, and what was sent to an endpoint: its batch files lie with the vendor."
+)
+
+
+@app.command()
+def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
+    keep_curations: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 30.")] = None,
+    keep_releases: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 5.")] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Curations at work within so many days stay; 30.")] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Hours; 0 only where nothing else uses the store.")] = 24.0,
+    drop: Annotated[list[str] | None, typer.Option(help="A curation that goes in any case; may be repeated.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what no kept curation or release reaches: first to the store's trash, a grace later for good."""
+    from flows.maintenance.gc import Wanted, collect
+
+    wanted = Wanted(keep_curations, keep_releases, days, grace, frozenset(drop or ()))
+    done = collect(read_settings(), wanted, yes=yes)
+    show_collected(done, grace, OUT)
+    if as_json:
+        print_json(done)
+
+
+@app.command()
+def purge(
+    text_file: Annotated[Path | None, typer.Option(help="A file that holds the text, exactly.")] = None,
+    hash_: Annotated[str | None, typer.Option("--hash", help="The text's hash, as in the column text_hash.")] = None,
+    doc: Annotated[str | None, typer.Option(help="A passage, as DATASET/DOC_ID.")] = None,
+    query: Annotated[str | None, typer.Option(help="A query, as DATASET/QUERY_ID.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a text from the store, with all that was said of it or made from it. Stop what runs there first."""
+    from flows.maintenance.purge import Wanted
+    from flows.maintenance.purge import purge as purge_text
+
+    found = purge_text(read_settings(), Wanted(text_file, hash_, doc, query), yes=yes)
+    show_purged(found, OUT, removed=yes)
+    if as_json:
+        print_json(found.as_json(yes))
+
+
+@app.command()
+def ledger(
+    compact: Annotated[bool, typer.Option("--compact", help="Merge small segments first; safe at any time.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is remembered of each judge's answers, so that none is paid for twice."""
+    rows = show_ledger(read_settings(), compact=compact, out=OUT)
+    if as_json:
+        print_json(rows)
+
+
+def show_collected(facts: Mapping[str, Any], grace: float, out: Console) -> None:
+    """Print what `collect` did or would do; `grace` in hours."""
+    from rich.table import Table
+
+    removed = facts["removed"]
+    table = Table("what", "how many", title="removed" if removed else "would be removed", title_justify="left")
+    for what in ("curations", "releases"):
+        table.add_row(what, f"{len(facts[what]):,}")
+    table.add_row("finished parts", f"{facts['parts']:,}")
+    table.add_row("objects", f"{facts['objects']:,}")
+    table.add_row("MB, to the trash", f"{facts['bytes'] / 1e6:,.1f}")
+    table.add_row("deleted from the trash", f"{facts['deleted']:,}")
+    table.add_row("MB, for good", f"{facts['deleted_bytes'] / 1e6:,.1f}")
+    table.add_row("taken back from the trash", f"{facts['put_back']:,}")
+    out.print(table)
+    for id_ in facts["curations"]:
+        print_line(out, f"  {id_}")
+    unfinished = [id_ for id_, reason in facts["kept"].items() if reason == "unfinished"]
+    if unfinished:
+        out.print(f"kept because unfinished: {', '.join(unfinished)}; let one go with --drop", soft_wrap=True)
+    if facts["missing"]:
+        out.print(f"missing though kept parts wrote them, rerun those: {', '.join(facts['missing'])}", soft_wrap=True)
+    if not removed:
+        out.print("Nothing was removed. Give --yes to do it; curations may go on meanwhile.")
+    elif facts["bytes"] and grace:
+        out.print(f"The next `reneg gc --yes` that begins {grace:g} hours from now frees what is in the trash.")
+
+
+def show_purged(found: "Found", out: Console, *, removed: bool) -> None:
+    """Print what a purge removed or would remove, and what is beyond its reach."""
+    from rich.table import Table
+
+    if not found.target.texts:
+        out.print("No table holds a text of this hash: files with the text are not found. Give --text-file if you can.")
+    if found.nothing:
+        out.print("Nothing in the store, the ledger or the files holds it.")
+        return
+    facts = found.as_json(removed)
+    table = Table("what", "how many", title="removed" if removed else "would be removed", title_justify="left")
+    table.add_row("ledger: rows that name it", str(facts["ledger_rows"]))
+    if found.rows.damaged:
+        table.add_row("ledger: damaged segments", str(found.rows.damaged))
+    table.add_row("labels of people", str(facts["labels"]))
+    table.add_row("store: tables and files that hold it", str(facts["objects"]))
+    for stage, count in facts["parts"].items():
+        table.add_row(f"store: parts of {stage}", str(count))
+    table.add_row("store: what those parts made", str(facts["derived_objects"]))
+    table.add_row("store: notes of curations", str(len(found.plan.records)))
+    table.add_row("files laid out", str(len(found.files)))
+    table.add_row("published releases", str(len(found.published)))
+    out.print(table)
+    out.print(f"hashes, to repeat it by if it is interrupted: {' '.join(facts['hashes'])}", soft_wrap=True)
+    for path in found.files:
+        out.print(f"  {path}", markup=False, soft_wrap=True)
+    for source in found.sources:
+        out.print(
+            f"source of {source['curation']}: clean {source['path']} yourself; with the text in it, the next curation "
+            "brings it back",
+            markup=False,
+            soft_wrap=True,
+        )
+    out.print(_BEYOND, soft_wrap=True)
+    if not removed:
+        out.print("Nothing was removed. Stop what runs in this store, then give --yes.")
+
+
+def show_ledger(settings: Settings, *, compact: bool, out: Console) -> list[dict[str, Any]]:
+    """Show what the ledger holds of each judge; `compact` merges its segments first."""
+    from rich.table import Table
+
+    from infra.storage.ledger import Ledger
+    from infra.storage.store import Store
+
+    ledger = Ledger(Store.open(settings.store, write=compact))
+    for judge in ledger.judges() if compact else ():
+        done = ledger.compact(judge, min_segments=2)
+        out.print(f"{judge}: {done.merged} segments merged into {done.into}", soft_wrap=True)
+    rows = [{"judge": judge, **stats.__dict__} for judge, stats in ledger.stats().items()]
+    table = Table("judge", "segments", "rows", "MB", title="ledger", title_justify="left")
+    for row in rows:
+        table.add_row(row["judge"], f"{row['segments']:,}", f"{row['rows']:,}", f"{row['bytes'] / 1e6:,.1f}")
+    out.print(table if rows else f"nothing is remembered in {settings.store} yet")
+    return rows

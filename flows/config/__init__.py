@@ -1,0 +1,1 @@
+"""The settings of a curation, read from one YAML file and validated."""

@@ -1,0 +1,125 @@
+"""The settings of engines: the encoder, and the judges of the cascade (one tier each)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from flows.config.section import OPERATIONAL, Section
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from tasks.judging.cascade import EscalateConfig
+from tasks.judging.config import JudgeConfig
+
+_INSTEAD = {
+    "judge": "the judge is named after its engine and prompts",
+    "tier": "give the tier's `name`",
+    "engine": "give the tier's `engine`",
+    "policies": "put `policies` beside `tiers`: they hold for all of them",
+}
+
+
+class EncoderConfig(Section):
+    """The embedding model that mines and gives the similarity judge its features; training starts from it too.
+
+    model: `hub:owner/name@commit` (all 40 digits), `path:folder`, or `package:minilm`.
+    max_seq_length: tokens read of a text; the rest is cut.
+    query_prompt, passage_prompt: put before each text of that role, as the model's card asks.
+    batch_size: texts at once. dtype: of the weights. device: where it runs.
+    """
+
+    model: str = "package:minilm"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_seq_length: int = Field(256, ge=8)
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+
+
+class VLLMConfig(Section):
+    """A language model under vLLM.
+
+    model: `hub:owner/name@commit`, `path:folder`, `path:file.gguf` or `package:…`; `w8a8:` before it makes it 8-bit.
+    max_model_len: tokens of prompt and answer together.
+    quantization: as vLLM names it; null takes what the model's own configuration says.
+    dtype: of the weights. device: where it runs. gpu_memory_utilization: share of a GPU's memory taken.
+    cpu_kvcache_gib: memory for the key-value cache on a CPU.
+    """
+
+    kind: Literal["vllm"] = "vllm"
+    model: str = "package:qwen2.5-coder-1.5b-instruct"
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: int = Field(2048, ge=128)
+    quantization: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs per engine")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=OPERATIONAL)
+    cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=OPERATIONAL)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+
+
+class CrossEncoderConfig(Section):
+    """A cross-encoder under sentence-transformers, as a judge.
+
+    model: `hub:owner/name@commit` or `path:folder`. max_seq_length: tokens read of a pair; the rest is cut.
+    activation: makes a probability of the model's output; `none` where the model gives one itself.
+    batch_size: pairs at once. dtype: of the weights. device: where it runs.
+    """
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    model: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_seq_length: int = Field(512, ge=8)
+    activation: Literal["sigmoid", "none"] = "sigmoid"
+    device: Literal["cpu", "cuda"] = "cpu"
+    batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
+    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+
+
+EngineConfig = Annotated[
+    VLLMConfig | CrossEncoderConfig | OpenAISpec | OpenAIBatchSpec,
+    Field(discriminator="kind"),
+]
+
+
+class TierConfig(Section):
+    """One judge of the cascade, after similarity: who it is, how it is asked, and about what.
+
+    name: `similarity`, `cascade` and `gold` are taken. engines: how many stand side by side.
+    """
+
+    name: str = Field("llm", pattern=r"^[a-z][a-z0-9_]{0,20}$", description="lower-case letters, digits, underscores")
+    engine: EngineConfig = VLLMConfig()
+    engines: int = Field(1, ge=1, json_schema_extra=OPERATIONAL)
+    judge: JudgeConfig = JudgeConfig()
+    escalate: EscalateConfig = EscalateConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kinds(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Take an engine without a kind for vLLM, a cross-encoder's protocol for granted, and batch jobs for large."""
+        if not isinstance(data, dict) or not isinstance(data.get("engine", {}), dict):
+            return data
+        engine = {"kind": "vllm", **data.get("engine", {})}
+        judge = data.get("judge", {})
+        if engine["kind"] == "cross_encoder" and isinstance(judge, dict):
+            judge = {"protocol": "cross_encoder", **judge}
+        escalate = data.get("escalate", {})
+        if engine["kind"] == "openai_batch" and isinstance(judge, dict) and isinstance(escalate, dict):
+            # A job takes hours whatever its size, and one that was submitted is found again after a kill.
+            judge = {"batch_size": 100_000, **judge}
+            escalate = {"pairs_per_part": 100_000, **escalate}
+        return {**data, "engine": engine, "judge": judge, "escalate": escalate}
+
+    @model_validator(mode="after")
+    def _engine_fits_protocol(self) -> Self:
+        """Refuse a protocol that the engine cannot speak."""
+        if (self.engine.kind == "cross_encoder") != (self.judge.protocol == "cross_encoder"):
+            raise ValueError(f"engine {self.engine.kind!r} cannot be asked by protocol {self.judge.protocol!r}")
+        unset = JudgeConfig()
+        for name in ("judge", "tier", "engine", "policies"):
+            if getattr(self.judge, name) != getattr(unset, name):
+                raise ValueError(f"judge.{name} is set by the flow; " + _INSTEAD[name])
+        if self.name in ("similarity", "cascade", "gold"):
+            raise ValueError(f"name {self.name!r} is taken")
+        return self

@@ -1,0 +1,100 @@
+"""What judges cost, from a file that users edit; a model without a price is said to have none, never guessed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from flows.config.curation import CurationConfig
+from flows.config.engines import EngineConfig
+from flows.config.section import ConfigError
+from flows.stages import JUDGE, LABEL
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from infra.execution.usage_meter import Price
+
+_BUILT_IN = Path(__file__).with_name("prices.yaml")
+
+
+class TokenPrice(BaseModel):
+    """Per million tokens; cached_input: None is as any other input."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0)
+    output: float = Field(ge=0)
+
+
+class Prices(BaseModel):
+    """A price file: models by the name the endpoint knows them by, and hours of one's own machines by device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    currency: str = "USD"
+    models: Mapping[str, TokenPrice] = Field(default_factory=dict)
+    batch: float = Field(0.5, ge=0, le=1)
+    hours: Mapping[str, float] = Field(default_factory=dict)
+
+    def of(self, engine: EngineConfig) -> Price | None:
+        """Price one engine; None where the file does not know its model."""
+        if not isinstance(engine, OpenAISpec):
+            return Price(hour=self.hours.get(engine.device, 0.0))
+        found = self.models.get(engine.model)
+        if found is None:
+            return None
+        share = self.batch if isinstance(engine, OpenAIBatchSpec) else 1.0
+        cached = None if found.cached_input is None else found.cached_input * share
+        return Price(input=found.input * share, cached_input=cached, output=found.output * share)
+
+    def of_stages(self, config: CurationConfig) -> dict[str, Price]:
+        """Price the judging stage of every tier.
+
+        Raises:
+            ConfigError: the budget is in money and a tier has no price, or none but 0, so that it could not be kept.
+        """
+        prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
+        unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
+        if unknown and config.budget.money is not None:
+            raise ConfigError(f"budget.money: no price for {', '.join(unknown)} in {_place_of(config)}; add it there")
+        free = [tier.name for tier in config.tiers if (price := prices[tier.name]) is not None and price == Price()]
+        if free and config.budget.money is not None:
+            raise ConfigError(
+                f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, and so would "
+                "never end it; give `hours` of its device a price there, or use budget.hours"
+            )
+        labels = ("", f"{LABEL}-") if config.gold else ("",)
+        priced = {name: price for name, price in prices.items() if price is not None}
+        return {f"{JUDGE.name}-{label}{name}": price for label in labels for name, price in priced.items()}
+
+
+def load_prices(config: CurationConfig) -> Prices:
+    """Read the configuration's prices or its price file, or the built-in one.
+
+    Raises:
+        ConfigError: it cannot be read, or is not a price file.
+    """
+    prices, place = config.prices, _place_of(config)
+    try:
+        if not isinstance(prices, dict):
+            prices = yaml.safe_load(Path(place).read_text(encoding="utf-8"))
+        return Prices.model_validate(prices)
+    except OSError as error:
+        raise ConfigError(f"prices: {place} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"prices: {place} is not a price file like {_BUILT_IN}: {error}") from error
+
+
+def with_prices(config: CurationConfig) -> CurationConfig:
+    """Take the content of a price file into the configuration, for those who have no such file.
+
+    Raises:
+        ConfigError: as `load_prices`.
+    """
+    if not isinstance(config.prices, str):
+        return config
+    return config.model_copy(update={"prices": load_prices(config).model_dump(mode="json")})
+
+
+def _place_of(config: CurationConfig) -> str:
+    return "the configuration" if isinstance(config.prices, dict) else config.prices or str(_BUILT_IN)

@@ -1,0 +1,94 @@
+"""The schedule of the nights: when one begins, what is done with a late one, and when it must end."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator, model_validator
+
+from flows.config.section import Section
+
+_TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+
+
+class NightlyConfig(Section):
+    """The schedule of one configuration.
+
+    cron: five fields, in the time zone: minute, hour, day of month, month, day of week.
+    timezone: as the tz database names it. late_hours: after which a night is too late.
+    overlap: a night that comes while another of the same configuration works is `queue`d behind it or `refuse`d.
+    missed: a night that starts more than `late_hours` too late is `run` all the same or `skip`ped; either way several
+        missed ones cost no more than one, since the later find nothing to do.
+    end_by: a time of day, HH:MM, at which a night stops; what it finished is kept, and the next one goes on.
+    """
+
+    cron: str = "30 2 * * *"
+    timezone: str = "UTC"
+    overlap: Literal["queue", "refuse"] = "queue"
+    missed: Literal["run", "skip"] = "run"
+    late_hours: float = Field(12.0, gt=0)
+    end_by: str | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"a time zone such as Europe/Berlin expected, {name!r} came") from error
+        return name
+
+    @field_validator("end_by")
+    @classmethod
+    def _is_a_time(cls, text: str | None) -> str | None:
+        if text is not None and not _TIME.fullmatch(text):
+            raise ValueError(f"a time of day as HH:MM expected (in quotes, or YAML reads a number), {text!r} came")
+        return text
+
+    @model_validator(mode="after")
+    def _is_a_schedule(self) -> Self:
+        from prefect.client.schemas.schedules import CronSchedule
+
+        try:
+            CronSchedule(cron=self.cron, timezone=self.timezone)
+        except ValueError as error:
+            raise ValueError(f"cron: five fields expected, such as '30 2 * * *', {self.cron!r} came") from error
+        return self
+
+
+def lateness(scheduled: datetime | None, nightly: NightlyConfig | None, now: datetime | None = None) -> str | None:
+    """Say why a night is skipped because it starts too late; None where it is not."""
+    if scheduled is None or nightly is None or nightly.missed == "run":
+        return None
+    late = (now or datetime.now().astimezone()) - scheduled
+    if late <= timedelta(hours=nightly.late_hours):
+        return None
+    hours = late.total_seconds() / 3600
+    return f"skipped: {hours:.1f} hours late, and nightly.missed is `skip` beyond {nightly.late_hours:g}"
+
+
+def end_of_night(nightly: NightlyConfig | None, now: datetime) -> float | None:
+    """Tell when a night that begins now must be over, in seconds since the epoch; None for no end.
+
+    >>> night = NightlyConfig(end_by="07:00", timezone="Europe/Berlin")
+    >>> begun = datetime(2026, 3, 1, 22, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    >>> datetime.fromtimestamp(end_of_night(night, begun), ZoneInfo("Europe/Berlin")).isoformat()
+    '2026-03-02T07:00:00+01:00'
+    """
+    if nightly is None or nightly.end_by is None:
+        return None
+    zone = ZoneInfo(nightly.timezone)
+    hour, minute = map(int, nightly.end_by.split(":"))
+    here = now.astimezone(zone)
+    end = here.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    if end <= here:
+        end = (here.replace(tzinfo=None) + timedelta(days=1)).replace(hour=hour, minute=minute, second=0, microsecond=0)
+        end = end.replace(tzinfo=zone)  # by the clock on the wall, also where summer time begins or ends
+    return end.timestamp()
+
+
+def night_of(nightly: NightlyConfig | None, now: datetime) -> str:
+    """Name the night that begins at a time: its date (YYYY-MM-DD) in the schedule's time zone, or in UTC."""
+    zone = ZoneInfo(nightly.timezone if nightly else "UTC")
+    return now.astimezone(zone).date().isoformat()

@@ -1,0 +1,1 @@
+"""A curation in the store: recorded, made ready, looked up."""

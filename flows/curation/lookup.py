@@ -1,0 +1,83 @@
+"""What is done with a curation (`Job`), and looking at what of it is finished, from the manifests alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from flows.config.section import ConfigError
+from flows.curation.prepare import prepare
+from flows.curation.records import Curation
+from flows.curation.workspace import Workspace
+from flows.method.curate import curate_method
+from flows.method.setup import Setup, WaitingForLabels
+from infra.stages.runner import Runner, StageRun, WorkNeeded
+from infra.storage.artifacts import read_table
+from infra.storage.store import Store
+
+# What a job's method returned (None while it is unfinished, and for a job of one part), and what each stage did.
+Done = tuple[Any, tuple[StageRun, ...]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work on one curation.
+
+    name: what people call it, in the names of flow runs.
+    method: walks the stages; what it returns is the outcome.
+    force: (stage with its label, part) to compute again although they are finished.
+    only: the one part to compute; nothing upstream or downstream of it is touched.
+    until: seconds since the epoch, after which nothing new is begun; None for no end.
+    again: how people do it once more where it is no curation: the command with its options, or the flow run's Retry.
+    """
+
+    name: str = "curate"
+    method: Callable[[Runner, Setup], Any] = curate_method
+    force: frozenset[tuple[str, int]] = frozenset()
+    only: tuple[str, int] | None = None
+    until: float | None = None
+    again: str = ""
+
+
+CURATE = Job()
+# Computes the parts of a job that are not finished: `flows.runs.servers.in_own_flow_run` or `in_this_flow_run`.
+Compute = Callable[[Workspace, Setup, Job], Done]
+
+
+def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -> Done:
+    """Walk a method over the manifests only; the outcome is None while any part is unfinished.
+
+    Raises:
+        WaitingForLabels: with `wait`, where people's labels are all that is missing; else the outcome is None.
+    """
+    runner = Runner(store)
+    try:
+        outcome = job.method(runner, setup)
+    except WorkNeeded as unfinished:
+        return None, (*runner.runs, unfinished.run)
+    except WaitingForLabels:
+        if wait:
+            raise
+        return None, tuple(runner.runs)
+    return outcome, tuple(runner.runs)
+
+
+def look_at(workspace: Workspace, curation: Curation) -> Done:
+    """Walk the whole method over a curation's manifests (see `look`)."""
+    return look(workspace.store, prepare(workspace, curation))
+
+
+def training_set(workspace: Workspace, curation: Curation, treatment: str) -> dict[str, pl.DataFrame]:
+    """Read what an export needs of a finished curation: instances, queries, passages.
+
+    Raises:
+        ConfigError: it is unfinished, or did not make this treatment.
+    """
+    outcome, _ = look_at(workspace, curation)
+    if outcome is None:
+        raise ConfigError(f"{curation.id} is unfinished; see `reneg status {curation.id}`")
+    if treatment not in outcome.instances:
+        raise ConfigError(f"{curation.id} made {', '.join(outcome.instances)}, not {treatment!r}")
+    tables = {"instances": outcome.instances[treatment], "queries": outcome.queries, "passages": outcome.passages}
+    return {name: read_table(workspace.store, table) for name, table in tables.items()}

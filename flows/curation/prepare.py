@@ -1,0 +1,217 @@
+"""Making a curation ready: the inputs an execution takes up, and the `Setup` that the method is given.
+
+Taken up are people's labels so far, the gold set, and which night it is. They are recorded, so that looking at a
+finished curation shows what was made then, whatever came in since; the next execution takes up the news.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import yaml
+from fsspec.core import url_to_fs
+
+from flows.config.curation import CurationConfig
+from flows.config.engines import TierConfig
+from flows.config.schedule import night_of
+from flows.config.section import ConfigError
+from flows.curation.records import Curation
+from flows.curation.workspace import Workspace
+from flows.method.human_labels import label_keys, read_labels
+from flows.method.setup import Gold, Setup, Tier
+from infra.cluster.nodes import recorded_versions
+from infra.engines.specs import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.models.resolve import digest_of, name_of, resolve
+from infra.stages import part_keys
+from infra.storage.artifacts import Directory, write_directory
+from infra.storage.errors import is_of_storage
+from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.store import Store
+from tasks.quality.gold_set import GoldConfig, GoldError, read_gold
+from tasks.quality.labels import settle
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What was taken up.
+
+    labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD, where some judge is asked
+    about the gold set anew every night.
+    """
+
+    labels: tuple[str, ...] = ()
+    gold: Mapping[str, str] | None = None
+    night: str = ""
+
+    @classmethod
+    def now(
+        cls,
+        store: Store,
+        config: CurationConfig,
+        now: datetime,
+        known: "Intake | None" = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> "Intake":
+        """Look at what there is; the gold set is kept in the store, and it is told which of its rows are left out.
+
+        Raises:
+            ConfigError: the gold set cannot be used.
+        """
+        if config.gold is None:
+            return cls(tuple(label_keys(store)))
+        endpoints = any(isinstance(tier.engine, OpenAISpec) for tier in config.tiers)
+        gold = _keep_gold(store, config, None if known is None else known.gold, tell)
+        return cls(tuple(label_keys(store)), gold, night_of(config.nightly, now) if endpoints else "")
+
+    @classmethod
+    def of(cls, store: Store, curation: str) -> "Intake":
+        """Read what the newest execution of a curation took up; nothing where none has begun."""
+        record = read_newest(store, f"curations/{curation}/intake")
+        return cls() if record is None else cls(tuple(record["labels"]), record["gold"], record["night"])
+
+    def keep(self, store: Store, curation: str) -> None:
+        """Record it, if it differs from the newest record."""
+        if self != Intake.of(store, curation):
+            keep_next(store, f"curations/{curation}/intake", asdict(self))
+
+    def settled(self, store: Store) -> pl.DataFrame | None:
+        """Settle the labels that were taken up; None where there are none."""
+        return settle(read_labels(store, self.labels)) if self.labels else None
+
+    def gold_set(self) -> Gold | None:
+        """Return the gold set with its night."""
+        return None if self.gold is None else Gold(Directory("gold", self.gold), self.night)
+
+
+def _keep_gold(
+    store: Store, config: CurationConfig, known: Mapping[str, str] | None, tell: Callable[[str], None]
+) -> Mapping[str, str]:
+    """Copy the gold set into the store; where the file is out of reach, the copy taken up before serves."""
+    path = config.gold.path if config.gold else ""
+    try:
+        fs, root = url_to_fs(path)
+        data: bytes = fs.cat_file(root)
+    except Exception as error:
+        if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
+            raise
+        if known is not None:
+            tell(f"gold.path: {path} cannot be read here; the copy that was taken up before serves")
+            return known
+        raise ConfigError(f"gold.path: {path} cannot be read ({type(error).__name__}: {error})") from error
+    check_gold(data, config, tell)
+    return {Path(root).name: store.put_object(data, "")}
+
+
+def check_gold(data: bytes, config: CurationConfig, tell: Callable[[str], None] = lambda text: None) -> int:
+    """Read a gold set as the stage will; tells how many rows are left out and why, and returns how many can be used.
+
+    Raises:
+        ConfigError: none can.
+    """
+    with tempfile.TemporaryDirectory(prefix="reneg-gold-") as folder:
+        (Path(folder) / "gold.jsonl").write_bytes(data)
+        try:
+            made = read_gold(GoldConfig(dataset=config.ingest.dataset), source=Path(folder))
+        except GoldError as error:
+            raise ConfigError(f"{config.gold.path if config.gold else 'gold'}: {error}") from error
+    for reason, rows in made["rejects"].group_by("reason").len().sort("reason").iter_rows():
+        tell(f"gold: {rows} row(s) left out: {reason}")
+    return made["gold"].height
+
+
+def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -> Intake:
+    """Tell which labels and gold set a curation has taken up; `anew`, or of a draft, those there are now."""
+    known = Intake.of(workspace.store, curation.id)
+    if anew or curation.is_draft:
+        hooks = workspace.hooks
+        return Intake.now(workspace.store, curation.config, workspace.clock(), known, hooks.on_message)
+    return known
+
+
+def prepare(workspace: Workspace, curation: Curation) -> Setup:
+    """Make a curation ready to be looked at; nothing is fetched, so that paths of models are empty.
+
+    Raises:
+        ConfigError: the gold set of a draft cannot be used.
+        ModelError: a model's reference is wrong, or its digest cannot be told here.
+    """
+    config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
+    digest = digest_of(config.encoder.model, cache)
+    encoder = SentenceTransformersSpec(model="", digest=digest, **config.encoder.model_dump(exclude={"model"}))
+    base = None
+    if config.train is not None:
+        base = Directory("model", workspace.store.read_json(_base_model_key(digest)) or {})
+    return Setup(
+        config=config,
+        source=curation.source,
+        base_model=base,
+        encoder=encoder,
+        tiers=tuple(_tier(tier, config, cache) for tier in config.tiers),
+        encoder_key=part_keys.digest(part_keys.semantic(encoder)),
+        base_model_key=digest,
+        base_model_path="",
+        page={
+            "title": curation.id.rpartition("-")[0],
+            "configuration": yaml.safe_dump(part_keys.semantic(config), sort_keys=False, allow_unicode=True),
+            "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
+            "versions": recorded_versions(),
+        },
+        curation=curation.id,
+        sheet=str(workspace.folder(curation.id) / "sample" / "sheet.csv"),
+        labels=intake.settled(workspace.store),
+        gold=intake.gold_set(),
+    )
+
+
+def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
+    """Fetch and verify the models that a curation names; returns its setup with their paths.
+
+    The base model is kept in the store, by digest, so that it is evaluated like the trained ones.
+
+    Raises:
+        ModelError: a model cannot be fetched, or is not the one that was named.
+        StoreError: the base model could not be kept.
+    """
+    config, store = setup.config, workspace.store
+    path = _fetch(workspace, config.encoder.model)
+    base = setup.base_model
+    if base is not None and not base.files:
+        files = dict(write_directory(store, "model", path).files)
+        store.create(_base_model_key(setup.base_model_key), json.dumps(files, sort_keys=True).encode())
+        base = Directory("model", files)
+    return replace(
+        setup,
+        base_model=base,
+        base_model_path=str(path),
+        encoder=setup.encoder.model_copy(update={"model": str(path)}),
+        tiers=tuple(
+            tier if isinstance(asked.engine, OpenAISpec) else _with_weights(tier, _fetch(workspace, asked.engine.model))
+            for tier, asked in zip(setup.tiers, config.tiers, strict=True)
+        ),
+    )
+
+
+def _tier(tier: TierConfig, config: CurationConfig, cache: Path) -> Tier:
+    engine = tier.engine
+    if isinstance(engine, OpenAISpec):
+        return Tier.of(tier, config, engine, engine.model)
+    spec = {"vllm": VLLMSpec, "cross_encoder": CrossEncoderSpec}[engine.kind]
+    digest = digest_of(engine.model, cache)
+    made = spec(model="", digest=digest, **engine.model_dump(exclude={"model"}))
+    return Tier.of(tier, config, made, name_of(engine.model))
+
+
+def _with_weights(tier: Tier, path: Path) -> Tier:
+    return replace(tier, engine=tier.engine.model_copy(update={"model": str(path)}))
+
+
+def _fetch(workspace: Workspace, reference: str) -> Path:
+    return resolve(reference, workspace.settings.cache, on_message=workspace.hooks.on_message).path
+
+
+def _base_model_key(digest: str) -> str:
+    return f"models/{digest}.json"

@@ -1,0 +1,165 @@
+"""Curations and deployed configurations as the store records them: created, read back, listed; failures by part."""
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from flows.config.curation import CurationConfig
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
+from flows.curation.source import import_source
+from flows.curation.workspace import Workspace
+from infra.cluster.nodes import recorded_versions
+from infra.stages import part_keys
+from infra.stages.runner import PartSpec
+from infra.storage.artifacts import Directory
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store, StoreError
+
+_LISTED = 5  # known curations named in an error
+
+
+@dataclass(frozen=True)
+class Curation:
+    """A recorded curation: its id, its configuration, and its source as it was."""
+
+    id: str
+    config: CurationConfig
+    source: Directory | None
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether it is not recorded (see `draft_curation`)."""
+        return self.id == f"{self.config.name}-draft"
+
+
+def draft_curation(workspace: Workspace, config: CurationConfig) -> Curation:
+    """Make a curation that is not recorded, to look at what it would do; its source is kept in the store.
+
+    Raises:
+        ConfigError: the source is not there.
+    """
+    source = import_source(workspace.store, workspace.settings, config)
+    return Curation(f"{config.name}-draft", config, source)
+
+
+def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
+    """Continue the newest curation of the same configuration and source, or record a new one.
+
+    Raises:
+        ConfigError: the source is not there.
+    """
+    draft, store = draft_curation(workspace, config), workspace.store
+    files = None if draft.source is None else dict(draft.source.files)
+    identity = part_keys.digest({"config": part_keys.semantic(config), "source": files})
+    known = curation_names(store, config.name)
+    if known:
+        newest = store.read_json(f"curations/{known[-1]}/curation.json") or {}
+        if newest.get("identity") == identity:
+            _keep_settings(store, known[-1], config)
+            return Curation(known[-1], config, draft.source)
+    record = {
+        "identity": identity,
+        "config": config.model_dump(mode="json"),
+        "source": files,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": recorded_versions(),
+    }
+    data = json.dumps(record, indent=1).encode()
+    newest_number = int(known[-1].rpartition("-")[2]) if known else 0
+    while True:
+        # A number is never given again, even after `reneg gc` removed its curation: records elsewhere may name it.
+        number = keep_next(store, f"taken/{config.name}", {})
+        if number > newest_number and store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
+            return Curation(f"{config.name}-{number:06d}", config, draft.source)
+
+
+def load_curation(store: Store, curation: str) -> Curation:
+    """Read a recorded curation back.
+
+    Raises:
+        ConfigError: there is none of that name; the known ones are listed.
+    """
+    record = store.read_json(f"curations/{curation}/curation.json")
+    if record is None:
+        known = curation_names(store)
+        listed = f"known: {', '.join(known[-_LISTED:])}" if known else "this store holds none"
+        raise ConfigError(f"no curation {curation!r} in {store.url}; {listed}")
+    source = None if record["source"] is None else Directory("source", record["source"])
+    return Curation(curation, parse_config(_settings_of(store, curation) or record["config"], curation), source)
+
+
+def curation_names(store: Store, name: str | None = None) -> list[str]:
+    """List the curations of a store, oldest first within each name."""
+    found = {key.split("/")[1] for key in store.list("curations")}
+    return sorted(c for c in found if name is None or c.rpartition("-")[0] == name)
+
+
+def results_of(store: Store, curation: str) -> list[dict[str, Any]]:
+    """Read how the executions of a curation ended, oldest first; an unfinished one left nothing."""
+    keys = [key for key in store.list(f"curations/{curation}") if "/result-" in key]
+    return [store.read_json(key) for key in keys]
+
+
+def record_failure(store: Store, curation: str, spec: PartSpec, reason: str) -> None:
+    """Keep why a part failed, for `reneg status`."""
+    record = json.dumps({"stage": spec.name.rpartition("-")[0], "part": spec.number, "reason": reason})
+    key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
+    with contextlib.suppress(StoreError):  # a full disk failed the part already; its siblings go on
+        store.create(key, record.encode())
+
+
+def failures_of(store: Store, curation: str) -> dict[tuple[str, int], str]:
+    """Read the newest reason of every part that failed once; it may have been computed since."""
+    records = [store.read_json(key) for key in store.list(f"curations/{curation}/failures")]
+    return {(record["stage"], record["part"]): record["reason"] for record in records}
+
+
+def keep_config(store: Store, config: CurationConfig) -> str:
+    """Put a configuration into the store, as the newest of its name; returns its key. The same one is kept once.
+
+    A worker on another machine reads it there, not from a file.
+    """
+    settings = config.model_dump(mode="json")
+    while True:
+        known = store.list(f"configs/{config.name}")
+        if known and store.read_json(known[-1]) == settings:
+            return known[-1]
+        key = f"configs/{config.name}/{_number(known[-1]) + 1 if known else 1:06d}.json"
+        if store.create(key, json.dumps(settings, indent=1).encode()):
+            return key
+
+
+def read_config(store: Store, name: str) -> CurationConfig:
+    """Read the newest configuration of a name.
+
+    Raises:
+        ConfigError: none was deployed, or this version cannot read it.
+    """
+    known = store.list(f"configs/{name}")
+    if not known:
+        names = sorted({key.split("/")[1] for key in store.list("configs")})
+        listed = f"deployed here: {', '.join(names)}" if names else "none is deployed here"
+        raise ConfigError(f"no configuration {name!r} in {store.url}; {listed}. Run `reneg deploy CONFIG.yaml`")
+    data: dict[str, Any] = store.read_json(known[-1])
+    return parse_config(data, known[-1])
+
+
+def _number(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+
+
+def _settings_of(store: Store, curation: str) -> dict[str, Any] | None:
+    """Read the newest settings that a later run of a curation brought: budget, prices, resources."""
+    kept = [key for key in store.list(f"curations/{curation}") if "/settings-" in key]
+    return store.read_json(kept[-1]) if kept else None
+
+
+def _keep_settings(store: Store, curation: str, config: CurationConfig) -> None:
+    """Keep the configuration of a later run where only operational settings differ, for `rerun` to use."""
+    record = store.read_json(f"curations/{curation}/curation.json") or {}
+    settings = config.model_dump(mode="json")
+    if settings != (_settings_of(store, curation) or record.get("config")):
+        keep_next(store, f"curations/{curation}/settings", settings)

@@ -1,0 +1,66 @@
+"""Where a curation's data comes from: a file or folder, here or in object storage, kept in the store as it was."""
+
+import tempfile
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+from flows.config.curation import CurationConfig
+from flows.config.section import ConfigError
+from infra.settings import Settings
+from infra.storage.artifacts import Directory, write_directory
+from infra.storage.errors import is_of_storage
+from infra.storage.store import Store
+
+_WANTED = "give a JSONL file, a folder of them or a BEIR folder"
+
+
+def import_source(store: Store, settings: Settings, config: CurationConfig) -> Directory | None:
+    """Keep the source in the store, so that the curation can be repeated whatever becomes of it; None for a harvest.
+
+    Raises:
+        ConfigError: it is not there, or it is what a curation made: relabelled data is never relabelled again.
+    """
+    if config.source.path is None:
+        return None
+    _refuse_own_output(config.source.path, settings)
+    if "://" in config.source.path:
+        return _import_remote(store, config.source.path)
+    path = Path(config.source.path)
+    if not path.exists():
+        raise ConfigError(f"source.path: {path} does not exist; {_WANTED}")
+    if path.is_dir():
+        return write_directory(store, "source", path)
+    return Directory("source", {path.name: store.put_object(path.read_bytes(), "")})
+
+
+def _import_remote(store: Store, url: str) -> Directory:
+    try:
+        fs, root = url_to_fs(url)
+        files = sorted(fs.find(root))
+        if not files:
+            raise ConfigError(f"source.path: nothing at {url}; {_WANTED}")
+        with tempfile.TemporaryDirectory(prefix="reneg-source-") as folder:
+            for name in files:
+                inside = name.removeprefix(root.rstrip("/")).lstrip("/") or name.rsplit("/", 1)[-1]
+                target = Path(folder) / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(name, str(target))
+            return write_directory(store, "source", Path(folder))
+    except Exception as error:
+        if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
+            raise
+        raise ConfigError(f"source.path: {url} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _refuse_own_output(path: str, settings: Settings) -> None:
+    """Refuse what lies in the store or among the results: a nightly run would feed on its own relabelled data."""
+    message = f"source.path: {path} is Reneg's own output; give the source, which is curated anew from its own labels"
+    if "://" in path:
+        if f"{path.rstrip('/')}/".startswith(f"{settings.store.rstrip('/')}/"):
+            raise ConfigError(message)
+        return
+    real = Path(path).resolve()
+    ours = [settings.home / "curations"] + ([] if "://" in settings.store else [Path(settings.store)])
+    if any(real.is_relative_to(folder.resolve()) for folder in ours):
+        raise ConfigError(message)

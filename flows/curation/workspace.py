@@ -1,0 +1,43 @@
+"""Where a command or a flow works: the settings, the store, the clock, and who is told of progress."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from infra.settings import Settings
+from infra.stages.runner import StageRun
+from infra.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Whom a curation tells what it does; by default nobody."""
+
+    on_message: Callable[[str], None] = lambda text: None
+    on_part: Callable[[str, int, int], None] = lambda stage, done, total: None
+    on_usage: Callable[[Mapping[str, Mapping[str, float]], str], None] = lambda totals, currency: None
+    on_stage: Callable[[StageRun], None] = lambda run: None
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One store, with the settings of this process."""
+
+    settings: Settings
+    store: Store
+    hooks: Hooks = field(default_factory=Hooks)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    @classmethod
+    def open(cls, settings: Settings, hooks: Hooks | None = None, *, write: bool = True) -> "Workspace":
+        """Open the store that the settings name.
+
+        Raises:
+            StoreError: it cannot be opened, or, with `write`, cannot be written.
+        """
+        return cls(settings, Store.open(settings.store, write=write), hooks or Hooks())
+
+    def folder(self, curation: str) -> Path:
+        """Name the folder in which a curation's results are laid out."""
+        return self.settings.home / "curations" / curation

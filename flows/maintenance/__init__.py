@@ -1,0 +1,1 @@
+"""Removing from the store: garbage collection and purge."""

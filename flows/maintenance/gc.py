@@ -1,0 +1,254 @@
+"""Garbage collection: what no kept curation or release reaches goes to the store's trash, and later for good."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows import stages as st
+from flows.config.curation import RetentionConfig
+from flows.config.section import ConfigError
+from flows.curation.prepare import prepare
+from flows.curation.records import load_curation
+from flows.curation.workspace import Workspace
+from flows.method.curate import curate_method
+from flows.method.setup import WaitingForLabels
+from infra.models.resolve import ModelError
+from infra.settings import Settings
+from infra.stages.runner import Failure, PartSpec, Runner
+from infra.storage.artifacts import Manifest
+from infra.storage.gc import Collection, Roots, Snapshot, carry_out, live, plan
+from infra.storage.release_pointers import prune_published
+from infra.storage.store import TRASH, Entry, Store, StoreError
+
+_HOUR, _DAY = 3600.0, 86400.0
+_CURATION = re.compile(r"(?P<folder>(trash/)?curations/(?P<id>(?P<name>[^/]+)-\d{6,}))/(?P<file>.+)")
+_HEAD = re.compile(r"releases/(?P<name>[^/]+)/HEAD-(?P<number>\d{6,})\.json")
+# Work on a finished curation, whose parameters no record keeps: it stays as long as what it read.
+_FURTHER = frozenset(stage.name for stage in st.STAGES if stage.afterwards)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says; what it does not say comes from each name's newest configuration, or the defaults.
+
+    drop: curations that go whatever the rules say.
+    """
+
+    curations: int | None = None
+    releases: int | None = None
+    days: float | None = None
+    grace: float = 24.0  # hours
+    drop: frozenset[str] = frozenset()
+
+
+@dataclass
+class Kept:
+    """Who stays, who goes, and why."""
+
+    curations: dict[str, str] = field(default_factory=dict)  # id to reason
+    dropped: list[str] = field(default_factory=list)
+    releases: list[str] = field(default_factory=list)  # records that stay
+    dropped_releases: list[str] = field(default_factory=list)
+    back: set[str] = field(default_factory=set)
+
+
+class _Nothing:
+    """Computes nothing: a method walks on over what is finished, past what is not."""
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        """Return what is finished."""
+        return finished
+
+
+def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
+    """Find what no kept curation or release reaches; with `yes`, move it to the trash, and delete it a grace later.
+
+    Returns:
+        What was, or would be, removed, and which curations stay for which reason (`kept`): the line a script reads.
+
+    Raises:
+        ConfigError: a kept curation cannot be followed, or a curation to drop is not there; nothing is removed.
+        StoreError: a record is damaged, or the store fails; what was not removed yet stays.
+    """
+    if wanted.grace < 0:
+        raise ConfigError(f"--grace: hours expected, {wanted.grace} came")
+    store = Store.open(settings.store, write=yes)
+    snapshot = Snapshot.take(store)
+    kept = _decide(store, snapshot.listed, wanted)
+    collection = plan(store, snapshot, _roots(settings, snapshot, kept), wanted.grace * _HOUR)
+    leftovers = 0
+    if yes:
+        carry_out(store, collection, at_once=wanted.grace == 0)
+        for name in sorted({key.split("/")[1] for key in kept.releases}):  # the copies go with their releases
+            prune_published(store, name, sum(key.startswith(f"releases/{name}/") for key in kept.releases))
+        leftovers = store.sweep(max(_HOUR, wanted.grace * _HOUR))
+    return _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers}
+
+
+def _decide(store: Store, listed: Mapping[str, Entry], wanted: Wanted) -> Kept:
+    """Decide by name which curations and releases stay."""
+    kept, now = Kept(), time.time()
+    files: dict[str, dict[str, dict[str, Entry]]] = {}  # name, id, key
+    for key, entry in listed.items():
+        if match := _CURATION.fullmatch(key):
+            files.setdefault(match["name"], {}).setdefault(match["id"], {})[key] = entry
+    heads: dict[str, list[str]] = {}
+    for key in sorted(listed):
+        if match := _HEAD.fullmatch(key):
+            heads.setdefault(match["name"], []).append(key)
+    unknown = sorted(wanted.drop - {id_ for of_name in files.values() for id_ in of_name})
+    if unknown:
+        raise ConfigError(f"--drop {unknown[0]}: no such curation in {store.url}; see `reneg list`")
+    for name in sorted(files.keys() | heads.keys()):
+        retention = _retention(store, listed, name, wanted)
+        released = _decide_releases(store, heads.get(name, []), retention, kept)
+        _decide_curations(files.get(name, {}), retention, (released, wanted, now), kept)
+    return kept
+
+
+def _retention(store: Store, listed: Mapping[str, Entry], name: str, wanted: Wanted) -> RetentionConfig:
+    """Take the command line's word, else the newest deployed configuration's, else the defaults."""
+    deployed = sorted(key for key in listed if key.startswith(f"configs/{name}/"))
+    record = store.read_json(deployed[-1]) if deployed else None
+    said = {n: v for n in RetentionConfig.model_fields if (v := getattr(wanted, n)) is not None}
+    section = record.get("retention") if isinstance(record, dict) else None
+    try:
+        return RetentionConfig.model_validate({**(section or {}), **said})
+    except (ValidationError, TypeError) as error:
+        raise ConfigError(f"retention of {name} ({deployed[-1:] or 'command line'}): {error}") from error
+
+
+def _decide_releases(store: Store, heads: list[str], retention: RetentionConfig, kept: Kept) -> set[str]:
+    """Keep the newest releases, and those that a kept one went back to; returns the curations they name."""
+    records = {key: _record(store, key) for key in heads}
+    numbers = {_number(key): key for key in heads}
+    staying = set(heads[-retention.releases :])
+    while True:
+        origins = {numbers.get(records[key].get("of") or 0) for key in staying} - {None} - staying
+        if not origins:
+            break
+        staying |= {key for key in origins if key}
+    kept.releases += sorted(staying)
+    kept.dropped_releases += sorted(set(heads) - staying)
+    return {str(records[key].get("curation")) for key in staying}
+
+
+def _decide_curations(
+    files: Mapping[str, Mapping[str, Entry]],
+    retention: RetentionConfig,
+    asked: tuple[set[str], Wanted, float],
+    kept: Kept,
+) -> None:
+    released, wanted, now = asked
+    here = {id_ for id_, keys in files.items() if f"curations/{id_}/curation.json" in keys}
+    newest = set(sorted(here, key=_order)[-retention.curations :])
+    for id_ in sorted(files, key=_order):
+        lives = {key: entry for key, entry in files[id_].items() if not key.startswith(f"{TRASH}/")}
+        age = now - max((entry.written for entry in lives.values()), default=0.0)
+        reasons = {
+            "of a kept release": id_ in released,
+            "among the newest": id_ in newest,
+            "unfinished": id_ in here and not any("/result-" in key for key in lives),
+            f"at work within {retention.days:g} days": id_ in here and age < retention.days * _DAY,
+            "at work just now": age < wanted.grace * _HOUR,
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        if reason is None or id_ in wanted.drop:
+            kept.dropped += [id_] if lives else []
+        else:
+            kept.curations[id_] = reason
+            kept.back |= {live(key) for key in files[id_]}
+
+
+def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
+    """Follow the kept curations to their parts."""
+    manifests, models = set[str](), set[str]()
+    for id_ in kept.curations:
+        recorded = _recorded(snapshot, id_)
+        try:
+            reached, used = _walk(settings, snapshot, id_)
+        except (ConfigError, StoreError, ModelError, LookupError, TypeError, ValueError) as error:
+            # A record of another version, or a damaged one, fails in many ways; whatever its parts list names stays.
+            if not recorded:
+                raise ConfigError(
+                    f"curation {id_} is kept ({kept.curations[id_]}) but cannot be followed to its parts: {error}. "
+                    f"Nothing was removed. Run gc where its models are, repair it, or let it go with --drop {id_}"
+                ) from error
+            reached, used = set(), set()
+        manifests |= recorded | reached
+        models |= used
+    going = (*_in_order(snapshot, kept.dropped), *kept.dropped_releases)
+    return Roots(frozenset(manifests), going, frozenset(kept.back), frozenset(models - {""}), _FURTHER)
+
+
+def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], set[str]]:
+    """Walk the method over the manifests, past what is unfinished; returns the parts and the models' digests."""
+    setup = prepare(Workspace(settings, snapshot), load_curation(snapshot, id_))
+    run = Runner(snapshot, _Nothing())
+    try:
+        curate_method(run, setup)
+    except WaitingForLabels:
+        pass
+    models = {
+        setup.base_model_key,
+        *(getattr(e, "digest", "") for e in (setup.encoder, *(t.engine for t in setup.tiers))),
+    }
+    return {manifest.path for stage in run.runs for manifest in stage.manifests}, models
+
+
+def _recorded(snapshot: Snapshot, id_: str) -> set[str]:
+    """Name the parts that a curation's own results list, as far as they are there."""
+    named = set[str]()
+    for key in snapshot.list(f"curations/{id_}"):
+        if "/result-" in key:
+            found = snapshot.read_json(key)
+            named |= set(found.get("manifests") or ()) if isinstance(found, dict) else set()
+    return named & snapshot.manifests.keys()
+
+
+def _in_order(snapshot: Snapshot, dropped: Iterable[str]) -> list[str]:
+    """Order the records of curations that go: first what makes it one, so that half a curation is none."""
+    keys = []
+    for id_ in dropped:
+        own = [key for key in snapshot.list(f"curations/{id_}") if key in snapshot.listed]
+        keys += sorted(own, key=lambda key: not key.endswith("/curation.json"))
+    return keys
+
+
+def _record(store: Store, key: str) -> dict[str, Any]:
+    record = store.read_json(key)
+    if not isinstance(record, dict):
+        raise StoreError(f"store {store.url}: {key} is damaged (an object expected); restore or delete it")
+    return record
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("-")[2].removesuffix(".json"))
+
+
+def _order(id_: str) -> int:
+    return int(id_.rpartition("-")[2])
+
+
+def _facts(snapshot: Snapshot, kept: Kept, collection: Collection) -> dict[str, Any]:
+    """Return the line a script reads."""
+    kinds = Counter(live(key).split("/")[0] for key in collection.move)
+    return {
+        "curations": kept.dropped,
+        "releases": kept.dropped_releases,
+        "kept": dict(sorted(kept.curations.items())),
+        "parts": kinds["parts"],
+        "objects": kinds["objects"],
+        "bytes": collection.bytes_of(collection.move),
+        "put_back": len(collection.back),
+        "deleted": len(collection.delete),
+        "deleted_bytes": collection.bytes_of(collection.delete),
+        "missing": list(collection.missing),
+    }

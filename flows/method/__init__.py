@@ -1,0 +1,1 @@
+"""The method: which stage runs after which, from the source to the report."""

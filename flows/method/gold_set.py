@@ -1,0 +1,86 @@
+"""The gold set inside the method: judged like everything else, every night, and compared with its fixed labels."""
+
+from typing import Any
+
+from flows import stages as st
+from flows.method.setup import Gold, Setup, Tier
+from flows.method.tables import empty_table, union
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Table
+from tasks import schemas
+from tasks.judging.config import JudgeConfig
+from tasks.quality.gold_set import GoldConfig
+
+
+def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
+    """Ask every tier about every pair of the gold set, with the curation's own prompts, engines and thresholds.
+
+    Weights that are pinned by their digest give the same answers every night: they are asked once and remembered.
+
+    Returns:
+        `agreement` and `verdicts`, as `tasks.quality.gold_set.agree_gold` makes them.
+    """
+    c = setup.config
+    config = GoldConfig(dataset=c.ingest.dataset, tiers=setup.tier_names)
+    data = run(st.READ_GOLD, config, source=gold.directory)
+    similarity = _similarity(run, setup, data)
+    answers = [
+        run(
+            st.JUDGE,
+            ask_again(tier, gold.night),
+            label=f"{st.LABEL}-{tier.name}",
+            key=tier.shown,
+            engine=tier.engine,
+            escalated=data["candidates"],
+            queries=data["queries"],
+            passages=data["passages"],
+            positives=data["positives"],
+        )["verdicts"]
+        for tier in setup.tiers
+    ]
+    llm_verdicts = union("verdicts", *answers) if answers else empty_table(run, "verdicts", schemas.VERDICTS)
+    decisions = run(
+        st.DECIDE,
+        c.decide.model_copy(update={"tiers": setup.tier_names}),
+        label=st.LABEL,
+        candidates=data["candidates"],
+        verdicts=similarity,
+        llm_verdicts=llm_verdicts,
+    )["decisions"]
+    made: dict[str, Table] = run(
+        st.AGREE_GOLD,
+        config,
+        gold=data["gold"],
+        similarity=similarity,
+        llm_verdicts=llm_verdicts,
+        decisions=decisions,
+    )
+    return made
+
+
+def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> Table:
+    """Judge the gold set by similarity; returns the verdicts."""
+    c, engine = setup.config, setup.encoder
+    passages = run(st.ENCODE_PASSAGES, c.encode, label=st.LABEL, engine=engine, passages=data["passages"])
+    queries = run(st.ENCODE_QUERIES, c.encode, label=st.LABEL, engine=engine, queries=data["queries"])
+    verdicts: Table = run(
+        st.JUDGE_SIMILARITY,
+        c.similarity,
+        label=st.LABEL,
+        key={"encoder": setup.encoder_key},
+        candidates=data["candidates"],
+        query_embeddings=queries["embeddings"],
+        passage_embeddings=passages["embeddings"],
+        positives=data["positives"],
+    )["verdicts"]
+    return verdicts
+
+
+def ask_again(tier: Tier, night: str) -> JudgeConfig:
+    """Configure a tier for the gold set of one night: an endpoint's name for its answers includes the night.
+
+    So they are in nobody's ledger and under no key of another night, and the endpoint is really asked.
+    """
+    if tier.is_pinned:
+        return tier.judge
+    return tier.judge.model_copy(update={"engine": f"{tier.judge.asked}@{night}"})

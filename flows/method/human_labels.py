@@ -1,0 +1,149 @@
+"""People's labels: kept in the store, found by text, put over the judges' decisions, and waited for where asked."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from flows import stages as st
+from flows.method.setup import Setup, WaitingForLabels
+from flows.method.tables import Sampled, Verdicts
+from infra.stages.runner import Runner
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Piece, Table
+from infra.storage.store import Store
+from tasks import schemas
+from tasks.quality.labels import LabelsConfig, PeopleConfig, label_pairs, newest, share_labelled
+from tasks.texts import part_of
+
+_READERS = 16
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many of the drawn pairs are labelled, and how many are wanted before the treatments."""
+
+    labelled: int
+    wanted: int
+    drawn: int
+
+
+def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled, *, parts: int) -> Verdicts:
+    """Put people's labels over the judges' decisions, and compare the two.
+
+    Only parts with a labelled pair are computed; the others keep the judges' pieces. So labels cost nothing where there
+    are none, and a new one recomputes its own part and what follows from it.
+
+    Args:
+        run: as for the curation.
+        setup: of the curation.
+        verdicts: what the judges say.
+        sampled: the pairs drawn for people.
+        parts: into how many parts the queries are cut.
+
+    Returns:
+        The verdicts with people's decisions and `people`, the comparison; as they were where nobody labelled any pair.
+
+    Raises:
+        WaitingForLabels: too few of the drawn pairs are labelled.
+    """
+    labelled = find_labelled(run, setup, verdicts.candidates, parts)
+    wait_for_people(run, setup, sampled, labelled)
+    if not labelled.pieces:
+        return verdicts
+    judges, there = verdicts.decisions, labelled.indexes
+    pieces = tuple(piece for piece in judges.pieces if piece.index in there)
+    decisions = Table("decisions", pieces, judges.missing & there)
+    decided: Table = run(st.APPLY_LABELS, LabelsConfig(), decisions=decisions, labelled=labelled)["decisions"]
+    untouched = [piece for piece in judges.pieces if piece.index not in there]
+    merged = sorted((*untouched, *decided.pieces), key=lambda piece: piece.index)
+    people = run(
+        st.AGREE_PEOPLE,
+        PeopleConfig(tiers=setup.tier_names),
+        samples=sampled.samples,
+        labelled=labelled,
+        similarity=verdicts.similarity,
+        llm_verdicts=verdicts.llm_verdicts,
+        decisions=judges,
+    )["people"]
+    return replace(
+        verdicts, decisions=Table("decisions", tuple(merged), judges.missing | decided.missing), people=people
+    )
+
+
+def find_labelled(run: Runner, setup: Setup, candidates: Table, parts: int) -> Table:
+    """Find the candidates that people labelled, part by part; a part without any has no piece.
+
+    Of the candidates only the parts are read in which a labelled query can be; `parts` is into how many the queries are
+    cut.
+    """
+    labels = setup.labels
+    if labels is None or labels.is_empty() or not parts:
+        return Table("labelled")
+    possible = {part_of(text_hash, parts) for text_hash in labels["query_hash"].unique()}
+    pieces: list[Piece] = []
+    for index in sorted((candidates.indexes - candidates.missing) & possible):
+        found = label_pairs(run.read(candidates.at(index)), labels)
+        if not found.is_empty():
+            pieces += run.keep_table("labelled", found, schemas.LABELLED, frozenset({index})).pieces
+    return Table("labelled", tuple(pieces))
+
+
+def wait_for_people(run: Runner, setup: Setup, sampled: Sampled, labelled: Table) -> None:
+    """Stop before the treatments while too few of the drawn pairs are labelled.
+
+    Raises:
+        WaitingForLabels: it says how many are wanted, where the sheet is, and how it is imported.
+    """
+    wanted = still_wanted(run, setup, sampled.samples, labelled)
+    if wanted is None:
+        return
+    raise WaitingForLabels(
+        f"{setup.curation} waits for people: {wanted.labelled} of {wanted.drawn} drawn pairs are labelled, "
+        f"{wanted.wanted} are wanted (sample.wait_for: {setup.config.sample.wait_for:g}). Fill in {setup.sheet}, then: "
+        f"reneg labels import {setup.curation} {setup.sheet} --annotator NAME --resume",
+        sampled.sheet,
+    )
+
+
+def still_wanted(run: Runner, setup: Setup, samples: Table, labelled: Table) -> Wanted | None:
+    """Tell how many of the drawn pairs still need a label before the treatments; None where enough have one."""
+    share = setup.config.sample.wait_for
+    if not share or samples.missing or not samples.rows:
+        return None
+    pairs = [run.read(Table("labelled", (piece,))) for piece in labelled.pieces]
+    done, drawn = share_labelled(run.read(samples), pl.concat([schemas.LABELLED.empty(), *pairs]))
+    wanted = -int(-share * drawn // 1)
+    return Wanted(done, wanted, drawn) if done < wanted else None
+
+
+def without(stage: Stage, *names: str) -> Stage:
+    """Take inputs that there are none of from a stage: its key stays what it was before there were any."""
+    return replace(stage, every=tuple(name for name in stage.every if name not in names))
+
+
+def label_keys(store: Store) -> list[str]:
+    """List the imports of people's labels."""
+    return [key for key in store.list("labels") if key.endswith(".parquet")]
+
+
+def read_labels(store: Store, keys: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read imports of people's labels, all by default; one that was purged meanwhile is passed over."""
+    with ThreadPoolExecutor(_READERS, "labels") as pool:
+        found = list(pool.map(store.read, label_keys(store) if keys is None else keys))
+    frames = [pl.read_parquet(io.BytesIO(data)).select(*schemas.HUMAN.columns) for data in found if data is not None]
+    return newest(pl.concat([schemas.HUMAN.empty(), *frames]))
+
+
+def write_labels(store: Store, labels: pl.DataFrame) -> str:
+    """Keep labels as one object named by its content; returns its key."""
+    buffer = io.BytesIO()
+    labels.select(*schemas.HUMAN.columns).sort(schemas.HUMAN.key).rechunk().write_parquet(
+        buffer, compression="zstd", compression_level=3
+    )
+    key = f"labels/{hashlib.sha256(buffer.getvalue()).hexdigest()}.parquet"
+    store.create(key, buffer.getvalue())
+    return key

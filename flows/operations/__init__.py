@@ -1,0 +1,1 @@
+"""Deployments, their worker, notification, and the checks of `reneg doctor`."""

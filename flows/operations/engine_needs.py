@@ -1,0 +1,117 @@
+"""What the engines of a configuration need of a node: weights, memory, the key of an endpoint."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.config.curation import CurationConfig
+from flows.config.engines import CrossEncoderConfig, EncoderConfig, VLLMConfig
+from flows.operations.doctor import Finding
+from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, JUDGE, TRAIN
+from infra.cluster.nodes import Node, Probe
+from infra.engines.specs import OpenAISpec
+from infra.machine import model_bytes
+from infra.models.resolve import ModelError, digest_of, is_present, resolve
+from infra.stages.stage import Resources
+
+_GIB = 2**30
+_PROCESS = 2 * _GIB  # Python, torch, a batch's activations
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine of a configuration.
+
+    stage: whose resources it gets. path: where its weights lie on this machine; empty where they do not.
+    size: bytes on the disk; memory: bytes once loaded, without the process; both 0 where they are not known.
+    gpu_share: of each GPU that it may take; 0 on a CPU. gpus: how many share the weights.
+    key_variable: the environment variable that an endpoint's key is read from.
+    """
+
+    reference: str
+    stage: str
+    path: str = ""
+    digest: str = ""
+    size: int = 0
+    memory: int = 0
+    gpu_share: float = 0.0
+    gpus: int = 1
+    key_variable: str = ""
+
+
+def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[Finding]]:
+    """List the engines of a configuration, and what is wrong with them on this machine; fetches nothing."""
+    engines, problems = [], []
+    for stage, wanted in [
+        (ENCODE_PASSAGES.name, config.encoder),
+        *((f"{JUDGE.name}-{t.name}", t.engine) for t in config.tiers),
+    ]:
+        if isinstance(wanted, OpenAISpec):
+            engines.append(Engine(wanted.model, stage, key_variable=wanted.api_key_env))
+            continue
+        try:
+            engines.append(_local(wanted, stage, cache))
+        except ModelError as error:
+            problems.append(Finding(f"model {wanted.model}", "missing", "not usable", str(error)))
+    return engines, [*problems, *_without_gpu(config)]
+
+
+def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
+    """Find stages that are to work on a GPU and ask for none: Ray hides every GPU from them."""
+    devices = {ENCODE_PASSAGES.name: config.encoder.device, ENCODE_QUERIES.name: config.encoder.device}
+    if config.train is not None:
+        devices[TRAIN.name] = config.train.device
+    for stage, device in devices.items():
+        wanted = config.resources.get(stage)
+        if device == "cuda" and not (wanted and wanted.num_gpus):
+            remedy = f"set `resources: {{{stage}: {{num_gpus: 1}}}}`"
+            yield Finding(f"resources of {stage}", "missing", "device cuda, and no GPU asked for", remedy)
+
+
+def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, cache: Path) -> Engine:
+    digest = digest_of(wanted.model, cache)
+    path, size, memory = "", 0, 0
+    if is_present(wanted.model, cache):
+        folder = resolve(wanted.model, cache, on_message=lambda _: None).path
+        path = str(folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        memory = model_bytes(folder, wanted.dtype)
+    share, gpus = 0.0, 1
+    if wanted.device == "cuda":
+        share, gpus = getattr(wanted, "gpu_memory_utilization", 0.9), getattr(wanted, "tensor_parallel_size", 1)
+    elif isinstance(wanted, VLLMConfig):
+        memory += int(wanted.cpu_kvcache_gib * _GIB) if memory else 0
+    return Engine(wanted.model, stage, path, digest, size, memory, share, gpus)
+
+
+def too_large(engine: Engine, resources: Resources, nodes: Sequence[Node]) -> Iterator[Finding]:
+    """Compare what an engine takes with the memory of the nodes that Ray may put it on."""
+    if not engine.memory:
+        return
+    able = [node for node in nodes if node.resources.get("GPU", 0.0) >= resources.num_gpus and _probe_of(node)]
+    small = [node for node in able if not _has_room(engine, node)]
+    kind = "GPU memory" if engine.gpu_share else "memory"
+    needed = f"{(engine.memory + _PROCESS) / _GIB:.1f} GiB of {kind}"
+    if able and len(small) == len(able):
+        remedy = "take a smaller model or dtype, or larger nodes"
+        yield Finding(f"memory for {engine.reference}", "missing", f"{needed} needed, no node has it", remedy)
+    elif small:
+        names = ", ".join(node.name for node in small)
+        remedy = f"give {engine.stage} `memory` under `resources`, so that Ray passes these nodes by"
+        yield Finding(f"memory for {engine.reference}", "note", f"{needed} needed; too small: {names}", remedy)
+    elif able:
+        yield Finding(f"memory for {engine.reference}", "ok", f"{needed} needed")
+
+
+def _has_room(engine: Engine, node: Node) -> bool:
+    found = _probe_of(node)
+    if found is None:
+        return False
+    if engine.gpu_share:
+        smallest = min(found.gpu_memory, default=0)
+        return smallest * engine.gpu_share * engine.gpus >= engine.memory + _PROCESS
+    return found.memory >= engine.memory + _PROCESS
+
+
+def _probe_of(node: Node) -> Probe | None:
+    return node.found if isinstance(node.found, Probe) else None

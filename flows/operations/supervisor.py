@@ -1,0 +1,147 @@
+"""`reneg serve`: keeps a worker of the pool at work, and the states of dead runs true, until it is told to stop.
+
+In embedded mode it also keeps the Prefect server up. The worker starts each flow run as a process of its own; when the
+worker dies it is started again, and flow runs go on without it. What was due meanwhile starts late. A supervisor that
+was killed leaves the worker at work, and the next one takes it over.
+"""
+
+import contextlib
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from infra.prefect_api.dead_runs import sweep_dead_runs, worker_name
+from infra.prefect_api.events import POOL
+from infra.prefect_api.processes import KeptProcess
+from infra.prefect_api.server import PrefectServer, is_healthy
+from infra.settings import Settings
+
+_LOOK_SECONDS = 2.0
+_SWEEP_SECONDS = 15.0
+_SILENT_SECONDS = 60.0  # of a server that lives
+_GRACE_SECONDS = 25.0  # for flow runs to write what they hold, once told to stop
+_BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0)
+
+
+class Supervisor:
+    """Keeps the server (embedded mode only) and one worker alive."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None], *, pool: str = POOL, limit: int = 4) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            settings: where the server and the store are.
+            say: told in a line what happens.
+            pool: the work pool whose runs are taken.
+            limit: flow runs at a time.
+        """
+        self._settings, self._say, self._pool, self._limit = settings, say, pool, limit
+        self._server = None if settings.prefect_api_url else PrefectServer(settings.home)
+        self._worker: KeptProcess | None = None
+        self._stop = threading.Event()
+        self._deaths = 0
+        self._begun = self._due = 0.0
+        self._answered = time.monotonic()
+        self.log = settings.home / "worker.log"
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT; then stop the worker and its flow runs, and the embedded server.
+
+        Raises:
+            ServerError: the server could not be started at the beginning.
+        """
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: self._stop.set())
+        address = self._server.start() if self._server else str(self._settings.prefect_api_url)
+        self._say(f"Prefect: {address.removesuffix('/api')}; worker log: {self.log}")
+        swept = 0.0
+        try:
+            while not self._stop.wait(_LOOK_SECONDS):
+                address = self._keep_server(address)
+                self._keep_worker(address)
+                if time.monotonic() - swept > _SWEEP_SECONDS:
+                    swept = time.monotonic()
+                    self._sweep(address)
+        finally:
+            self._end()
+
+    def _keep_server(self, address: str) -> str:
+        """Start the server again if it died, or if it has not answered for long; a busy one is left alone."""
+        if self._server is None or is_healthy(address, timeout=10.0):
+            self._answered = time.monotonic()
+            return address
+        if self._server.lives() and time.monotonic() - self._answered < _SILENT_SECONDS:
+            return address
+        self._say("the Prefect server does not answer; starting it again")
+        with contextlib.suppress(Exception):  # the next look tries again
+            started = self._server.start()
+            if started != address and self._worker is not None:
+                self._say(f"the Prefect server is at {started} now; the worker starts anew")
+                self._worker.stop(_GRACE_SECONDS)
+            return started
+        return address
+
+    def _keep_worker(self, address: str) -> None:
+        if self._worker is not None:
+            ended = self._worker.poll()
+            if ended is None:
+                return
+            self._deaths = 0 if time.monotonic() - self._begun > _BACKOFF_SECONDS[-1] else self._deaths + 1
+            wait = _BACKOFF_SECONDS[min(self._deaths, len(_BACKOFF_SECONDS) - 1)]
+            self._say(f"the worker ended with {ended}; another starts in {wait:.0f} s")
+            self._worker, self._due = None, time.monotonic() + wait
+        if time.monotonic() >= self._due:
+            self._worker = self._start_worker(address)
+            self._begun = time.monotonic()
+
+    def _start_worker(self, address: str) -> KeptProcess:
+        home = hashlib.sha256(str(self._settings.home).encode()).hexdigest()[:8]
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", self._pool, "--type", "process"]
+        command += ["--name", worker_name(home), "--limit", str(self._limit)]
+        command += ["--install-policy", "never"]
+        record = self._settings.home / f"worker-{self._pool}.json"
+        worker = KeptProcess.keep(record, command, self._environment(address), self.log)
+        if worker.adopted:
+            self._say(f"took over the worker {worker.pid}, whose supervisor died")
+        return worker
+
+    def _environment(self, address: str) -> dict[str, str]:
+        """Give the worker our environment, with relative paths made absolute: flow runs start in other folders."""
+        settings = self._settings
+        store = settings.store if "://" in settings.store else str(Path(settings.store).absolute())
+        ours = {
+            "PREFECT_API_URL": address,
+            "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(settings.home / "prefect-client")),
+            "RENEG_HOME": str(settings.home),
+            "RENEG_STORE": store,
+            "RENEG_CACHE": str(settings.cache),
+        }
+        return {**os.environ, **ours}
+
+    def _sweep(self, address: str) -> None:
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        try:
+            with temporary_settings({PREFECT_API_URL: address}):
+                dead = sweep_dead_runs()
+        except (httpx.HTTPError, OSError):
+            return  # the server is away, and will be looked after
+        except Exception as error:  # a sweep that fails must not end what keeps everything up
+            self._say(f"dead runs could not be swept, the next look tries again: {type(error).__name__}: {error}")
+            return
+        if dead:
+            self._say(f"{dead} flow run(s) of dead processes marked Crashed")
+
+    def _end(self) -> None:
+        if self._worker is not None and self._worker.poll() is None:
+            self._say("stopping the worker and its flow runs")
+            self._worker.stop(_GRACE_SECONDS)
+        if self._server is not None:
+            self._server.stop()

@@ -1,0 +1,1 @@
+"""What a curation would compute and cost, before anything is computed."""

@@ -1,0 +1,112 @@
+"""Put pairs through the judge with an engine that answers nothing, to count what would be sent."""
+
+import heapq
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from flows.planning.expected_pairs import Asked, Texts
+from tasks.judging.calls import Call
+from tasks.judging.config import JudgeConfig
+from tasks.judging.judge import judge
+from tasks.protocols import Ledger
+
+SAMPLE = 200  # calls that are tokenised
+_PAIRS_AT_ONCE = 20_000
+_DIGITS = 8  # of a hash, enough to share queries out
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """An answer that says nothing, or only what the next question cannot be made without."""
+
+    text: str = ""
+    finish_reason: str = "error: only planned"
+    logprobs: Mapping[str, float] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    fingerprint: str = ""
+
+
+@dataclass
+class Census:
+    """Notes what it is asked: how many calls, how long, and a sample of them; `known`: what the ledger remembers."""
+
+    calls: int = 0
+    known: int = 0
+    characters: int = 0
+    sample: list[Call] = field(default_factory=list)
+
+    def answer(self, requests: Sequence[Call]) -> list[Unanswered]:
+        """Note calls; the sample is those of the lowest ids, which are hashes: the same ones each time."""
+        self.calls += len(requests)
+        self.characters += sum(_length(call) for call in requests)
+        self.sample = heapq.nsmallest(SAMPLE, [*self.sample, *requests], key=lambda call: call.call_id)
+        return [_answer_to(call) for call in requests]
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Note pairs that a cross-encoder would score."""
+        self.calls += len(pairs)
+        return [math.nan] * len(pairs)
+
+    def scale_up(self, counts: Sequence[int]) -> float:
+        """Make of the tokens of each call in the sample those of all calls, by their characters."""
+        characters = sum(_length(call) for call in self.sample)
+        return sum(counts) * self.characters / characters if characters else 0.0
+
+
+@dataclass(frozen=True)
+class _ReadOnly:
+    """The ledger as a plan may use it."""
+
+    ledger: Ledger
+
+    def recall(self, judge: str, entries: Mapping[str, str]) -> Mapping[str, str]:
+        """Look entries up."""
+        return self.ledger.recall(judge, entries)
+
+    def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
+        """Remember nothing."""
+
+    def flush(self) -> None:
+        """Wait for nothing."""
+
+
+def take_census(config: JudgeConfig, asked: Asked, texts: Texts, ledger: Ledger) -> Census:
+    """Count the first attempt at every open pair, all votes included.
+
+    Nothing counts as read but what the ledger remembers, so that no vote and no other order is left out. Assumed pairs
+    are not looked up: nobody asked about them.
+    """
+    census = Census()
+    once = config.model_copy(update={"max_attempts": 1})
+    tables = {"queries": texts.queries, "passages": texts.passages, "positives": texts.positives}
+    lent = None if asked.basis == "estimated" else _ReadOnly(ledger)
+    for pairs in _shares(asked.open):
+        facts = judge(once, escalated=pairs, **tables, engine=census, ledger=lent)["facts"]
+        census.known += facts["recalled"]
+    return census
+
+
+def _shares(pairs: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Share pairs out, those of a query together, so that not all texts are in memory at once."""
+    count = math.ceil(pairs.height / _PAIRS_AT_ONCE)
+    share = pl.col("query_hash").str.head(_DIGITS).str.to_integer(base=16) % max(1, count)
+    for number in range(count):
+        yield pairs.filter(share == number)
+
+
+def _answer_to(call: Call) -> Unanswered:
+    """Give the whole passage where a snippet is asked for, the longest there can be: what follows is counted too."""
+    if "snippet" not in (call.schema or {}).get("properties", {}):
+        return Unanswered()
+    (passage,) = (p.text for p in call.question.passages if p.hash in call.ids.values())
+    return Unanswered(json.dumps({"snippet": passage}), "stop")
+
+
+def _length(call: Call) -> int:
+    return sum(len(message["content"]) for message in call.chat)

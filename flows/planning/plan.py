@@ -1,0 +1,277 @@
+"""Say before anything is spent what each judging tier would cost: calls, tokens, engine-hours, money.
+
+`flows.planning.expected_pairs` says which pairs it is about, `flows.planning.expected_calls` what would be sent. The
+model's own tokenizer counts the tokens. Parts that the engine has judged say how fast it is, and how much it writes.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from flows.config.curation import BudgetConfig, CurationConfig
+from flows.config.engines import EngineConfig, VLLMConfig
+from flows.config.prices import Prices, load_prices
+from flows.curation.prepare import check_gold
+from flows.curation.workspace import Workspace
+from flows.method.setup import Setup, Tier
+from flows.planning.expected_calls import Census, take_census
+from flows.planning.expected_pairs import MOST_QUERIES, Asked, Basis, NotKnown, Prospects
+from flows.planning.token_counts import TokenCounter, counter_of
+from flows.stages import JUDGE
+from infra.execution.usage_meter import Usage
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.ledger import Ledger
+from tasks.judging.calls import Call
+from tasks.judging.config import JudgeConfig
+
+_MOST_READ = 500  # earlier parts looked at for their speed
+_READERS = 16
+_HOUR = 3600.0
+_WHOLE = 100  # amounts from here on are shown without decimals
+# Settings under which judges write answers of one length, more or less.
+_DECIDES_LENGTH = ("judge", "protocol", "per_call", "reasoning", "max_output_tokens")
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """What one tier would be asked and cost; None where nothing can be said.
+
+    basis: `exact`: the pairs are known; `at most`: the tier before has not said yet which it leaves open; `estimated`:
+    nor are there candidates. known: calls whose answers the ledger or finished parts hold. Tokens, hours and money are
+    those of the other calls. hours: in which engines work, added up.
+    """
+
+    tier: str
+    basis: Basis
+    pairs: int | None = None
+    calls: int | None = None
+    known: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    hours: float | None = None
+    money: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tiers, in the order asked, and what the budget makes of them."""
+
+    tiers: tuple[TierPlan, ...]
+    currency: str
+    budget: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a script reads."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What earlier parts with the same engine say: its speed, and how much a judge like this one writes per call."""
+
+    parts: int = 0
+    tokens_per_second: float | None = None
+    calls_per_second: float | None = None
+    written: float | None = None
+
+    def hours(self, calls: int, tokens: int) -> float | None:
+        """Tell how long the engine would work; a cross-encoder counts no tokens."""
+        amount, speed = (tokens, self.tokens_per_second) if tokens else (calls, self.calls_per_second)
+        return amount / speed / _HOUR if speed else None
+
+
+def plan_tiers(workspace: Workspace, setup: Setup, runs: Sequence[StageRun]) -> Plan:
+    """Plan every tier from where a walk over the manifests (`runs`) ended."""
+    config, prices = setup.config, load_prices(setup.config)
+    planner = _Planner(config, prices, Prospects(workspace, setup, {run.name: run for run in runs}))
+    tiers = tuple(planner.plan(place) for place in range(len(setup.tiers)))
+    return Plan(tiers, prices.currency, tuple(compare_with_budget(config.budget, tiers)))
+
+
+def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iterator[str]:
+    """Say of each limit whether a run would reach it, and how far it would come.
+
+    >>> tier = TierPlan("llm", "exact", prompt_tokens=900, output_tokens=100)
+    >>> list(compare_with_budget(BudgetConfig(tokens=400), [tier]))
+    ['budget.tokens: 400 are used up after about 40% of 1,000; the run would stop there, resumable']
+    """
+    bound = "at most " if any(tier.basis in ("at most", "estimated") for tier in tiers) else ""
+    for name, limit in budget.model_dump(exclude_none=True).items():
+        spent = [_spent(tier, name) for tier in tiers]
+        total = math.fsum(amount for amount in spent if amount is not None)
+        if total > limit:
+            share = f"about {limit / total:.0%} of {bound}{show_amount(total)}"
+            yield f"budget.{name}: {show_amount(limit)} are used up after {share}; the run would stop there, resumable"
+        elif None in spent:
+            yield f"budget.{name}: {show_amount(limit)} cannot be compared while a tier's {name} are unknown"
+        else:
+            yield f"budget.{name}: {show_amount(limit)} are enough for {bound}{show_amount(total)}"
+
+
+def _spent(tier: TierPlan, name: str) -> float | None:
+    if name != "tokens":
+        return tier.hours if name == "hours" else tier.money
+    return None if tier.prompt_tokens is None else float(tier.prompt_tokens + (tier.output_tokens or 0))
+
+
+def show_amount(amount: float) -> str:
+    """Show an amount in as many digits as one can rely on.
+
+    >>> show_amount(12345.6), show_amount(0.01234)
+    ('12,346', '0.0123')
+    """
+    return f"{amount:,.0f}" if amount >= _WHOLE else f"{amount:.3g}"
+
+
+@dataclass
+class _Planner:
+    config: CurationConfig
+    prices: Prices
+    prospects: Prospects
+
+    def plan(self, place: int) -> TierPlan:
+        """Plan the tier at a place."""
+        tier, prospects = self.prospects.setup.tiers[place], self.prospects
+        try:
+            asked = prospects.asked(place)
+            ledger = Ledger(prospects.workspace.store)
+            census = Census() if asked.open.is_empty() else take_census(tier.judge, asked, prospects.texts, ledger)
+        except NotKnown as reason:
+            return TierPlan(tier.name, "unknown", notes=(str(reason),))
+        plan = TierPlan(
+            tier=tier.name,
+            basis=asked.basis,
+            pairs=round(asked.pairs.height * asked.scale),
+            calls=asked.calls_done + round((census.calls + census.known) * asked.scale),
+            known=asked.calls_done + round(census.known * asked.scale),
+            notes=(*self._on_pairs(asked), *self._on_gold(tier)),
+        )
+        if not census.calls:
+            return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
+        return self._weigh(plan, place, census, asked.scale)
+
+    def _weigh(self, plan: TierPlan, place: int, census: Census, scale: float) -> TierPlan:
+        """Add tokens, hours and money, with how each is known."""
+        tier, engine = self.prospects.setup.tiers[place], self.config.tiers[place].engine
+        experience = learn(tier, self._earlier)
+        counter = counter_of(engine, self.prospects.workspace.settings.cache)
+        counts = [counter.count(call.chat) for call in census.sample]
+        written, how = _written(tier.judge, census, counter, experience)
+        calls = round(census.calls * scale)
+        prompt, output = round(census.scale_up(counts) * scale), round(written * calls)
+        hours = experience.hours(calls, prompt + output)
+        money, unpriced = self._money(engine, Usage(calls, prompt, 0, output, (hours or 0.0) * _HOUR), hours)
+        speed = f"hours: as measured over {experience.parts} earlier part(s) with this engine"
+        notes = (
+            *_on_asking(tier.judge),
+            counter.guess,
+            "" if counter.guess else _on_length(engine, counts, census.sample),
+            how,
+            "hours: unknown until a first part has run" if hours is None else speed,
+            unpriced,
+        )
+        return replace(
+            plan,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            hours=hours,
+            money=money,
+            notes=(*plan.notes, *filter(None, notes)),
+        )
+
+    def _money(self, engine: EngineConfig, usage: Usage, hours: float | None) -> tuple[float | None, str]:
+        price = self.prices.of(engine)
+        if price is None:
+            return None, f"money: no price for {engine.model} in {self.config.prices or 'flows/config/prices.yaml'}"
+        if price.hour and hours is None:
+            return None, "money: unknown, as the hours are"
+        return price.of(usage), ""
+
+    def _on_gold(self, tier: Tier) -> Iterator[str]:
+        gold = self.prospects.setup.gold
+        if gold is None:
+            return
+        store = self.prospects.workspace.store
+        pairs = sum(check_gold(store.get_object(key), self.config) for key in gold.directory.files.values())
+        often = "once, its weights being pinned" if tier.is_pinned else "every night, lest its model changed unseen"
+        yield f"gold: not counted above, {pairs:,} pairs that it is asked about {often}"
+
+    def _on_pairs(self, asked: Asked) -> Iterator[str]:
+        mine = self.config.mine
+        if asked.basis == "at most":
+            yield "pairs: at most; which of them the tier before leaves open is known after it has judged"
+        if asked.basis == "estimated":
+            each = mine.range_max - mine.range_min
+            yield f"pairs: at most, and assumed: {each} for each query to be mined, passages drawn from the corpus"
+        if asked.scale > 1:
+            yield f"all figures: scaled up from {MOST_QUERIES:,} queries"
+
+    @cached_property
+    def _earlier(self) -> list[Manifest]:
+        """Read finished judging parts of the store, whatever the tier."""
+        store = self.prospects.workspace.store
+        found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda item: read_manifest(store, JUDGE.name, *item), found))
+
+
+def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
+    """Add up what earlier parts with this tier's engine say of themselves."""
+    engine, config = part_keys.semantic(tier.engine), part_keys.semantic(tier.judge)
+    facts = [m.stats.get("facts", {}) for m in earlier if m.ingredients.get("engine") == engine]
+    alike = [m for m in earlier if all(m.ingredients["config"].get(n) == config[n] for n in _DECIDES_LENGTH)]
+    wrote = [m.stats.get("facts", {}) for m in alike]
+    timed = [fact for fact in facts if fact.get("engine_seconds")]
+    seconds, calls = (math.fsum(fact[name] for fact in timed) for name in ("engine_seconds", "calls"))
+    tokens = sum(fact["prompt_tokens"] + fact["output_tokens"] for fact in timed)
+    answered = sum(fact.get("calls", 0) for fact in wrote)
+    return Experience(
+        parts=len(timed),
+        tokens_per_second=tokens / seconds if seconds and tokens else None,
+        calls_per_second=calls / seconds if seconds and calls else None,
+        written=sum(fact.get("output_tokens", 0) for fact in wrote) / answered if answered else None,
+    )
+
+
+def _written(config: JudgeConfig, census: Census, counter: TokenCounter, experience: Experience) -> tuple[float, str]:
+    """Tell how many tokens a call's answer has, and how that is known."""
+    if config.protocol in ("yes_no", "graded"):
+        return 1.0, ""
+    if config.protocol == "cross_encoder":
+        return 0.0, ""
+    if experience.written is not None:
+        return experience.written, f"output tokens: {experience.written:.1f} a call, as in earlier calls of this judge"
+    most = config.max_output_tokens
+    if config.reasoning or config.protocol == "snippet":
+        return float(most), f"output tokens: at most, max_output_tokens={most} a call; none was measured yet"
+    lengths = [min(most, counter.count_answer(_verdicts(call))) for call in census.sample]
+    return math.fsum(lengths) / len(lengths), "output tokens: a verdict for each passage and no more"
+
+
+def _verdicts(call: Call) -> str:
+    """Write an answer of the form asked for, as short as it can be."""
+    return json.dumps({"verdicts": dict.fromkeys(call.ids, "better")})
+
+
+def _on_asking(config: JudgeConfig) -> Iterator[str]:
+    if config.max_attempts > 1:
+        yield f"calls: what cannot be read is asked again, {config.max_attempts} times at most; that is not counted"
+    if config.votes > 1:
+        yield f"calls: all {config.votes} votes are counted; an early majority needs fewer"
+
+
+def _on_length(engine: EngineConfig, counts: Sequence[int], sample: Sequence[Call]) -> str:
+    if not isinstance(engine, VLLMConfig):
+        return ""
+    over = sum(count > engine.max_model_len - call.max_tokens for count, call in zip(counts, sample, strict=True))
+    said = (
+        f"prompts: {over} of a sample of {len(sample)} exceed max_model_len={engine.max_model_len} and will not be sent"
+    )
+    return said if over else ""

@@ -1,0 +1,1 @@
+"""What a finished curation leads to: its folder, the nights' history, promotion."""

@@ -1,0 +1,203 @@
+"""The history: one record per finished night, and an alarm where tonight differs from the nights before."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from flows import stages as st
+from flows.config.schedule import night_of
+from flows.config.section import ConfigError
+from flows.curation.workspace import Workspace
+from flows.method.setup import Setup
+from flows.results.night_metrics import answer_keys, cost, judge_ids, judging, mixes, part_names
+from flows.results.output_folder import Result
+from infra.prefect_api import events
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Table, read_table
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import Store, StoreError
+from tasks import schemas
+from tasks.quality.drift import GOLD, Answers, DriftConfig, Mix, Night, find_drift
+from tasks.statistics import wilson
+
+EVENT = "reneg.drift"
+_LOOKED_AT = 400  # records of a name that are read back, the newest
+
+Record = dict[str, Any]
+
+
+def record_night(workspace: Workspace, setup: Setup, result: Result) -> list[str]:
+    """Record a finished execution in the history, and return what has drifted since the nights before (the alarms).
+
+    An execution of the same night that found nothing to do is no night of its own. Recording never fails the curation,
+    but without it nobody knows whether something drifted, and that is an alarm.
+    """
+    config, store = setup.config, workspace.store
+    try:
+        earlier = read_history(store, config.name)
+        record = _measure(workspace, setup, result, earlier)
+        mine = [r for r in earlier if (r["curation"], r["night"]) == (record["curation"], record["night"])]
+        if mine and _same(mine[-1], record):
+            record = mine[-1]
+        else:
+            record["alarms"] = _alarms(config.drift, record, earlier)
+            keep_next(store, f"history/{config.name}/{setup.curation}", record)
+            _tell(workspace, record)
+    except (StoreError, ConfigError) as error:
+        workspace.hooks.on_message(f"the night was not recorded in the history: {error}")
+        return [f"drift could not be checked: {error}"]
+    return [alarm["message"] for alarm in record["alarms"]]
+
+
+def read_history(store: Store, name: str | None = None) -> list[Record]:
+    """Read the records of one configuration, or of all, the oldest first."""
+    found: dict[str, list[str]] = {}
+    for key in store.list(f"history/{name}" if name else "history"):
+        if key.endswith(".json"):
+            found.setdefault(key.split("/")[1], []).append(key)
+    records = (store.read_json(key) for keys in found.values() for key in keys[-_LOOKED_AT:])
+    return sorted((r for r in records if r is not None), key=lambda r: (str(r["name"]), str(r["at"])))
+
+
+def nights_before(record: Record, earlier: Sequence[Record]) -> list[Record]:
+    """Pick the nights before one, the last record of each; a later run of the same night stands for it."""
+    last = {(r["curation"], r["night"]): r for r in earlier if r["name"] == record["name"] and r["at"] < record["at"]}
+    last.pop((record["curation"], record["night"]), None)
+    return sorted(last.values(), key=lambda r: str(r["at"]))
+
+
+def _measure(workspace: Workspace, setup: Setup, result: Result, earlier: Sequence[Record]) -> Record:
+    """Gather what is known of a night; the alarms are still missing."""
+    config, store, now = setup.config, workspace.store, workspace.clock()
+    begun = now - timedelta(seconds=result.seconds)
+    runs = {run.name: run for run in result.runs}
+    record: Record = {
+        "name": config.name,
+        "curation": setup.curation,
+        "night": night_of(config.nightly, begun),
+        "at": now.isoformat(),
+        **{name: result.summary.get(name) for name in ("queries", "candidates", "verdicts", "found", "ndcg10")},
+        "false_negatives": _share(result.summary),
+        "people": result.summary.get("people", []),
+        "parts": {"computed": result.computed, "reused": result.reused},
+        "seconds": round(result.seconds, 1),
+        "judges": judge_ids(setup),
+        "judged": part_names(judging(result.runs)),
+        "answers": answer_keys(result.runs),
+        "decided": part_names([runs[st.DECIDE.name]]),
+        "gold": _gold(store, runs),
+    }
+    known = frozenset(part for r in earlier for part in r["judged"])
+    record["cost"] = cost(config, result.runs, known)
+    record["mix"] = _mix(store, runs[st.DECIDE.name], record, earlier)
+    return record
+
+
+def _share(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    relevant, candidates = summary["verdicts"]["relevant"], summary["candidates"]
+    low, high = wilson(relevant, candidates)
+    return {"share": relevant / candidates if candidates else None, "low": low, "high": high}
+
+
+def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Record]) -> dict[str, Any]:
+    """Count the verdicts, of all pairs and of the new ones; where nothing was decided anew, as in the last night.
+
+    New is what no other curation had: one whose parts were repaired is compared with the nights before it again.
+    """
+    before = nights_before(record, earlier)
+    if before and before[-1]["decided"] == record["decided"]:
+        return {"every": before[-1]["mix"]["every"], "new": {}}
+    others = [r for r in before if r["curation"] != record["curation"]]
+    found = mixes(store, decide, others[-1]["decided"] if others else ())
+    return {"every": found.every, "new": found.new}
+
+
+def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
+    """Take what the judges say of the gold set, and which answers were right, in the order of the pairs."""
+    run = runs.get(st.AGREE_GOLD.name)
+    if run is None or not run.manifests:
+        return None
+    tables = {
+        name: read_table(store, Table(name, run.manifests[0].tables[name]), schema)
+        for name, schema in (("agreement", schemas.GOLD_AGREEMENT), ("verdicts", schemas.GOLD_VERDICTS))
+    }
+    tiers = {row.pop("tier"): row for row in tables["agreement"].to_dicts()}
+    items = ""
+    for (tier,), verdicts in tables["verdicts"].partition_by("tier", as_dict=True).items():
+        ordered = verdicts.sort(schemas.GOLD.key)
+        items = part_keys.digest(ordered.select(*schemas.GOLD.columns).rows())
+        right = ordered["state"] == ordered["label"]
+        tiers[tier]["right"] = "".join("1" if value else "0" for value in right)
+    return {"items": items, "tiers": tiers}
+
+
+def standing_alarms(store: Store, name: str, curation: str) -> list[str]:
+    """Tell the alarms that a curation's newest record in the history holds."""
+    mine = [record for record in read_history(store, name) if record["curation"] == curation]
+    return [str(alarm["message"]) for alarm in mine[-1]["alarms"]] if mine else []
+
+
+def _alarms(drift: DriftConfig, record: Record, earlier: Sequence[Record]) -> list[Record]:
+    """Find what has drifted tonight, and what had when this curation was looked at before and still has.
+
+    A curation that drifted still has when it is looked at again, so its promotion stays held: all of it where nothing
+    was computed; else what was said of its verdicts as long as these are the same or cannot be compared, and what was
+    said of its judges as long as answers of that very night are in it (`suspect`).
+    """
+    mine = [r for r in earlier if r["curation"] == record["curation"]]
+    standing: list[Record] = mine[-1]["alarms"] if mine else []
+    if standing and _same(mine[-1], record):
+        record["suspect"] = mine[-1].get("suspect", [])
+        return standing
+    found = find_drift(drift, _night(record), _compared(record, earlier))
+    suspect = set(mine[-1].get("suspect", ())) & set(record["answers"]) if mine else set()
+    unchanged = bool(mine) and mine[-1]["decided"] == record["decided"]
+    kept = {GOLD: bool(suspect)} | dict.fromkeys(("mix", "false_negatives"), unchanged or record["mix"]["new"] is None)
+    if any(alarm.kind == GOLD for alarm in found):
+        suspect |= set(record["answers"]).difference(*(r.get("answers", ()) for r in nights_before(record, earlier)))
+    record["suspect"] = sorted(suspect)
+    told = {(alarm.kind, alarm.tier) for alarm in found}
+    still = (alarm for alarm in standing if kept[alarm["kind"]] and (alarm["kind"], alarm["tier"]) not in told)
+    return [*(alarm.as_json() for alarm in found), *still]
+
+
+def _compared(record: Record, earlier: Sequence[Record]) -> list[Night]:
+    """Pick what tonight is compared with: the gold set of every night, the new pairs of every other curation once."""
+    before = nights_before(record, earlier)
+    counted = {
+        r["curation"]: i for i, r in enumerate(before) if any(m["states"] for m in (r["mix"]["new"] or {}).values())
+    }
+    counted.pop(record["curation"], None)
+    nights = [_night(r) for r in before]
+    return [
+        night if counted.get(r["curation"]) == i else replace(night, mix={})
+        for i, (r, night) in enumerate(zip(before, nights, strict=True))
+    ]
+
+
+def _night(record: Record) -> Night:
+    """Read what is compared back from a record."""
+    judges, gold, new = record["judges"], record["gold"] or {"items": "", "tiers": {}}, record["mix"]["new"] or {}
+    answers = {
+        tier: Answers(judges.get(tier, ""), gold["items"], tuple(mark == "1" for mark in row["right"]))
+        for tier, row in gold["tiers"].items()
+        if row.get("right")
+    }
+    verdicts = {tier: Mix(judges.get(tier, ""), row["states"], row["effect"]) for tier, row in new.items()}
+    return Night(answers, verdicts)
+
+
+def _same(old: Record, new: Record) -> bool:
+    return new["parts"]["computed"] == 0 and all(old[name] == new[name] for name in ("decided", "gold", "people"))
+
+
+def _tell(workspace: Workspace, record: Record) -> None:
+    """Tell each alarm to whoever follows the run, and send them as an event that automations can wait for."""
+    for alarm in record["alarms"]:
+        workspace.hooks.on_message(f"drift: {alarm['message']}. {alarm['advice']}")
+    if record["alarms"]:
+        text = f"{record['curation']} drifts: {'; '.join(str(alarm['message']) for alarm in record['alarms'])}"
+        payload = {"text": text, "curation": record["curation"], "night": record["night"], "alarms": record["alarms"]}
+        events.emit(EVENT, events.resource(record["name"]), payload)

@@ -1,0 +1,167 @@
+"""What a night is measured by, read from the manifests and tables of a finished curation. Nothing here decides."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from flows import stages as st
+from flows.config.curation import CurationConfig
+from flows.config.prices import load_prices
+from flows.method.setup import Setup
+from infra.execution.usage_meter import Usage
+from infra.stages import part_keys
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
+from infra.storage.store import Store
+from tasks.quality.drift import CASCADE, design_effect
+
+_PAIR = ["dataset", "query_id", "doc_id"]
+_TEXTS = ["query_hash", "text_hash"]
+# Sections of the settings that decide which pairs are judged, and how.
+_DECIDING = {"encoder", "tiers"} | {stage.settings for stage in st.STAGES if stage.decides_labels}
+_COUNTS = ("calls", "recalled", "prompt_tokens", "cached_tokens", "output_tokens")
+
+States = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Mixes:
+    """Verdicts by tier and state: over all pairs, and over those that no earlier night had judged, with their effect.
+
+    new: None where the earlier night's tables are gone, so that nobody can say which pairs are new.
+    """
+
+    every: Mapping[str, States]
+    new: Mapping[str, Mapping[str, Any]] | None
+
+
+def part_names(runs: Iterable[StageRun]) -> list[str]:
+    """Name finished parts as their manifests are called."""
+    return sorted({f"{m.key}-{m.attempt:03d}" for run in runs for m in run.manifests})
+
+
+def answer_keys(runs: Sequence[StageRun]) -> list[str]:
+    """Name the parts in which judges answered about the data; computed again they hold the same, from the ledger."""
+    asked = (run for run in judging(runs) if not run.name.startswith(f"{st.JUDGE.name}-{st.LABEL}-"))
+    return sorted({m.key for run in asked for m in run.manifests})
+
+
+def judging(runs: Sequence[StageRun]) -> list[StageRun]:
+    """Pick the stages that asked an engine, the gold set's among them."""
+    return [run for run in runs if run.name.partition("-")[0] == st.JUDGE.name]
+
+
+def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]) -> dict[str, Any]:
+    """Add up what judging cost in parts that no earlier night has; money where every engine has a price.
+
+    gold_calls: those of the calls that the gold set took.
+    """
+    total: dict[str, Any] = dict.fromkeys((*_COUNTS, "gold_calls"), 0) | {"engine_seconds": 0.0}
+    prices, money, unpriced = load_prices(config), [], []
+    engines = {tier.name: tier.engine for tier in config.tiers}
+    for run in judging(runs):
+        tier = run.name.rpartition("-")[2]
+        facts = [m.stats.get("facts", {}) for m in run.manifests if f"{m.key}-{m.attempt:03d}" not in known]
+        counts = {name: sum(int(fact.get(name, 0)) for fact in facts) for name in _COUNTS}
+        seconds = math.fsum(float(fact.get("engine_seconds", 0.0)) for fact in facts)
+        total |= {name: total[name] + counts[name] for name in _COUNTS}
+        total["engine_seconds"] += seconds
+        total["gold_calls"] += counts["calls"] if run.name.startswith(f"{st.JUDGE.name}-{st.LABEL}-") else 0
+        price = prices.of(engines[tier])
+        if price is None:
+            unpriced.append(tier)
+        else:
+            usage = {name: counts[name] for name in _COUNTS if name != "recalled"}
+            money.append(price.of(Usage(**usage, seconds=seconds)))
+    total["engine_seconds"] = round(total["engine_seconds"], 1)
+    return total | {
+        "money": None if unpriced and total["calls"] else round(math.fsum(money), 6),
+        "currency": prices.currency,
+    }
+
+
+def judge_ids(setup: Setup) -> dict[str, str]:
+    """Name who judges, by tier: only nights with the same judge and the same method are compared."""
+    config = part_keys.semantic(setup.config)
+    method = part_keys.digest({name: config[name] for name in _DECIDING})
+    found = {"similarity": part_keys.digest([method, setup.encoder_key])}
+    for tier in setup.tiers:
+        found[tier.name] = part_keys.digest(
+            [part_keys.semantic(tier.judge), part_keys.semantic(tier.engine), dict(tier.shown)]
+        )
+    return found | {CASCADE: part_keys.digest([method, *found.values()])}
+
+
+def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:
+    """Count the verdicts of every tier, over all pairs and over the new ones.
+
+    Args:
+        store: of the curation.
+        decide: the finished stage of that name.
+        before: its parts in the night before, as `part_names` gives them.
+    """
+    mine = part_names([decide])
+    seen = _texts_of(store, sorted(set(before) - set(mine)))
+    every: dict[str, States] = {}
+    fresh: dict[str, list[pl.DataFrame]] = {}
+    answers = _answers(store, decide.manifests[:1])
+    for manifest in decide.manifests:
+        pairs = _inputs(store, manifest, "candidates").select(*_PAIR, text=_hashed())
+        known = seen is not None and f"{manifest.key}-{manifest.attempt:03d}" in before
+        new = pairs.clear() if known or seen is None else pairs.filter(~pl.col("text").is_in(seen.implode()))
+        tiers = {"similarity": _inputs(store, manifest, "verdicts"), **answers}
+        tiers[CASCADE] = read_table(store, Table("decisions", manifest.tables["decisions"]))
+        for tier, verdicts in tiers.items():
+            states = verdicts.select(*_PAIR, "state").join(pairs, on=_PAIR, how="semi")
+            counted = every.setdefault(tier, {})
+            for state, count in states.group_by("state").len().sort("state").iter_rows():
+                counted[state] = counted.get(state, 0) + count
+            fresh.setdefault(tier, []).append(states.join(new, on=_PAIR, how="semi"))
+    if seen is None:
+        return Mixes(every, None)
+    return Mixes(every, {tier: _mix(pl.concat(frames)) for tier, frames in fresh.items()})
+
+
+def _mix(states: pl.DataFrame) -> dict[str, Any]:
+    counted = dict(states.group_by("state").len().sort("state").iter_rows())
+    queries = states.select("dataset", "query_id").n_unique()
+    effect = round(design_effect(states), 3) if states.height else 1.0
+    return {"states": counted, "queries": queries, "effect": effect}
+
+
+def _texts_of(store: Store, parts: Sequence[str]) -> pl.Series | None:
+    """Hash the texts of all pairs in earlier parts of `decide`; None where a part is gone."""
+    found = [pl.Series("text", [], dtype=pl.UInt64)]
+    for part in parts:
+        key, _, attempt = part.rpartition("-")
+        if not store.exists(f"parts/{st.DECIDE.name}/{part}.json"):
+            return None
+        manifest = read_manifest(store, st.DECIDE.name, key, int(attempt))
+        if not all(store.exists(piece.object) for piece in _pieces(manifest, "candidates")):
+            return None
+        found.append(_inputs(store, manifest, "candidates").select(text=_hashed())["text"])
+    return pl.concat(found).unique()
+
+
+def _hashed() -> pl.Expr:
+    """Sixty-four bits tell millions of pairs apart, at an eighth of the memory of their hashes in full."""
+    return pl.concat_str(_TEXTS).hash(seed=0)
+
+
+def _answers(store: Store, manifests: Sequence[Manifest]) -> dict[str, pl.DataFrame]:
+    """Read the verdicts of the tiers after similarity, which every part of `decide` was given whole."""
+    for manifest in manifests:
+        verdicts = _inputs(store, manifest, "llm_verdicts").select(*_PAIR, "tier", "state")
+        return {str(tier[0]): frame for tier, frame in verdicts.partition_by("tier", as_dict=True).items()}
+    return {}
+
+
+def _inputs(store: Store, manifest: Manifest, name: str) -> pl.DataFrame:
+    return read_table(store, Table(name, _pieces(manifest, name)))
+
+
+def _pieces(manifest: Manifest, name: str) -> tuple[Piece, ...]:
+    return tuple(Piece(0, f"objects/{digest[:2]}/{digest}", 0) for digest in manifest.ingredients["inputs"][name])

@@ -1,0 +1,81 @@
+"""The nights as a table: the cells of a row, and the section of the report that is laid out for people."""
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.results.history import Record
+from tasks.formatting import percent
+from tasks.quality.drift import CASCADE
+
+_SHOWN = 14  # nights in the report
+_PLACE = "<main>\n"
+COLUMNS = (
+    "night", "curation", "candidates", "new", "false negatives (95%)", "calls", "tokens", "money", "gold, right",
+    "κ gold", "κ people", "nDCG@10 default → relabel", "alarms",
+)  # fmt: skip
+LEFT_ALIGNED = ("night", "curation", "alarms")
+
+
+def add_to_report(report: Path, records: Sequence[Record]) -> None:
+    """Put the last nights, and the alarms of the last one, at the head of a report that is laid out.
+
+    The page in the store stays what its tables make it: it is not made anew each night for the sake of this section.
+    """
+    page = report.read_text(encoding="utf-8")
+    if _PLACE not in page or not records:
+        return
+    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")
+    temporary.write_text(page.replace(_PLACE, _PLACE + _section(records), 1), encoding="utf-8")
+    temporary.replace(report)
+
+
+def _section(records: Sequence[Record]) -> str:
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in night_cells(record)) + "</tr>\n"
+        for record in records[-_SHOWN:]
+    )
+    heads = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in COLUMNS)
+    alarms = "".join(
+        f"<li><span><b>{html.escape(alarm['message'])}.</b> {html.escape(alarm['advice'])}</span></li>\n"
+        for alarm in records[-1]["alarms"]
+    )
+    return (
+        '<section id="nights" aria-labelledby="h-nights">\n<h2 id="h-nights">The nights</h2>\n'
+        + (f'<ol class="takeaways" id="alarms">\n{alarms}</ol>\n' if alarms else "<p>No drift was found tonight.</p>\n")
+        + '<div class="scroll" tabindex="0" role="region" aria-label="The last nights">\n<table>\n'
+        f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</section>\n\n"
+    )
+
+
+def night_cells(record: Record) -> list[str]:
+    """Return the cells of a night's row, one per column."""
+    cost, shared = record["cost"], record["false_negatives"]
+    gold = ((record["gold"] or {}).get("tiers") or {}).get(CASCADE, {})
+    people: dict[str, Any] = next((row for row in record["people"] if row["tier"] == CASCADE), {})
+    new = (record["mix"]["new"] or {}).get(CASCADE, {}).get("states", {})
+    money = cost["money"]
+    scores = record["ndcg10"] or {}
+    return [
+        record["night"],
+        record["curation"],
+        f"{record['candidates']:,}",
+        "?" if record["mix"]["new"] is None else f"{sum(new.values()):,}",
+        "–"
+        if shared["share"] is None
+        else f"{percent(shared['share'])} ({percent(shared['low'])} to {percent(shared['high'])})",
+        f"{cost['calls']:,}",
+        f"{cost['prompt_tokens'] + cost['output_tokens']:,}",
+        "?" if money is None else f"{money:,.4g} {cost['currency']}" if money else "0",
+        _number(gold.get("accuracy")),
+        _number(gold.get("kappa")),
+        _number(people.get("kappa")),
+        f"{_number(scores.get('default'), 3)} → {_number(scores.get('relabel'), 3)}" if any(scores.values()) else "–",
+        ", ".join(f"{alarm['kind']} {alarm['tier']}" for alarm in record["alarms"]) or "–",
+    ]
+
+
+def _number(value: Any, digits: int = 2) -> str:  # noqa: ANN401 - a figure of a record, or None
+    return "–" if value is None else f"{value:.{digits}f}"

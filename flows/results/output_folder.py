@@ -1,0 +1,92 @@
+"""What an execution leaves: how it ended (`Result`, `Further`), and its files laid out in the curation's folder."""
+
+import filecmp
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.curation.workspace import Workspace
+from flows.method.setup import Outcome
+from flows.results.promotion import Held, Release
+from infra.stages.runner import StageRun
+from infra.storage.artifacts import Directory, materialise
+
+SAMPLE = "sample"  # the folder of the sheet that people fill in
+
+
+@dataclass(frozen=True)
+class Further:
+    """What further work on a curation left: its pages in `folder`, and what each stage did."""
+
+    folder: Path
+    runs: tuple[StageRun, ...]
+
+    @property
+    def computed(self) -> int:
+        """Parts computed by this execution."""
+        return sum(run.computed for run in self.runs)
+
+    @property
+    def reused(self) -> int:
+        """Parts found finished."""
+        return sum(run.reused for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Result(Further):
+    """How a curation ended; `folder` holds the report, the sheet and the exports."""
+
+    curation: str
+    summary: Mapping[str, Any]
+    seconds: float
+    promotion: Release | Held | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the line a script reads."""
+        return {
+            "curation": self.curation,
+            **self.summary,
+            "parts": {"computed": self.computed, "reused": self.reused},
+            "seconds": round(self.seconds, 1),
+            "report": str(self.folder / "report.html"),
+            **({"promotion": self.promotion.as_json()} if self.promotion else {}),
+        }
+
+
+def lay_out(workspace: Workspace, curation: str, outcome: Outcome) -> Path:
+    """Lay out the report, the sheet for people and the exports; returns the curation's folder."""
+    exports = [(directory, f"export/{treatment}") for treatment, directory in outcome.exports.items()]
+    return place(workspace, curation, (outcome.page, ""), (outcome.sheet, SAMPLE), *exports)
+
+
+def place(workspace: Workspace, curation: str, *placed: tuple[Directory, str]) -> Path:
+    """Copy each directory into its subfolder; a sheet that people may have filled in is never overwritten."""
+    folder = workspace.folder(curation)
+    for directory, below in placed:
+        laid_out = materialise(workspace.store, directory, workspace.settings.scratch)
+        for name in directory.files:
+            target: Path | None = folder / below / name
+            if below == SAMPLE:
+                target = _beside(workspace, folder / below / name, laid_out / name, directory.files[name])
+            if target is not None:
+                _replace(laid_out / name, target)
+    return folder
+
+
+def _beside(workspace: Workspace, target: Path, new: Path, key: str) -> Path | None:
+    """Keep a file that people may have filled in: the new one is put beside it, named after its content, once."""
+    if not target.exists() or filecmp.cmp(new, target, shallow=False):
+        return target
+    other = target.with_name(f"{target.stem}-{key.rsplit('/', 1)[-1][:8]}{target.suffix}")
+    workspace.hooks.on_message(f"{target} is not this run's (filled in, or older) and is kept; see {other}")
+    return None if other.exists() else other
+
+
+def _replace(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.copyfile(source, temporary)
+    temporary.replace(target)

@@ -1,0 +1,311 @@
+"""Releases: a finished curation becomes what trainers read, if it is better; and the way back.
+
+`releases/<name>/HEAD-NNNNNN.json` says which curation is current, `published/<name>/` holds its files at a stable path
+(docs/releases.md). Both are brought into line by every call, whatever died in between.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from flows.config.section import ConfigError
+from flows.curation.workspace import Workspace
+from flows.method.setup import Outcome
+from infra.prefect_api import events
+from infra.storage.artifacts import read_table
+from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.release_pointers import (
+    ROLLED_BACK,
+    Record,
+    advance,
+    content_of,
+    left_behind,
+    lost_files,
+    origin,
+    passed_by,
+    publish,
+    read_all,
+)
+from infra.storage.store import Store, StoreError
+from tasks.schemas import SCORES
+from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
+
+PROMOTED = "promoted"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What trainers read from now on, or read already (`new` is false)."""
+
+    name: str
+    record: Record
+    new: bool
+
+    @property
+    def number(self) -> int:
+        """Its number; the highest is current."""
+        return int(self.record["number"])
+
+    @property
+    def prefix(self) -> str:
+        """Where its files lie in the store."""
+        return f"published/{self.name}/{self.number:06d}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result's line and a notification say of it."""
+        named = {key: self.record[key] for key in ("number", "curation", "treatment", "because", "of", "instances")}
+        return {
+            "promoted": self.record["because"] == PROMOTED,
+            "new": self.new,
+            **named,
+            "why": self.record["why"],
+            "prefix": self.prefix,
+            "checks": self.record["checks"],
+        }
+
+
+@dataclass(frozen=True)
+class Held:
+    """A curation that was not promoted, and why; the current release stays."""
+
+    name: str
+    curation: str
+    because: str
+    checks: tuple[Check, ...] = ()
+    standing: bool = False  # known from an earlier night: nothing new to tell
+    current: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what the result's line and a notification say of it."""
+        return {
+            "promoted": False,
+            "new": not self.standing,
+            "curation": self.curation,
+            "why": self.because,
+            "current": self.current,
+            "checks": [check.as_dict() for check in self.checks],
+        }
+
+
+_Told = TypeVar("_Told", Release, Held)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished curation's training set as it would be released."""
+
+    name: str
+    curation: str
+    config: PromoteConfig
+    exports: Mapping[str, str]
+    instances: int
+    summary: Mapping[str, Any]
+    report: Mapping[str, str]
+    model: Mapping[str, str] | None
+    scores: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, store: Store, curation: str, outcome: Outcome, config: PromoteConfig) -> "Candidate":
+        """Collect what a release of one treatment consists of.
+
+        Raises:
+            ConfigError: the curation did not make that treatment.
+        """
+        chosen = config.treatment
+        if chosen not in outcome.exports:
+            raise ConfigError(f"{curation} made {', '.join(outcome.exports)}, not {chosen!r}; see `treatments`")
+        model = outcome.models.get(chosen)
+        return cls(
+            name=curation.rpartition("-")[0],
+            curation=curation,
+            config=config,
+            exports=dict(outcome.exports[chosen].files),
+            instances=outcome.instances[chosen].rows,
+            summary=json.loads(store.get_object(outcome.page.files["summary.json"])),
+            report=dict(outcome.page.files),
+            model=None if model is None else dict(model.files),
+            scores=read_table(store, outcome.scores, SCORES),
+        )
+
+    def decide(self, known: Sequence[Record], alarms: Sequence[str]) -> Decision:
+        """Hold this candidate against the requirements and the current release."""
+        return decide_promotion(
+            self.config,
+            scores=self.scores,
+            summary=self.summary,
+            instances=self.instances,
+            previous=int(known[-1]["instances"]) if known else None,
+            alarms=alarms,
+        )
+
+    def record(self, decision: Decision, forced: bool) -> Record:
+        """Write down the release, for `advance` to number."""
+        return {
+            "curation": self.curation,
+            "treatment": self.config.treatment,
+            "exports": self.exports,
+            "model": self.model,
+            "publish_model": self.config.publish_model,
+            "report": self.report,
+            "summary": self.summary,
+            "instances": self.instances,
+            "because": PROMOTED,
+            "why": f"by hand, although {decision.because}" if forced else decision.because,
+            "checks": [check.as_dict() for check in decision.checks],
+            "of": None,
+            "at": _now(),
+        }
+
+
+def promote(
+    workspace: Workspace,
+    curation: str,
+    outcome: Outcome,
+    config: PromoteConfig,
+    alarms: Sequence[str] = (),
+    *,
+    force: bool = False,
+) -> Release | Held:
+    """Promote a finished curation if it is better, and publish the current release at the stable path.
+
+    Running again changes nothing: what is current stays, and what was rolled back from, or is older than the newest
+    release, is held until a new curation comes, or a person forces it.
+
+    Args:
+        workspace: of the store.
+        curation: its id.
+        outcome: what it left.
+        config: what is promoted, and what must hold for it.
+        alarms: what the night's drift checks raised.
+        force: promote whatever the checks say.
+
+    Raises:
+        ConfigError: the treatment to promote was not made.
+    """
+    store = workspace.store
+    candidate = Candidate.of(store, curation, outcome, config)
+    held: list[Held] = []
+
+    def make(known: list[Record]) -> Record | None:
+        held[:] = _standing(candidate, known, force)
+        if held:
+            return None
+        decision = candidate.decide(known, alarms)
+        if not decision.promote and not force:
+            number = int(known[-1]["number"]) if known else None
+            held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, current=number))
+            return None
+        return candidate.record(decision, forced=not decision.promote)
+
+    record = advance(store, candidate.name, make)
+    if record is not None:
+        publish(store, candidate.name)
+        return _tell("reneg.promoted", Release(candidate.name, record, new=True))
+    _repair(workspace, candidate.name)
+    if not held[0].because:
+        return Release(candidate.name, read_all(store, candidate.name)[-1], new=False)
+    return held[0] if held[0].standing else _tell_once(store, held[0])
+
+
+def _tell_once(store: Store, held: Held) -> Held:
+    """Tell why a curation was held, unless that very reason was told before."""
+    prefix = f"curations/{held.curation}/held"
+    if (read_newest(store, prefix) or {}).get("because") == held.because:
+        return replace(held, standing=True)
+    told = _tell("reneg.held", held)
+    keep_next(store, prefix, {"because": held.because, "at": _now()})
+    return told
+
+
+def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> list[Held]:
+    """Say what settles a candidate before any check: it is current (said with no reason), left, or older."""
+    if not known:
+        return []
+    current, content = known[-1], content_of(candidate.record(Decision(True, "", ()), forced=False))
+    number = int(current["number"])
+
+    def hold(because: str) -> list[Held]:
+        return [Held(candidate.name, candidate.curation, because, standing=True, current=number)]
+
+    if content_of(current) == content and current["treatment"] == candidate.config.treatment:
+        return hold("")
+    if force:
+        return []
+    left = left_behind(known).get(content)
+    if left is not None:
+        return hold(f"release {left} had this content and was rolled back from; `--force` promotes it all the same")
+    last = max(known, key=lambda record: _order(record["curation"]))
+    if _order(candidate.curation) < _order(last["curation"]):
+        return hold(f"release {last['number']} is of {last['curation']}, which is newer")
+    return []
+
+
+def rollback(store: Store, name: str, to: int | None = None) -> Release:
+    """Make an earlier release current again, under a new number; by default the one before the current content.
+
+    Raises:
+        ConfigError: there is no such release, it is current already, or its files are gone.
+    """
+
+    def make(known: list[Record]) -> Record:
+        target = _target(known, name, to)
+        if lost := lost_files(store, target):
+            raise ConfigError(
+                f"release {target['number']} of {name} cannot be published any more: {', '.join(lost)} is gone, as "
+                "`reneg purge` leaves it; name another with --to"
+            )
+        kept = {key: value for key, value in target.items() if key != "number"}
+        kept["left"] = passed_by(known, target)
+        why = f"back to release {target['number']} ({target['curation']})"
+        return {**kept, "because": ROLLED_BACK, "why": why, "of": target["number"], "at": _now()}
+
+    record = advance(store, name, make)
+    publish(store, name)
+    return _tell("reneg.rolled-back", Release(name, record or {}, new=True))
+
+
+def _target(known: Sequence[Record], name: str, to: int | None) -> Record:
+    """Find the release to go back to; a rollback is followed to the release whose content it has."""
+    if not known:
+        raise ConfigError(f"no release of {name!r}; `reneg releases` lists what there is")
+    current = origin(known, known[-1])
+    if to is not None:
+        named = next((record for record in known if record["number"] == to), None)
+        if named is None:
+            raise ConfigError(f"no release {to} of {name}; there are {', '.join(str(r['number']) for r in known)}")
+        if content_of(named) == content_of(current):
+            raise ConfigError(f"release {to} of {name} has the content that is current already")
+        return origin(known, named)
+    earlier = [r for r in known if r["number"] < current["number"] and content_of(r) != content_of(current)]
+    if not earlier:
+        raise ConfigError(f"there is nothing before release {current['number']} of {name} to go back to")
+    return origin(known, earlier[-1])
+
+
+def _repair(workspace: Workspace, name: str) -> None:
+    """Bring the stable path up to the current release, had its promoter died; a lost file is told, not fatal."""
+    try:
+        publish(workspace.store, name)
+    except StoreError as error:
+        workspace.hooks.on_message(f"the current release of {name} cannot be published: {error}")
+
+
+def _tell(event: str, done: _Told) -> _Told:
+    """Tell Prefect's automations, where there is a server; returns what it told of."""
+    said = done.as_json()
+    if isinstance(done, Release):
+        text = f"{done.name}: release {done.number} ({said['curation']}) {said['because']}: {said['why']}"
+    else:
+        text = f"{done.name}: {done.curation} was not promoted: {done.because}"
+    events.emit(event, events.resource(done.name), {"text": text, **said})
+    return done
+
+
+def _order(curation: str) -> int:
+    return int(curation.rpartition("-")[2])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

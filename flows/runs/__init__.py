@@ -1,0 +1,1 @@
+"""Executing a curation: in a flow run, on servers, with failures explained."""

@@ -1,0 +1,120 @@
+"""Executing a curation: its inputs taken up, its parts looked up or computed, its results laid out and recorded."""
+
+import json
+import time
+from dataclasses import replace
+
+from flows.config.prices import load_prices
+from flows.config.section import ConfigError
+from flows.curation.lookup import CURATE, Compute, Done, Job, look, look_at
+from flows.curation.prepare import fetch_models, intake_of, prepare
+from flows.curation.records import Curation, failures_of
+from flows.curation.workspace import Workspace
+from flows.method.setup import Setup, WaitingForLabels
+from flows.results.history import read_history, record_night
+from flows.results.nights_page import add_to_report
+from flows.results.output_folder import SAMPLE, Further, Result, lay_out, place
+from flows.results.promotion import promote
+from infra.storage.ledger import Ledger
+from infra.storage.numbered_records import keep_next
+from infra.storage.store import StoreError
+
+_SEGMENTS = 64  # of the ledger, before they are merged
+
+
+def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job = CURATE) -> Result:
+    """Run a curation to its end; what is finished is reused, and with nothing left to do nothing is started.
+
+    Raises:
+        CurationFailed: parts failed (from flows.method.setup).
+        WaitingForLabels: the sheet is laid out; the same curation goes on once enough of it is labelled.
+    """
+    started = time.monotonic()
+    if not job.force:
+        intake_of(workspace, curation, anew=True).keep(workspace.store, curation.id)
+    setup = prepare(workspace, curation)
+    try:
+        outcome, runs = do_job(workspace, setup, job, compute)
+    except WaitingForLabels as waiting:
+        _record_waiting(workspace, curation.id, waiting)
+        raise
+    folder = lay_out(workspace, curation.id, outcome)
+    summary = json.loads((folder / "summary.json").read_text())
+    seconds = time.monotonic() - started
+    result = Result(folder=folder, runs=runs, curation=curation.id, summary=summary, seconds=seconds)
+    _record_result(workspace, result)
+    alarms = record_night(workspace, setup, result)
+    add_to_report(folder / "report.html", read_history(workspace.store, setup.config.name))
+    wanted = setup.config.promote
+    promotion = None if wanted is None else promote(workspace, curation.id, outcome, wanted, alarms)
+    return replace(result, summary={**summary, "alarms": alarms}, promotion=promotion)
+
+
+def work_further(workspace: Workspace, curation: Curation, compute: Compute, job: Job) -> Further:
+    """Do further work on a finished curation, and lay out the page it leaves in the curation's folder."""
+    outcome, runs = do_job(workspace, prepare(workspace, curation), job, compute)
+    folder = place(workspace, curation.id, (outcome.page, job.name))
+    return Further(folder / job.name, runs)
+
+
+def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Done:
+    """Do a job: from the manifests alone where everything is finished, else by computing what is not.
+
+    Returns:
+        What the job's method returned (None for a job of one part), and what each stage did.
+    """
+    if not job.force and job.only is None:
+        outcome, runs = look(workspace.store, setup, job, wait=True)
+        if outcome is not None:
+            return outcome, runs
+    load_prices(setup.config).of_stages(setup.config)  # a budget that cannot be kept is refused before any start
+    ready = fetch_models(workspace, setup)
+    done = compute(workspace, ready, job)
+    _compact_ledgers(workspace, ready)
+    return done
+
+
+def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int], *, downstream: bool) -> Job:
+    """Make the job that computes one part again: it alone, or with what lies downstream of it.
+
+    Raises:
+        ConfigError: there is no such stage or part.
+    """
+    outcome, runs = look_at(workspace, curation)
+    known = {run.name: run.parts for run in runs}
+    if target[0] in known and target[1] >= known[target[0]]:
+        raise ConfigError(f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there")
+    if target[0] not in known and outcome is not None:
+        raise ConfigError(
+            f"{curation.id} is finished and has no stage {target[0]!r}; known: {', '.join(known)}. A part of retrain, "
+            "prune or validate is computed again by that command, or by Retry of its flow run, which reuse the others"
+        )
+    if target[0] not in known and target not in failures_of(workspace.store, curation.id):
+        raise ConfigError(f"no stage {target[0]!r} so far in {curation.id}; known: {', '.join(known)}")
+    return Job("rerun-part", force=frozenset({target}), only=None if downstream else target)
+
+
+def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
+    """Merge what many runs left in small segments, so that the next run reads few."""
+    for tier in setup.tiers:
+        try:
+            Ledger(workspace.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
+        except StoreError as error:
+            workspace.hooks.on_message(f"the ledger was not compacted, the next run will try again: {error}")
+
+
+def _record_waiting(workspace: Workspace, curation: str, waiting: WaitingForLabels) -> None:
+    """Lay out the sheet that is waited for, and record that it is."""
+    if waiting.sheet is not None:
+        place(workspace, curation, (waiting.sheet, SAMPLE))
+    record = {"message": str(waiting), "at": workspace.clock().isoformat()}
+    keep_next(workspace.store, f"curations/{curation}/waiting", record)
+
+
+def _record_result(workspace: Workspace, result: Result) -> None:
+    stages = [
+        {"stage": r.name, "parts": r.parts, "reused": r.reused, "computed": r.computed, "seconds": r.seconds}
+        for r in result.runs
+    ]
+    record = {**result.as_json(), "stages": stages, "manifests": [m.path for r in result.runs for m in r.manifests]}
+    keep_next(workspace.store, f"curations/{result.curation}/result", record)

@@ -1,0 +1,196 @@
+"""Runs a job inside a Prefect flow run: the meter, the executor, what is told meanwhile, and how it ended."""
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from prefect import State, flow, tags
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.config.prices import load_prices
+from flows.config.resources import resources_of
+from flows.curation.lookup import Done, Job
+from flows.curation.records import record_failure
+from flows.curation.workspace import Workspace
+from flows.method.setup import CurationFailed, Setup, WaitingForLabels
+from flows.results.summary_page import summary_markdown
+from flows.runs.failures import failure_of
+from infra.execution.executor import PrefectRayExecutor
+from infra.execution.prefect_ui import show_summary
+from infra.execution.usage_meter import Budget, RemoteMeter
+from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
+from infra.prefect_api.events import TAG
+from infra.stages.runner import PartDone, PartUnready, Runner
+
+MAX_PARTS_IN_FLIGHT = 32
+_METER_SECONDS = 2.0
+_HISTORY_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a flow run works on; it stays in this process, Prefect sees the curation's name only."""
+
+    do: Callable[[], None]
+    ended: Callable[[Exception], None]  # told why it was not finished
+
+
+WORK: ContextVar[Work] = ContextVar("work")
+
+
+@flow(
+    name="curate",
+    flow_run_name="{curation}",
+    task_runner=ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def curate(curation: str) -> State[Any]:
+    """Curate once: compute every part that has no manifest, reuse the others.
+
+    Raises:
+        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+    """
+    work = WORK.get()
+    try:
+        work.do()
+    except WaitingForLabels as waiting:
+        work.ended(waiting)
+        return Completed(name="Waiting", message=str(waiting))
+    except Exception as error:
+        work.ended(error)
+        raise
+    return Completed(message=f"{curation}: finished")
+
+
+def run_flow(workspace: Workspace, setup: Setup, job: Job, api_url: str) -> Done:
+    """Do a job in a new flow run of this process; returns its outcome and what each stage did.
+
+    Raises:
+        CurationFailed, WaitingForLabels, PartUnready: as the job ended.
+    """
+    done: list[Done] = []
+    ended: list[Exception] = []
+    work = Work(lambda: done.append(compute_parts(workspace, setup, job)), ended.append)
+    token = WORK.set(work)
+    try:
+        with temporary_settings({PREFECT_API_URL: api_url}), tags(TAG, owner_tag(), setup.config.name):
+            with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
+                sweep_dead_runs()
+            state = curate(setup.curation, return_state=True)
+            parts = sum(run.parts - run.blocked for run in done[0][1]) if done else 0
+            await_history(api_url, str(state.state_details.flow_run_id), parts)
+    finally:
+        WORK.reset(token)
+    if ended:
+        raise ended[0]
+    if not done:
+        raise CurationFailed(state.message or "the flow run ended without an outcome")
+    return done[0]
+
+
+def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
+    """Do a job inside a flow run, on the Ray that this process is connected to.
+
+    Returns:
+        What the job's method returned (None for a job of one part), and what each stage did.
+
+    Raises:
+        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+        WaitingForLabels: people have not labelled enough yet.
+        PartUnready: the one part that was wanted cannot be computed alone.
+    """
+    hooks, store = workspace.hooks, workspace.store
+    prices = load_prices(setup.config)
+    budget = Budget(**setup.config.budget.model_dump(), until=job.until)
+    meter = RemoteMeter.start(budget, prices.of_stages(setup.config))
+    executor = PrefectRayExecutor(
+        store,
+        workspace.settings.scratch,
+        meter=meter,
+        until=job.until,
+        on_part=hooks.on_part,
+        on_failure=lambda spec, reason: record_failure(store, setup.curation, spec, reason),
+    )
+    run = Runner(
+        store,
+        executor,
+        force=job.force,
+        only=job.only,
+        resources=resources_of(setup.config.tiers, setup.config.resources),
+        on_stage=hooks.on_stage,
+        on_note=hooks.on_message,
+    )
+    outcome = None
+    with watch(meter, lambda totals: hooks.on_usage(totals, prices.currency)), executor:
+        try:
+            outcome = job.method(run, setup)
+            if job.only is not None:
+                raise PartUnready(f"{job.only[0]}: no part {job.only[1]} of it is among what the curation needs")
+        except PartDone:
+            pass
+        finally:
+            failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
+            if failed:
+                raise failure_of(setup.curation, failed, job.again)
+        _show(workspace, setup.curation, job.name, outcome, {"usage": meter.totals(), "currency": prices.currency})
+    return outcome, tuple(run.runs)
+
+
+def _show(workspace: Workspace, curation: str, job: str, outcome: Any, usage: Mapping[str, Any]) -> None:  # noqa: ANN401
+    """Show what came out with the flow run: the summary of a curation, or the page of further work."""
+    page = getattr(outcome, "page", None)
+    if page is None:
+        return
+    name = curation.rpartition("-")[0]
+    report = (workspace.folder(curation) / "report.html").absolute().as_uri()
+    if "summary.json" in page.files:
+        summary = json.loads(workspace.store.get_object(page.files["summary.json"]))
+        show_summary(name, summary_markdown({"curation": curation, **summary, **usage, "report": report}), report)
+        return
+    for file in (file for file in page.files if file.endswith(".md")):
+        show_summary(f"{name}-{job}", workspace.store.get_object(page.files[file]).decode(), "")
+
+
+@contextlib.contextmanager
+def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]], None]) -> Iterator[None]:
+    """Tell what is used up every few seconds, and once at the end."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_METER_SECONDS):
+            tell(meter.totals())
+
+    thread = threading.Thread(target=look, daemon=True, name="meter")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        tell(meter.totals())
+
+
+def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
+    """Wait until the server has recorded how every part ended: it learns of task runs from events, seconds later."""
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+    finished = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
+    query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": finished}
+    deadline = time.monotonic() + _HISTORY_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            reply = httpx.post(f"{api_url}/task_runs/count", json=query, timeout=10)
+            if reply.is_success and int(reply.text) >= parts:
+                return True
+        time.sleep(0.25)
+    return False
