@@ -1,0 +1,234 @@
+"""What the layout must hold, measured from the code: `python -m tests.house` prints it, `make check` runs it.
+
+python -m tests.house              # circles, order of folders, sizes, a test file for every module
+python -m tests.house --coverage   # and how much of each module its own test file covers (minutes)
+"""
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("flows", "tasks", "infra")
+MOST_MODULES, MOST_LINES, MOST_FUNCTION_LINES, LEAST_COVERED = 12, 400, 60, 60
+# Each folder may import what stands before it, in its own package; `flows` may import all of tasks and infra.
+ORDER: Mapping[str, tuple[str, ...]] = {
+    "infra": (
+        "infra",  # settings, machine, redact, names: used by all
+        "infra/models",
+        "infra/storage",
+        "infra/stages",
+        "infra/engines",
+        "infra/cluster",
+        "infra/prefect_api",
+        "infra/execution",
+    ),
+    "tasks": (
+        "tasks",  # schemas, texts, protocols, statistics, formatting: used by all
+        "tasks/prompts",
+        "tasks/mining",
+        "tasks/judging",
+        "tasks/quality",
+        "tasks/training",
+        "tasks/data",
+        "tasks/report",
+    ),
+    "flows": (
+        "flows",  # the stage table
+        "flows/config",
+        "flows/method",
+        "flows/curation",
+        "flows/planning",
+        "flows/results",
+        "flows/maintenance",
+        "flows/runs",
+        "flows/operations",
+        "flows/cli",
+    ),
+}
+FORBIDDEN = {"tasks": {"infra", "flows", "prefect", "ray", "s3fs", "fsspec", "vllm"}, "infra": {"tasks", "flows"}}
+# Modules without code of their own to test.
+WITHOUT_TESTS = frozenset({"tasks/protocols.py"})  # types only
+
+
+def modules() -> list[Path]:
+    """List our modules, relative to the project's folder; scripts that are not installed do not count."""
+    found = (path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+    return sorted(path.relative_to(ROOT) for path in found if (path.parent / "__init__.py").exists())
+
+
+def code_modules() -> list[Path]:
+    """List the modules that hold code: all but the folders' own `__init__.py`."""
+    return [path for path in modules() if path.name != "__init__.py"]
+
+
+def dotted(path: Path) -> str:
+    """Name a module as imports do."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports() -> dict[str, set[str]]:
+    """Name the modules of ours that each module imports, wherever in its code, also for types alone."""
+    known = {dotted(path): path for path in modules()}
+
+    def target(name: str) -> str:
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        return name
+
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        named: list[str] = []
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                named += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                named += [f"{node.module}.{alias.name}" for alias in node.names]
+        found = {target(one) for one in named} - {"", name}
+        graph[name] = {one for one in found if known[one].name != "__init__.py"}
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """List groups of modules that import each other in a circle (strongly connected components)."""
+    reached = {start: _reachable(graph, start) for start in graph}
+    groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
+    return sorted(sorted(group) for group in groups if len(group) > 1)
+
+
+def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    seen, open_ = set[str](), [start]
+    while open_:
+        new = graph[open_.pop()] - seen
+        seen |= new
+        open_ += new
+    return seen
+
+
+def upward(graph: Mapping[str, set[str]]) -> list[str]:
+    """List imports of a folder that stands above, and those that a package must not make."""
+    known = {dotted(path): path.parent.as_posix() for path in modules()}
+    found = []
+    for name, targets in sorted(graph.items()):
+        package = name.partition(".")[0]
+        for other in sorted(targets):
+            if other.partition(".")[0] != package:
+                continue
+            if _floor(package, known[other]) > _floor(package, known[name]):
+                found.append(f"{name} imports {other}: {known[other]} stands above {known[name]}")
+    for path in modules():
+        outside = _top_level_imports(path) & FORBIDDEN.get(path.parts[0], set())
+        found += [f"{path} imports {name}" for name in sorted(outside)]
+        if path.parts[0] != "flows":
+            found += [f"{path} imports flows"] if "flows" in _top_level_imports(path) else []
+    return found
+
+
+def _floor(package: str, folder: str) -> int:
+    return ORDER[package].index(folder)
+
+
+def _top_level_imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def too_large() -> Iterator[str]:
+    """List folders with too many modules, files and functions with too many lines (docstrings do not count)."""
+    counts = Counter(path.parent.as_posix() for path in code_modules())
+    yield from (f"{name}/: {n} modules, {MOST_MODULES} at most" for name, n in counts.items() if n > MOST_MODULES)
+    for path in code_modules():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > MOST_LINES:
+            yield f"{path}: {lines} lines, {MOST_LINES} at most"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node, clean=False)
+                length = (node.end_lineno or 0) - node.lineno + 1 - (docstring.count("\n") + 1 if docstring else 0)
+                if length > MOST_FUNCTION_LINES:
+                    yield f"{path}: {node.name} has {length} lines, {MOST_FUNCTION_LINES} at most"
+
+
+def unplaced() -> list[str]:
+    """List folders that have no place in the order of folders."""
+    folders = {(path.parts[0], path.parent.as_posix()) for path in modules()}
+    return sorted(f"{folder}/" for package, folder in folders if folder not in ORDER[package])
+
+
+def tests_of(module: Path) -> Path:
+    """Name the test file of a module."""
+    return Path("tests") / module.parent / f"test_{module.stem.strip('_')}.py"
+
+
+def untested() -> list[str]:
+    """List modules that have no test file of their own."""
+    named = [path for path in code_modules() if path.as_posix() not in WITHOUT_TESTS]
+    return [f"{path}: {tests_of(path)} is missing" for path in named if not (ROOT / tests_of(path)).exists()]
+
+
+def coverage_of(module: Path) -> float:
+    """Measure the share of a module's lines, in percent, that its own test file runs, processes it starts included."""
+    with tempfile.TemporaryDirectory(prefix="reneg-coverage-") as folder:
+        report = Path(folder) / "coverage.json"
+        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", f"--cov={dotted(module)}"]
+        command = [sys.executable, "-m", "pytest", *options, f"--cov-report=json:{report}", str(tests_of(module))]
+        environment = {**os.environ, "COVERAGE_FILE": str(Path(folder) / "data")}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if not report.exists():
+            raise RuntimeError(
+                f"{tests_of(module)}: no coverage was measured\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+            )
+        return float(json.loads(report.read_text())["totals"]["percent_covered"])
+
+
+def little_covered(jobs: int) -> list[str]:
+    """List modules of which their own test file covers too little."""
+    named = [path for path in code_modules() if path.as_posix() not in WITHOUT_TESTS]
+    with ThreadPoolExecutor(jobs) as pool:
+        shares = list(pool.map(coverage_of, named))
+    return [
+        f"{path}: {share:.0f}% covered by {tests_of(path)}, {LEAST_COVERED}% at least"
+        for path, share in zip(named, shares, strict=True)
+        if share < LEAST_COVERED
+    ]
+
+
+def main() -> int:
+    """Print what is measured; exit with 1 where something does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coverage", action="store_true", help="measure each module's own coverage too")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    graph = imports()
+    checks: dict[str, list[str]] = {
+        "import circles": [", ".join(circle) for circle in circles(graph)],
+        "imports upward": upward(graph),
+        "folders without a place in the order": unplaced(),
+        "folders, files and functions that are too large": list(too_large()),
+        "modules without a test file of their own": untested(),
+    }
+    if arguments.coverage:
+        checks["modules that their own test file covers too little"] = little_covered(arguments.jobs)
+    for name, found in checks.items():
+        print(f"{len(found)} {name}")
+        for line in found:
+            print(f"  {line}")
+    print(f"{len(code_modules())} modules in {len({path.parent for path in code_modules()})} folders")
+    return 1 if any(checks.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
