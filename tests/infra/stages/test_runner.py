@@ -12,22 +12,13 @@ from infra.storage.artifacts import Manifest, materialise
 from infra.storage.store import Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
-from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig
+from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
 
 
 def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:
     store = Store.open(url)
     executor = InProcess(store, tmp_path / "scratch")
     return Runner(store, executor, **options), executor  # type: ignore[arg-type]
-
-
-_PLAIN = ToyConfig()
-
-
-def pipeline(run: Runner, config: ToyConfig = _PLAIN) -> dict[str, object]:
-    numbers = run(PRODUCE, ToyConfig())["numbers"]
-    doubled = run(DOUBLE, config, numbers=numbers)["doubled"]
-    return run(ADD_UP, ToyConfig(), doubled=doubled)
 
 
 def test_stages_compute_once_and_are_reused_by_every_later_run(tmp_path: Path, store_url: str) -> None:
