@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import polars as pl
 from pydantic import BaseModel
 
+from infra.names import PartName, StageName
 from infra.stages import part_keys
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import (
@@ -42,6 +43,11 @@ class PartSpec:
     config: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
     engine: BaseModel | None = None
+
+    @property
+    def stage_name(self) -> str:
+        """The stage's name with its label."""
+        return str(PartName.parse(self.name).stage)
 
 
 @dataclass(frozen=True)
@@ -158,9 +164,10 @@ class Runner:
         """
         if set(inputs) != set(stage.inputs):
             raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
-        name = f"{stage.name}-{label}" if label else stage.name
+        stage_name = StageName(stage.name, label)
+        name = str(stage_name)
         stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
-        specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
+        specs, blocked = self._cut(stage, stage_name, config, key or {}, engine, inputs)
         newest = newest_attempts(self.store, stage.name) if specs else {}
         specs = [self._attempt(spec, newest) for spec in specs]
         finished = {
@@ -199,14 +206,14 @@ class Runner:
 
     def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
         attempt = newest.get(spec.key, 0)
-        if (spec.name.rsplit("-", 1)[0], spec.number) in self.force and spec.key in newest:
+        if (spec.stage_name, spec.number) in self.force and spec.key in newest:
             attempt += 1
         return replace(spec, attempt=attempt)
 
     def _cut(
         self,
         stage: Stage,
-        name: str,
+        name: StageName,
         config: BaseModel,
         key: Mapping[str, Any],
         engine: BaseModel | None,
@@ -234,7 +241,7 @@ class Runner:
             specs.append(
                 PartSpec(
                     stage=stage,
-                    name=f"{name}-{number:05d}",
+                    name=str(PartName(name, number)),
                     index=index,
                     number=number,
                     key=part_keys.digest(ingredients),

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from infra.models.model_files import refuse_foreign_code
+from infra.names import ManifestName
 from infra.storage.local_files import is_confined
 from infra.storage.store import Store, StoreError
 from infra.storage.table_schema import SchemaLike, check_schema
@@ -196,6 +197,11 @@ class Manifest:
         """Where the manifest lies in the store."""
         return manifest_path(self.stage, self.key, self.attempt)
 
+    @property
+    def name(self) -> ManifestName:
+        """The name of its file: tells a part's attempt from every other one."""
+        return ManifestName(self.key, self.attempt)
+
     def to_json(self) -> bytes:
         """Write the manifest as JSON."""
         record = dict(self.__dict__)
@@ -219,15 +225,22 @@ class Manifest:
 
 def manifest_path(stage: str, key: str, attempt: int) -> str:
     """Name a manifest: attempt 0 is the part itself, higher ones are forced recomputations."""
-    return f"parts/{stage}/{key}-{attempt:03d}.json"
+    return f"parts/{stage}/{ManifestName(key, attempt)}.json"
 
 
 def newest_attempts(store: Store, stage: str) -> dict[str, int]:
-    """Return key → highest attempt for every finished part of a stage, by one listing."""
+    """Return key → highest attempt for every finished part of a stage, by one listing.
+
+    Raises:
+        StoreError: a file lies there that is no manifest.
+    """
     newest: dict[str, int] = {}
     for path in store.list(f"parts/{stage}"):
-        key, _, attempt = path.rsplit("/", 1)[-1].removesuffix(".json").rpartition("-")
-        newest[key] = max(newest.get(key, 0), int(attempt))
+        try:
+            found = ManifestName.parse(path.rpartition("/")[2].removesuffix(".json"))
+        except ValueError as error:
+            raise StoreError(f"store {store.url}: {path} does not belong there ({error}); remove it") from error
+        newest[found.key] = max(newest.get(found.key, 0), found.attempt)
     return newest
 
 
