@@ -18,6 +18,7 @@ from flows.intake import label_keys, read_labels
 from flows.method import WaitingForLabels, curate_method
 from flows.stages import SAMPLE
 from infra.models.resolve import ModelError
+from infra.names import object_key
 from infra.stages.runner import Runner, WorkNeeded
 from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
 from infra.storage.store import Store
@@ -105,7 +106,7 @@ def _shown(curator: Curator, curation: Curation) -> Iterator[tuple[Pair, Shown]]
     candidates = list(mine.ingredients["inputs"]["candidates"])
     drawn = [m for m in _samples(curator.store) if m.ingredients["inputs"]["candidates"] == candidates]
     sampled = pl.concat(_read(curator.store, piece).select(_IDS) for m in drawn for piece in m.tables["samples"])
-    pieces = (Piece(0, f"objects/{name[:2]}/{name}", 0) for name in candidates)
+    pieces = (Piece(0, object_key(name), 0) for name in candidates)
     pairs = pl.concat(_read(curator.store, piece).join(sampled.unique(), on=_IDS, how="semi") for piece in pieces)
     for manifest in drawn:
         sheet = curator.store.get_object(manifest.directories["sheet"][_SHEET])

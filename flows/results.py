@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.method import Outcome
+from infra.names import digest_of
 from infra.settings import Settings
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, materialise
@@ -108,7 +109,7 @@ class Layout:
         """Keep what people may have filled in: this run's stands beside it under its content's name, once."""
         if not target.exists() or filecmp.cmp(new, target, shallow=False):
             return target
-        other = target.with_name(f"{target.stem}-{key.rsplit('/', 1)[-1][:8]}{target.suffix}")
+        other = target.with_name(f"{target.stem}-{digest_of(key)[:8]}{target.suffix}")
         self.say(f"{target} is not this run's (filled in, or older) and is kept; see {other}")
         return None if other.exists() else other
 

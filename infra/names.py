@@ -1,4 +1,4 @@
-"""The names with dashes and numbers: of a stage with its label, of a part, of a manifest's file, of a curation.
+"""The names of stages, parts, manifests and curations, and the keys of objects in the store.
 
 Each kind of name is a small type: its fields make the name (`str`), and `parse` reads them from a name. A number is
 padded with zeros to the width of its kind, and takes more digits where it needs them.
@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+OBJECTS = "objects/"
 _NUMBERED = re.compile(r"(.+)-([0-9]+)", re.DOTALL)
 
 
@@ -128,3 +129,30 @@ def _split(text: str, width: int, kind: str, example: str) -> tuple[str, int]:
             f"{text!r} is no name of a {kind}; a name, a dash and at least {width} digits expected, such as {example}"
         )
     return found[1], int(found[2])
+
+
+def object_key(name: str) -> str:
+    """Return the key of an object by its name: its SHA-256, followed by its suffix where it has one.
+
+    >>> object_key("5f3c.parquet")
+    'objects/5f/5f3c.parquet'
+    """
+    return f"{OBJECTS}{name[:2]}/{name}"
+
+
+def object_name(key: str) -> str:
+    """Return the name of an object by its key; what a part's ingredients hold of a table.
+
+    >>> object_name("objects/5f/5f3c.parquet")
+    '5f3c.parquet'
+    """
+    return key.rpartition("/")[2]
+
+
+def digest_of(key: str) -> str:
+    """Return the SHA-256 that the key of an object or of a model's record names.
+
+    >>> digest_of("objects/5f/5f3c.parquet"), digest_of("weights/5f3c.json"), digest_of("5f3c")
+    ('5f3c', '5f3c', '5f3c')
+    """
+    return object_name(key).partition(".")[0]

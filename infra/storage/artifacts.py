@@ -13,7 +13,8 @@ from typing import Any
 import polars as pl
 
 from infra.models.model_files import refuse_foreign_code
-from infra.names import ManifestName
+from infra.names import ManifestName, object_name
+from infra.storage.large_files import get_files, put_file
 from infra.storage.local_files import is_confined
 from infra.storage.store import Store, StoreError
 from infra.storage.table_schema import SchemaLike, check_schema
@@ -54,7 +55,7 @@ class Table:
 
     def content(self) -> list[str]:
         """Return what a key covers of this table: its objects' digests, in order."""
-        return [piece.object.rsplit("/", 1)[-1] for piece in self.pieces]
+        return [object_name(piece.object) for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Directory:
 
     def content(self) -> list[str]:
         """Return what a key covers of this directory: names and digests, sorted."""
-        return [f"{name}={key.rsplit('/', 1)[-1]}" for name, key in sorted(self.files.items())]
+        return [f"{name}={object_name(key)}" for name, key in sorted(self.files.items())]
 
 
 Artifact = Table | Directory
@@ -133,7 +134,7 @@ def write_directory(store: Store, name: str, folder: Path) -> Directory:
             continue
         if not is_confined(relative):
             raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
-        files[relative] = store.put_object(path.read_bytes(), "")
+        files[relative] = put_file(store, path)
     return Directory(name, files)
 
 
@@ -150,7 +151,9 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
         return final
     temporary = cache / f".{digest}.{uuid.uuid4().hex}"
     try:
-        _lay_out(store, directory, temporary)
+        get_files(store, directory.files, temporary, f"directory {directory.name}")
+        if directory.name == MODEL:
+            refuse_foreign_code(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -161,21 +164,6 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
             raise
         shutil.rmtree(temporary)  # another process laid out the same content first
     return final
-
-
-def _lay_out(store: Store, directory: Directory, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, key in directory.files.items():
-        if not is_confined(name):
-            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder; rerun its part")
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(f"directory {directory.name}: {name!r} lies below another file; rerun its part") from error
-        path.write_bytes(store.get_object(key))
-    if directory.name == MODEL:
-        refuse_foreign_code(folder)
 
 
 @dataclass(frozen=True)
@@ -196,6 +184,12 @@ class Manifest:
     def path(self) -> str:
         """Where the manifest lies in the store."""
         return manifest_path(self.stage, self.key, self.attempt)
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects the part wrote."""
+        tables = {piece.object for pieces in self.tables.values() for piece in pieces}
+        return tables | {key for files in self.directories.values() for key in files.values()}
 
     @property
     def name(self) -> ManifestName:

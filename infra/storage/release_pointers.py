@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.storage.store import TRASH, Store, StoreError, digest_of
+from infra.names import digest_of
+from infra.storage.store import Store, StoreError
 
 Record = Mapping[str, Any]
 
@@ -173,7 +174,7 @@ def passed_by(known: Sequence[Record], target: Record) -> dict[str, int]:
 def lost_files(store: Store, record: Record) -> list[str]:
     """Name the files of a pointer whose objects are gone: purged, or removed by hand."""
     files = sorted(_files(record).items())
-    return [file for file, key in files if not store.exists(key) and not store.exists(f"{TRASH}/{key}")]
+    return [file for file, key in files if store.find(key) is None]
 
 
 def origin(known: Sequence[Record], record: Record) -> Record:
