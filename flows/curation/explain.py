@@ -13,6 +13,7 @@ from flows.curation.records import curation_names, load_curation
 from flows.curation.workspace import Workspace
 from flows.stages import section_of
 from infra.models.resolve import ModelError
+from infra.names import object_name
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
@@ -266,6 +267,6 @@ def _some(names: Sequence[str]) -> str:
 def _content(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """List everything that a part made: the output's name, and what keys cover of it."""
     for output, pieces in manifest.tables.items():
-        yield from ((output, piece.object.rsplit("/", 1)[-1]) for piece in pieces)
+        yield from ((output, object_name(piece.object)) for piece in pieces)
     for output, files in manifest.directories.items():
-        yield from ((output, f"{name}={key.rsplit('/', 1)[-1]}") for name, key in files.items())
+        yield from ((output, f"{name}={object_name(key)}") for name, key in files.items())

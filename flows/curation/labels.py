@@ -18,6 +18,7 @@ from flows.method.human_labels import read_labels, write_labels
 from flows.method.setup import WaitingForLabels
 from flows.stages import SAMPLE
 from infra.models.resolve import ModelError
+from infra.names import object_key
 from infra.stages.runner import Runner, WorkNeeded
 from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
 from infra.storage.store import Store
@@ -93,7 +94,7 @@ def _shown(workspace: Workspace, curation: Curation) -> Iterator[tuple[Pair, Sho
     candidates = list(mine.ingredients["inputs"]["candidates"])
     drawn = [m for m in _samples(workspace.store) if m.ingredients["inputs"]["candidates"] == candidates]
     sampled = pl.concat(_read(workspace.store, piece).select(_IDS) for m in drawn for piece in m.tables["samples"])
-    pieces = (Piece(0, f"objects/{name[:2]}/{name}", 0) for name in candidates)
+    pieces = (Piece(0, object_key(name), 0) for name in candidates)
     pairs = pl.concat(_read(workspace.store, piece).join(sampled.unique(), on=_IDS, how="semi") for piece in pieces)
     for manifest in drawn:
         sheet = workspace.store.get_object(manifest.directories["sheet"][_SHEET])

@@ -10,6 +10,7 @@ from flows.config.section import ConfigError
 from infra.settings import Settings
 from infra.storage.artifacts import Directory, write_directory
 from infra.storage.errors import is_of_storage
+from infra.storage.large_files import put_file
 from infra.storage.store import Store
 
 _WANTED = "give a JSONL file, a folder of them or a BEIR folder"
@@ -31,7 +32,7 @@ def import_source(store: Store, settings: Settings, config: CurationConfig) -> D
         raise ConfigError(f"source.path: {path} does not exist; {_WANTED}")
     if path.is_dir():
         return write_directory(store, "source", path)
-    return Directory("source", {path.name: store.put_object(path.read_bytes(), "")})
+    return Directory("source", {path.name: put_file(store, path)})
 
 
 def _import_remote(store: Store, url: str) -> Directory:

@@ -12,6 +12,7 @@ from flows.config.curation import CurationConfig
 from flows.config.prices import load_prices
 from flows.method.setup import Setup
 from infra.execution.usage_meter import Usage
+from infra.names import object_key
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
@@ -164,4 +165,4 @@ def _inputs(store: Store, manifest: Manifest, name: str) -> pl.DataFrame:
 
 
 def _pieces(manifest: Manifest, name: str) -> tuple[Piece, ...]:
-    return tuple(Piece(0, f"objects/{digest[:2]}/{digest}", 0) for digest in manifest.ingredients["inputs"][name])
+    return tuple(Piece(0, object_key(digest), 0) for digest in manifest.ingredients["inputs"][name])

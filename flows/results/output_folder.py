@@ -11,6 +11,7 @@ from typing import Any
 from flows.curation.workspace import Workspace
 from flows.method.setup import Outcome
 from flows.results.promotion import Held, Release
+from infra.names import digest_of
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, materialise
 
@@ -80,7 +81,7 @@ def _beside(workspace: Workspace, target: Path, new: Path, key: str) -> Path | N
     """Keep a file that people may have filled in: the new one is put beside it, named after its content, once."""
     if not target.exists() or filecmp.cmp(new, target, shallow=False):
         return target
-    other = target.with_name(f"{target.stem}-{key.rsplit('/', 1)[-1][:8]}{target.suffix}")
+    other = target.with_name(f"{target.stem}-{digest_of(key)[:8]}{target.suffix}")
     workspace.hooks.on_message(f"{target} is not this run's (filled in, or older) and is kept; see {other}")
     return None if other.exists() else other
 

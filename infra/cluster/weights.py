@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from infra.models.model_files import directory_digest, relevant_files
 from infra.models.resolve import MANIFEST, made_of
 from infra.models.wheels import ModelError
-from infra.storage.large_files import get_file, put_file
-from infra.storage.local_files import is_confined
+from infra.storage.large_files import get_files, put_file
 from infra.storage.store import Store
 
 _MARK = ".reneg-weights.json"  # written last: names and sizes of a folder that was fetched whole
@@ -69,7 +68,7 @@ def ensure(store: Store, spec: SpecT, cache: Path) -> SpecT:
 
     Raises:
         ValueError: neither the path nor the store has it, or this disk has no room.
-        StoreError: the store does not answer, or an object is damaged.
+        StoreError: the store does not answer, or what it holds of the model is damaged or forged.
     """
     model, digest = getattr(spec, "model", ""), getattr(spec, "digest", "")
     if not digest or (model and holds(Path(model), digest, cache)):
@@ -133,12 +132,7 @@ def _fetch(store: Store, record: dict[str, Any], folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # what a killed process left
     _log.info("fetching %.1f GB of weights to %s", needed / 1e9, folder)
     try:
-        for name, key in record["files"].items():
-            if not is_confined(name):
-                raise ValueError(
-                    f"{_key(folder.name)} in the store: file name {name!r} would leave its folder; somebody changed it"
-                )
-            get_file(store, key, temporary / name)
+        get_files(store, record["files"], temporary, _key(folder.name))
         (temporary / _MARK).write_text(json.dumps(record["sizes"]))
         shutil.rmtree(folder, ignore_errors=True)  # cut short, or its mark is gone
         temporary.rename(folder)

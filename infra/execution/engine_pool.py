@@ -75,7 +75,7 @@ class EngineActor:
         self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike, sender: Sender | None = None
     ) -> Manifest:
         """Compute one part with the engine."""
-        stage = spec.name.rpartition("-")[0]
+        stage = spec.stage_name
         with relayed(sender, spec.name):
             return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
 

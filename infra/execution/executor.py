@@ -196,7 +196,7 @@ class _Attempts:
         self._compute = compute
 
     def run(self, show: Show) -> Manifest:
-        stage = self.spec.name.rpartition("-")[0]
+        stage = self.spec.stage_name
         try:
             if self.spec.stage.engine is not None:
                 manifest = self._compute(self.spec, show)  # waits for a free engine slot instead

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import polars as pl
 from pydantic import BaseModel
 
+from infra.names import PartName, StageName
 from infra.stages import part_keys
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import (
@@ -42,6 +43,11 @@ class PartSpec:
     config: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
     engine: BaseModel | None = None
+
+    @property
+    def stage_name(self) -> str:
+        """The stage's name with its label."""
+        return str(PartName.parse(self.name).stage)
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class Runner:
     force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
     only: the one part to compute; unfinished parts elsewhere count as missing, and the walk ends with `PartDone`.
     resources: by stage name, with or without its label, instead of the stage table's.
+    known: by stage name with label, what an earlier walk of the same method found. A stage whose parts are the same and
+        were all finished then takes its manifests from there, and the store is not read for it.
     """
 
     store: Store
@@ -129,6 +137,7 @@ class Runner:
     force: frozenset[tuple[str, int]] = frozenset()
     only: tuple[str, int] | None = None
     resources: Mapping[str, Resources] = field(default_factory=dict)
+    known: Mapping[str, StageRun] = field(default_factory=dict)
     on_stage: Callable[[StageRun], None] = lambda run: None
     on_note: Callable[[str], None] = lambda text: None
     runs: list[StageRun] = field(default_factory=list)
@@ -158,16 +167,11 @@ class Runner:
         """
         if set(inputs) != set(stage.inputs):
             raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
-        name = f"{stage.name}-{label}" if label else stage.name
+        stage_name = StageName(stage.name, label)
+        name = str(stage_name)
         stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
-        specs, blocked = self._cut(stage, name, config, key or {}, engine, inputs)
-        newest = newest_attempts(self.store, stage.name) if specs else {}
-        specs = [self._attempt(spec, newest) for spec in specs]
-        finished = {
-            spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
-            for spec in specs
-            if newest.get(spec.key, -1) >= spec.attempt
-        }
+        specs, blocked = self._cut(stage, stage_name, config, key or {}, engine, inputs)
+        specs, finished = self._find_finished(stage, name, specs)
         if self.executor is None and len(finished) < len(specs):
             raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
         results = self._results(name, specs, finished, len(blocked))
@@ -180,6 +184,32 @@ class Runner:
             raise PartDone(run)
         lost = blocked | {spec.index for spec in specs if spec.number not in manifests}
         return _outputs(stage, specs, manifests, lost)
+
+    def _find_finished(
+        self, stage: Stage, name: str, specs: list[PartSpec]
+    ) -> tuple[list[PartSpec], Mapping[int, Manifest]]:
+        """Return the parts with their attempts, and the manifests of those that are finished, by number."""
+        if self._is_known(name, specs):
+            finished = self.known[name].finished
+            return [replace(spec, attempt=finished[spec.number].attempt) for spec in specs], finished
+        newest = newest_attempts(self.store, stage.name) if specs else {}
+        specs = [self._attempt(spec, newest) for spec in specs]
+        return specs, {
+            spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
+            for spec in specs
+            if newest.get(spec.key, -1) >= spec.attempt
+        }
+
+    def _is_known(self, name: str, specs: Sequence[PartSpec]) -> bool:
+        """Tell whether an earlier walk found exactly these parts, all finished, and none is to be computed again."""
+        run = self.known.get(name)
+        wanted = {stage for stage, _ in self.force} | {self.only[0] if self.only else ""}
+        return (
+            run is not None
+            and name not in wanted
+            and not run.unfinished
+            and run.ingredients == {spec.number: spec.ingredients for spec in specs}
+        )
 
     def _results(
         self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
@@ -199,14 +229,14 @@ class Runner:
 
     def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
         attempt = newest.get(spec.key, 0)
-        if (spec.name.rsplit("-", 1)[0], spec.number) in self.force and spec.key in newest:
+        if (spec.stage_name, spec.number) in self.force and spec.key in newest:
             attempt += 1
         return replace(spec, attempt=attempt)
 
     def _cut(
         self,
         stage: Stage,
-        name: str,
+        name: StageName,
         config: BaseModel,
         key: Mapping[str, Any],
         engine: BaseModel | None,
@@ -234,7 +264,7 @@ class Runner:
             specs.append(
                 PartSpec(
                     stage=stage,
-                    name=f"{name}-{number:05d}",
+                    name=str(PartName(name, number)),
                     index=index,
                     number=number,
                     key=part_keys.digest(ingredients),

@@ -13,6 +13,8 @@ from typing import Any
 import polars as pl
 
 from infra.models.model_files import refuse_foreign_code
+from infra.names import ManifestName, object_name
+from infra.storage.large_files import get_files, put_file
 from infra.storage.local_files import is_confined
 from infra.storage.store import Store, StoreError
 from infra.storage.table_schema import SchemaLike, check_schema
@@ -53,7 +55,7 @@ class Table:
 
     def content(self) -> list[str]:
         """Return what a key covers of this table: its objects' digests, in order."""
-        return [piece.object.rsplit("/", 1)[-1] for piece in self.pieces]
+        return [object_name(piece.object) for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Directory:
 
     def content(self) -> list[str]:
         """Return what a key covers of this directory: names and digests, sorted."""
-        return [f"{name}={key.rsplit('/', 1)[-1]}" for name, key in sorted(self.files.items())]
+        return [f"{name}={object_name(key)}" for name, key in sorted(self.files.items())]
 
 
 Artifact = Table | Directory
@@ -132,7 +134,7 @@ def write_directory(store: Store, name: str, folder: Path) -> Directory:
             continue
         if not is_confined(relative):
             raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
-        files[relative] = store.put_object(path.read_bytes(), "")
+        files[relative] = put_file(store, path)
     return Directory(name, files)
 
 
@@ -149,7 +151,9 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
         return final
     temporary = cache / f".{digest}.{uuid.uuid4().hex}"
     try:
-        _lay_out(store, directory, temporary)
+        get_files(store, directory.files, temporary, f"directory {directory.name}")
+        if directory.name == MODEL:
+            refuse_foreign_code(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -160,21 +164,6 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
             raise
         shutil.rmtree(temporary)  # another process laid out the same content first
     return final
-
-
-def _lay_out(store: Store, directory: Directory, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, key in directory.files.items():
-        if not is_confined(name):
-            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder; rerun its part")
-        path = folder / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise StoreError(f"directory {directory.name}: {name!r} lies below another file; rerun its part") from error
-        path.write_bytes(store.get_object(key))
-    if directory.name == MODEL:
-        refuse_foreign_code(folder)
 
 
 @dataclass(frozen=True)
@@ -195,6 +184,17 @@ class Manifest:
     def path(self) -> str:
         """Where the manifest lies in the store."""
         return manifest_path(self.stage, self.key, self.attempt)
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects the part wrote."""
+        tables = {piece.object for pieces in self.tables.values() for piece in pieces}
+        return tables | {key for files in self.directories.values() for key in files.values()}
+
+    @property
+    def name(self) -> ManifestName:
+        """The name of its file: tells a part's attempt from every other one."""
+        return ManifestName(self.key, self.attempt)
 
     def to_json(self) -> bytes:
         """Write the manifest as JSON."""
@@ -219,15 +219,22 @@ class Manifest:
 
 def manifest_path(stage: str, key: str, attempt: int) -> str:
     """Name a manifest: attempt 0 is the part itself, higher ones are forced recomputations."""
-    return f"parts/{stage}/{key}-{attempt:03d}.json"
+    return f"parts/{stage}/{ManifestName(key, attempt)}.json"
 
 
 def newest_attempts(store: Store, stage: str) -> dict[str, int]:
-    """Return key → highest attempt for every finished part of a stage, by one listing."""
+    """Return key → highest attempt for every finished part of a stage, by one listing.
+
+    Raises:
+        StoreError: a file lies there that is no manifest.
+    """
     newest: dict[str, int] = {}
     for path in store.list(f"parts/{stage}"):
-        key, _, attempt = path.rsplit("/", 1)[-1].removesuffix(".json").rpartition("-")
-        newest[key] = max(newest.get(key, 0), int(attempt))
+        try:
+            found = ManifestName.parse(path.rpartition("/")[2].removesuffix(".json"))
+        except ValueError as error:
+            raise StoreError(f"store {store.url}: {path} does not belong there ({error}); remove it") from error
+        newest[found.key] = max(newest.get(found.key, 0), found.attempt)
     return newest
 
 

@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from infra.names import digest_of
 from infra.storage.artifacts import Manifest
-from infra.storage.store import TRASH, Entry, Store, StoreError, digest_of
+from infra.storage.store import TRASH, Entry, Store, StoreError
 
 _THREADS = 16
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -78,7 +79,7 @@ class Snapshot(Store):
 
     def put_object(self, data: bytes, suffix: str) -> str:
         """Keep an object in memory: a walk makes small tables of its own."""
-        key = self.object_key(data, suffix)
+        key = self.key_of(data, suffix)
         self._kept[key] = data
         return key
 
@@ -271,13 +272,11 @@ def _inputs(data: bytes) -> set[str]:
 def _written(data: bytes, *, lenient: bool = False) -> set[str]:
     """Name the objects a part wrote."""
     try:
-        manifest = Manifest.from_json(data)
+        return Manifest.from_json(data).objects
     except ValueError as error:
         if lenient:
             return set()
         raise StoreError(f"a kept manifest is damaged ({error}); rerun its part") from error
-    tables = {piece.object for pieces in manifest.tables.values() for piece in pieces}
-    return tables | {key for files in manifest.directories.values() for key in files.values()}
 
 
 def _named_in(data: bytes) -> set[str]:

@@ -1,16 +1,18 @@
-"""Files into a store and out of it, piece by piece: weights are larger than what a node can hold in memory.
+"""Files into a store and out of it, piece by piece: models are larger than what a node can hold in memory.
 
-The keys are those of `Store.put_object`: the same bytes are one object, however they came there.
+The keys are those of `Store.put_object`: the same bytes are one object, whoever stored them.
 """
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from infra.models.wheels import sha256_of
-from infra.storage.local_files import copy_checked
-from infra.storage.store import TRASH, Store, StoreError, digest_of
+from infra.names import digest_of, object_key
+from infra.storage.local_files import copy_checked, is_confined
+from infra.storage.store import Store, StoreError
 
 _PIECE = 16 * 2**20
 _PIECES = 4  # of an upload at a time
@@ -23,7 +25,7 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
         StoreError: it could not be written.
     """
     digest, size = sha256_of(path), path.stat().st_size
-    key = f"objects/{digest[:2]}/{digest}{suffix}"
+    key = object_key(digest + suffix)
     if store.size(key) == size:
         return key
     if store.local:
@@ -32,7 +34,7 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
                 raise StoreError(f"{path} was changed while it was stored; leave it alone and try again")
     else:
         remote = store._path(key)
-        # The name says what belongs here: whatever is written over it is the same, or was cut short.
+        # Overwriting is safe: the key is the content's hash, so what lies there is the same or was cut short.
         store._attempt(
             "write", key, lambda: store._fs.put_file(str(path), remote, chunksize=_PIECE, max_concurrency=_PIECES)
         )
@@ -40,18 +42,15 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
 
 
 def get_file(store: Store, key: str, path: Path) -> None:
-    """Write a content-addressed object to a new file, checking its SHA-256 on the way.
+    """Write a content-addressed object to a new file, and check its SHA-256 meanwhile.
 
     Each piece is asked for again where a connection breaks. A wrong file is removed.
 
     Raises:
         StoreError: the object is gone, cannot be read, or is damaged.
     """
-    expected = digest_of(key)
-    found = key if store.exists(key) else f"{TRASH}/{key}"
-    if found != key and not store.exists(found):
-        raise StoreError(f"store {store.url}: object {key} is missing")
-    remote, size, digest = store._path(found), store._size(found), hashlib.sha256()
+    place, size = store.find_object(key)
+    remote, digest = store._path(place), hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for start in range(0, size, _PIECE):
@@ -60,9 +59,34 @@ def get_file(store: Store, key: str, path: Path) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-    if digest.hexdigest() != expected:
+    if digest.hexdigest() != digest_of(key):
         path.unlink()
         raise StoreError(f"store {store.url}: object {key} is damaged (SHA-256 {digest.hexdigest()}); delete it")
+
+
+def get_files(store: Store, files: Mapping[str, str], folder: Path, what: str) -> None:
+    """Write objects to files below a new folder.
+
+    Args:
+        store: that holds the objects.
+        files: the files' names, relative to the folder, and the objects' keys.
+        folder: where they are written.
+        what: named in errors, such as `directory model`.
+
+    Raises:
+        StoreError: an object is gone or damaged, a name would leave the folder, or names a file below a file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, key in files.items():
+        if not is_confined(name):
+            raise StoreError(
+                f"{what}: file name {name!r} would leave its folder; the record that holds it is damaged or forged"
+            )
+        try:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise StoreError(f"{what}: {name!r} lies below another file; rerun its part") from error
+        get_file(store, key, folder / name)
 
 
 def _read(store: Store, remote: str, key: str, piece: tuple[int, int]) -> bytes:

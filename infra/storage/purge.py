@@ -28,6 +28,7 @@ from typing import Any
 
 import polars as pl
 
+from infra.names import digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Store
 
@@ -87,7 +88,7 @@ class Plan:
     def digests(self) -> frozenset[str]:
         """SHA-256 of all objects that go; copies of them elsewhere are known by it."""
         objects = [*self.holders, *(key for removal in self.removals for key in removal.objects)]
-        return frozenset(_digest_of(key) for key in objects)
+        return frozenset(digest_of(key) for key in objects)
 
 
 class Seeker:
@@ -164,14 +165,14 @@ def make_plan(store: Store, target: Target) -> Plan:
 
         def holds(key: str) -> bool:
             # What nothing names is what a crash left; a cut copy there is not known by what it was made from.
-            return _holds(store, key, seeker if _digest_of(key) in names else excerpts)
+            return _holds(store, key, seeker if digest_of(key) in names else excerpts)
 
-        searched = [key for key in objects if not _are_weights(names.get(_digest_of(key), set()))]
+        searched = [key for key in objects if not _are_weights(names.get(digest_of(key), set()))]
         holders = {key for key, found in zip(searched, pool.map(holds, searched), strict=True) if found}
     speaking = {key for key, text in texts.items() if seeker.in_bytes(text.encode())}
     found = {key: _DIGEST.findall(text) for key, text in records.items()}
-    named = {o: tuple(key for key, digests in found.items() if _digest_of(o) in digests) for o in sorted(holders)}
-    kept = {key for key in objects if any(_digest_of(key) in digests for digests in found.values())}
+    named = {o: tuple(key for key, digests in found.items() if digest_of(o) in digests) for o in sorted(holders)}
+    kept = {key for key in objects if any(digest_of(key) in digests for digests in found.values())}
     return Plan(
         removals=_descend(manifests, holders, speaking & manifests.keys(), kept),
         records=tuple(sorted(speaking & records.keys())),
@@ -221,7 +222,7 @@ def _descend(
     manifests: Mapping[str, Manifest], holders: set[str], speaking: set[str], kept: set[str]
 ) -> tuple[Removal, ...]:
     """Follow the ingredients from the holders to the last descendants; returns the parts that go, those first."""
-    writes = {key: _written(manifest) for key, manifest in manifests.items()}
+    writes = {key: manifest.objects for key, manifest in manifests.items()}
     reads = {key: frozenset(_DIGEST.findall(json.dumps(m.ingredients))) for key, m in manifests.items()}
     losses = {key: _losses(manifest) for key, manifest in manifests.items()}
     writers = {key for key in manifests if writes[key] & holders} | speaking
@@ -230,14 +231,14 @@ def _descend(
         staying = manifests.keys() - writers - made.keys()
         used = _union(kept, *(writes[key] for key in staying))
         gone = holders | (_union(*(losses[key] for key in made)) - used)
-        digests = {_digest_of(key) for key in gone}
+        digests = {digest_of(key) for key in gone}
         new = {key for key in manifests if key not in made and reads[key] & digests}
         if not new:
             break
         made |= dict.fromkeys(new, max(made.values(), default=0) + 1)
     still_read = frozenset[str]().union(*(reads[key] for key in staying))
     order = sorted(writers | made.keys(), key=lambda key: (-made.get(key, 0), key))
-    waste = {o for key in order for o in writes[key] - used if _digest_of(o) not in still_read}
+    waste = {o for key in order for o in writes[key] - used if digest_of(o) not in still_read}
     return tuple(Removal(key, tuple(sorted(writes[key] & (gone | waste) - holders))) for key in order)
 
 
@@ -247,17 +248,8 @@ def _losses(manifest: Manifest) -> set[str]:
     return {*tables, *(key for files in manifest.directories.values() for key in files.values())}
 
 
-def _written(manifest: Manifest) -> set[str]:
-    tables = (piece.object for pieces in manifest.tables.values() for piece in pieces)
-    return {*tables, *(key for files in manifest.directories.values() for key in files.values())}
-
-
 def _union(*sets: Iterable[str]) -> set[str]:
     return set[str]().union(*sets)
-
-
-def _digest_of(key: str) -> str:
-    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
 
 
 def _is_manifest(key: str) -> bool:
@@ -271,7 +263,7 @@ def _are_weights(names: set[str]) -> bool:
 def _names(manifests: Sequence[Manifest], records: Mapping[str, str]) -> dict[str, set[str]]:
     """Collect under which file names each digest is known; a table's is empty."""
     pairs = [(name, key) for m in manifests for files in m.directories.values() for name, key in files.items()]
-    pairs += [("", key) for m in manifests for key in _written(m)]
+    pairs += [("", key) for m in manifests for key in m.objects]
     for manifest in manifests:
         # What a part read: "<digest>.parquet" of a table, "<name>=<digest>" of a directory's file.
         contents = _strings(dict(manifest.ingredients))
@@ -280,7 +272,7 @@ def _names(manifests: Sequence[Manifest], records: Mapping[str, str]) -> dict[st
         pairs += re.findall(r'"([^"]*)":\s*"(objects/[^"]*)"', text)
     names: dict[str, set[str]] = {}
     for name, key in pairs:
-        names.setdefault(_digest_of(key), set()).update({name} - {""})
+        names.setdefault(digest_of(key), set()).update({name} - {""})
     return names
 
 
@@ -288,7 +280,7 @@ def _holds(store: Store, key: str, seeker: Seeker) -> bool:
     data = store.read(key)
     if data is None:
         return False
-    return hashlib.sha256(data).hexdigest() != _digest_of(key) or seeker.in_bytes(data)
+    return hashlib.sha256(data).hexdigest() != digest_of(key) or seeker.in_bytes(data)
 
 
 def _spellings(text: str) -> set[bytes]:

@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from infra.storage.store import TRASH, Store, StoreError, digest_of
+from infra.names import digest_of
+from infra.storage import numbered_records
+from infra.storage.numbered_records import padded
+from infra.storage.store import Store, StoreError
 
 Record = Mapping[str, Any]
 
@@ -24,32 +27,31 @@ ROLLED_BACK = "rolled back"
 CURRENT = "current"
 LATEST = "latest.json"
 RELEASE = "release.json"
-_HEAD = re.compile(r"HEAD-(\d{6,})\.json$")
+_HEAD = "/HEAD"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _THREADS = 8
 
 
 def numbers(store: Store, name: str) -> list[int]:
     """List the numbers of a name's pointers, oldest first."""
-    found = (_HEAD.search(key) for key in store.list(f"releases/{_checked(name)}"))
-    return sorted(int(match[1]) for match in found if match)
+    return numbered_records.numbers(store, _line(name))
 
 
 def names(store: Store) -> list[str]:
     """List the names that have pointers."""
-    return sorted({key.split("/")[1] for key in store.list("releases") if _HEAD.search(key)})
+    found = (numbered_records.parse_key(key) for key in store.list("releases"))
+    return sorted({parsed[0].split("/")[1] for parsed in found if parsed and parsed[0].endswith(_HEAD)})
 
 
 def read_all(store: Store, name: str) -> list[Record]:
     """Read every pointer of a name, oldest first."""
-    with ThreadPoolExecutor(_THREADS, "releases") as pool:
-        return list(pool.map(lambda number: _read(store, name, number), numbers(store, name)))
+    return _read_all(store, name, numbers(store, name))
 
 
 def newest(store: Store, name: str) -> Record | None:
     """Read the current pointer of a name; None where there is none."""
-    known = numbers(store, name)
-    return _read(store, name, known[-1]) if known else None
+    record: Record | None = numbered_records.read_newest(store, _line(name))
+    return record
 
 
 def advance(store: Store, name: str, make: Callable[[list[Record]], Record | None]) -> Record | None:
@@ -63,15 +65,15 @@ def advance(store: Store, name: str, make: Callable[[list[Record]], Record | Non
     Returns:
         The pointer as it was written, with its `number`; None where `make` wanted none.
     """
-    while True:
-        known = read_all(store, name)
-        content = make(known)
-        if content is None:
-            return None
-        number = int(known[-1]["number"]) + 1 if known else 1
-        record = {"number": number, **content}
-        if store.create(_head(name, number), json.dumps(record, indent=1, ensure_ascii=False).encode()):
-            return record
+    written: list[Record | None] = []
+
+    def decide(taken: list[int]) -> Record | None:
+        content = make(_read_all(store, name, taken))
+        written.append(None if content is None else {"number": numbered_records.next_number(taken), **content})
+        return written[-1]
+
+    numbered_records.decide_next(store, _line(name), decide)
+    return written[-1]
 
 
 def publish(store: Store, name: str) -> Record | None:
@@ -94,7 +96,7 @@ def publish(store: Store, name: str) -> Record | None:
                 continue
             store.replace(f"published/{name}/{LATEST}", _json(laid_out))
             latest = laid_out
-        store.link(f"published/{name}/{CURRENT}", f"{number:06d}")
+        store.link(f"published/{name}/{CURRENT}", padded(number))
         if numbers(store, name)[-1] == number:
             return latest
 
@@ -173,7 +175,7 @@ def passed_by(known: Sequence[Record], target: Record) -> dict[str, int]:
 def lost_files(store: Store, record: Record) -> list[str]:
     """Name the files of a pointer whose objects are gone: purged, or removed by hand."""
     files = sorted(_files(record).items())
-    return [file for file, key in files if not store.exists(key) and not store.exists(f"{TRASH}/{key}")]
+    return [file for file, key in files if store.find(key) is None]
 
 
 def origin(known: Sequence[Record], record: Record) -> Record:
@@ -183,7 +185,7 @@ def origin(known: Sequence[Record], record: Record) -> Record:
 
 def _lay_out(store: Store, name: str, record: Record) -> dict[str, Any]:
     """Copy a pointer's files under their plain names; what is there already from an earlier try is left."""
-    folder = f"published/{name}/{int(record['number']):06d}"
+    folder = f"published/{name}/{padded(int(record['number']))}"
     files = {}
     for file, key in sorted(_files(record).items()):
         if file == RELEASE:
@@ -211,15 +213,14 @@ def _remove(store: Store, folder: str) -> None:
     store.delete_folder(folder)
 
 
-def _read(store: Store, name: str, number: int) -> Record:
-    record: Record | None = store.read_json(_head(name, number))
-    if record is None:
-        raise StoreError(f"store {store.url}: {_head(name, number)} vanished between listing and reading")
-    return record
+def _read_all(store: Store, name: str, taken: Sequence[int]) -> list[Record]:
+    with ThreadPoolExecutor(_THREADS, "releases") as pool:
+        return list(pool.map(lambda number: numbered_records.read(store, _line(name), number), taken))
 
 
-def _head(name: str, number: int) -> str:
-    return f"releases/{_checked(name)}/HEAD-{number:06d}.json"
+def _line(name: str) -> str:
+    """Return what the keys of a name's pointers begin with."""
+    return f"releases/{_checked(name)}{_HEAD}"
 
 
 def _checked(name: str) -> str:

@@ -17,24 +17,19 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
+from infra.names import OBJECTS, digest_of, object_key
 from infra.storage.errors import NO_LINKS, StoreError, store_errors, with_retries
 from infra.storage.local_files import copy_checked, is_confined
 
 FORMAT = 1
 TRASH = "trash"  # what the garbage collector took away lies here for a while, and is still read
-_TRASHED = ("objects/", "parts/", "models/", "weights/")
+_TRASHED = (OBJECTS, "parts/", "models/", "weights/")
 _PRECONDITION_CODES = ("PreconditionFailed", "412")
 _WRITER = "reneg-writer"  # metadata of an object in a bucket: the one call that wrote it
-# The client repeats a request once, we the whole operation for seconds; nothing else repeats, no variable changes it.
-_S3_OPTIONS: dict[str, Any] = {
-    "config_kwargs": {
-        "connect_timeout": 5,
-        "read_timeout": 30,
-        "retries": {"total_max_attempts": 2, "mode": "standard"},
-    }
-}
+# The client repeats a request once; `with_retries` repeats the whole operation. No environment variable changes this.
+_S3_CLIENT = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 
-__all__ = ["FORMAT", "TRASH", "Entry", "Store", "StoreError", "digest_of"]
+__all__ = ["FORMAT", "TRASH", "Entry", "Store", "StoreError"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Store:
     def __init__(self, url: str) -> None:
         """Address a store without touching it; use `Store.open` to check it first."""
         self.url = url
-        options = _S3_OPTIONS if url.startswith("s3://") else {}
+        options = {"config_kwargs": _S3_CLIENT} if url.startswith("s3://") else {}
         try:
             self._fs, root = url_to_fs(url, **options)
         except (ValueError, ImportError) as error:
@@ -221,14 +216,13 @@ class Store:
         return str(self._fs._strip_protocol(path))
 
     @staticmethod
-    def object_key(data: bytes, suffix: str) -> str:
-        """Name the key of bytes that are stored under their own SHA-256."""
-        digest = hashlib.sha256(data).hexdigest()
-        return f"objects/{digest[:2]}/{digest}{suffix}"
+    def key_of(data: bytes, suffix: str) -> str:
+        """Return the key of bytes that are stored under their own SHA-256."""
+        return object_key(hashlib.sha256(data).hexdigest() + suffix)
 
     def put_object(self, data: bytes, suffix: str) -> str:
         """Store bytes under their own SHA-256 and return the key; the same bytes are stored once."""
-        key = self.object_key(data, suffix)
+        key = self.key_of(data, suffix)
         size = self.size(key)
         if size is None:
             self.create(key, data)
@@ -293,11 +287,30 @@ class Store:
         found: int | None = self._attempt("look at", key, lambda: self._fs.size(path), None)
         return found
 
-    def _size(self, key: str) -> int:
-        size = self.size(key)
-        if size is None:
+    def find(self, key: str) -> tuple[str, int] | None:
+        """Find an object in its place or in the trash; returns the key it has there and its size in bytes."""
+        for place in (key, f"{TRASH}/{key}"):
+            if (size := self.size(place)) is not None:
+                return place, size
+        return None
+
+    def find_object(self, key: str) -> tuple[str, int]:
+        """Find a content-addressed object, as `find` does.
+
+        Raises:
+            StoreError: the key is no object's, or nothing is there.
+        """
+        self._check_object(key)
+        found = self.find(key)
+        if found is None:
             raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")
-        return size
+        return found
+
+    def _check_object(self, key: str) -> None:
+        if not key.startswith(OBJECTS):
+            raise StoreError(
+                f"store {self.url}: {key!r} is no object, though a manifest names it: damaged or forged; rerun its part"
+            )
 
     def exists(self, key: str) -> bool:
         """Tell whether an object is there, without reading it."""
@@ -311,13 +324,10 @@ class Store:
         Raises:
             StoreError: it is gone, or its bytes are not those that were written.
         """
-        if not key.startswith("objects/"):
-            raise StoreError(
-                f"store {self.url}: {key!r} is no object, though a manifest names it: damaged or forged; rerun its part"
-            )
+        self._check_object(key)
         data = self.read(key)
         if data is None:
-            raise StoreError(f"store {self.url}: object {key} is missing though a manifest names it; rerun its part")
+            raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")
         found = hashlib.sha256(data).hexdigest()
         if found != digest_of(key):
             raise StoreError(f"store {self.url}: object {key} is damaged (SHA-256 {found}); rerun its part")
@@ -334,8 +344,7 @@ class Store:
 
         A copy, never a link: who writes into the copy must not reach the object. A bucket copies on its own side.
         """
-        key = key if self.exists(key) else f"{TRASH}/{key}"  # what was taken away is still read
-        size = self._size(key)
+        key, size = self.find_object(key)
         if self.size(target) == size:
             return size
         with self._errors("copy", key):
@@ -380,11 +389,6 @@ class Store:
 
     def _errors(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
         return store_errors(self.url, verb, key, local=self.local)
-
-
-def digest_of(key: str) -> str:
-    """Return the SHA-256 that a content-addressed key names."""
-    return key.rsplit("/", 1)[-1].split(".", maxsplit=1)[0]
 
 
 def _entry(info: Mapping[str, Any]) -> Entry:

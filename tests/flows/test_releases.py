@@ -34,7 +34,7 @@ from tasks.schemas import SCORES
 from tasks.training.promote import PromoteConfig
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import write_source
-from tests.infra.test_releases import Died, Dying
+from tests.infra.storage.test_release_pointers import Died, Dying
 
 SUMMARY = {"candidates": 100, "found": 6, "verdicts": {"unparsed": 0, "relevant": 6}}
 

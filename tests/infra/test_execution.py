@@ -31,8 +31,7 @@ from infra.stages.runner import Runner
 from infra.storage.store import Store
 from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
 from tests.infra.cluster import RayNodes
-from tests.infra.test_runner import pipeline
-from tests.infra.toy import DOUBLE, PRODUCE, WITH_ENGINE, ToyConfig
+from tests.infra.toy import DOUBLE, PRODUCE, WITH_ENGINE, ToyConfig, pipeline
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,7 @@ from infra.engines.specs import OpenAISpec, SentenceTransformersSpec
 from infra.models.model_files import directory_digest
 from infra.models.resolve import resolve
 from infra.models.wheels import ModelError
+from infra.storage import large_files
 from infra.storage.large_files import get_file, put_file
 from infra.storage.store import Store, StoreError
 from tests.conftest import ROOT
@@ -112,7 +113,7 @@ def test_a_record_that_would_leave_its_folder_is_refused(tmp_path: Path) -> None
     store = Store.open(str(tmp_path / "store"))
     record = {"files": {"../../evil": put_file(store, user_model(tmp_path / "m") / "config.json")}, "sizes": {}}
     store.create(f"weights/{'e' * 64}.json", json.dumps(record).encode())
-    with pytest.raises(ValueError, match="would leave its folder"):
+    with pytest.raises(StoreError, match="would leave its folder"):
         ensure(store, SentenceTransformersSpec(model="/nowhere", digest="e" * 64), tmp_path / "node")
 
 
@@ -135,7 +136,7 @@ def test_many_actors_of_a_node_fetch_once(
         fetched.append(key)
         get_file(store, key, path)
 
-    monkeypatch.setattr(weights, "get_file", count)
+    monkeypatch.setattr(large_files, "get_file", count)
     threads = [threading.Thread(target=ensure, args=(store, spec, tmp_path / "node")) for _ in range(6)]
     for thread in threads:
         thread.start()

@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.stages.runner import Runner
 from infra.stages.stage import Resources, Stage
 from tasks.schemas import Schema
 
@@ -108,3 +109,12 @@ ADD_UP = Stage(
 CROSS = Stage(
     "cross", "tests.infra.toy:cross", 1, "grid", each=("left",), across=("right",), outputs={"pairs": NUMBERS}
 )
+
+_PLAIN = ToyConfig()
+
+
+def pipeline(run: Runner, config: ToyConfig = _PLAIN) -> dict[str, Any]:
+    """Run three of them, one after the other."""
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    doubled = run(DOUBLE, config, numbers=numbers)["doubled"]
+    return run(ADD_UP, ToyConfig(), doubled=doubled)

@@ -1,11 +1,22 @@
 """Tiny models are the same on each build, and load as real ones do."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
-from infra.models.random_models import BUILDERS, build_tiny_cross_encoder, build_tiny_encoder, build_tiny_llm
+from infra.models.random_models import (
+    BUILDERS,
+    VERSION,
+    _byte_level_tokenizer,
+    _seeded,
+    _word_pieces,
+    build_tiny_cross_encoder,
+    build_tiny_encoder,
+    build_tiny_llm,
+    describe,
+)
 from infra.models.resolve import digest_of, name_of, resolve
 
 
@@ -80,3 +91,41 @@ def test_each_tiny_model_has_a_reference_and_a_digest_of_its_own(tmp_path: Path)
     assert sorted(references) == ["tiny:cross_encoder", "tiny:encoder", "tiny:llm"]
     assert len({digest_of(reference, tmp_path) for reference in references}) == 3
     assert name_of("tiny:cross_encoder") == "tiny-cross_encoder"
+
+
+def test_the_digest_covers_the_kind_the_builders_version_and_the_libraries() -> None:
+    told = json.loads(describe("llm"))
+    assert (told.pop("tiny"), told.pop("version")) == ("llm", VERSION)
+    assert sorted(told) == ["sentence-transformers", "tokenizers", "torch", "transformers"]
+    assert describe("llm") != describe("encoder")
+
+
+def test_an_answer_is_one_token_and_any_text_comes_back_from_its_tokens() -> None:
+    tokenizer = _byte_level_tokenizer()
+    assert [len(tokenizer.encode(answer).ids) for answer in ("Yes", "No", " Yes", " No")] == [1, 1, 1, 1]
+    for text in ("Häé ✓ 🙂", "<|im_start|>user\n", "", "a" * 300):
+        assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
+    assert [tokenizer.token_to_id(token) for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")] == [0, 1, 2]
+    assert tokenizer.get_vocab_size() <= 448
+
+
+def test_word_pieces_cover_every_printable_sign_alone_and_within_a_word() -> None:
+    pieces = _word_pieces()
+    assert [pieces[token] for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")] == [0, 1, 2, 3, 4]
+    assert {"!", "~", "a", "9", "##!", "##~", "##a", "frame", "relevant"} <= pieces.keys()
+    assert not {" ", "A", "##A", "\x7f", "Return", "array,"} & pieces.keys()
+    assert sorted(pieces.values()) == list(range(len(pieces)))
+
+
+def test_the_callers_random_numbers_are_left_as_they_were_and_ours_follow_the_seed() -> None:
+    import torch
+
+    def drawn(seed: int) -> list[float]:
+        with _seeded(seed):
+            return torch.rand(3).tolist()  # type: ignore[no-any-return]
+
+    torch.manual_seed(5)
+    expected = torch.rand(1).item()
+    torch.manual_seed(5)
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert torch.rand(1).item() == expected

@@ -1,5 +1,6 @@
 """The runner without Prefect and Ray: cutting, keying, reusing, blocking. Parts are computed in this process."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -9,25 +10,16 @@ from infra.stages.part_keys import differences
 from infra.stages.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded, _summarise
 from infra.stages.stage import Stage
 from infra.storage.artifacts import Manifest, materialise
-from infra.storage.store import Store
+from infra.storage.store import Entry, Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
-from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig
+from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
 
 
 def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:
     store = Store.open(url)
     executor = InProcess(store, tmp_path / "scratch")
     return Runner(store, executor, **options), executor  # type: ignore[arg-type]
-
-
-_PLAIN = ToyConfig()
-
-
-def pipeline(run: Runner, config: ToyConfig = _PLAIN) -> dict[str, object]:
-    numbers = run(PRODUCE, ToyConfig())["numbers"]
-    doubled = run(DOUBLE, config, numbers=numbers)["doubled"]
-    return run(ADD_UP, ToyConfig(), doubled=doubled)
 
 
 def test_stages_compute_once_and_are_reused_by_every_later_run(tmp_path: Path, store_url: str) -> None:
@@ -175,3 +167,85 @@ def test_a_stages_seconds_do_not_depend_on_the_order_in_which_its_parts_were_fin
     orders = (taken, dict(reversed(taken.items())))
     sums = [_summarise("stage", 3, {n: part(s) for n, s in order.items()}, {}, 0, []).seconds for order in orders]
     assert sums[0] == sums[1]
+
+
+class Counted(Store):
+    """A store that notes each key that is listed or read."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.seen: list[str] = []
+
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        self.seen.append(prefix)
+        return super().entries(prefix)
+
+    def read(self, key: str, *, last: int | None = None) -> bytes | None:
+        self.seen.append(key)
+        return super().read(key, last=last)
+
+
+def walked(tmp_path: Path, config: ToyConfig | None = None) -> dict[str, StageRun]:
+    """Compute the pipeline and return what a walk over it knows."""
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    pipeline(run, config or ToyConfig())
+    return {found.name: found for found in run.runs}
+
+
+def again(tmp_path: Path, known: dict[str, StageRun], config: ToyConfig | None = None, **options: object) -> Runner:
+    """Walk the pipeline a second time, over a store that notes what is asked of it."""
+    store = Counted(str(tmp_path / "store"))
+    run = Runner(store, InProcess(store, tmp_path / "scratch"), known=known, **options)  # type: ignore[arg-type]
+    with contextlib.suppress(PartDone):
+        pipeline(run, config or ToyConfig())
+    return run
+
+
+def asked_for(run: Runner) -> list[str]:
+    assert isinstance(run.store, Counted)
+    return [key for key in run.store.seen if key.startswith("parts/")]
+
+
+def test_a_second_walk_over_the_same_parts_reads_nothing_from_the_store(tmp_path: Path) -> None:
+    known = walked(tmp_path)
+    run = again(tmp_path, known)
+    assert asked_for(run) == []
+    assert [(r.name, r.reused, r.computed) for r in run.runs] == [("produce", 1, 0), ("double", 4, 0), ("add_up", 1, 0)]
+    assert [r.manifests for r in run.runs] == [known[r.name].manifests for r in run.runs]
+
+
+def test_a_stage_whose_ingredients_changed_is_looked_up_though_it_is_known(tmp_path: Path) -> None:
+    run = again(tmp_path, walked(tmp_path), ToyConfig(factor=2))
+    assert asked_for(run)[0] == "parts/double"
+    assert [(r.name, r.reused, r.computed) for r in run.runs] == [("produce", 1, 0), ("double", 0, 4), ("add_up", 0, 1)]
+
+
+def test_a_stage_that_was_not_finished_is_looked_up_again(tmp_path: Path) -> None:
+    run = again(tmp_path, walked(tmp_path, ToyConfig(trouble="raise")))
+    assert "parts/produce" not in asked_for(run)
+    assert asked_for(run)[0] == "parts/double"
+    assert [(r.name, r.reused, r.computed) for r in run.runs] == [("produce", 1, 0), ("double", 3, 1), ("add_up", 0, 1)]
+
+
+def test_a_part_that_is_forced_is_computed_again_though_its_stage_is_known(tmp_path: Path) -> None:
+    run = again(tmp_path, walked(tmp_path), force=frozenset({("double", 1)}))
+    assert [key for key in asked_for(run) if key.count("/") == 1] == ["parts/double"]
+    assert [m.attempt for m in run.runs[1].manifests] == [0, 1, 0, 0]
+
+
+def test_one_part_alone_is_computed_again_though_its_stage_is_known(tmp_path: Path) -> None:
+    target = ("double", 1)
+    run = again(tmp_path, walked(tmp_path), force=frozenset({target}), only=target)
+    assert [(r.name, r.computed) for r in run.runs] == [("produce", 0), ("double", 1)]
+    run = again(tmp_path, walked(tmp_path), only=("add_up", 0))
+    assert "parts/double" not in asked_for(run)
+    assert "parts/add_up" in asked_for(run)
+
+
+def test_a_known_stage_keeps_the_attempt_it_was_found_with(tmp_path: Path) -> None:
+    walked(tmp_path)
+    run, _ = make(tmp_path, str(tmp_path / "store"), force=frozenset({("double", 1)}))
+    pipeline(run)
+    second = again(tmp_path, {found.name: found for found in run.runs})
+    assert asked_for(second) == []
+    assert [m.attempt for m in second.runs[1].manifests] == [0, 1, 0, 0]

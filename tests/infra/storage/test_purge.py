@@ -11,8 +11,18 @@ import polars as pl
 import pytest
 
 from infra.storage.artifacts import Directory, Manifest, Piece, Table, commit
-from infra.storage.purge import Plan, Seeker, Target, carry_out, find_files, find_folders, make_plan, remove_paths
-from infra.storage.store import Store
+from infra.storage.purge import (
+    Plan,
+    Seeker,
+    Target,
+    carry_out,
+    find_files,
+    find_folders,
+    forget_rows,
+    make_plan,
+    remove_paths,
+)
+from infra.storage.store import Store, StoreError
 
 TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
 HASH = "0123456789abcdef0123456789abcdef"
@@ -255,3 +265,53 @@ def test_half_written_files_of_killed_writers_are_swept_away(tmp_path: Path) -> 
     assert store.sweep() == 0  # somebody may be writing it
     assert store.sweep(older=-1) == 1
     assert not left.exists()
+
+
+OTHER = "cd" * 16
+
+
+def write_labels(store: Store, name: str, *rows: tuple[str, str]) -> None:
+    buffer = io.BytesIO()
+    pl.DataFrame(rows, schema=["text_hash", "comment"], orient="row").write_parquet(buffer)
+    store.create(f"labels/{name}.parquet", buffer.getvalue())
+
+
+def labels_in(store: Store) -> list[tuple[str, str]]:
+    return sorted(row for key in store.list("labels") for row in pl.read_parquet(store.read(key) or b"").rows())
+
+
+def test_rows_that_name_or_hold_the_text_go_and_the_others_stay(tmp_path: Path, store_url: str) -> None:
+    store = Store.open(store_url)
+    write_labels(store, "a", (HASH, ""), (OTHER, ""), (OTHER, f"see: {TEXT}"))
+    write_labels(store, "b", (HASH, ""))
+    write_labels(store, "c", (OTHER, "kept"))
+    target = Target(frozenset({HASH}), frozenset({TEXT}))
+    before = labels_in(store)
+    assert (forget_rows(store, target, dry_run=True), labels_in(store)) == (3, before)
+    assert forget_rows(store, target) == 3
+    assert labels_in(store) == [(OTHER, ""), (OTHER, "kept")]
+    assert forget_rows(store, target) == 0
+
+
+def test_a_damaged_table_goes_for_nobody_can_say_what_it_holds(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    store.create("labels/damaged.parquet", b"PAR1 cut short")
+    assert forget_rows(store, Target(frozenset({HASH}), frozenset())) == 1
+    assert store.list("labels") == []
+
+
+def test_what_stays_is_written_before_the_old_table_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    write_labels(store, "a", (HASH, ""), (OTHER, ""))
+    target = Target(frozenset({HASH}), frozenset())
+
+    def die(self: Store, key: str) -> None:
+        raise StoreError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "delete", die)
+        with pytest.raises(StoreError, match="killed here"):
+            forget_rows(store, target)
+    assert (OTHER, "") in labels_in(store)
+    assert forget_rows(store, target) == 1
+    assert set(labels_in(store)) == {(OTHER, "")}

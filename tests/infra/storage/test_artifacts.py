@@ -17,6 +17,7 @@ from infra.storage.artifacts import (
     Piece,
     Table,
     materialise,
+    newest_attempts,
     read_manifest,
     read_table,
     write_directory,
@@ -173,3 +174,14 @@ def test_a_model_with_code_of_its_own_is_refused_before_anybody_loads_it(
 def test_a_manifest_is_read_as_it_was_written() -> None:
     manifest = Manifest("toy", 1, 0, "abc", 0, {"a": 1}, {"t": (Piece(0, "objects/x", 1),)}, {"d": {"n": "k"}}, {})
     assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_the_newest_attempt_of_each_key_is_found_and_a_stray_file_is_named(store: Store) -> None:
+    for name in ("abc-000", "abc-001", "abc-002", "def-000", "def-010", "def-009"):
+        store.create(f"parts/toy/{name}.json", b"{}")
+    store.create("parts/toy_other/abc-007.json", b"{}")
+    assert newest_attempts(store, "toy") == {"abc": 2, "def": 10}
+    assert newest_attempts(store, "never_run") == {}
+    store.create("parts/toy/notes.json", b"{}")
+    with pytest.raises(StoreError, match=r"parts/toy/notes\.json does not belong there .* remove it"):
+        newest_attempts(store, "toy")

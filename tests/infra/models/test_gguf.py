@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from infra.models.gguf import convert_gguf, run_offline
 from infra.models.random_models import build_tiny_llm
 from infra.models.resolve import ModelError, resolve
 
@@ -92,3 +93,45 @@ def test_a_broken_gguf_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"broken\.gguf.*is the file whole"):
         resolve(str(tmp_path / "broken.gguf"), tmp_path / "cache")
     assert list((tmp_path / "cache/models").iterdir()) == []
+
+
+def program(tmp_path: Path, code: str) -> Path:
+    (tmp_path / "prog").mkdir()
+    (tmp_path / "prog" / "program.py").write_text(code)
+    return tmp_path / "prog" / "program.py"
+
+
+def test_a_program_runs_apart_with_its_arguments_and_without_network(tmp_path: Path) -> None:
+    (tmp_path / "prog").mkdir()
+    (tmp_path / "prog" / "torch.py").write_text("raise AssertionError('a file of the folder hid a library')")
+    path = tmp_path / "prog" / "program.py"
+    path.write_text(
+        "import json, os, sys\n"
+        "names = ('HF_HUB_OFFLINE', 'HF_HUB_DISABLE_TELEMETRY', 'TOKENIZERS_PARALLELISM', 'HOME')\n"
+        "told = {name: os.environ.get(name) for name in names}\n"
+        "json.dump([told, sys.argv[2:], sys.path], open(sys.argv[1], 'w'))\n"
+    )
+    run_offline(path, str(tmp_path / "told"), "a b", "c")
+    told, arguments, search_path = json.loads((tmp_path / "told").read_text())
+    assert arguments == ["a b", "c"]
+    assert told.pop("HOME")
+    assert told == {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    assert str(tmp_path / "prog") not in search_path
+
+
+def test_a_program_that_fails_tells_its_last_line_or_else_its_exit_status(tmp_path: Path) -> None:
+    path = program(tmp_path, "import sys\nprint('first\\nlast', file=sys.stderr)\nsys.exit(3)")
+    with pytest.raises(RuntimeError, match=r"^program x: last$"):
+        run_offline(path, "x")
+    path.write_text("import sys; sys.exit(3)")
+    with pytest.raises(RuntimeError, match=r"^program x y: exit status 3$"):
+        run_offline(path, "x", "y")
+
+
+def test_a_gguf_file_is_converted_by_this_modules_own_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from infra.models import gguf as module
+
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(module, "run_offline", lambda *arguments: asked.append(arguments))
+    convert_gguf(tmp_path / "a.gguf", tmp_path / "out")
+    assert asked == [(Path(module.__file__), str(tmp_path / "a.gguf"), str(tmp_path / "out"))]

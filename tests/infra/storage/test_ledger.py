@@ -17,8 +17,8 @@ import pytest
 from infra.storage import background_writes as module
 from infra.storage.ledger import Compaction, Forgotten, JudgeStats, Ledger
 from infra.storage.store import Store, StoreError
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[2]
 Rows = list[tuple[str, list[str], str]]
 
 
@@ -167,7 +167,7 @@ def test_many_threads_write_at_once_and_every_row_is_there(store_url: str) -> No
 
 def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
     head = "import sys, time\nfrom infra.storage.ledger import Ledger\nfrom infra.storage.store import Store\n"
-    head += "from tests.infra.test_ledger import Watched, keep, make_rows\n"
+    head += "from tests.infra.storage.test_ledger import Watched, keep, make_rows\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + script, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )

@@ -1,0 +1,201 @@
+"""One part in one process: inputs are read, the function is called, outputs are written, the manifest is the last."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import BaseModel
+
+from infra.stages import compute_part as module
+from infra.stages.compute_part import EngineNeeded, NoEngine, compute_part, load_function, rates
+from infra.stages.runner import PartSpec
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Artifact, Manifest, Table, materialise, read_manifest, read_table, write_directory
+from infra.storage.artifacts import Directory as Folder
+from infra.storage.ledger import Ledger
+from infra.storage.store import Store
+from tasks.schemas import Schema
+
+NUMBERS = Schema({"n": pl.Int64}, key=("n",))
+_HERE = "tests.infra.stages.test_compute_part"
+
+
+class Config(BaseModel):
+    factor: int = 2
+
+
+class Lent:
+    """An engine as a part is lent one: it counts what it does, and how long the part waited for it."""
+
+    def __init__(self, waited: float = 0.0, **facts: float) -> None:
+        self.waited, self.facts = waited, facts
+
+    def score(self, pairs: Sequence[Any]) -> Sequence[float]:
+        return [0.5 for _ in pairs]
+
+
+def multiply(config: Config, *, numbers: pl.DataFrame, more: pl.DataFrame | None = None) -> dict[str, Any]:
+    return {"numbers": numbers.select(pl.col("n") * config.factor), "facts": {"rejected": 1}}
+
+
+def split(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFrame]]:
+    return {"numbers": [numbers.slice(0, 1), numbers.slice(1)]}
+
+
+def count_files(config: Config, *, source: Path, out: Path) -> dict[str, pl.DataFrame]:
+    (out / "deep").mkdir()
+    (out / "deep" / "names.txt").write_text(" ".join(sorted(path.name for path in source.iterdir())))
+    return {"numbers": pl.DataFrame({"n": [len(list(source.iterdir()))]})}
+
+
+def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledger) -> dict[str, pl.DataFrame]:
+    subject = "ab" * 16
+    known = ledger.recall("judge", {str(n): subject for n in numbers["n"]})
+    missing = [str(n) for n in numbers["n"] if str(n) not in known]
+    if missing:
+        engine.score(missing)
+    ledger.remember("judge", [(entry, [subject], "0.5") for entry in missing])
+    return {"numbers": numbers}
+
+
+MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
+SPLIT = Stage(
+    "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
+)
+COUNT = Stage(
+    "count_files", f"{_HERE}:count_files", 1, "single", every=("source",), outputs={"numbers": NUMBERS},
+    directories=("report",),
+)  # fmt: skip
+REMEMBER = Stage(
+    "remember", f"{_HERE}:remember", 1, "map", each=("numbers",), outputs={"numbers": NUMBERS}, engine="judge",
+    ledger=True,
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+def spec_of(stage: Stage, inputs: Mapping[str, Artifact], index: int = 0, attempt: int = 0) -> PartSpec:
+    ingredients = {"stage": stage.name}
+    return PartSpec(stage, f"{stage.name}-00007", index, 7, "key", attempt, ingredients, {"factor": 3}, inputs)
+
+
+def numbers(store: Store, *pieces: Sequence[int]) -> Table:
+    frames = [pl.DataFrame({"n": list(piece)}, schema={"n": pl.Int64}) for piece in pieces]
+    return Table("numbers", tuple(module.write_table(store, "numbers", f, NUMBERS, i) for i, f in enumerate(frames)))
+
+
+def compute(store: Store, tmp_path: Path, spec: PartSpec, engine: object | None = None) -> Manifest:
+    return compute_part(store.url, spec, tmp_path / "cache", engine)
+
+
+def test_a_part_is_computed_with_its_configuration_and_its_manifest_says_all_of_it(
+    store: Store, tmp_path: Path
+) -> None:
+    inputs = {"numbers": numbers(store, [1, 2], [3]), "more": numbers(store, [9])}
+    stage = dataclasses.replace(MULTIPLY, every=("more",))
+    manifest = compute(store, tmp_path, spec_of(stage, inputs, index=4, attempt=2))
+    assert (manifest.stage, manifest.version, manifest.part, manifest.key, manifest.attempt) == (
+        "multiply", 3, 7, "key", 2,
+    )  # fmt: skip
+    assert manifest.ingredients == {"stage": "multiply"}
+    assert [piece.index for piece in manifest.tables["numbers"]] == [4]
+    assert read_table(store, Table("numbers", manifest.tables["numbers"]))["n"].to_list() == [3, 6, 9]
+    assert manifest.stats["rows_in"] == 4
+    assert (manifest.stats["rows_out"], manifest.stats["rows"]) == (3, {"numbers": 3})
+    assert manifest.stats["facts"] == {"rejected": 1}
+    assert "node" not in manifest.stats
+    assert read_manifest(store, "multiply", "key", 2) == manifest
+
+
+def test_a_split_table_is_one_piece_for_each_later_part(store: Store, tmp_path: Path) -> None:
+    manifest = compute(store, tmp_path, spec_of(SPLIT, {"numbers": numbers(store, [1, 2, 3])}, index=9))
+    assert [(piece.index, piece.rows) for piece in manifest.tables["numbers"]] == [(0, 1), (1, 2)]
+    assert (manifest.stats["rows_out"], manifest.stats["rows"]) == (3, {"numbers": 3})
+
+
+def test_directories_come_as_folders_and_go_as_folders(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / "source" / name).write_text(name)
+    source = write_directory(store, "source", tmp_path / "source")
+    manifest = compute(store, tmp_path, spec_of(COUNT, {"source": source}))
+    report = materialise(store, Folder("report", manifest.directories["report"]), tmp_path / "out")
+    assert (report / "deep" / "names.txt").read_text() == "a.jsonl b.jsonl"
+    assert manifest.stats["rows_in"] == 0
+
+
+def test_whoever_loses_the_race_for_a_part_returns_the_winners_manifest(store: Store, tmp_path: Path) -> None:
+    first = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": numbers(store, [1])}))
+    second = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": numbers(store, [2])}))
+    assert second == first
+
+
+def test_outputs_other_than_the_stages_are_refused_and_nothing_is_committed(store: Store, tmp_path: Path) -> None:
+    stage = dataclasses.replace(MULTIPLY, outputs={"numbers": NUMBERS, "rejects": NUMBERS})
+    told = r"multiply-00007: outputs \['numbers', 'rejects'\] expected, \['numbers'\] came"
+    with pytest.raises(ValueError, match=told):
+        compute(store, tmp_path, spec_of(stage, {"numbers": numbers(store, [1])}))
+    assert store.list("parts") == []
+
+
+def test_without_an_engine_a_part_is_computed_only_where_every_row_is_remembered(store: Store, tmp_path: Path) -> None:
+    table = numbers(store, [1, 2])
+    with pytest.raises(EngineNeeded, match="2 rows are not in the ledger"):
+        compute(store, tmp_path, spec_of(REMEMBER, {"numbers": table}))
+    first = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": table}), Lent())
+    again = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": table}, attempt=1))
+    assert (first.attempt, again.attempt) == (0, 1)
+    assert first.tables == again.tables
+
+
+def test_no_engine_gives_up_on_answers_and_on_scores() -> None:
+    with pytest.raises(EngineNeeded, match="3 rows"):
+        NoEngine().answer(["a", "b", "c"])
+    with pytest.raises(EngineNeeded, match="1 rows"):
+        NoEngine().score(["a"])
+
+
+def test_the_engines_facts_are_kept_with_their_rates_and_waiting_for_it_is_no_work(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([100.0, 160.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(times, 160.0))
+    engine = Lent(45.5, prompt_tokens=100, cached_tokens=25, output_tokens=20, engine_seconds=2.0)
+    manifest = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": numbers(store, [1])}), engine)
+    assert manifest.stats["seconds"] == 14.5
+    assert manifest.stats["facts"] == {
+        "prompt_tokens": 100, "cached_tokens": 25, "output_tokens": 20, "engine_seconds": 2.0,
+        "prefix_hit_rate": 0.25, "tokens_per_second": 60.0,
+    }  # fmt: skip
+
+
+def test_the_node_is_named_where_there_is_one(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "where", lambda: "10.0.0.1 (node abc)")
+    manifest = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": numbers(store, [1])}))
+    assert manifest.stats["node"] == "10.0.0.1 (node abc)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "found"),
+    [
+        ({}, {}),
+        ({"prompt_tokens": 0, "engine_seconds": 2.0}, {}),
+        ({"prompt_tokens": 10}, {"prefix_hit_rate": 0.0}),
+        ({"prompt_tokens": 3, "cached_tokens": 1}, {"prefix_hit_rate": 0.3333}),
+        ({"prompt_tokens": 10, "engine_seconds": 4.0}, {"prefix_hit_rate": 0.0, "tokens_per_second": 2.5}),
+        ({"queries": 7, "engine_seconds": 3.0}, {"queries_per_second": 2.333}),
+        ({"queries": 7}, {}),
+    ],
+)
+def test_rates_are_derived_from_what_was_counted(facts: Mapping[str, Any], found: Mapping[str, float]) -> None:
+    assert rates(facts) == found
+
+
+def test_a_stages_function_is_found_by_module_and_name() -> None:
+    assert load_function("infra.stages.compute_part:rates") is rates

@@ -1,0 +1,91 @@
+"""Files go into the store and come out in pieces; whatever is wrong with one is told, and the wrong file is removed."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from infra.storage import large_files
+from infra.storage.large_files import get_file, get_files, put_file
+from infra.storage.store import Store, StoreError
+
+MISSING = f"objects/00/{'0' * 64}"
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_files, "_PIECE", 5 * 2**20)  # the smallest that S3 takes
+
+
+def test_a_file_of_several_pieces_comes_back_whole_under_the_key_of_its_bytes(store_url: str, tmp_path: Path) -> None:
+    store = Store.open(store_url)
+    content = b"0123456789abcdef" * (700 * 1024) + b"end"  # two whole pieces and a bit
+    (tmp_path / "big").write_bytes(content)
+    key = put_file(store, tmp_path / "big", ".bin")
+    digest = hashlib.sha256(content).hexdigest()
+    assert key == f"objects/{digest[:2]}/{digest}.bin" == store.put_object(content, ".bin")
+    get_file(store, key, tmp_path / "new" / "folder" / "back")
+    assert (tmp_path / "new" / "folder" / "back").read_bytes() == content
+
+
+def test_an_empty_file_is_a_file(store_url: str, tmp_path: Path) -> None:
+    store = Store.open(store_url)
+    (tmp_path / "empty").touch()
+    get_file(store, put_file(store, tmp_path / "empty"), tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b""
+
+
+def test_what_is_in_the_store_is_not_written_again_unless_it_was_cut_short(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "file").write_bytes(b"content")
+    key = put_file(store, tmp_path / "file")
+    written = (tmp_path / "store" / key).stat().st_ino
+    assert put_file(store, tmp_path / "file") == key
+    assert (tmp_path / "store" / key).stat().st_ino == written
+    store.repair(key, b"cut")
+    assert put_file(store, tmp_path / "file") == key
+    assert store.get_object(key) == b"content"
+
+
+def test_a_file_that_is_changed_while_it_is_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr(large_files, "sha256_of", lambda path: "0" * 64)  # as it was when it was hashed
+    with pytest.raises(StoreError, match="file was changed while it was stored"):
+        put_file(store, tmp_path / "file")
+    assert store.list("objects") == []
+
+
+def test_an_object_in_the_trash_is_still_read(store_url: str, tmp_path: Path) -> None:
+    store = Store.open(store_url)
+    key = store.put_object(b"content", "")
+    store.move(key, f"trash/{key}")
+    get_file(store, key, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"content"
+
+
+def test_what_is_missing_damaged_or_no_object_is_told(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    with pytest.raises(StoreError, match=f"object {MISSING} is missing; rerun its part"):
+        get_file(store, MISSING, tmp_path / "back")
+    with pytest.raises(StoreError, match=r"'FORMAT\.json' is no object"):
+        get_file(store, "FORMAT.json", tmp_path / "back")
+    key = store.put_object(b"content", "")
+    store.repair(key, b"another")
+    with pytest.raises(StoreError, match=f"object {key} is damaged"):
+        get_file(store, key, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_files_are_written_below_their_folder_and_names_that_cannot_be_are_told(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    keys = [store.put_object(data, "") for data in (b"one", b"two")]
+    get_files(store, {"a": keys[0], "deep/er/b": keys[1]}, tmp_path / "out", "directory sum")
+    assert (tmp_path / "out" / "a").read_bytes() == b"one"
+    assert (tmp_path / "out" / "deep" / "er" / "b").read_bytes() == b"two"
+    with pytest.raises(StoreError, match=r"directory sum: file name '\.\./a' would leave its folder"):
+        get_files(store, {"../a": keys[0]}, tmp_path / "out", "directory sum")
+    with pytest.raises(StoreError, match="directory sum: 'x/y' lies below another file"):
+        get_files(store, {"x": keys[0], "x/y": keys[1]}, tmp_path / "again", "directory sum")
+    get_files(store, {}, tmp_path / "none", "directory sum")
+    assert list((tmp_path / "none").iterdir()) == []
