@@ -1,18 +1,25 @@
-"""Lines on their way from a worker to a part's log, without Ray; with everything in `test_execution`."""
+"""Lines on their way from a worker to a part's log, without Ray; and with Prefect and Ray for real."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import runtime
 
 from infra.execution import part_logs
 from infra.execution.part_logs import SILENT, Batch, LineHolder, PartLog, Sender, relayed
 from infra.execution.shared_engine import EngineThread
+from infra.stages.runner import Runner
+from tests.conftest import s3_variables
+from tests.infra.toy import DOUBLE, PRODUCE, ToyConfig
+from tests.infra.toy_runs import execute, log_of, table_of, task_states
 
 OURS = logging.getLogger("tasks.toy")
 OTHERS = logging.getLogger("a_library.module")
@@ -222,3 +229,44 @@ def test_a_part_that_lost_lines_says_how_many() -> None:
         (logging.INFO, "one"),
         (logging.WARNING, "5 more lines of this part were not kept: there were too many"),
     ]
+
+
+@pytest.mark.slow
+def test_what_a_worker_logs_stands_in_the_log_of_its_own_part(services: None, tmp_path: Path) -> None:
+    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig())
+    for number in range(4):
+        lines = log_of(flow_run, f"double-{number:05d}", "doubling from")
+        said = [line for line in lines if line[1].startswith("doubling from")]
+        assert said == [(logging.INFO, f"doubling from {number * 10}")]
+        assert any(line.startswith(f"double-{number:05d}: begun on 127.0.0.1 (node ") for _, line in lines)
+    assert all(row["node"].startswith("127.0.0.1 (node ") for row in table_of("double"))
+
+
+@pytest.mark.slow
+def test_a_failing_part_leaves_its_traceback_and_no_secret(services: None, tmp_path: Path, seaweedfs: str) -> None:
+    secret = s3_variables(seaweedfs)["AWS_SECRET_ACCESS_KEY"]
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(trouble="tell"))
+    assert run.runs[1].failed == {2: "PartError: OSError: *** is not accepted"}
+    lines = log_of(flow_run, "double-00002", "I was given")
+    assert (logging.WARNING, "a_library: I was given ***") in lines
+    errors = "\n".join(line for level, line in lines if level == logging.ERROR)
+    assert "in _misbehave" in errors
+    assert "*** is not accepted" in errors
+    assert secret not in "\n".join(line for _, line in lines)
+    assert len({tuple(row) for row in table_of("double")}) == 1  # the UI takes its columns from the first row
+    assert secret not in json.dumps(table_of("double")) + str(task_states(flow_run, 5))
+
+
+@pytest.mark.slow
+def test_lines_of_a_worker_that_is_killed_are_there_up_to_the_end(services: None, tmp_path: Path) -> None:
+    def stages(run: Runner, config: ToyConfig) -> object:
+        numbers = run(PRODUCE, ToyConfig())["numbers"]
+        log_of(str(runtime.flow_run.id), "produce-00000", "rows in")  # whoever takes lines is there
+        return run(DOUBLE, config, numbers=numbers)
+
+    config = ToyConfig(trouble=f"say-and-kill:{tmp_path / 'once'}")
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, config, stages)
+    assert run.runs[1].failed == {}
+    log_of(flow_run, "double-00002", "WorkerCrashedError")  # told by the driver, and may come first or last
+    lines = [line for _, line in log_of(flow_run, "double-00002", "line 49")]
+    assert [line for line in lines if "before the end" in line] == [f"line {n} before the end" for n in range(50)]

@@ -11,14 +11,14 @@ import pytest
 import ray
 
 from infra.cluster.ray_cluster import ray_cluster
-from infra.engines.answers import Answer, merge_logprobs
+from infra.engines.answers import Answer
 from infra.engines.chat_tokens import ChatTokenizer
 from infra.engines.specs import VLLMSpec, build_engine, environment, parse_spec
 from infra.models.random_models import build_tiny_llm
 from tasks.protocols import LLM
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the engine, minutes on a busy machine
-ROOT = Path(__file__).parents[2]
 IDS = [f"p{number}" for number in range(1, 26)]
 GRADES = ["better", "equal", "worse", "none"]
 LONGEST = 1024
@@ -53,22 +53,6 @@ def _verdicts(ids: Sequence[str]) -> dict[str, Any]:
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
-
-
-# ---- what surrounds vLLM ----
-
-
-def test_tokens_that_decode_to_the_same_text_add_their_probabilities() -> None:
-    merged = merge_logprobs([("Yes", math.log(0.25)), ("No", math.log(0.6)), ("Yes", math.log(0.15))])
-    assert list(merged) == ["No", "Yes"]
-    assert merged["Yes"] == pytest.approx(math.log(0.4), abs=1e-15)
-
-
-def test_a_log_probability_of_minus_infinity_stays_one() -> None:
-    assert merge_logprobs([("a", -math.inf), ("b", -0.5)]) == {"b": -0.5, "a": -math.inf}
-
-
-# ---- vLLM itself ----
 
 
 @ray.remote

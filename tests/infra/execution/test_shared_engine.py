@@ -1,3 +1,5 @@
+"""One engine for several parts: one thread talks to it, the meter counts, a broken engine is named."""
+
 import threading
 import time
 from collections import Counter

@@ -1,14 +1,11 @@
+"""Specs: what decides the key, what the process is started with, which engine is built."""
+
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import polars as pl
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from infra.engines.encoder import EncoderEngine
 from infra.engines.specs import (
     CrossEncoderSpec,
     SentenceTransformersSpec,
@@ -18,11 +15,7 @@ from infra.engines.specs import (
     environment,
     parse_spec,
 )
-from infra.models.random_models import build_tiny_encoder
 from infra.stages.part_keys import semantic
-from tasks.protocols import Encoder
-
-TEXTS = ["the sum of all values", "rows", "", "get the first rows of a frame, and then some more of them"]
 
 
 def vllm_spec(**changes: Any) -> VLLMSpec:
@@ -38,8 +31,6 @@ def cross_encoder_spec(**changes: Any) -> CrossEncoderSpec:
 
 
 LOCAL = [vllm_spec(), encoder_spec(), cross_encoder_spec()]
-
-# ---- specs ----
 
 
 @pytest.mark.parametrize("spec", LOCAL, ids=lambda spec: spec.kind)
@@ -116,69 +107,3 @@ def test_an_unknown_spec_is_refused_by_name() -> None:
 def test_a_missing_model_folder_is_named(spec: VLLMSpec | SentenceTransformersSpec | CrossEncoderSpec) -> None:
     with pytest.raises(ValueError, match=re.escape(spec.model)):
         build_engine(spec)
-
-
-# ---- encoder ----
-
-
-@pytest.fixture(scope="module")
-def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("encoder")
-    build_tiny_encoder(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(encoder_folder: Path) -> Iterator[EncoderEngine]:
-    engine = build_engine(encoder_spec(model=str(encoder_folder), query_prompt="query: ", batch_size=2))
-    yield engine
-    engine.close()
-
-
-@pytest.mark.slow
-def test_vectors_come_in_the_order_of_the_texts_with_length_one(encoder: EncoderEngine) -> None:
-    as_protocol: Encoder = encoder
-    vectors = as_protocol.encode(TEXTS, "passage")
-    assert vectors.dtype == pl.Array(pl.Float32, 32)
-    assert np.linalg.norm(vectors.to_numpy(), axis=1) == pytest.approx(np.ones(4), abs=1e-6)
-    backwards = encoder.encode(TEXTS[::-1], "passage").to_numpy()[::-1]
-    assert vectors.to_numpy() == pytest.approx(backwards, abs=1e-5)
-
-
-@pytest.mark.slow
-def test_a_role_has_its_own_prompt(encoder: EncoderEngine) -> None:
-    query, passage = (encoder.encode(["first rows"], role).to_numpy() for role in ("query", "passage"))
-    spelled = encoder.encode(["query: first rows"], "passage").to_numpy()
-    assert query == pytest.approx(spelled, abs=1e-6)
-    assert query != pytest.approx(passage, abs=1e-3)
-
-
-@pytest.mark.slow
-def test_no_texts_give_no_vectors_of_the_right_dimension(encoder: EncoderEngine) -> None:
-    vectors = encoder.encode([], "query")
-    assert (vectors.len(), vectors.dtype) == (0, pl.Array(pl.Float32, 32))
-
-
-@pytest.mark.slow
-def test_an_unknown_role_is_refused(encoder: EncoderEngine) -> None:
-    with pytest.raises(ValueError, match='"query" or "passage"'):
-        encoder.encode(["x"], "document")  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-def test_the_same_texts_give_the_same_bytes_whatever_was_encoded_before(encoder: EncoderEngine) -> None:
-    first = encoder.encode(TEXTS, "passage").to_numpy().tobytes()
-    encoder.encode(["something else"] * 5, "query")
-    assert encoder.encode(TEXTS, "passage").to_numpy().tobytes() == first
-
-
-@pytest.mark.slow
-def test_a_sequence_length_beyond_the_models_positions_is_refused(encoder_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"max_seq_length=512.*256 positions"):
-        build_engine(encoder_spec(model=str(encoder_folder), max_seq_length=512))
-
-
-@pytest.mark.slow
-def test_bfloat16_vectors_have_length_one_too(encoder_folder: Path) -> None:
-    engine = build_engine(encoder_spec(model=str(encoder_folder), dtype="bfloat16"))
-    assert np.linalg.norm(engine.encode(TEXTS, "query").to_numpy(), axis=1) == pytest.approx(np.ones(4), abs=1e-6)
