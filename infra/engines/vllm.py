@@ -39,17 +39,6 @@ class VLLMEngine:
         self._llm = _load(spec)
         _compile_grammars_at_once(self._llm)
 
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the answers: versions of the libraries, and the device."""
-        from importlib.metadata import version
-
-        import torch
-        import vllm
-
-        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "xgrammar": version("xgrammar")}
-        return {**versions, "device": self._spec.device}
-
     def tokens(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[int]:
         """Count each chat's prompt tokens without asking; 0 for one that the chat template refuses."""
         return [self._tokenizer.count(chat) for chat in chats]

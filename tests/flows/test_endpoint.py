@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from flows.method import Tier, curate_method
-from infra.engines.specs import OpenAIBatchSpec, OpenAISpec, build_engine
+from infra.engines.kinds import build_engine
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import Budget, Meter, Price
 from infra.stages.runner import Runner

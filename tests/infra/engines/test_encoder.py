@@ -9,10 +9,8 @@ import polars as pl
 import pytest
 
 from infra.engines.encoder import EncoderEngine
-from infra.engines.specs import (
-    SentenceTransformersSpec,
-    build_engine,
-)
+from infra.engines.kinds import build_engine
+from infra.engines.specs import SentenceTransformersSpec
 from infra.models.random_models import build_tiny_encoder
 from tasks.protocols import Encoder
 

@@ -294,11 +294,12 @@ def test_a_job_whose_creation_went_unanswered_is_found_and_not_created_again(
 
 KILLED = """
 import sys
-from infra.engines.specs import parse_spec
+from infra.engines.specs import OpenAIBatchSpec
 from infra.engines.openai_batch import OpenAIBatchEngine
 from tests.infra.misbehaving import Asked
 
-OpenAIBatchEngine(parse_spec(sys.argv[1])).answer([Asked(f"passage {number}") for number in range(30)])
+engine = OpenAIBatchEngine(OpenAIBatchSpec.model_validate_json(sys.argv[1]))
+engine.answer([Asked(f"passage {number}") for number in range(30)])
 """
 
 

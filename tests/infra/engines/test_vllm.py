@@ -13,7 +13,8 @@ import ray
 from infra.cluster.ray_cluster import ray_cluster
 from infra.engines.answers import Answer
 from infra.engines.chat_tokens import ChatTokenizer
-from infra.engines.specs import VLLMSpec, build_engine, environment, parse_spec
+from infra.engines.kinds import build_engine, environment
+from infra.engines.specs import VLLMSpec
 from infra.models.random_models import build_tiny_llm
 from tasks.protocols import LLM
 from tests.conftest import ROOT
@@ -57,8 +58,8 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 @ray.remote
 class Holder:
-    def __init__(self, spec: str) -> None:
-        self.engine: Any = build_engine(parse_spec(spec))
+    def __init__(self, spec: VLLMSpec) -> None:
+        self.engine: Any = build_engine(spec)
         core = self.engine._llm.llm_engine.engine_core.engine_core
         core.structured_output_manager.executor = None  # no grammar may be compiled in the background
         encode = self.engine._tokenizer.encode
@@ -85,7 +86,7 @@ def holder(folder: Path) -> Iterator[Any]:
     spec = VLLMSpec(model=str(folder), digest="d1", max_model_len=LONGEST, cpu_kvcache_gib=0.1, threads=1)
     variables = {**environment(spec), "PYTHONPATH": str(ROOT)}
     with ray_cluster(None):
-        yield Holder.options(num_cpus=2, runtime_env={"env_vars": variables}).remote(spec.model_dump_json())
+        yield Holder.options(num_cpus=2, runtime_env={"env_vars": variables}).remote(spec)
 
 
 @pytest.fixture(scope="module")
