@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +38,6 @@ class VLLMEngine:
         self._tokenizer = ChatTokenizer(spec.model)
         self._llm = _load(spec)
         _compile_grammars_at_once(self._llm)
-
-    def tokens(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[int]:
-        """Count each chat's prompt tokens without asking; 0 for one that the chat template refuses."""
-        return [self._tokenizer.count(chat) for chat in chats]
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests greedily, in their order, each within its own limits and by its own schema.

@@ -70,9 +70,6 @@ class Holder:
         as_protocol: LLM = self.engine
         return list(as_protocol.answer(requests))
 
-    def tokens(self, chats: list[Any]) -> list[int]:
-        return list(self.engine.tokens(chats))
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -222,11 +219,10 @@ def test_the_same_requests_are_answered_alike_whatever_was_asked_before(llm: Eng
 
 
 @pytest.mark.slow
-def test_prompts_are_counted_without_asking(llm: Engine, holder: Any, folder: Path) -> None:
+def test_prompts_are_counted_without_asking(llm: Engine, folder: Path) -> None:
     asks = [*_asks("rows", 2), LONG, BROKEN]
-    counted = ray.get(holder.tokens.remote([ask.chat for ask in asks]))
+    counted = [ChatTokenizer(folder).count(ask.chat) for ask in asks]
     assert counted == [answer.prompt_tokens for answer in llm(asks)]
-    assert counted == [ChatTokenizer(folder).count(ask.chat) for ask in asks]
 
 
 @pytest.mark.slow
