@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +15,14 @@ from typing import Any
 
 import pytest
 from prefect import runtime
+from ray.exceptions import RayActorError
 
 from infra.execution import part_logs
-from infra.execution.part_logs import SILENT, Batch, LineHolder, PartLog, Sender, relayed
+from infra.execution.part_logs import SILENT, Batch, LineHolder, PartLog, PartLogs, Sender, relayed
 from infra.execution.shared_engine import EngineThread
 from infra.stages.runner import Runner
-from tests.conftest import s3_variables
+from tests.conftest import ROOT, s3_variables
+from tests.infra.ray_in_process import RayInProcess
 from tests.infra.toy import DOUBLE, PRODUCE, ToyConfig
 from tests.infra.toy_runs import execute, log_of, table_of, task_states
 
@@ -270,3 +275,223 @@ def test_lines_of_a_worker_that_is_killed_are_there_up_to_the_end(services: None
     log_of(flow_run, "double-00002", "WorkerCrashedError")  # told by the driver, and may come first or last
     lines = [line for _, line in log_of(flow_run, "double-00002", "line 49")]
     assert [line for line in lines if "before the end" in line] == [f"line {n} before the end" for n in range(50)]
+
+
+# ---- the driver's end, with the actor in this process ----
+
+Shown = list[tuple[int, str]]
+
+
+@dataclass
+class Driver:
+    """The lines of a run, fetched by hand."""
+
+    logs: PartLogs
+    ray: RayInProcess
+    shown: dict[str, Shown] = field(default_factory=dict)
+
+    def open(self, name: str) -> PartLog:
+        lines = self.shown.setdefault(name, [])
+        return self.logs.open(lambda at, level, text: lines.append((level, text)))
+
+    def collect(self) -> None:
+        self.logs._collect(0.0)
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
+    ours = RayInProcess().install(monkeypatch)
+    monkeypatch.setattr(part_logs, "beside_driver", lambda: "beside")
+    monkeypatch.setattr(PartLogs, "_run", lambda self: None)
+    monkeypatch.setattr(part_logs, "_END_SECONDS", 0.05)
+    yield Driver(PartLogs(), ours)
+
+
+def info(*texts: str) -> list[tuple[float, int, str]]:
+    return [(1.0, logging.INFO, text) for text in texts]
+
+
+def test_lines_go_to_the_part_whose_box_they_were_put_into(driver: Driver) -> None:
+    assert driver.ray.options == [{"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": "beside"}]
+    first, second = driver.open("first"), driver.open("second")
+    senders = [log.sender() for log in (first, second, first.another())]
+    for sender, text in zip(senders, ("one", "two", "three"), strict=True):
+        assert sender is not None
+        sender.send(Batch(info(text)))
+    driver.collect()
+    assert driver.shown == {
+        "first": [(logging.INFO, "one"), (logging.INFO, "three")],
+        "second": [(logging.INFO, "two")],
+    }
+    first.tell(logging.ERROR, "the driver's own")
+    assert driver.shown["first"][-1] == (logging.ERROR, "the driver's own")
+
+
+def test_a_box_is_closed_by_its_last_lines_and_lines_that_come_later_are_nobodys(driver: Driver) -> None:
+    sender = driver.open("part").sender()
+    assert sender is not None
+    sender.send(Batch(info("last"), ended=True))
+    driver.collect()
+    assert driver.logs._open == {}
+    sender.send(Batch(info("too late")))
+    other = driver.open("other").sender()
+    assert other is not None
+    driver.collect()
+    assert driver.shown == {"part": [(logging.INFO, "last")], "other": []}
+
+
+def test_the_last_lines_of_a_part_that_ended_are_waited_for_a_while(driver: Driver) -> None:
+    log = driver.open("part")
+    log.sender()
+    driver.collect()
+    assert len(driver.logs._open) == 1
+    log.finish(killed=False)
+    assert log.settled is None
+    driver.collect()
+    assert len(driver.logs._open) == 1
+    time.sleep(0.06)
+    driver.collect()
+    assert driver.logs._open == {}
+
+
+def test_what_a_killed_worker_had_sent_is_there_once_the_actor_was_asked_later(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_logs, "_END_SECONDS", 60.0)
+    monkeypatch.setattr(part_logs, "_KILLED_SECONDS", 0.05)
+    log = driver.open("part")
+    log.sender()
+    log.finish(killed=True)
+    driver.collect()
+    assert len(driver.logs._open) == 1  # asked before all that was on its way had come
+    time.sleep(0.06)
+    driver.collect()
+    assert driver.logs._open == {}
+
+
+def test_an_actor_that_is_slow_is_asked_the_same_question_and_a_dead_one_a_new_one(driver: Driver) -> None:
+    (holder,) = driver.ray.actors
+    sender = driver.open("part").sender()
+    assert sender is not None
+    holder.is_late = True
+    driver.collect()
+    driver.collect()
+    assert holder.calls == ["take"]
+    driver.logs._asked = None
+    holder.is_late = False
+    holder.troubles = [RayActorError(error_msg="its node went")]
+    driver.collect()
+    sender.send(Batch(info("again")))
+    driver.collect()
+    assert driver.shown == {"part": [(logging.INFO, "again")]}
+
+
+def test_nothing_is_fetched_while_no_part_is_open(driver: Driver) -> None:
+    driver.collect()
+    assert driver.ray.actors[0].calls == []
+
+
+def test_closing_shows_the_last_lines_and_ends_the_actor(driver: Driver) -> None:
+    log = driver.open("part")
+    sender = log.sender()
+    assert sender is not None
+    log.finish(killed=False)
+    sender.send(Batch(info("last"), ended=True))
+    driver.open("never finished").sender()  # of a part that is still at work: not waited for
+    driver.logs.close()
+    assert driver.shown["part"] == [(logging.INFO, "last")]
+    assert driver.ray.killed == driver.ray.actors
+
+
+def test_a_thread_fetches_lines_until_it_is_closed_and_survives_what_cannot_be_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    RayInProcess().install(monkeypatch)
+    monkeypatch.setattr(part_logs, "beside_driver", lambda: "beside")
+    monkeypatch.setattr(part_logs, "_COLLECT_SECONDS", 0.01)
+    logs, seen = PartLogs(), threading.Event()
+
+    def show(at: float, level: int, text: str) -> None:
+        if text == "broken":
+            raise RuntimeError("this line cannot be shown")
+        seen.set()
+
+    sender = logs.open(show).sender()
+    assert sender is not None
+    sender.send(Batch(info("broken")))
+    until = time.monotonic() + 10
+    while not caplog.messages and time.monotonic() < until:
+        time.sleep(0.005)
+    sender.send(Batch(info("well")))
+    assert seen.wait(10)
+    logs.close()
+    assert caplog.messages[0] == "lines of workers could not be shown"
+    assert not logs._thread.is_alive()
+
+
+def test_without_logs_nothing_is_relayed_and_the_part_shows_its_own_lines() -> None:
+    shown: Shown = []
+    log = PartLog(None, lambda at, level, text: shown.append((level, text)))
+    assert log.sender() is None
+    log.another().tell(logging.INFO, "a line")
+    assert shown == [(logging.INFO, "a line")]
+
+
+# ---- the worker's end ----
+
+
+def test_a_line_that_is_too_long_is_cut_and_a_traceback_keeps_its_end() -> None:
+    here = Here()
+    with relayed(Sender(here, "a"), "part"):
+        OURS.info("x" * 5000)
+        try:
+            raise ValueError("y" * 5000)
+        except ValueError:
+            OURS.exception("trouble")
+    lines = here.lines("a")
+    assert lines[1] == "x" * 4000
+    assert len(lines[2]) == len("trouble\n") + 4000
+    assert lines[2].endswith("y" * 100)
+
+
+def test_of_a_traceback_the_last_forty_lines_stay() -> None:
+    text = "\n".join(f"line {number}" for number in range(100)) + "\n\n"
+    assert part_logs.last_lines(text).splitlines() == [f"line {number}" for number in range(60, 100)]
+    assert part_logs.last_lines(text, 1) == "line 99"
+
+
+def test_two_thousand_lines_are_relayed_and_then_errors_alone() -> None:
+    here = Here()
+    with relayed(Sender(here, "a"), "part"):
+        for number in range(1, 2003):
+            OURS.info("line %d", number)
+        OURS.warning("a warning")
+        OURS.error("an error")
+        batch = here.batch("a")
+    batch = here.batch("a")
+    assert [line[2] for line in batch.lines[-2:]] == ["line 1999", "an error"]
+    assert len(batch.lines) + batch.lost == 2005
+
+
+def test_a_holder_keeps_the_newest_lines_of_a_part_and_an_end_stays_an_end() -> None:
+    holder = LineHolder()
+    holder.put("a", Batch(info(*map(str, range(501)))))
+    holder.put("a", Batch([], lost=2, ended=True))
+    kept = holder.take()["a"]
+    assert (kept.lines[0][2], len(kept.lines), kept.lost, kept.ended) == ("1", 500, 3, True)
+    assert holder.take() == {}
+
+
+def test_a_worker_without_handlers_keeps_the_same_lines_in_its_own_log() -> None:
+    code = (
+        "import logging, os; os.environ['TOY_API_KEY'] = 'sk-123456'\n"
+        "from infra.execution.part_logs import Sender, relayed\n"
+        "class Holder:\n"
+        "    class put:\n"
+        "        remote = staticmethod(lambda box, batch: None)\n"
+        "with relayed(Sender(Holder, 'a'), 'part'):\n"
+        "    logging.getLogger('tasks.toy').info('I was given sk-123456')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "INFO tasks.toy: I was given ***" in done.stderr
