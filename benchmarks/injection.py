@@ -126,7 +126,8 @@ def main() -> None:
     parser.add_argument("--model", default="w8a8:package:qwen2.5-coder-1.5b-instruct")
     parser.add_argument("--attacks", type=int, default=14, help="how many are tried, evenly over the file")
     arguments = parser.parse_args()
-    from infra.engines.specs import VLLMSpec, build_engine, environment
+    from infra.engines.kinds import build_engine, environment
+    from infra.engines.specs import VLLMSpec
     from infra.models.resolve import resolve
 
     model = resolve(arguments.model, read_settings().cache)

@@ -27,7 +27,8 @@ import polars as pl
 
 from benchmarks import judge_measures
 from benchmarks.judge_rows import Judged, compare_rows, table
-from infra.engines.specs import VLLMSpec, build_engine, environment
+from infra.engines.kinds import build_engine, environment
+from infra.engines.specs import VLLMSpec
 from infra.models.resolve import resolve
 from infra.settings import read_settings
 from infra.stages import part_keys

@@ -57,7 +57,7 @@ def raw_engine(spec: Any) -> Any:
     """An actor that holds the same engine and nothing else of ours."""
     import ray
 
-    from infra.engines.specs import build_engine, environment
+    from infra.engines.kinds import build_engine, environment
 
     @ray.remote(num_cpus=0)
     class Raw:

@@ -28,15 +28,6 @@ class CrossEncoderEngine:
         self._spec = spec
         self._model = _load(spec)
 
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the scores: versions of the libraries, and the device."""
-        import sentence_transformers
-        import torch
-
-        versions = {"sentence-transformers": sentence_transformers.__version__, "torch": torch.__version__}
-        return {**versions, "device": self._spec.device}
-
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Score pairs of (query, passage), in their order; pairs of like length go together.
 

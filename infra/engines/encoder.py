@@ -27,15 +27,6 @@ class EncoderEngine:
         self._model = _load(spec)
         self.dimension = int(self._model.get_embedding_dimension())
 
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the vectors: versions of the libraries, and the device."""
-        import sentence_transformers
-        import torch
-
-        versions = {"sentence-transformers": sentence_transformers.__version__, "torch": torch.__version__}
-        return {**versions, "device": self._spec.device}
-
     def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
         """Encode texts into a Series of `Array(Float32, dimension)`, in their order; texts of like length go together.
 

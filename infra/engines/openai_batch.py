@@ -54,11 +54,6 @@ class OpenAIBatchEngine:
         self._endpoint = Endpoint(spec)
 
     @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the answers: the endpoint, the model asked for, and the client's version."""
-        return self._endpoint.provenance
-
-    @property
     def counts(self) -> Counter[str]:
         """What happened so far, by name: `submitted`, `attached`, `missing_row`, `doubled_row`, `resubmit_500`, …."""
         return self._endpoint.counts

@@ -53,11 +53,6 @@ class OpenAIEngine:
         self._refusal: EndpointError | None = None
 
     @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the answers: the endpoint, the model asked for, and the client's version."""
-        return self._endpoint.provenance
-
-    @property
     def counts(self) -> Counter[str]:
         """Retries and failures so far, by reason: `retry_429`, `retry_timeout`, `failed_500`, `refused`, …."""
         return self._endpoint.counts
@@ -145,12 +140,6 @@ class Endpoint:
     def client(self) -> openai.AsyncOpenAI:
         """The vendor's client; it retries nothing and follows no redirection."""
         return self._client
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """The endpoint's address, the model, and the client's version."""
-        kind = {"api_version": self._spec.api_version} if self._spec.api_version else {}
-        return {"endpoint": self.address, "model": self._spec.model, "openai": openai.__version__, **kind}
 
     async def complete(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - the client's raw response
         """Ask for one chat completion."""

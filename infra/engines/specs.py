@@ -1,32 +1,20 @@
-"""Engines that are costly to build: what they are made of, what their process needs, and how one is built."""
+"""Specs of engines: what an engine is made of, and which of it decides its answers (`kinds` has the rest)."""
 
-import importlib
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # A setting that does not decide the content of what the engine answers: it stays out of the keys.
 _OPERATIONAL: dict[str, Any] = {"operational": True}
-
-# Set before the worker's process starts: each of these is read when its library is imported.
-_QUIET_AND_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 class _Base(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True)
 
 
-class _Spec(_Base):
-    """What every engine with weights of its own has.
+class PinnedSpec(_Base):
+    """An engine with weights of its own, pinned by a digest.
 
     model: folder of the weights, as safetensors, with the tokenizer; a path, so not in the key.
     digest: digest of that folder's content, which is.
@@ -40,7 +28,7 @@ class _Spec(_Base):
     threads: int | None = Field(None, ge=1, json_schema_extra=_OPERATIONAL)
 
 
-class VLLMSpec(_Spec):
+class VLLMSpec(PinnedSpec):
     """A language model under vLLM, in process on one device.
 
     quantization: as vLLM names it; None takes what the model's own configuration says.
@@ -69,7 +57,7 @@ class VLLMSpec(_Spec):
     enforce_eager: bool = Field(True, json_schema_extra=_OPERATIONAL)
 
 
-class SentenceTransformersSpec(_Spec):
+class SentenceTransformersSpec(PinnedSpec):
     """An embedding model under sentence-transformers; a longer text is cut at `max_seq_length` tokens.
 
     query_prompt, passage_prompt: put before each text of that role.
@@ -83,7 +71,7 @@ class SentenceTransformersSpec(_Spec):
     batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
 
 
-class CrossEncoderSpec(_Spec):
+class CrossEncoderSpec(PinnedSpec):
     """A cross-encoder under sentence-transformers; a longer pair is cut at `max_seq_length` tokens.
 
     activation: makes a probability of the model's output; `none` where the model gives one itself.
@@ -96,7 +84,18 @@ class CrossEncoderSpec(_Spec):
     batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
 
 
-class OpenAISpec(_Base):
+class EndpointSpec(_Base):
+    """An engine that is somebody else's server; the fields that every kind of endpoint has.
+
+    kind: each subclass sets its own name. model, revision: as in `OpenAISpec`.
+    """
+
+    kind: str
+    model: str = Field(min_length=1)
+    revision: str = ""
+
+
+class OpenAISpec(EndpointSpec):
     """Any OpenAI-compatible endpoint, Azure's included.
 
     model: the dated name the endpoint knows it by. revision: a word of the user's own, for what the name does not tell.
@@ -110,8 +109,6 @@ class OpenAISpec(_Base):
     """
 
     kind: Literal["openai"] = "openai"
-    model: str = Field(min_length=1)
-    revision: str = ""
     base_url: str | None = None
     api_version: str | None = None
     seed: int | None = 0
@@ -151,61 +148,3 @@ class OpenAIBatchSpec(OpenAISpec):
     poll_seconds: float = Field(30.0, gt=0, json_schema_extra=_OPERATIONAL)
     completion_window: str = Field("24h", json_schema_extra=_OPERATIONAL)
     max_rounds: int = Field(3, ge=1, json_schema_extra=_OPERATIONAL)
-
-
-Spec = VLLMSpec | SentenceTransformersSpec | CrossEncoderSpec | OpenAISpec | OpenAIBatchSpec
-EngineSpec = Annotated[Spec, Field(discriminator="kind")]
-
-_SPECS: TypeAdapter[Spec] = TypeAdapter(EngineSpec)
-_ENGINES = {
-    "vllm": ("infra.engines.vllm", "VLLMEngine"),
-    "sentence_transformers": ("infra.engines.encoder", "EncoderEngine"),
-    "cross_encoder": ("infra.engines.cross_encoder", "CrossEncoderEngine"),
-    "openai": ("infra.engines.openai_endpoint", "OpenAIEngine"),
-    "openai_batch": ("infra.engines.openai_batch", "OpenAIBatchEngine"),
-}
-
-
-def parse_spec(data: str | bytes) -> Spec:
-    """Read a spec from its JSON (`spec.model_dump_json()`); `kind` says which."""
-    return _SPECS.validate_json(data)
-
-
-def environment(spec: BaseModel) -> dict[str, str]:
-    """Name the environment variables that the engine's process must be started with: offline, silent, its threads.
-
-    Raises:
-        ValueError: `spec` is not an engine's.
-    """
-    checked = _check(spec)
-    variables = dict(_QUIET_AND_OFFLINE)
-    if isinstance(checked, _Spec) and checked.threads is not None:
-        variables["OMP_NUM_THREADS"] = str(checked.threads)
-    if isinstance(checked, VLLMSpec):
-        variables["VLLM_NO_USAGE_STATS"] = "1"
-        variables["VLLM_DO_NOT_TRACK"] = "1"
-        variables["VLLM_LOGGING_LEVEL"] = "ERROR"
-        # One process: killed with one signal, and nothing is left behind. Several devices need the children.
-        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if checked.tensor_parallel_size == 1 else "1"
-        if checked.enforce_eager:
-            # vLLM's sampler compiles one small function even then: 20 s with a cold cache, 3 s with a warm one.
-            variables["TORCH_COMPILE_DISABLE"] = "1"
-    return variables
-
-
-def build_engine(spec: BaseModel) -> Any:  # noqa: ANN401 - what it answers depends on the spec's kind
-    """Build the engine a spec describes, in a process that was started with `environment(spec)`.
-
-    Returns an engine that can `answer` (vLLM, endpoints), `encode` or `score`; all have `provenance` and `close`.
-
-    Raises:
-        ValueError: `spec` is not an engine's, the model's folder is missing or cannot be loaded this way.
-    """
-    module, name = _ENGINES[_check(spec).kind]
-    return getattr(importlib.import_module(module), name)(spec)
-
-
-def _check(spec: BaseModel) -> Spec:
-    if isinstance(spec, Spec):
-        return spec
-    raise ValueError(f"an engine's spec expected ({', '.join(sorted(_ENGINES))}), got {type(spec).__name__}")

@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,21 +38,6 @@ class VLLMEngine:
         self._tokenizer = ChatTokenizer(spec.model)
         self._llm = _load(spec)
         _compile_grammars_at_once(self._llm)
-
-    @property
-    def provenance(self) -> dict[str, str]:
-        """What produced the answers: versions of the libraries, and the device."""
-        from importlib.metadata import version
-
-        import torch
-        import vllm
-
-        versions = {"vllm": vllm.__version__, "torch": torch.__version__, "xgrammar": version("xgrammar")}
-        return {**versions, "device": self._spec.device}
-
-    def tokens(self, chats: Sequence[Sequence[Mapping[str, str]]]) -> list[int]:
-        """Count each chat's prompt tokens without asking; 0 for one that the chat template refuses."""
-        return [self._tokenizer.count(chat) for chat in chats]
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer requests greedily, in their order, each within its own limits and by its own schema.

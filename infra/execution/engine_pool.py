@@ -16,7 +16,7 @@ from infra.cluster import shutdown
 from infra.cluster.nodes import refuse_other_code
 from infra.cluster.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for
 from infra.cluster.weights import ensure
-from infra.engines.specs import OpenAIBatchSpec, build_engine, environment
+from infra.engines.kinds import build_engine, environment, kind_of
 from infra.execution.part_logs import SILENT, PartLog, Sender, relayed
 from infra.execution.ray_tasks import PartError, await_ray, given_up
 from infra.execution.shared_engine import EngineThread, LentEngine
@@ -35,14 +35,6 @@ _log = logging.getLogger(__name__)
 _MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
 
 
-def lanes_of(spec: BaseModel) -> int:
-    """Count the parts in one actor at a time: the engine works for one while the other is read or written.
-
-    Batch jobs take hours each whatever their size: there every lane may have one under way.
-    """
-    return max(2, spec.parallel) if isinstance(spec, OpenAIBatchSpec) else 2
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a node finds what an engine needs: the store, and a folder of its own."""
@@ -59,12 +51,11 @@ class EngineActor:
         """Fetch the weights if they are not on this node, and build the engine; minutes for a large model."""
         shutdown.install(is_draining)
         refuse_other_code()
-        threads = lanes_of(spec) if isinstance(spec, OpenAIBatchSpec) else 1
-        kind, model = getattr(spec, "kind", ""), getattr(spec, "model", "")
+        kind, model = kind_of(spec), getattr(spec, "model", "")
         started = time.monotonic()
-        with relayed(sender, f"building the engine ({kind} {model})"):
+        with relayed(sender, f"building the engine ({kind.name} {model})"):
             local = ensure(Store(place.store_url), spec, place.cache)
-            self._engine = EngineThread(lambda: build_engine(local), threads)
+            self._engine = EngineThread(lambda: build_engine(local), kind.threads(spec))
             _log.info("engine built in %.1f s", time.monotonic() - started)
 
     def ready(self) -> str:
@@ -110,7 +101,7 @@ class EnginePool:
         self._free = threading.Condition()
         self._suspects = 0  # how many parts wait to be computed alone
         self._kills: dict[str, int] = {}
-        self._lanes = lanes_of(spec)
+        self._lanes = kind_of(spec).lanes(spec)
         self._refusal: PartError | None = None
 
     def compute(self, spec: PartSpec, store_url: str, cache: Path, log: PartLog = SILENT) -> Manifest:

@@ -42,16 +42,12 @@ class EngineThread:
 
 @dataclass
 class LentEngine:
-    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up.
-
-    waited: seconds in which the engine worked for other parts.
-    """
+    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up."""
 
     engine: EngineThread
     meter: MeterLike
     stage: str
     used: Usage = field(default_factory=Usage)
-    waited: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -90,9 +86,7 @@ class LentEngine:
         return vectors
 
     def _call(self, method: str, *args: Any) -> tuple[Any, float]:
-        started = time.monotonic()
         result, seconds, counts = self.engine.call(method, *args)
-        self.waited += time.monotonic() - started - seconds
         self.counts += counts
         return result, seconds
 

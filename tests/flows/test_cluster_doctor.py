@@ -27,7 +27,7 @@ from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store
 from tests.conftest import ROOT, free_port
-from tests.infra.cluster import RayNodes
+from tests.infra.ray_nodes import RayNodes
 
 pytestmark = pytest.mark.slow
 SMALL = ROOT / "tests" / "flows" / "small.yaml"

@@ -10,7 +10,8 @@ import pytest
 
 from flows.method.curate import curate_method
 from flows.method.setup import Tier
-from infra.engines.specs import OpenAIBatchSpec, OpenAISpec, build_engine
+from infra.engines.kinds import build_engine
+from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import Budget, Meter, Price
 from infra.stages.runner import Runner

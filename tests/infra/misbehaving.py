@@ -40,6 +40,14 @@ _REFUSALS: dict[str, tuple[int, dict[str, Any]]] = {
 }
 _BODIES = {"bad_json": b"<html>not what you asked for</html>", "empty": b""}
 
+SECRET = "sk-proj-0123456789abcdef"
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"enum": ["yes", "no"]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
+
 Reply = Callable[[Mapping[str, Any]], tuple[str, Mapping[str, float]]]
 
 

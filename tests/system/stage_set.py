@@ -22,7 +22,7 @@ import httpx
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
 from tests.conftest import ACCESS_KEY, ROOT, SECRET_KEY, free_port, require_binary, s3_variables, wait_for_http
-from tests.infra.cluster import LOOPBACK, RayNodes
+from tests.infra.ray_nodes import LOOPBACK, RayNodes
 
 TAG = "RENEG_STAGE_SET"
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -332,7 +332,7 @@ _BY_COMMAND = (
     ("ray other", b"ray::DashboardAgent"),
     ("ray other", b"ray::RuntimeEnvAgent"),
     ("plain part", b"ray::"),
-    ("ray nodes", b"tests.infra.cluster"),
+    ("ray nodes", b"tests.infra.ray_nodes"),
     ("gcs", b"gcs_server\0"),
     ("raylet", b"raylet/raylet\0"),
     ("ray other", b"/ray/"),

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from infra.prefect_api.processes import KeptProcess, is_alive, started_at
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
@@ -17,7 +19,7 @@ def keep(folder: Path, command: list[str] = SLEEP, **variables: str) -> KeptProc
 
 
 def test_what_a_killed_keeper_left_is_taken_over_and_can_be_stopped(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tests.infra.test_kept_process import keep; "
+    code = "import sys; from pathlib import Path; from tests.infra.prefect_api.test_processes import keep; "
     code += f"print(keep(Path({str(tmp_path)!r})).pid)"
     left = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
     kept = keep(tmp_path)
@@ -66,3 +68,42 @@ def test_a_damaged_record_is_no_record(tmp_path: Path) -> None:
     kept = keep(tmp_path)
     assert not kept.adopted
     kept.stop(5)
+
+
+_CODE = """
+import sys
+from pathlib import Path
+from rich.console import Console
+import pytest
+
+from infra.prefect_api.processes import ignore_broken_pipes
+if sys.argv[2] == "outlive":
+    ignore_broken_pipes()
+console = Console(stderr=True)
+sys.stdin.readline()
+for _ in range(3):
+    console.print("a line of log")
+print("and one without rich", flush=True)
+Path(sys.argv[1]).write_text("done")
+"""
+
+
+@pytest.mark.parametrize(("how", "finished"), [("outlive", True), ("as it is", False)])
+def test_a_process_finishes_its_work_when_the_reader_of_its_output_died(
+    tmp_path: Path, how: str, finished: bool
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CODE, str(tmp_path / "done"), how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert (process.wait(60) == 0) == finished
+    assert (tmp_path / "done").exists() == finished

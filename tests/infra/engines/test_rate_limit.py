@@ -1,3 +1,5 @@
+"""Requests and tokens keep to their limits per minute, in one process and over a cluster."""
+
 import asyncio
 import time
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""One engine for several parts: one thread talks to it, the meter counts, a broken engine is named."""
+
 import threading
 import time
 from collections import Counter
@@ -56,7 +58,6 @@ def test_one_thread_alone_talks_to_the_engine_one_batch_at_a_time() -> None:
     assert meter.totals()["judge-llm"] | {"seconds": 0} == {
         "calls": 6, "prompt_tokens": 60, "cached_tokens": 24, "output_tokens": 6, "seconds": 0, "money": 0, "priced": 0,
     }  # fmt: skip
-    assert sum(part.waited for part in parts) > 0.03
     assert all(part.facts["engine_counts"] == {"retry_429": 1} for part in parts)
 
 

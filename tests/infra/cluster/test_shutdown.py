@@ -1,4 +1,4 @@
-"""The end of a process on SIGTERM, without Ray; with it, in test_nodes.py."""
+"""The end of a process on SIGTERM, without Ray; with it, in test_joined_nodes.py."""
 
 import signal
 import subprocess

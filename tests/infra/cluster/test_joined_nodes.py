@@ -29,7 +29,7 @@ from infra.storage.ledger import Ledger
 from infra.storage.store import Store
 from tests.conftest import ROOT
 from tests.flows.fakes import InProcess
-from tests.infra.cluster import RayNodes
+from tests.infra.ray_nodes import RayNodes
 from tests.infra.toy_nodes import PLOD, PRODUCE, REMEMBER, ROWS, SlowConfig
 
 pytestmark = pytest.mark.slow
@@ -244,17 +244,3 @@ def test_a_worker_that_is_told_to_end_writes_what_its_ledger_holds_first(
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.1)
     pool.close()
-
-
-def test_a_node_that_died_while_it_was_asked_is_not_taken_for_one_with_other_code(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    here = build_here(PACKAGES)
-    well = nodes.Node("a" * 8, "127.0.0.1", {}, here)
-    died = nodes.Node("b" * 8, "127.0.0.1", {}, None, problem="its worker died")
-    answers = [[well, died], [well]]
-    monkeypatch.setattr(nodes, "inspect_nodes", lambda packages: answers.pop(0) if len(answers) > 1 else answers[0])
-    refuse_skew(PACKAGES)
-    answers[:] = [[well, died]]
-    with pytest.raises(ClusterError, match="its worker died"):
-        refuse_skew(PACKAGES)

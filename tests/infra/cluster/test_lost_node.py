@@ -28,8 +28,8 @@ from infra.prefect_api.server import PrefectServer
 from infra.stages.runner import Runner
 from infra.stages.stage import Resources
 from infra.storage.store import Store
-from tests.conftest import ROOT, free_port
-from tests.infra.cluster import RayNodes
+from tests.conftest import ROOT
+from tests.infra.ray_nodes import RayNodes
 from tests.infra.toy_nodes import PLOD, PRODUCE, SlowConfig
 
 pytestmark = pytest.mark.slow
@@ -110,13 +110,6 @@ def test_what_one_node_cannot_hold_is_not_asked_of_several(cluster: RayNodes) ->
             granted(Resources(num_gpus=2.0))
         with pytest.raises(ClusterError, match="bytes of memory"):
             granted(Resources(memory=10**15))
-
-
-def test_an_address_where_nothing_listens_is_an_error_within_seconds() -> None:
-    started = time.monotonic()
-    with pytest.raises(ClusterError, match="does not listen"), ray_cluster.ray_cluster(f"127.0.0.1:{free_port()}"):
-        pass
-    assert time.monotonic() - started < 6
 
 
 def test_where_the_cluster_grows_a_missing_node_is_asked_for_and_waited_for_in_words(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from infra.engines.cross_encoder import CrossEncoderEngine
-from infra.engines.specs import CrossEncoderSpec, build_engine
+from infra.engines.kinds import build_engine
+from infra.engines.specs import CrossEncoderSpec
 from infra.models.random_models import build_tiny_cross_encoder, build_tiny_encoder
 from tasks.protocols import CrossEncoder
 
@@ -83,10 +84,6 @@ def test_the_same_pairs_give_the_same_bytes_in_another_engine_too(engine: CrossE
 
 def test_no_pairs_give_no_scores(engine: CrossEncoderEngine) -> None:
     assert engine.score([]) == []
-
-
-def test_the_libraries_that_made_the_scores_are_named(engine: CrossEncoderEngine) -> None:
-    assert set(engine.provenance) == {"sentence-transformers", "torch", "device"}
 
 
 def test_a_longer_pair_is_cut_at_max_seq_length(folder: Path) -> None:

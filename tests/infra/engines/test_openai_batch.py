@@ -1,3 +1,5 @@
+"""The engine of a batch interface: jobs that fail, expire or get lost, and nothing paid twice."""
+
 import json
 import os
 import signal
@@ -5,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,8 @@ from infra.engines.answers import Answer
 from infra.engines.openai_batch import OpenAIBatchEngine
 from infra.engines.openai_endpoint import EndpointError
 from infra.engines.specs import OpenAIBatchSpec
-from tests.infra.misbehaving import Asked, MisbehavingServer, answer_by_hash
-from tests.infra.test_openai_engine import SCHEMA, SECRET
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
+from tests.infra.misbehaving import SCHEMA, SECRET, Asked, MisbehavingServer, answer_by_hash
 
 
 @pytest.fixture(autouse=True)
@@ -295,11 +294,12 @@ def test_a_job_whose_creation_went_unanswered_is_found_and_not_created_again(
 
 KILLED = """
 import sys
-from infra.engines.specs import parse_spec
+from infra.engines.specs import OpenAIBatchSpec
 from infra.engines.openai_batch import OpenAIBatchEngine
 from tests.infra.misbehaving import Asked
 
-OpenAIBatchEngine(parse_spec(sys.argv[1])).answer([Asked(f"passage {number}") for number in range(30)])
+engine = OpenAIBatchEngine(OpenAIBatchSpec.model_validate_json(sys.argv[1]))
+engine.answer([Asked(f"passage {number}") for number in range(30)])
 """
 
 

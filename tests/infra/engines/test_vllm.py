@@ -11,14 +11,15 @@ import pytest
 import ray
 
 from infra.cluster.ray_cluster import ray_cluster
-from infra.engines.answers import Answer, merge_logprobs
+from infra.engines.answers import Answer
 from infra.engines.chat_tokens import ChatTokenizer
-from infra.engines.specs import VLLMSpec, build_engine, environment, parse_spec
+from infra.engines.kinds import build_engine, environment
+from infra.engines.specs import VLLMSpec
 from infra.models.random_models import build_tiny_llm
 from tasks.protocols import LLM
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the engine, minutes on a busy machine
-ROOT = Path(__file__).parents[2]
 IDS = [f"p{number}" for number in range(1, 26)]
 GRADES = ["better", "equal", "worse", "none"]
 LONGEST = 1024
@@ -55,26 +56,10 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
-# ---- what surrounds vLLM ----
-
-
-def test_tokens_that_decode_to_the_same_text_add_their_probabilities() -> None:
-    merged = merge_logprobs([("Yes", math.log(0.25)), ("No", math.log(0.6)), ("Yes", math.log(0.15))])
-    assert list(merged) == ["No", "Yes"]
-    assert merged["Yes"] == pytest.approx(math.log(0.4), abs=1e-15)
-
-
-def test_a_log_probability_of_minus_infinity_stays_one() -> None:
-    assert merge_logprobs([("a", -math.inf), ("b", -0.5)]) == {"b": -0.5, "a": -math.inf}
-
-
-# ---- vLLM itself ----
-
-
 @ray.remote
 class Holder:
-    def __init__(self, spec: str) -> None:
-        self.engine: Any = build_engine(parse_spec(spec))
+    def __init__(self, spec: VLLMSpec) -> None:
+        self.engine: Any = build_engine(spec)
         core = self.engine._llm.llm_engine.engine_core.engine_core
         core.structured_output_manager.executor = None  # no grammar may be compiled in the background
         encode = self.engine._tokenizer.encode
@@ -84,9 +69,6 @@ class Holder:
     def answer(self, requests: list[Ask]) -> list[Answer]:
         as_protocol: LLM = self.engine
         return list(as_protocol.answer(requests))
-
-    def tokens(self, chats: list[Any]) -> list[int]:
-        return list(self.engine.tokens(chats))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +83,7 @@ def holder(folder: Path) -> Iterator[Any]:
     spec = VLLMSpec(model=str(folder), digest="d1", max_model_len=LONGEST, cpu_kvcache_gib=0.1, threads=1)
     variables = {**environment(spec), "PYTHONPATH": str(ROOT)}
     with ray_cluster(None):
-        yield Holder.options(num_cpus=2, runtime_env={"env_vars": variables}).remote(spec.model_dump_json())
+        yield Holder.options(num_cpus=2, runtime_env={"env_vars": variables}).remote(spec)
 
 
 @pytest.fixture(scope="module")
@@ -237,11 +219,10 @@ def test_the_same_requests_are_answered_alike_whatever_was_asked_before(llm: Eng
 
 
 @pytest.mark.slow
-def test_prompts_are_counted_without_asking(llm: Engine, holder: Any, folder: Path) -> None:
+def test_prompts_are_counted_without_asking(llm: Engine, folder: Path) -> None:
     asks = [*_asks("rows", 2), LONG, BROKEN]
-    counted = ray.get(holder.tokens.remote([ask.chat for ask in asks]))
+    counted = [ChatTokenizer(folder).count(ask.chat) for ask in asks]
     assert counted == [answer.prompt_tokens for answer in llm(asks)]
-    assert counted == [ChatTokenizer(folder).count(ask.chat) for ask in asks]
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """Several Ray nodes on this machine, on loopback only, in a process of their own: other processes join by address.
 
-By hand: `python -m tests.infra.cluster --nodes 2` starts a head and two nodes, and prints a line of JSON with the
+By hand: `python -m tests.infra.ray_nodes --nodes 2` starts a head and two nodes, and prints a line of JSON with the
 address and the raylets' process ids, the head's first. Each line on standard input is a command answered with a line of
 JSON: `kill 1` kills a node at once, `add {"num_cpus": 2}` adds one. The end of standard input ends everything.
 """
@@ -55,7 +55,7 @@ class RayNodes:
         variables = {**os.environ, **LOOPBACK, "PYTHONPATH": ROOT, **(environment or {})}
         for name in ("RAY_ADDRESS", "RAY_RUNTIME_ENV_HOOK"):
             variables.pop(name, None)
-        command = [sys.executable, "-m", "tests.infra.cluster", "--nodes", str(nodes), "--num-cpus", str(num_cpus)]
+        command = [sys.executable, "-m", "tests.infra.ray_nodes", "--nodes", str(nodes), "--num-cpus", str(num_cpus)]
         command += ["--head-port", str(head_port)]
         self.process = subprocess.Popen(
             [*command, "--options", json.dumps(options)],

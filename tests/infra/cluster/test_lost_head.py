@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, free_port
-from tests.infra.cluster import RayNodes
+from tests.infra.ray_nodes import RayNodes
 
 pytestmark = pytest.mark.slow
 
