@@ -7,6 +7,7 @@ Raise a stage's version whenever its output for the same input changes; a golden
 
 from dataclasses import dataclass
 
+from infra.names import StageName
 from infra.stages.stage import Resources, Stage
 from tasks import schemas as s
 
@@ -368,6 +369,21 @@ def section_of(name: str) -> str:
     return next((stage.settings for stage in STAGES if stage.name == name), name)
 
 
+def judge_stage(tier: str, *, gold: bool = False) -> str:
+    """Name the stage in which a tier judges, with its label.
+
+    >>> judge_stage("llm"), judge_stage("llm", gold=True)
+    ('judge-llm', 'judge-gold-llm')
+    """
+    return str(StageName(JUDGE.name, f"{LABEL}-{tier}" if gold else tier))
+
+
+def tier_of(name: str) -> str:
+    """Name the tier that judges in a stage (see `judge_stage`), about the data or about the gold set."""
+    return StageName.parse(name).label.removeprefix(f"{LABEL}-")
+
+
 def is_of_gold(name: str) -> bool:
     """Tell whether a stage, named with its label, is about the gold set; it is no cost of the data's."""
-    return LABEL in name.split("-")[1:2] or name in (READ_GOLD.name, AGREE_GOLD.name)
+    found = StageName.parse(name)
+    return found.label.partition("-")[0] == LABEL or found.stage in (READ_GOLD.name, AGREE_GOLD.name)

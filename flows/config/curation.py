@@ -10,6 +10,7 @@ from flows.config.resources import ResourcesConfig
 from flows.config.schedule import NightlyConfig
 from flows.config.section import OPERATIONAL, Section
 from flows.stages import STAGES
+from infra.names import StageName
 from tasks.data.demo_corpus import HarvestConfig
 from tasks.data.export import ExportConfig
 from tasks.data.ingest import IngestConfig
@@ -155,7 +156,7 @@ class CurationConfig(Section):
         """Refuse resources of a stage that is not there."""
         known = [stage.name for stage in STAGES]
         for name in value:
-            if name.partition("-")[0] not in known:
+            if StageName.parse(name).stage not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 raise ValueError(f"no stage {name!r}; " + (f"did you mean {near[0]!r}?" if near else ", ".join(known)))
         return value

@@ -1,11 +1,12 @@
 """The settings of engines: the encoder, and the judges of the cascade (one tier each)."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, model_validator
 
 from flows.config.section import OPERATIONAL, Section
-from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from infra.engines.kinds import KINDS, kind_of
+from infra.engines.specs import EndpointSpec
 from tasks.judging.cascade import EscalateConfig
 from tasks.judging.config import JudgeConfig
 
@@ -76,10 +77,14 @@ class CrossEncoderConfig(Section):
     threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
 
 
-EngineConfig = Annotated[
-    VLLMConfig | CrossEncoderConfig | OpenAISpec | OpenAIBatchSpec,
-    Field(discriminator="kind"),
-]
+# Settings of engines with weights: a reference to a model stands in place of the spec's folder and digest.
+_WITH_WEIGHTS: dict[str, type[Section]] = {"vllm": VLLMConfig, "cross_encoder": CrossEncoderConfig}
+
+if TYPE_CHECKING:
+    EngineConfig = VLLMConfig | CrossEncoderConfig | EndpointSpec
+else:  # every kind of infra.engines.kinds that can judge; the settings of an endpoint are its spec
+    _JUDGES = [_WITH_WEIGHTS.get(name, kind.spec) for name, kind in KINDS.items() if kind.does != "encode"]
+    EngineConfig = Annotated[Union[tuple(_JUDGES)], Field(discriminator="kind")]  # noqa: UP007 - made from a table
 
 
 class TierConfig(Section):
@@ -97,24 +102,24 @@ class TierConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
-        """Take an engine without a kind for vLLM, a cross-encoder's protocol for granted, and batch jobs for large."""
+        """Fill in what follows from the kind of the engine; without a kind it is vLLM."""
         if not isinstance(data, dict) or not isinstance(data.get("engine", {}), dict):
             return data
         engine = {"kind": "vllm", **data.get("engine", {})}
-        judge = data.get("judge", {})
-        if engine["kind"] == "cross_encoder" and isinstance(judge, dict):
+        judge, escalate = data.get("judge", {}), data.get("escalate", {})
+        kind = KINDS.get(str(engine["kind"]))
+        if kind is not None and kind.does == "score" and isinstance(judge, dict):
             judge = {"protocol": "cross_encoder", **judge}
-        escalate = data.get("escalate", {})
-        if engine["kind"] == "openai_batch" and isinstance(judge, dict) and isinstance(escalate, dict):
+        if kind is not None and kind.part_rows and isinstance(judge, dict) and isinstance(escalate, dict):
             # A job takes hours whatever its size, and one that was submitted is found again after a kill.
-            judge = {"batch_size": 100_000, **judge}
-            escalate = {"pairs_per_part": 100_000, **escalate}
+            judge = {"batch_size": kind.part_rows, **judge}
+            escalate = {"pairs_per_part": kind.part_rows, **escalate}
         return {**data, "engine": engine, "judge": judge, "escalate": escalate}
 
     @model_validator(mode="after")
     def _engine_fits_protocol(self) -> Self:
         """Refuse a protocol that the engine cannot speak."""
-        if (self.engine.kind == "cross_encoder") != (self.judge.protocol == "cross_encoder"):
+        if (kind_of(self.engine).does == "score") != (self.judge.protocol == "cross_encoder"):
             raise ValueError(f"engine {self.engine.kind!r} cannot be asked by protocol {self.judge.protocol!r}")
         unset = JudgeConfig()
         for name in ("judge", "tier", "engine", "policies"):

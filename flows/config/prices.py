@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from flows.config.curation import CurationConfig
 from flows.config.engines import EngineConfig
 from flows.config.section import ConfigError
-from flows.stages import JUDGE, LABEL
-from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from flows.stages import judge_stage
+from infra.engines.kinds import kind_of, on_gpu
 from infra.execution.usage_meter import Price
 
 _BUILT_IN = Path(__file__).with_name("prices.yaml")
@@ -38,12 +38,13 @@ class Prices(BaseModel):
 
     def of(self, engine: EngineConfig) -> Price | None:
         """Price one engine; None where the file does not know its model."""
-        if not isinstance(engine, OpenAISpec):
-            return Price(hour=self.hours.get(engine.device, 0.0))
+        kind = kind_of(engine)
+        if not kind.is_endpoint:
+            return Price(hour=self.hours.get("cuda" if on_gpu(engine) else "cpu", 0.0))
         found = self.models.get(engine.model)
         if found is None:
             return None
-        share = self.batch if isinstance(engine, OpenAIBatchSpec) else 1.0
+        share = self.batch if kind.jobs else 1.0
         cached = None if found.cached_input is None else found.cached_input * share
         return Price(input=found.input * share, cached_input=cached, output=found.output * share)
 
@@ -63,9 +64,9 @@ class Prices(BaseModel):
                 f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, and so would "
                 "never end it; give `hours` of its device a price there, or use budget.hours"
             )
-        labels = ("", f"{LABEL}-") if config.gold else ("",)
         priced = {name: price for name, price in prices.items() if price is not None}
-        return {f"{JUDGE.name}-{label}{name}": price for label in labels for name, price in priced.items()}
+        found = {judge_stage(name): price for name, price in priced.items()}
+        return found | ({judge_stage(name, gold=True): price for name, price in priced.items()} if config.gold else {})
 
 
 def load_prices(config: CurationConfig) -> Prices:

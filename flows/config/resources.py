@@ -6,13 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
-from flows.config.engines import EngineConfig, TierConfig
+from flows.config.engines import TierConfig
 from flows.config.section import Section
-from flows.stages import JUDGE, LABEL, STAGES
-from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
+from flows.stages import JUDGE, STAGES, judge_stage
+from infra.engines.kinds import kind_of
+from infra.names import StageName
 from infra.stages.stage import Resources
-
-_BATCH_SECONDS = 7 * 24 * 3600.0  # a batch may take a day, and a request may be in several
 
 
 class ResourcesConfig(Section):
@@ -32,23 +31,13 @@ def resources_of(tiers: Sequence[TierConfig], configured: Mapping[str, Resources
     """
     table = {stage.name: stage.resources for stage in STAGES}
     for tier in tiers:
-        needs = replace(JUDGE.resources, engines=tier.engines, **_needs(tier.engine))
-        table |= {f"{JUDGE.name}-{tier.name}": needs, f"{JUDGE.name}-{LABEL}-{tier.name}": replace(needs, engines=1)}
-    for name, wanted in sorted(configured.items(), key=lambda item: "-" in item[0]):
-        changes = wanted.model_dump(exclude_none=True)
+        granted: dict[str, Any] = kind_of(tier.engine).resources(tier.engine)
+        needs = replace(JUDGE.resources, engines=tier.engines, **granted)
+        table |= {judge_stage(tier.name): needs, judge_stage(tier.name, gold=True): replace(needs, engines=1)}
+    for name, wanted in sorted(configured.items(), key=lambda item: bool(StageName.parse(item[0]).label)):
+        changes, stage = wanted.model_dump(exclude_none=True), StageName.parse(name).stage
         if name not in table:
-            table[name] = replace(table[name.partition("-")[0]], **changes)
-        for known in [k for k in table if k == name or k.partition("-")[0] == name]:
+            table[name] = replace(table[stage], **changes)
+        for known in [k for k in table if k == name or StageName.parse(k).stage == name]:
             table[known] = replace(table[known], **changes)
     return table
-
-
-def _needs(engine: EngineConfig) -> dict[str, Any]:
-    """Return what an engine's actor is granted where the settings do not say: GPUs, or next to nothing."""
-    if isinstance(engine, OpenAIBatchSpec):
-        return {"num_cpus": 0.1, "deadline": _BATCH_SECONDS}
-    if isinstance(engine, OpenAISpec):
-        return {"num_cpus": 0.1}
-    if engine.device == "cuda":
-        return {"num_gpus": float(getattr(engine, "tensor_parallel_size", 1))}
-    return {}

@@ -13,7 +13,7 @@ from flows.curation.records import curation_names, load_curation
 from flows.curation.workspace import Workspace
 from flows.stages import section_of
 from infra.models.resolve import ModelError
-from infra.names import object_name
+from infra.names import NumberedId, object_name
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
@@ -123,7 +123,7 @@ def _find(walk: _Walk, stage: str, part: int) -> Ingredients:
 
 def _earlier(workspace: Workspace, curation: str) -> Iterator[_Walk]:
     """Walk the curations of the same name that came before, the newest first; those that cannot be read are passed."""
-    names = curation_names(workspace.store, curation.rpartition("-")[0])
+    names = curation_names(workspace.store, NumberedId.parse(curation).name)
     for name in names[: names.index(curation)][: -_LOOKED_AT - 1 : -1]:
         try:
             yield _Walk(name, {run.name: run for run in _runs(workspace, name)})

@@ -1,7 +1,7 @@
 """What is done with a curation (`Job`), and looking at what of it is finished, from the manifests alone."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -30,6 +30,7 @@ class Job:
     only: the one part to compute; nothing upstream or downstream of it is touched.
     until: seconds since the epoch, after which nothing new is begun; None for no end.
     again: how people do it once more where it is no curation: the command with its options, or the flow run's Retry.
+    known: stages that a look has found finished, by name with label; computing does not read their manifests again.
     """
 
     name: str = "curate"
@@ -38,6 +39,7 @@ class Job:
     only: tuple[str, int] | None = None
     until: float | None = None
     again: str = ""
+    known: Mapping[str, StageRun] = field(default_factory=dict)
 
 
 CURATE = Job()

@@ -24,7 +24,8 @@ from flows.curation.workspace import Workspace
 from flows.method.human_labels import label_keys, read_labels
 from flows.method.setup import Gold, Setup, Tier
 from infra.cluster.nodes import recorded_versions
-from infra.engines.specs import CrossEncoderSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.engines.kinds import kind_of
+from infra.engines.specs import SentenceTransformersSpec
 from infra.models.resolve import digest_of, name_of, resolve
 from infra.stages import part_keys
 from infra.storage.artifacts import Directory, write_directory
@@ -63,7 +64,7 @@ class Intake:
         """
         if config.gold is None:
             return cls(tuple(label_keys(store)))
-        endpoints = any(isinstance(tier.engine, OpenAISpec) for tier in config.tiers)
+        endpoints = any(kind_of(tier.engine).is_endpoint for tier in config.tiers)
         gold = _keep_gold(store, config, None if known is None else known.gold, tell)
         return cls(tuple(label_keys(store)), gold, night_of(config.nightly, now) if endpoints else "")
 
@@ -155,7 +156,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         base_model_key=digest,
         base_model_path="",
         page={
-            "title": curation.id.rpartition("-")[0],
+            "title": config.name,
             "configuration": yaml.safe_dump(part_keys.semantic(config), sort_keys=False, allow_unicode=True),
             "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
             "versions": recorded_versions(),
@@ -189,20 +190,18 @@ def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
         base_model_path=str(path),
         encoder=setup.encoder.model_copy(update={"model": str(path)}),
         tiers=tuple(
-            tier if isinstance(asked.engine, OpenAISpec) else _with_weights(tier, _fetch(workspace, asked.engine.model))
+            tier if kind_of(asked.engine).is_endpoint else _with_weights(tier, _fetch(workspace, asked.engine.model))
             for tier, asked in zip(setup.tiers, config.tiers, strict=True)
         ),
     )
 
 
 def _tier(tier: TierConfig, config: CurationConfig, cache: Path) -> Tier:
-    engine = tier.engine
-    if isinstance(engine, OpenAISpec):
+    engine, kind = tier.engine, kind_of(tier.engine)
+    if kind.is_endpoint:
         return Tier.of(tier, config, engine, engine.model)
-    spec = {"vllm": VLLMSpec, "cross_encoder": CrossEncoderSpec}[engine.kind]
-    digest = digest_of(engine.model, cache)
-    made = spec(model="", digest=digest, **engine.model_dump(exclude={"model"}))
-    return Tier.of(tier, config, made, name_of(engine.model))
+    weights = {"model": "", "digest": digest_of(engine.model, cache)}
+    return Tier.of(tier, config, kind.spec.model_validate(engine.model_dump() | weights), name_of(engine.model))
 
 
 def _with_weights(tier: Tier, path: Path) -> Tier:

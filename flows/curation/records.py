@@ -12,10 +12,11 @@ from flows.config.section import ConfigError
 from flows.curation.source import import_source
 from flows.curation.workspace import Workspace
 from infra.cluster.nodes import recorded_versions
+from infra.names import NumberedId, PartName
 from infra.stages import part_keys
 from infra.stages.runner import PartSpec
 from infra.storage.artifacts import Directory
-from infra.storage.numbered_records import keep_next
+from infra.storage.numbered_records import decide_next, keep_next, numbers, read, read_newest, record_key
 from infra.storage.store import Store, StoreError
 
 _LISTED = 5  # known curations named in an error
@@ -68,12 +69,13 @@ def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
         "versions": recorded_versions(),
     }
     data = json.dumps(record, indent=1).encode()
-    newest_number = int(known[-1].rpartition("-")[2]) if known else 0
+    newest_number = NumberedId.parse(known[-1]).number if known else 0
     while True:
         # A number is never given again, even after `reneg gc` removed its curation: records elsewhere may name it.
         number = keep_next(store, f"taken/{config.name}", {})
-        if number > newest_number and store.create(f"curations/{config.name}-{number:06d}/curation.json", data):
-            return Curation(f"{config.name}-{number:06d}", config, draft.source)
+        id_ = str(NumberedId(config.name, number))
+        if number > newest_number and store.create(f"curations/{id_}/curation.json", data):
+            return Curation(id_, config, draft.source)
 
 
 def load_curation(store: Store, curation: str) -> Curation:
@@ -93,19 +95,22 @@ def load_curation(store: Store, curation: str) -> Curation:
 
 def curation_names(store: Store, name: str | None = None) -> list[str]:
     """List the curations of a store, oldest first within each name."""
-    found = {key.split("/")[1] for key in store.list("curations")}
-    return sorted(c for c in found if name is None or c.rpartition("-")[0] == name)
+    found = set[NumberedId]()
+    for folder in {key.split("/")[1] for key in store.list("curations")}:
+        with contextlib.suppress(ValueError):  # somebody else's folder
+            found.add(NumberedId.parse(folder))
+    return [str(id_) for id_ in sorted(found) if name is None or id_.name == name]
 
 
 def results_of(store: Store, curation: str) -> list[dict[str, Any]]:
     """Read how the executions of a curation ended, oldest first; an unfinished one left nothing."""
-    keys = [key for key in store.list(f"curations/{curation}") if "/result-" in key]
-    return [store.read_json(key) for key in keys]
+    prefix = f"curations/{curation}/result"
+    return [read(store, prefix, number) for number in numbers(store, prefix)]
 
 
 def record_failure(store: Store, curation: str, spec: PartSpec, reason: str) -> None:
     """Keep why a part failed, for `reneg status`."""
-    record = json.dumps({"stage": spec.name.rpartition("-")[0], "part": spec.number, "reason": reason})
+    record = json.dumps({"stage": str(PartName.parse(spec.name).stage), "part": spec.number, "reason": reason})
     key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
     with contextlib.suppress(StoreError):  # a full disk failed the part already; its siblings go on
         store.create(key, record.encode())
@@ -122,14 +127,13 @@ def keep_config(store: Store, config: CurationConfig) -> str:
 
     A worker on another machine reads it there, not from a file.
     """
-    settings = config.model_dump(mode="json")
-    while True:
-        known = store.list(f"configs/{config.name}")
-        if known and store.read_json(known[-1]) == settings:
-            return known[-1]
-        key = f"configs/{config.name}/{_number(known[-1]) + 1 if known else 1:06d}.json"
-        if store.create(key, json.dumps(settings, indent=1).encode()):
-            return key
+    settings, prefix = config.model_dump(mode="json"), f"configs/{config.name}/"
+
+    def unless_it_is_there(taken: list[int]) -> Any:  # noqa: ANN401 - JSON is any
+        return None if taken and read(store, prefix, taken[-1]) == settings else settings
+
+    number = decide_next(store, prefix, unless_it_is_there)
+    return record_key(prefix, number or numbers(store, prefix)[-1])
 
 
 def read_config(store: Store, name: str) -> CurationConfig:
@@ -138,23 +142,19 @@ def read_config(store: Store, name: str) -> CurationConfig:
     Raises:
         ConfigError: none was deployed, or this version cannot read it.
     """
-    known = store.list(f"configs/{name}")
+    prefix = f"configs/{name}/"
+    known = numbers(store, prefix)
     if not known:
         names = sorted({key.split("/")[1] for key in store.list("configs")})
         listed = f"deployed here: {', '.join(names)}" if names else "none is deployed here"
         raise ConfigError(f"no configuration {name!r} in {store.url}; {listed}. Run `reneg deploy CONFIG.yaml`")
-    data: dict[str, Any] = store.read_json(known[-1])
-    return parse_config(data, known[-1])
-
-
-def _number(key: str) -> int:
-    return int(key.rsplit("/", 1)[-1].removesuffix(".json"))
+    return parse_config(read(store, prefix, known[-1]), record_key(prefix, known[-1]))
 
 
 def _settings_of(store: Store, curation: str) -> dict[str, Any] | None:
     """Read the newest settings that a later run of a curation brought: budget, prices, resources."""
-    kept = [key for key in store.list(f"curations/{curation}") if "/settings-" in key]
-    return store.read_json(kept[-1]) if kept else None
+    settings: dict[str, Any] | None = read_newest(store, f"curations/{curation}/settings")
+    return settings
 
 
 def _keep_settings(store: Store, curation: str, config: CurationConfig) -> None:

@@ -18,16 +18,17 @@ from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from flows.method.setup import WaitingForLabels
 from infra.models.resolve import ModelError
+from infra.names import NumberedId
 from infra.settings import Settings
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, live, plan
+from infra.storage.numbered_records import parse_key
 from infra.storage.release_pointers import prune_published
 from infra.storage.store import TRASH, Entry, Store, StoreError
 
 _HOUR, _DAY = 3600.0, 86400.0
 _CURATION = re.compile(r"(?P<folder>(trash/)?curations/(?P<id>(?P<name>[^/]+)-\d{6,}))/(?P<file>.+)")
-_HEAD = re.compile(r"releases/(?P<name>[^/]+)/HEAD-(?P<number>\d{6,})\.json")
 # Work on a finished curation, whose parameters no record keeps: it stays as long as what it read.
 _FURTHER = frozenset(stage.name for stage in st.STAGES if stage.afterwards)
 
@@ -101,14 +102,14 @@ def _decide(store: Store, listed: Mapping[str, Entry], wanted: Wanted) -> Kept:
             files.setdefault(match["name"], {}).setdefault(match["id"], {})[key] = entry
     heads: dict[str, list[str]] = {}
     for key in sorted(listed):
-        if match := _HEAD.fullmatch(key):
-            heads.setdefault(match["name"], []).append(key)
+        if key.startswith("releases/") and _number(key):
+            heads.setdefault(key.split("/")[1], []).append(key)
     unknown = sorted(wanted.drop - {id_ for of_name in files.values() for id_ in of_name})
     if unknown:
         raise ConfigError(f"--drop {unknown[0]}: no such curation in {store.url}; see `reneg list`")
     for name in sorted(files.keys() | heads.keys()):
         retention = _retention(store, listed, name, wanted)
-        released = _decide_releases(store, heads.get(name, []), retention, kept)
+        released = _decide_releases(store, sorted(heads.get(name, []), key=_number), retention, kept)
         _decide_curations(files.get(name, {}), retention, (released, wanted, now), kept)
     return kept
 
@@ -230,11 +231,13 @@ def _record(store: Store, key: str) -> dict[str, Any]:
 
 
 def _number(key: str) -> int:
-    return int(key.rpartition("-")[2].removesuffix(".json"))
+    """Return the number of a release's pointer; 0 for any other key."""
+    prefix, number = parse_key(key) or ("", 0)
+    return number if prefix.endswith("/HEAD") else 0
 
 
 def _order(id_: str) -> int:
-    return int(id_.rpartition("-")[2])
+    return NumberedId.parse(id_).number
 
 
 def _facts(snapshot: Snapshot, kept: Kept, collection: Collection) -> dict[str, Any]:

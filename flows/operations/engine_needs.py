@@ -7,9 +7,10 @@ from pathlib import Path
 from flows.config.curation import CurationConfig
 from flows.config.engines import CrossEncoderConfig, EncoderConfig, VLLMConfig
 from flows.operations.doctor import Finding
-from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, JUDGE, TRAIN
+from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, TRAIN, judge_stage
 from infra.cluster.nodes import Node, Probe
-from infra.engines.specs import OpenAISpec
+from infra.engines.kinds import kind_of, on_gpu
+from infra.engines.specs import EndpointSpec
 from infra.machine import model_bytes
 from infra.models.resolve import ModelError, digest_of, is_present, resolve
 from infra.stages.stage import Resources
@@ -44,10 +45,10 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
     engines, problems = [], []
     for stage, wanted in [
         (ENCODE_PASSAGES.name, config.encoder),
-        *((f"{JUDGE.name}-{t.name}", t.engine) for t in config.tiers),
+        *((judge_stage(t.name), t.engine) for t in config.tiers),
     ]:
-        if isinstance(wanted, OpenAISpec):
-            engines.append(Engine(wanted.model, stage, key_variable=wanted.api_key_env))
+        if isinstance(wanted, EndpointSpec):
+            engines.append(Engine(wanted.model, stage, key_variable=kind_of(wanted).key_variable(wanted)))
             continue
         try:
             engines.append(_local(wanted, stage, cache))
@@ -77,10 +78,10 @@ def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, 
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         memory = model_bytes(folder, wanted.dtype)
     share, gpus = 0.0, 1
-    if wanted.device == "cuda":
+    if on_gpu(wanted):
         share, gpus = getattr(wanted, "gpu_memory_utilization", 0.9), getattr(wanted, "tensor_parallel_size", 1)
-    elif isinstance(wanted, VLLMConfig):
-        memory += int(wanted.cpu_kvcache_gib * _GIB) if memory else 0
+    elif memory and not isinstance(wanted, EncoderConfig):
+        memory += kind_of(wanted).extra_bytes(wanted)
     return Engine(wanted.model, stage, path, digest, size, memory, share, gpus)
 
 

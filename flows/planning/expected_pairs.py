@@ -12,6 +12,7 @@ import polars as pl
 from flows import stages as st
 from flows.curation.workspace import Workspace
 from flows.method.setup import Setup
+from infra.names import StageName
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, Table, materialise, read_table
 from tasks import schemas
@@ -103,9 +104,9 @@ class Prospects:
     def _exactly(self, place: int) -> Asked | None:
         """Give the escalated pairs of the store, or escalate in memory where all it reads is there."""
         tier = self.setup.tiers[place]
-        if self._is_finished(f"{st.ESCALATE.name}-{tier.name}"):
+        if self._is_finished(str(StageName(st.ESCALATE.name, tier.name))):
             return self._escalated(tier.name)
-        before = f"{st.JUDGE.name}-{self.setup.tiers[place - 1].name}" if place else st.JUDGE_SIMILARITY.name
+        before = st.judge_stage(self.setup.tiers[place - 1].name) if place else st.JUDGE_SIMILARITY.name
         if not self._is_finished(before):
             return None
         parts = escalate(tier.escalate, candidates=self._candidates, verdicts=self._read(before, "verdicts"))
@@ -113,10 +114,10 @@ class Prospects:
         return Asked(pairs, pairs, "exact")
 
     def _escalated(self, tier: str) -> Asked:
-        (manifest,) = self.runs[f"{st.ESCALATE.name}-{tier}"].manifests
+        (manifest,) = self.runs[str(StageName(st.ESCALATE.name, tier))].manifests
         pieces = manifest.tables["escalated"]
         pairs = read_table(self.workspace.store, Table("escalated", pieces), schemas.CANDIDATES)
-        judged = self.runs.get(f"{st.JUDGE.name}-{tier}")
+        judged = self.runs.get(st.judge_stage(tier))
         if judged is None:
             return Asked(pairs, pairs, "exact")
         calls = sum(int(m.stats["rows"]["calls"]) for m in judged.manifests)
@@ -194,7 +195,7 @@ class Prospects:
     def _read(self, name: str, output: str) -> pl.DataFrame:
         """Read one output of all parts of a stage."""
         run = self.runs[name]
-        stage = next(stage for stage in st.STAGES if stage.name == name.partition("-")[0])
+        stage = next(stage for stage in st.STAGES if stage.name == StageName.parse(name).stage)
         pieces = tuple(piece for manifest in run.manifests for piece in manifest.tables[output])
         return read_table(self.workspace.store, Table(output, pieces), stage.outputs[output])
 

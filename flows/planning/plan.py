@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from flows.config.curation import BudgetConfig, CurationConfig
-from flows.config.engines import EngineConfig, VLLMConfig
+from flows.config.engines import EngineConfig
 from flows.config.prices import Prices, load_prices
 from flows.curation.prepare import check_gold
 from flows.curation.workspace import Workspace
@@ -268,10 +268,9 @@ def _on_asking(config: JudgeConfig) -> Iterator[str]:
 
 
 def _on_length(engine: EngineConfig, counts: Sequence[int], sample: Sequence[Call]) -> str:
-    if not isinstance(engine, VLLMConfig):
+    limit = getattr(engine, "max_model_len", None)
+    if limit is None:
         return ""
-    over = sum(count > engine.max_model_len - call.max_tokens for count, call in zip(counts, sample, strict=True))
-    said = (
-        f"prompts: {over} of a sample of {len(sample)} exceed max_model_len={engine.max_model_len} and will not be sent"
-    )
+    over = sum(count > limit - call.max_tokens for count, call in zip(counts, sample, strict=True))
+    said = f"prompts: {over} of a sample of {len(sample)} exceed max_model_len={limit} and will not be sent"
     return said if over else ""

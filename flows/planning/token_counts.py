@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from flows.config.engines import EngineConfig
 from infra.engines.chat_tokens import ChatTokenizer
-from infra.engines.specs import OpenAISpec
+from infra.engines.kinds import kind_of
 from infra.models.resolve import is_present, parse, resolve
 
 if TYPE_CHECKING:  # not a dependency of ours: it is there where another one brought it
@@ -36,9 +36,10 @@ class TokenCounter:
 
 def counter_of(engine: EngineConfig, cache: Path) -> TokenCounter:
     """Take the model's own tokenizer if it is here, else a token for every four characters."""
-    if engine.kind == "cross_encoder":
+    tokens = kind_of(engine).tokens
+    if tokens == "none":
         return TokenCounter(lambda chat: 0)
-    if isinstance(engine, OpenAISpec):
+    if tokens == "vendor":
         encoding = _load_encoding(engine.model)
         if encoding is None:
             return _by_characters(f"no tokenizer for {engine.model} is on this machine")

@@ -12,7 +12,7 @@ from flows.config.curation import CurationConfig
 from flows.config.prices import load_prices
 from flows.method.setup import Setup
 from infra.execution.usage_meter import Usage
-from infra.names import object_key
+from infra.names import ManifestName, StageName, object_key
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
@@ -41,18 +41,18 @@ class Mixes:
 
 def part_names(runs: Iterable[StageRun]) -> list[str]:
     """Name finished parts as their manifests are called."""
-    return sorted({f"{m.key}-{m.attempt:03d}" for run in runs for m in run.manifests})
+    return sorted({str(m.name) for run in runs for m in run.manifests})
 
 
 def answer_keys(runs: Sequence[StageRun]) -> list[str]:
     """Name the parts in which judges answered about the data; computed again they hold the same, from the ledger."""
-    asked = (run for run in judging(runs) if not run.name.startswith(f"{st.JUDGE.name}-{st.LABEL}-"))
+    asked = (run for run in judging(runs) if not st.is_of_gold(run.name))
     return sorted({m.key for run in asked for m in run.manifests})
 
 
 def judging(runs: Sequence[StageRun]) -> list[StageRun]:
     """Pick the stages that asked an engine, the gold set's among them."""
-    return [run for run in runs if run.name.partition("-")[0] == st.JUDGE.name]
+    return [run for run in runs if StageName.parse(run.name).stage == st.JUDGE.name]
 
 
 def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
     prices, money, unpriced = load_prices(config), [], []
     engines = {tier.name: tier.engine for tier in config.tiers}
     for run in judging(runs):
-        tier = run.name.rpartition("-")[2]
-        facts = [m.stats.get("facts", {}) for m in run.manifests if f"{m.key}-{m.attempt:03d}" not in known]
+        tier = st.tier_of(run.name)
+        facts = [m.stats.get("facts", {}) for m in run.manifests if str(m.name) not in known]
         counts = {name: sum(int(fact.get(name, 0)) for fact in facts) for name in _COUNTS}
         seconds = math.fsum(float(fact.get("engine_seconds", 0.0)) for fact in facts)
         total |= {name: total[name] + counts[name] for name in _COUNTS}
         total["engine_seconds"] += seconds
-        total["gold_calls"] += counts["calls"] if run.name.startswith(f"{st.JUDGE.name}-{st.LABEL}-") else 0
+        total["gold_calls"] += counts["calls"] if st.is_of_gold(run.name) else 0
         price = prices.of(engines[tier])
         if price is None:
             unpriced.append(tier)
@@ -111,7 +111,7 @@ def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:
     answers = _answers(store, decide.manifests[:1])
     for manifest in decide.manifests:
         pairs = _inputs(store, manifest, "candidates").select(*_PAIR, text=_hashed())
-        known = seen is not None and f"{manifest.key}-{manifest.attempt:03d}" in before
+        known = seen is not None and str(manifest.name) in before
         new = pairs.clear() if known or seen is None else pairs.filter(~pl.col("text").is_in(seen.implode()))
         tiers = {"similarity": _inputs(store, manifest, "verdicts"), **answers}
         tiers[CASCADE] = read_table(store, Table("decisions", manifest.tables["decisions"]))
@@ -137,10 +137,10 @@ def _texts_of(store: Store, parts: Sequence[str]) -> pl.Series | None:
     """Hash the texts of all pairs in earlier parts of `decide`; None where a part is gone."""
     found = [pl.Series("text", [], dtype=pl.UInt64)]
     for part in parts:
-        key, _, attempt = part.rpartition("-")
+        name = ManifestName.parse(part)
         if not store.exists(f"parts/{st.DECIDE.name}/{part}.json"):
             return None
-        manifest = read_manifest(store, st.DECIDE.name, key, int(attempt))
+        manifest = read_manifest(store, st.DECIDE.name, name.key, name.attempt)
         if not all(store.exists(piece.object) for piece in _pieces(manifest, "candidates")):
             return None
         found.append(_inputs(store, manifest, "candidates").select(text=_hashed())["text"])

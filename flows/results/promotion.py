@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from flows.config.section import ConfigError
 from flows.curation.workspace import Workspace
 from flows.method.setup import Outcome
+from infra.names import NumberedId
 from infra.prefect_api import events
 from infra.storage.artifacts import read_table
-from infra.storage.numbered_records import keep_next, read_newest
+from infra.storage.numbered_records import keep_next, padded, read_newest
 from infra.storage.release_pointers import (
     ROLLED_BACK,
     Record,
@@ -51,7 +52,7 @@ class Release:
     @property
     def prefix(self) -> str:
         """Where its files lie in the store."""
-        return f"published/{self.name}/{self.number:06d}"
+        return f"published/{self.name}/{padded(self.number)}"
 
     def as_json(self) -> dict[str, Any]:
         """Return what the result's line and a notification say of it."""
@@ -118,7 +119,7 @@ class Candidate:
             raise ConfigError(f"{curation} made {', '.join(outcome.exports)}, not {chosen!r}; see `treatments`")
         model = outcome.models.get(chosen)
         return cls(
-            name=curation.rpartition("-")[0],
+            name=NumberedId.parse(curation).name,
             curation=curation,
             config=config,
             exports=dict(outcome.exports[chosen].files),
@@ -304,7 +305,7 @@ def _tell(event: str, done: _Told) -> _Told:
 
 
 def _order(curation: str) -> int:
-    return int(curation.rpartition("-")[2])
+    return NumberedId.parse(curation).number
 
 
 def _now() -> str:

@@ -67,6 +67,7 @@ def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Do
         outcome, runs = look(workspace.store, setup, job, wait=True)
         if outcome is not None:
             return outcome, runs
+        job = replace(job, known={run.name: run for run in runs})
     load_prices(setup.config).of_stages(setup.config)  # a budget that cannot be kept is refused before any start
     ready = fetch_models(workspace, setup)
     done = compute(workspace, ready, job)

@@ -28,6 +28,7 @@ from flows.runs.failures import failure_of
 from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter
+from infra.names import NumberedId
 from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
 from infra.prefect_api.events import TAG
 from infra.stages.runner import PartDone, PartUnready, Runner
@@ -126,6 +127,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         executor,
         force=job.force,
         only=job.only,
+        known=job.known,
         resources=resources_of(setup.config.tiers, setup.config.resources),
         on_stage=hooks.on_stage,
         on_note=hooks.on_message,
@@ -151,7 +153,7 @@ def _show(workspace: Workspace, curation: str, job: str, outcome: Any, usage: Ma
     page = getattr(outcome, "page", None)
     if page is None:
         return
-    name = curation.rpartition("-")[0]
+    name = NumberedId.parse(curation).name
     report = (workspace.folder(curation) / "report.html").absolute().as_uri()
     if "summary.json" in page.files:
         summary = json.loads(workspace.store.get_object(page.files["summary.json"]))

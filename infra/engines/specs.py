@@ -85,9 +85,9 @@ class CrossEncoderSpec(PinnedSpec):
 
 
 class EndpointSpec(_Base):
-    """An engine that is somebody else's server; the fields that every kind of endpoint has.
+    """An engine that is somebody else's server; the fields that every kind of endpoint has (see `OpenAISpec`).
 
-    kind: each subclass sets its own name. model, revision: as in `OpenAISpec`.
+    Each subclass gives its own name as the default of `kind`.
     """
 
     kind: str
