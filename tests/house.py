@@ -6,6 +6,7 @@ python -m tests.house --coverage   # and how much of each module its own test fi
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import subprocess
@@ -55,6 +56,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
 }
 FORBIDDEN = {"tasks": {"infra", "flows", "prefect", "ray", "s3fs", "fsspec", "vllm"}, "infra": {"tasks", "flows"}}
+RECORD = ROOT / "tests" / "own_coverage.json"
+_NO_TESTS = 5  # pytest's exit code where none was selected
 # Modules without code of their own to test.
 WITHOUT_TESTS = frozenset({"tasks/protocols.py"})  # types only
 
@@ -179,37 +182,70 @@ def untested() -> list[str]:
     return [f"{path}: {tests_of(path)} is missing" for path in named if not (ROOT / tests_of(path)).exists()]
 
 
-def coverage_of(module: Path) -> float:
-    """Measure the share of a module's lines, in percent, that its own test file runs, processes it starts included."""
+def measure(module: Path, *options: str) -> float:
+    """Measure the share of a module's lines, in percent, that its own test file and its examples run."""
     with tempfile.TemporaryDirectory(prefix="reneg-coverage-") as folder:
         report = Path(folder) / "coverage.json"
-        options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", f"--cov={dotted(module)}"]
-        command = [sys.executable, "-m", "pytest", *options, f"--cov-report=json:{report}", str(tests_of(module))]
+        quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--cov={dotted(module)}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            *quiet,
+            *options,
+            f"--cov-report=json:{report}",
+            str(tests_of(module)),
+        ]
         environment = {**os.environ, "COVERAGE_FILE": str(Path(folder) / "data")}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if not report.exists():
-            raise RuntimeError(
-                f"{tests_of(module)}: no coverage was measured\n{done.stdout[-2000:]}{done.stderr[-500:]}"
-            )
+        if done.returncode not in (0, _NO_TESTS) or not report.exists():
+            said = done.stdout[-2000:] + done.stderr[-500:]
+            raise RuntimeError(f"{tests_of(module)} failed\n{said}")
         return float(json.loads(report.read_text())["totals"]["percent_covered"])
 
 
-def little_covered(jobs: int) -> list[str]:
-    """List modules of which their own test file covers too little."""
-    named = [path for path in code_modules() if path.as_posix() not in WITHOUT_TESTS]
+def own_coverage(module: Path) -> int:
+    """Measure with the fast tests; only where these cover too little, with the slow ones too."""
+    fast = measure(module, "-m", "not slow")
+    return int(fast if fast >= LEAST_COVERED else max(fast, measure(module)))
+
+
+def digest_of(module: Path) -> str:
+    """Hash a module with its test file: while both stay the same, what was measured holds."""
+    return hashlib.sha256(b"".join((ROOT / p).read_bytes() for p in (module, tests_of(module)))).hexdigest()[:16]
+
+
+def little_covered(jobs: int, record: Path = RECORD) -> list[str]:
+    """List modules of which their own test file covers too little.
+
+    The figures are kept in `record`, each with the digest of the module and its test file. Only where that has changed
+    is a module measured again.
+    """
+    known: dict[str, dict[str, str | int]] = json.loads(record.read_text()) if record.exists() else {}
+    named = [p for p in code_modules() if p.as_posix() not in WITHOUT_TESTS and (ROOT / tests_of(p)).exists()]
+    digests = {path: digest_of(path) for path in named}
+    changed = [path for path in named if known.get(path.as_posix(), {}).get("digest") != digests[path]]
     with ThreadPoolExecutor(jobs) as pool:
-        shares = list(pool.map(coverage_of, named))
+        measured = dict(zip(changed, pool.map(own_coverage, changed), strict=True))
+    figures = {
+        path.as_posix(): {"digest": digests[path], "covered": measured[path]}
+        if path in measured
+        else known[path.as_posix()]
+        for path in named
+    }
+    if figures != known:
+        record.write_text(json.dumps(figures, indent=1) + "\n")
     return [
-        f"{path}: {share:.0f}% covered by {tests_of(path)}, {LEAST_COVERED}% at least"
-        for path, share in zip(named, shares, strict=True)
-        if share < LEAST_COVERED
+        f"{path}: {figure['covered']}% covered by {tests_of(Path(path))}, {LEAST_COVERED}% at least"
+        for path, figure in figures.items()
+        if int(figure["covered"]) < LEAST_COVERED
     ]
 
 
 def main() -> int:
     """Print what is measured; exit with 1 where something does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coverage", action="store_true", help="measure each module's own coverage too")
+    parser.add_argument("--fast", action="store_true", help="do not measure what test files cover")
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     graph = imports()
@@ -220,7 +256,7 @@ def main() -> int:
         "folders, files and functions that are too large": list(too_large()),
         "modules without a test file of their own": untested(),
     }
-    if arguments.coverage:
+    if not arguments.fast:
         checks["modules that their own test file covers too little"] = little_covered(arguments.jobs)
     for name, found in checks.items():
         print(f"{len(found)} {name}")
