@@ -1,4 +1,4 @@
-"""The pinned models that Python packages carry: which wheels, which files in them, and what their bytes must be."""
+"""The pinned models that Python packages carry: which wheels, which files in them, and the SHA-256 of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,3 +1,5 @@
+"""The store, in a directory and behind two S3 servers: written once, read back whole, errors that say what to do."""
+
 import errno
 import os
 import subprocess
