@@ -69,6 +69,5 @@ def expected_code() -> str | None:
 def silence_telemetry() -> None:
     """Turn every dependency's telemetry off, and flow runs' heartbeats on; call before importing any of them."""
     os.environ.update(QUIET)
-    os.environ.setdefault(
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"
-    )  # seconds; without heartbeats the run of a dead machine never ends
+    # In seconds. Without heartbeats the flow run of a machine that died never ends.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")

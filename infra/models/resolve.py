@@ -242,9 +242,8 @@ class Source:
 
 def _make(name: str, digest: str, target: Path, make: Callable[[Path], Source]) -> Manifest:
     """Make the model in a temporary directory beside the target, check and seal it, and put it in place."""
-    temporary = target.with_name(
-        f".{name}.tmp"
-    )  # under the lock: no other process uses what an interrupted attempt left
+    # This runs under the lock, so no other process uses what an interrupted attempt left.
+    temporary = target.with_name(f".{name}.tmp")
     outdated = target.with_name(f".{name}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(outdated, ignore_errors=True)

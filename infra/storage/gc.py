@@ -216,7 +216,7 @@ def _groups(keys: Iterable[str]) -> list[list[str]]:
     last = None
     for key in keys:
         kind = live(key).split("/")[0]
-        kind = kind if kind in _RANKS else key  # records one by one
+        kind = kind if kind in _RANKS else key  # each record is a group of its own
         if kind != last:
             groups.append([])
         groups[-1].append(key)

@@ -94,7 +94,7 @@ class Plan:
 
 
 class Seeker:
-    """Recognises a target in tables and files."""
+    """Finds a target in tables and files."""
 
     def __init__(self, target: Target) -> None:
         whole = {text for text in target.texts if len(text) < _SHORT}
@@ -152,7 +152,7 @@ class Seeker:
 
 def make_plan(store: Store, target: Target) -> Plan:
     """Find what a purge would remove; reads every object of the store but model weights, and changes nothing."""
-    keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # moved back before anything is removed
+    keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # the caller moves the trash back first
     objects = [key for key in keys if key.startswith("objects/")]
     described = [
         key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))

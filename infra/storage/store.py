@@ -58,7 +58,7 @@ class Store:
         protocol = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
         self.local = "file" in protocol
         if not self.local:
-            self._fs.retries = 1  # s3fs's own attempts, within ours
+            self._fs.retries = 1  # attempts of s3fs itself
 
     @classmethod
     def open(cls, url: str, *, write: bool = True) -> "Store":

@@ -13,7 +13,19 @@ import pytest
 
 from infra.models.catalogue import PinnedModel, Wheel
 from infra.models.model_files import directory_digest
-from infra.models.resolve import ModelError, digest_of, is_present, made_of, name_of, parse, resolve
+from infra.models.resolve import (
+    Manifest,
+    ModelError,
+    ResolvedModel,
+    Source,
+    digest_of,
+    is_present,
+    made_of,
+    name_of,
+    parse,
+    resolve,
+)
+from tests.infra.frozen import can_be_changed
 from tests.infra.models.test_wheels import sha, write_wheel
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}
@@ -464,3 +476,9 @@ def test_a_folder_that_is_named_as_a_pinned_model_is_that_folder(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "minilm").mkdir()
     assert parse("minilm") == ("path", "minilm")
+
+
+def test_what_is_known_of_a_model_cannot_be_changed(index: Index) -> None:
+    manifest = Manifest(1, "a", "b", "c", "MIT", "", {})
+    values = [ResolvedModel(Path("a"), "b", "c", "MIT"), manifest, Source("a", "b"), index.model, index.model.wheels[0]]
+    assert [value for value in values if can_be_changed(value)] == []

@@ -15,6 +15,7 @@ from infra.storage.artifacts import Manifest, Piece, Table, materialise
 from infra.storage.store import Entry, Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
+from tests.infra.frozen import can_be_changed
 from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
 
 
@@ -377,3 +378,9 @@ def test_a_runner_without_an_executor_says_how_many_parts_are_not_computed(tmp_p
         pipeline(looking)
     assert (raised.value.run.reused, raised.value.run.unfinished) == (3, {2})
     assert [found.name for found in looking.runs] == ["produce"]
+
+
+def test_a_part_and_what_became_of_its_stage_cannot_be_changed() -> None:
+    run = StageRun("double", 1, 0, 1, {}, 0, frozenset(), 3, 12.345)
+    values = [PartSpec(DOUBLE, "double-00000", 0, 0, "key", 0, {}, {}, {}), Failure("why"), run]
+    assert [value for value in values if can_be_changed(value)] == []

@@ -27,6 +27,7 @@ from infra.storage.artifacts import (
 )
 from infra.storage.store import Store, StoreError
 from tasks.schemas import Schema
+from tests.infra.frozen import can_be_changed
 
 
 class Bomb:
@@ -284,3 +285,9 @@ def test_a_manifest_names_every_object_its_part_wrote() -> None:
         "toy", 1, 0, "abc", 0, {}, {"t": pieces}, {"d": {"x": "objects/c"}, "e": {"y": "objects/a"}}, {}
     )
     assert manifest.objects == {"objects/a", "objects/b", "objects/c"}
+
+
+def test_artifacts_and_manifests_cannot_be_changed() -> None:
+    manifest = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {})
+    values = [Piece(0, "objects/aa/aa", 1), Table("numbers"), Directory("sum"), manifest]
+    assert [value for value in values if can_be_changed(value)] == []

@@ -15,6 +15,7 @@ from infra.storage.artifacts import Manifest, commit, materialise, write_table
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
 from infra.storage.store import Entry, Store, StoreError
 from tests.flows.fakes import InProcess
+from tests.infra.frozen import can_be_changed
 from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
 
 GRACE = 3600.0
@@ -340,3 +341,8 @@ def test_old_probes_of_writers_that_died_are_deleted(tmp_path: Path) -> None:
     store.create("probe/left", b"1")
     assert plan(store, Snapshot.take(store), Roots(), GRACE, time.time()).delete == ()
     assert plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER).delete == ("probe/left",)
+
+
+def test_what_was_decided_cannot_be_changed() -> None:
+    assert not can_be_changed(Roots())
+    assert not can_be_changed(Collection((), (), (), (), {}))

@@ -19,6 +19,7 @@ from infra.storage import ledger as ledger_module
 from infra.storage.ledger import Compaction, Forgotten, JudgeStats, Ledger, _touches
 from infra.storage.store import Store, StoreError
 from tests.conftest import ROOT
+from tests.infra.frozen import can_be_changed
 
 Rows = list[tuple[str, list[str], str]]
 
@@ -621,3 +622,7 @@ def test_what_is_no_segment_is_passed_over(tmp_path: Path) -> None:
 def test_counts_of_compactions_and_of_what_was_forgotten_add_up() -> None:
     assert Compaction(1, 2) + Compaction(10, 20) == Compaction(11, 22)
     assert Forgotten(1, 2, 3) + Forgotten(10, 20, 30) == Forgotten(11, 22, 33)
+
+
+def test_figures_of_the_ledger_cannot_be_changed() -> None:
+    assert [value for value in (JudgeStats(1, 2, 3), Compaction(1, 2), Forgotten()) if can_be_changed(value)] == []

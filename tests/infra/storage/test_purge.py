@@ -15,6 +15,7 @@ from infra.names import digest_of
 from infra.storage.artifacts import Directory, Manifest, Piece, Table, commit
 from infra.storage.purge import (
     Plan,
+    Removal,
     Seeker,
     Target,
     carry_out,
@@ -25,6 +26,7 @@ from infra.storage.purge import (
     remove_paths,
 )
 from infra.storage.store import Store, StoreError
+from tests.infra.frozen import can_be_changed
 
 TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
 HASH = "0123456789abcdef0123456789abcdef"
@@ -428,3 +430,8 @@ def test_a_dry_run_counts_a_damaged_table_and_leaves_it(tmp_path: Path) -> None:
     store.create("labels/damaged.parquet", b"PAR1 cut short")
     assert forget_rows(store, Target(frozenset({HASH}), frozenset()), dry_run=True) == 1
     assert store.list("labels") == ["labels/damaged.parquet"]
+
+
+def test_a_plan_and_its_target_cannot_be_changed() -> None:
+    values = [TARGET, Removal("parts/a/a-000.json", ()), Plan((), (), (), {})]
+    assert [value for value in values if can_be_changed(value)] == []

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.storage.store import Store, StoreError, _entry
+from infra.storage.store import Entry, Store, StoreError, _entry
 from tests.conftest import ACCESS_KEY, SECRET_KEY, free_port, require_binary, stop, wait_for_http
+from tests.infra.frozen import can_be_changed
 
 
 @pytest.fixture(params=["directory", "seaweedfs", "moto"])
@@ -410,3 +411,7 @@ def test_entries_of_files_and_of_buckets_have_the_same_times() -> None:
     assert _entry({"size": 5, "mtime": moment.timestamp()}).written == moment.timestamp()
     assert _entry({"size": 5, "LastModified": moment}).written == moment.timestamp()
     assert (_entry({}).size, _entry({}).written) == (0, 0.0)
+
+
+def test_an_entry_of_a_listing_cannot_be_changed() -> None:
+    assert not can_be_changed(Entry(1, 2.0))
