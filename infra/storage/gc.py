@@ -40,6 +40,7 @@ class Snapshot(Store):
     listed: every key with its size and time, keys in the trash included. manifests: the bytes of every manifest.
     """
 
+    writable = False
     listed: dict[str, Entry]
     manifests: dict[str, bytes]
     _folders: dict[str, list[str]]

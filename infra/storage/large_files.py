@@ -22,8 +22,10 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
     """Store a file under its own SHA-256 and return the key; a few pieces of it at most are in memory.
 
     Raises:
-        StoreError: it could not be written.
+        StoreError: it could not be written, or the store is a snapshot that may only be read.
     """
+    if not store.writable:
+        raise StoreError(f"store {store.url}: {path} would be stored while the store is only looked at")
     digest, size = sha256_of(path), path.stat().st_size
     key = object_key(digest + suffix)
     if store.size(key) == size:

@@ -44,6 +44,8 @@ class Entry:
 class Store:
     """Bytes by key below one root; keys are relative paths with `/`."""
 
+    writable = True
+
     def __init__(self, url: str) -> None:
         """Keep the address of a store; only `Store.open` checks the store."""
         self.url = url

@@ -13,6 +13,7 @@ import pytest
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest, commit, materialise, write_table
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
+from infra.storage.large_files import put_file
 from infra.storage.store import Entry, Store, StoreError
 from tests.flows.fakes import InProcess
 from tests.infra.frozen import can_be_changed
@@ -346,3 +347,11 @@ def test_old_probes_of_writers_that_died_are_deleted(tmp_path: Path) -> None:
 def test_what_was_decided_cannot_be_changed() -> None:
     assert not can_be_changed(Roots())
     assert not can_be_changed(Collection((), (), (), (), {}))
+
+
+def test_a_file_cannot_be_stored_through_a_snapshot(tmp_path: Path) -> None:
+    snapshot = Snapshot.take(Store.open(str(tmp_path / "store")))
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(StoreError, match="file would be stored while the store is only looked at"):
+        put_file(snapshot, tmp_path / "file")
+    assert Store(snapshot.url).list("objects") == []
