@@ -1,4 +1,4 @@
-"""Figures of the machine this process runs on: memory, GPUs, room on a disk; and what a model takes of it."""
+"""Facts about this machine: memory, GPUs, free disk space, its Ray node; and how much memory a model takes."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def total_memory() -> int:
-    """Bytes of memory, or of this container's share of it."""
+    """Return the bytes of memory of this machine, or of this container where it has a limit."""
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         return min(machine, int(_CGROUP.read_text()))
@@ -26,7 +26,7 @@ def total_memory() -> int:
 
 
 def gpu_memory() -> tuple[int, ...]:
-    """Bytes of memory of each GPU; none where there is no driver."""
+    """Return the bytes of memory of each GPU; empty where there is no driver."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -48,7 +48,7 @@ def free_disk_of(folder: Path) -> tuple[str, int]:
 
 
 def model_bytes(folder: Path, dtype: str) -> int:
-    """Bytes that a model's weights take in memory once loaded as `dtype`, from the heads of its safetensors files."""
+    """Return the bytes that a model's weights take in memory, loaded as `dtype`; read from the safetensors headers."""
     return sum(_tensor_bytes(file, _DTYPE_BYTES[dtype]) for file in folder.rglob("*.safetensors"))
 
 
@@ -67,7 +67,7 @@ def _tensor_bytes(file: Path, per_number: int) -> int:
 
 
 def where() -> str:
-    """Name the Ray node this runs on, by address and the beginning of its id; empty outside Ray."""
+    """Return the Ray node this runs on, by address and the beginning of its id; empty outside Ray."""
     ray: Any = sys.modules.get("ray")
     if ray is None or not ray.is_initialized():
         return ""

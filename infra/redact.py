@@ -1,4 +1,4 @@
-"""Keep secrets out of what is shown: values of secret environment variables, and passwords in addresses."""
+"""Hides secrets in texts and errors: values of secret environment variables, and passwords in addresses."""
 
 import contextlib
 import os
@@ -8,12 +8,12 @@ from urllib.parse import quote
 
 HIDDEN = "***"
 _NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "AUTH_STRING", "WEBHOOK")
-_SHORTEST = 6  # a shorter value would be found in the middle of ordinary words
+_SHORTEST = 6  # a shorter value may be part of ordinary words
 _PASSWORD = re.compile(r"(://[^\s/:@]*):[^\s/]+@")
 
 
 def redact(text: str) -> str:
-    """Hide what is secret in a text: cut it only afterwards, half a secret is not recognised.
+    """Return a text with its secrets hidden. Cut a text only afterwards: half a secret is not recognised.
 
     Secret are the values, of 6 characters or more, of this process's environment variables whose names end in KEY,
     SECRET, TOKEN, PASSWORD, AUTH_STRING or WEBHOOK, as they are or percent-encoded, and every password in an address.
@@ -27,16 +27,17 @@ def redact(text: str) -> str:
 
 
 def without_secrets(error: Exception) -> Exception:
-    """Return the error itself, or where it (or what led to it) tells a secret, one like it that does not.
+    """Return the error itself, or, if its text or its causes hold a secret, a similar error without it.
 
-    The other one is of the same class where that can be made of a text, else an OSError, a MemoryError or a ValueError
-    as the error was or was not one: whether the part is tried again depends on that. Raise it `from None`.
+    The similar error is of the same class if that class can be made from a text. Otherwise it is an OSError or a
+    MemoryError if the error was one, else a ValueError: the class decides whether a part is tried again. Raise it
+    `from None`.
     """
     told = "".join(traceback.format_exception(error))
     if redact(told) == told:
         return error
     text = redact(str(error))
-    with contextlib.suppress(Exception):  # its class may want more than a text
+    with contextlib.suppress(Exception):  # its class may need more than a text
         other = type(error)(text)
         if str(other) == text:
             return other.with_traceback(error.__traceback__)

@@ -1,4 +1,4 @@
-"""Where things are: the one place that reads the environment."""
+"""The settings of a run. Only this module reads them from the environment."""
 
 import os
 from dataclasses import dataclass
@@ -54,11 +54,11 @@ def read_settings() -> Settings:
 
 
 def autoscales() -> bool:
-    """Tell whether the Ray cluster grows when asked (RENEG_AUTOSCALE=1): what it lacks now is waited for."""
+    """Tell whether the Ray cluster can grow (RENEG_AUTOSCALE=1); then the run waits for resources that it lacks now."""
     return os.environ.get("RENEG_AUTOSCALE", "") not in ("", "0")
 
 
-CODE_VARIABLE = "RENEG_CODE"  # set by the driver for the workers of its job, by nobody else
+CODE_VARIABLE = "RENEG_CODE"  # set only by the driver, for the workers of its job
 
 
 def expected_code() -> str | None:
@@ -69,4 +69,5 @@ def expected_code() -> str | None:
 def silence_telemetry() -> None:
     """Turn every dependency's telemetry off, and flow runs' heartbeats on; call before importing any of them."""
     os.environ.update(QUIET)
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # seconds; without them a dead machine runs on
+    # In seconds. Without heartbeats the flow run of a machine that died never ends.
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")

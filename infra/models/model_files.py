@@ -1,4 +1,4 @@
-"""What may be in a model directory, and its digest by content."""
+"""Checks of what a model directory holds, and its digest by content."""
 
 import json
 import os
@@ -15,7 +15,7 @@ _OWN_FILES = frozenset({"reneg-model.json"})
 
 
 def check_model_directory(path: Path) -> None:
-    """Refuse what is no model directory, or one that could only be loaded by running foreign code.
+    """Refuse a path that is no model directory, or a model that brings code which loading it could run.
 
     Raises:
         ModelError: no such directory, no safetensors, pickled weights only, or custom modelling code.
@@ -36,10 +36,10 @@ def check_model_directory(path: Path) -> None:
 
 
 def refuse_foreign_code(path: Path) -> None:
-    """Refuse a model's folder, wherever it came from, that somebody's code would be run by when it is loaded.
+    """Refuse a model's folder if loading the model could run code that it brings.
 
     Raises:
-        ModelError: pickled weights without safetensors beside them, or settings that name modelling code of its own.
+        ModelError: pickled weights without safetensors beside them, or settings that name modelling code of the model.
     """
     for file in sorted(path.rglob("*")):
         if file.suffix in _PICKLED and not any(file.parent.glob("*.safetensors")):
@@ -52,7 +52,7 @@ def refuse_foreign_code(path: Path) -> None:
 
 
 def directory_digest(path: Path, cache: Path) -> str:
-    """Digest of a model directory: over the sorted names and SHA-256 of the files that decide its answers.
+    """Return the digest of a model directory, over names and SHA-256 of the files that decide its answers.
 
     Each file is read once; afterwards its hash is remembered by path, size and modification time.
     """
@@ -69,17 +69,17 @@ def relevant_files(path: Path) -> dict[str, Path]:
 
 
 def file_digest(path: Path, cache: Path) -> str:
-    """SHA-256 of one file, remembered like a directory's."""
+    """Return the SHA-256 of one file; it is remembered like those of a directory."""
     return _remembered(path, {path.name: path}, cache)[path.name]
 
 
 def hash_files(digests: Mapping[str, str]) -> str:
-    """Digest over relative names and their SHA-256, in sorted order."""
+    """Return the digest over relative names and their SHA-256, in sorted order."""
     return sha256("".join(f"{name}\x1f{digests[name]}\n" for name in sorted(digests)).encode()).hexdigest()
 
 
 def _remembered(path: Path, files: Mapping[str, Path], cache: Path) -> dict[str, str]:
-    """SHA-256 of files by name, from the cache where size and modification time are still the same."""
+    """Return the SHA-256 of files by name, from the cache if size and modification time are still the same."""
     memory = cache / "digests" / f"{sha256(str(path.resolve()).encode()).hexdigest()[:32]}.json"
     try:
         known: dict[str, list[int | str]] = json.loads(memory.read_bytes())
@@ -104,7 +104,7 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def _check_settings(file: Path) -> None:
-    """Refuse settings that name code of the model's own: `auto_map`, or modules outside sentence-transformers."""
+    """Refuse settings that name code of the model: `auto_map`, or modules outside sentence-transformers."""
     try:
         settings = json.loads(file.read_bytes())
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Quantise a model to 8-bit weights and activations (W8A8), in a process of its own; run as a program by `models`.
+"""Quantise a model to 8-bit weights and activations (W8A8), in a process of its own; run as a program by `resolve`.
 
 Linear layers get int8 weights with one scale per output channel (symmetric, round to nearest); activations are
 quantised per token when the model runs. Written in the compressed-tensors format that vLLM reads. The language head

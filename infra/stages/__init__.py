@@ -1,1 +1,1 @@
-"""A stage as data, the keys of its parts, the runner that cuts and reuses them, and what computes one part."""
+"""Stages: their declaration, the keys of their parts, the runner, and the computation of one part."""

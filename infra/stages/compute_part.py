@@ -1,4 +1,4 @@
-"""What runs inside a Ray worker for one part: read inputs, call the stage, write outputs, manifest last."""
+"""Computing one part, in a Ray worker: read inputs, call the stage's function, write outputs, then the manifest."""
 
 import importlib
 import logging
@@ -39,16 +39,16 @@ class NoEngine:
     """Stands in for an engine while only the ledger is asked."""
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
-        """Give up: something has to be asked."""
+        """Raise, because rows have to be answered."""
         raise EngineNeeded(f"{len(requests)} rows are not in the ledger")
 
     def score(self, pairs: Sequence[Any]) -> Sequence[float]:
-        """Give up: something has to be scored."""
+        """Raise, because rows have to be scored."""
         raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
 
 
 def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
-    """Compute one part and write its manifest; the loser of a race returns the winner's manifest.
+    """Compute one part and write its manifest; if another process was first, return that one's manifest.
 
     Args:
         store_url: the store that holds the inputs and receives the outputs.
@@ -132,7 +132,7 @@ def _write_tables(store: Store, spec: PartSpec, result: Mapping[str, Any]) -> di
 
 
 def rates(facts: Mapping[str, Any]) -> dict[str, float]:
-    """Derive what people compare: tokens and queries per second of the engine's work, and the prefix cache's share.
+    """Return tokens and queries per second of the engine's work, and the share of tokens from the prefix cache.
 
     >>> rates({"prompt_tokens": 100, "cached_tokens": 25, "output_tokens": 20, "queries": 6, "engine_seconds": 2.0})
     {'prefix_hit_rate': 0.25, 'tokens_per_second': 60.0, 'queries_per_second': 3.0}

@@ -1,4 +1,4 @@
-"""What a part's key covers: everything that decides its content, and nothing else (DESIGN section 4)."""
+"""What a part's key covers: everything that decides its content, and nothing else."""
 
 import hashlib
 import json
@@ -11,17 +11,17 @@ _LENGTH = 32
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - JSON is any
-    """Write JSON so that equal values are equal strings."""
+    """Return JSON in one form: equal values give equal strings."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
-    """Hash a JSON value (32 hexadecimal digits of SHA-256 over its canonical form)."""
+    """Return the hash of a JSON value: 32 hexadecimal digits of the SHA-256 of its canonical form."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:_LENGTH]
 
 
 def semantic(config: BaseModel) -> dict[str, Any]:
-    """Dump a config without its operational fields: batch sizes and the like do not decide the content."""
+    """Return a config as JSON without its operational fields, such as batch sizes: they do not decide the content."""
     fields = type(config).model_fields
     operational = {name for name, field in fields.items() if _is_operational(field.json_schema_extra)}
     dumped = config.model_dump(mode="json", exclude=operational)

@@ -1,7 +1,7 @@
 """The stage runner: cuts a stage into parts, keys them, reuses what is finished and hands the rest to an executor.
 
-It knows stages, artifacts and keys; not Prefect, not Ray. Without an executor it only looks: a curation whose every
-part is finished is answered from the manifests, and nothing is started for it.
+It knows stages, artifacts and keys, but neither Prefect nor Ray. Without an executor it only looks parts up: if all
+parts of a curation are finished, its results are read from the manifests and nothing is started.
 """
 
 import math
@@ -59,7 +59,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class StageRun:
-    """What happened to one stage: the rows of `reneg status` and of the terminal's summary."""
+    """What happened to one stage: a row of `reneg status` and of the summary in the terminal."""
 
     name: str
     parts: int
@@ -74,7 +74,7 @@ class StageRun:
     ingredients: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # of the parts' keys, by number
 
     def line(self) -> str:
-        """Say in a line what happened."""
+        """Return a line that says what happened."""
         failed = f", {len(self.failed)} failed" if self.failed else ""
         blocked = f", {self.blocked} blocked" if self.blocked else ""
         return (
@@ -90,7 +90,7 @@ class StageRun:
 
 
 class WorkNeeded(Exception):
-    """Raised by a runner that may only look, at the first stage with an unfinished part."""
+    """Raised by a runner without an executor, at the first stage with an unfinished part."""
 
     def __init__(self, run: StageRun) -> None:
         """Keep what is known of the stage."""
@@ -99,7 +99,7 @@ class WorkNeeded(Exception):
 
 
 class PartDone(Exception):
-    """Raised by a runner that computes one part only, once that part was computed or has failed."""
+    """Raised by a runner that computes one part only, after that part was computed or has failed."""
 
     def __init__(self, run: StageRun) -> None:
         """Keep what became of it."""
@@ -108,7 +108,7 @@ class PartDone(Exception):
 
 
 class PartUnready(Exception):
-    """The one part that is to be computed cannot be: it is not there, or what it reads is not finished."""
+    """The one part to compute does not exist, or what it reads is not finished."""
 
 
 class Executor(Protocol):
@@ -214,7 +214,7 @@ class Runner:
     def _results(
         self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
     ) -> Mapping[int, Manifest | Failure]:
-        """Have the unfinished parts computed, or the one part that is wanted."""
+        """Compute the unfinished parts, or the one part that is wanted."""
         if self.executor is None or (self.only is not None and self.only[0] != name):
             return finished
         if self.only is None:
@@ -305,7 +305,7 @@ def _outputs(
     done = [(spec.index, manifests[spec.number]) for spec in specs if spec.number in manifests]
     outputs: dict[str, Any] = {}
     for name in stage.outputs:
-        # Parts of equal content share a manifest, so the index comes from the part, not from what was written.
+        # Parts of equal content share a manifest, so the index is taken from the part and not from the manifest.
         pieces = [p if name in stage.splits else replace(p, index=i) for i, m in done for p in m.tables[name]]
         outputs[name] = Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)), lost)
     for name in stage.directories:
@@ -331,8 +331,8 @@ def _summarise(
         blocked=blocked,
         unfinished=frozenset(spec.number for spec in specs) - frozenset(manifests),
         rows=rows,
-        # fsum: whatever order the parts were finished in, or the costs would differ in their last bit and with them the
-        # report's key.
+        # fsum gives the same sum for any order of the parts. With `sum` the costs would differ in their last bit, and
+        # the report's key with them.
         seconds=math.fsum(float(m.stats.get("seconds", 0.0)) for m in manifests.values()),
         manifests=tuple(manifests[n] for n in sorted(manifests)),
         ingredients={spec.number: spec.ingredients for spec in specs},

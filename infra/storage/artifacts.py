@@ -33,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the pieces that are there, and the indexes of those that are not because their part failed."""
+    """A table: its pieces, and the indexes of the pieces that are missing because their part failed."""
 
     name: str
     pieces: tuple[Piece, ...] = ()
@@ -84,7 +84,7 @@ Artifact = Table | Directory
 
 
 def write_table(store: Store, name: str, frame: pl.DataFrame, schema: SchemaLike, index: int) -> Piece:
-    """Check a frame at the store's door and write it as one piece (parquet, zstd); equal frames give equal bytes."""
+    """Check a frame against its schema and write it as one piece (parquet, zstd); equal frames give equal bytes."""
     check_schema(name, frame, schema)
     buffer = io.BytesIO()
     frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
@@ -117,11 +117,11 @@ def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
 
 
 def write_directory(store: Store, name: str, folder: Path) -> Directory:
-    """Store every file below a folder. A link to a file stands for what the file holds, wherever it lies.
+    """Store every file below a folder; for a link to a file, the content of that file.
 
     Raises:
-        StoreError: a link leads to a folder or nowhere, so that files would be missing unnoticed, or a file's name
-            could not be laid out again.
+        StoreError: a link leads to a folder or to nothing, so files would be missing without notice; or a file has a
+            name that cannot be used again when the directory is written out.
     """
     files = {}
     for path in sorted(folder.rglob("*")):
@@ -139,11 +139,11 @@ def write_directory(store: Store, name: str, folder: Path) -> Directory:
 
 
 def materialise(store: Store, directory: Directory, cache: Path) -> Path:
-    """Lay a directory artifact out as files below `cache`, once per content; returns the folder.
+    """Write a directory artifact as files below `cache`, once for the same content; returns the folder.
 
     Raises:
         StoreError: an object is gone or damaged, or a name would leave the folder.
-        ModelError: it is a model, and loading it would run somebody's code.
+        ModelError: it is a model, and loading it would run code that it brings.
     """
     digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
     final = cache / digest
@@ -162,13 +162,13 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
     except OSError:
         if not final.exists():
             raise
-        shutil.rmtree(temporary)  # another process laid out the same content first
+        shutil.rmtree(temporary)  # another process wrote the same content first
     return final
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A finished part: what it was made from and what it made. Written last; its existence means complete."""
+    """A finished part: what it was made from and what it made. It is written last: a part that has one is complete."""
 
     stage: str
     version: int
@@ -204,10 +204,10 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Manifest":
-        """Read a manifest back.
+        """Read a manifest.
 
         Raises:
-            ValueError: it is none, or is cut.
+            ValueError: the bytes are no manifest, or are cut short.
         """
         try:
             record = json.loads(data)
@@ -218,7 +218,7 @@ class Manifest:
 
 
 def manifest_path(stage: str, key: str, attempt: int) -> str:
-    """Name a manifest: attempt 0 is the part itself, higher ones are forced recomputations."""
+    """Return the key of a manifest: attempt 0 is the first computation, higher ones are forced recomputations."""
     return f"parts/{stage}/{ManifestName(key, attempt)}.json"
 
 

@@ -1,4 +1,4 @@
-"""Writes that nobody waits for until the end: a few daemon threads, attempts, and the failures kept."""
+"""Writes in the background: done by a few daemon threads, with several attempts; failures are kept."""
 
 import logging
 import threading
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 _WRITERS = 4
-_QUEUE = 4096  # writes that wait before `submit` waits too
+_QUEUE = 4096  # with so many writes queued, `submit` waits
 _PAUSES = (0.2, 1.0, 3.0)  # seconds before each further attempt
 
 _log = logging.getLogger(__name__)
@@ -18,13 +18,13 @@ _living: "weakref.WeakSet[Background]" = weakref.WeakSet()
 
 
 def drain_all(seconds: float) -> int:
-    """Wait until nothing is queued in this process, that long at most; returns how many writes are left."""
+    """Wait until all queues of this process are empty, for some seconds at most; returns the number of writes left."""
     deadline = time.monotonic() + seconds
     return sum(background.settle(deadline) for background in list(_living))
 
 
 class Background:
-    """Runs writes on a few daemon threads, which live only while there is work, and keeps the failures."""
+    """Runs writes on a few daemon threads, which end when there is no work left, and keeps the failures."""
 
     def __init__(self) -> None:
         self._writes: deque[Callable[[], None]] = deque()
@@ -34,7 +34,7 @@ class Background:
         _living.add(self)
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Queue a write; waits only where thousands are queued already."""
+        """Queue a write; waits only if thousands are queued already."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._writes) < _QUEUE)
             self._writes.append(write)
@@ -43,14 +43,14 @@ class Background:
                 self._threads += 1
 
     def drain(self) -> list[Exception]:
-        """Wait until nothing is queued or under way; returns the failures since the last time."""
+        """Wait until every write has ended; returns the failures since the last call."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads)
             failed, self._failed = self._failed, []
         return failed
 
     def settle(self, deadline: float) -> int:
-        """Wait as `drain` does, until a time of the monotonic clock; returns the writes left, keeps the failures."""
+        """Wait for the writes until a time of the monotonic clock; returns the number left, and keeps the failures."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, max(0.0, deadline - time.monotonic()))
             return len(self._writes) + self._threads
@@ -66,7 +66,7 @@ class Background:
             self._attempt(write)
 
     def _attempt(self, write: Callable[[], None]) -> None:
-        """Try a few times; once a write has failed for good, the others are tried once, so that an end comes."""
+        """Try a write several times; once any write has failed for good, the others are tried only once."""
         for pause in (*_PAUSES, None):
             try:
                 return write()

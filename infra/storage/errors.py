@@ -1,4 +1,4 @@
-"""What goes wrong with a store, told so that somebody can act: what was tried, what came, what to do."""
+"""Errors of the store: what was tried, what came and what to do; and which failures are tried again."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ _CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Tell whether an error is storage's or its client's, and no defect of ours; S3 clients' are no `OSError`."""
+    """Tell whether an error comes from files or from an S3 client, and not from a defect of our code."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 
@@ -30,7 +30,7 @@ class StoreError(Exception):
 
 @contextlib.contextmanager
 def store_errors(url: str, verb: str, key: str, *, local: bool) -> Iterator[None]:
-    """Raise every failure of one operation as a `StoreError` with its remedy; defects of ours stay what they are."""
+    """Raise failures of one storage operation as a `StoreError` that says what to do; let other errors pass."""
     try:
         yield
     except StoreError:
@@ -54,19 +54,19 @@ def _reason_of_bucket(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{told}; create the bucket, or check its name"
     check = "check the address, AWS_ENDPOINT_URL and the keys"
-    if is_passing(error):
+    if is_temporary(error):
         return f"{told}; tried for 10 s, nothing half-written was kept. See the server's log, {check}, then run again"
     return f"{told}; {check}"
 
 
 _T = TypeVar("_T")
 
-_PAUSES = (0.1, 0.3, 1.0, 2.5, 5.0)  # seconds before each further attempt, less up to half of it by chance
+_PAUSES = (0.1, 0.3, 1.0, 2.5, 5.0)  # seconds before each further attempt, shortened at random by up to half
 _PATIENCE = 10.0  # seconds after which no further attempt is made
 _REQUEST_TIMEOUT, _CONFLICT, _TOO_MANY, _SERVER_ERROR, _NOT_IMPLEMENTED = 408, 409, 429, 500, 501
-_PASSING_CODES = frozenset({"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "IncompleteBody"})
-# By name, so that a store in a directory loads no S3 client: botocore's and aiohttp's classes of broken connections.
-_PASSING_CLASSES = frozenset(
+_TEMPORARY_CODES = frozenset({"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "IncompleteBody"})
+# The classes of broken connections of botocore and aiohttp, by name: a store in a directory imports no S3 client.
+_TEMPORARY_CLASSES = frozenset(
     {
         "HTTPClientError",
         "IncompleteReadError",
@@ -83,31 +83,31 @@ _log = logging.getLogger(__name__)
 
 
 def with_retries(call: Callable[[], _T]) -> _T:
-    """Call; on failures that pass by themselves again, with growing pauses, for about ten seconds.
+    """Return what a call returns; repeat it on temporary failures, with growing pauses, for about ten seconds.
 
-    For what may safely be done twice. The last failure is raised.
+    Only for calls that may safely be made twice. The last failure is raised.
     """
     started = time.monotonic()
     for pause in _PAUSES:
         try:
             return call()
         except Exception as error:
-            if time.monotonic() - started > _PATIENCE or not is_passing(error):
+            if time.monotonic() - started > _PATIENCE or not is_temporary(error):
                 raise
             _log.info("the store did not answer properly and is asked again: %s", error)
             time.sleep(pause * random.uniform(0.5, 1.0))
     return call()
 
 
-def is_passing(error: BaseException) -> bool:
-    """Tell whether a failure passes by itself: a broken or slow connection, a server that is overloaded or restarts."""
-    return any(_passes(cause) for cause in _causes(error))
+def is_temporary(error: BaseException) -> bool:
+    """Tell whether a failure is temporary: a broken or slow connection, or an overloaded or restarting server."""
+    return any(_is_temporary(cause) for cause in _causes(error))
 
 
-def _passes(error: BaseException) -> bool:
+def _is_temporary(error: BaseException) -> bool:
     response = getattr(error, "response", None)
     if isinstance(response, dict):
-        if response.get("Error", {}).get("Code") in _PASSING_CODES:
+        if response.get("Error", {}).get("Code") in _TEMPORARY_CODES:
             return True
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status in (_REQUEST_TIMEOUT, _CONFLICT, _TOO_MANY) or (
@@ -118,13 +118,13 @@ def _passes(error: BaseException) -> bool:
     for kind in type(error).__mro__:
         library = kind.__module__.split(".")[0]
         name = f"{kind.__name__} aiohttp" if library == "aiohttp" else kind.__name__
-        if library in ("botocore", "aiobotocore", "aiohttp", "fsspec") and name in _PASSING_CLASSES:
+        if library in ("botocore", "aiobotocore", "aiohttp", "fsspec") and name in _TEMPORARY_CLASSES:
             return True
     return False
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give an error and what it was raised from; s3fs wraps what botocore says."""
+    """Yield an error and its causes; s3fs wraps the errors of botocore."""
     while error is not None:
         yield error
         error = error.__cause__

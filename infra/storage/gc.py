@@ -1,15 +1,15 @@
-"""The garbage collector: takes out of a store what nothing that is kept names. It knows manifests, records and objects.
+"""The garbage collector: removes from a store what no kept manifest or record names.
 
-Who is kept is the caller's business: it names the manifests that kept curations reach, and the records that go. From
-there everything follows by digest: whatever SHA-256 a kept manifest or record spells, in whatever field, stays.
+The caller decides what is kept: it names the manifests that kept curations use, and the records to remove. Everything
+else follows by digest: an object stays if its SHA-256 stands in any field of a kept manifest or record.
 
-Why it is safe beside living curations. Nothing is deleted at once: what is unreached and older than a grace is *moved*
-to `trash/`, from where `Store.read` still reads it. A later pass, at least a grace after that move, looks at all roots
-again: what is reached by then goes back, and only the rest is deleted. Somebody who found an object in place (and did
-not write it again) just before it was moved has a whole grace to name it in a manifest or a record: the pass that could
-delete it begins later than that. What is younger than the grace is never moved, and a young manifest counts as kept.
-Any number of collectors may work at once. Killed anywhere, the next pass goes on: records and manifests leave before
-the objects they name, and come back after them.
+Why it is safe while curations run. Nothing is deleted at once. What nothing names and is older than a grace period is
+*moved* to `trash/`, where `Store.read` still reads it. A later pass, at least one grace period after the move, looks at
+everything that is kept again: what is named by then is moved back, and only the rest is deleted. A process may find an
+object in its place just before it is moved, and so not write it again. It has a whole grace period to name the object
+in a manifest or record, because the pass that could delete it begins later than that. What is younger than the grace
+period is never moved, and a young manifest counts as kept. Any number of collectors may work at once. If a pass is
+killed, the next one continues: records and manifests are moved before the objects they name, and back after them.
 """
 
 import json
@@ -29,17 +29,18 @@ _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BELOW = f"{TRASH}/"
 _MODELS = ("models/", "weights/")  # each a list of files by the digest of the model
 _COLLECTED = ("objects/", "parts/", *_MODELS)
-# Who names others leaves first and comes back last.
+# What names other keys is moved first and put back last.
 _RANKS, _RECORD = {"objects": 0, "models": 1, "weights": 1, "parts": 2}, 3
-_APART = (*_COLLECTED, "ledger/", "probe/", "published/", _BELOW)  # not roots: copies, or named by others
+_APART = (*_COLLECTED, "ledger/", "probe/", "published/", _BELOW)  # not records: copies, or named by others
 
 
 class Snapshot(Store):
-    """A store as it was listed, what lies in its trash included, to walk a method over: nothing is written to it.
+    """A store and its trash as they were listed at one moment, for a walk over the method; nothing is written to it.
 
-    listed: every key with its size and age, the trash's under their own keys. manifests: the bytes of all of them.
+    listed: every key with its size and time, keys in the trash included. manifests: the bytes of every manifest.
     """
 
+    writable = False
     listed: dict[str, Entry]
     manifests: dict[str, bytes]
     _folders: dict[str, list[str]]
@@ -61,7 +62,7 @@ class Snapshot(Store):
         return taken
 
     def read(self, key: str, *, last: int | None = None) -> bytes | None:
-        """Read a manifest as it was, anything else as it is, from the trash as well."""
+        """Read a manifest as it was when it was listed, anything else as it is now, also from the trash."""
         if key.startswith("parts/"):
             return self.manifests.get(key)
         if key in self._kept:
@@ -70,31 +71,31 @@ class Snapshot(Store):
         return super().read(_BELOW + key, last=last) if data is None and _BELOW + key in self.listed else data
 
     def list(self, prefix: str) -> list[str]:
-        """List as it was."""
+        """List the keys below a prefix as they were."""
         return self._folders.get(prefix, [])
 
     def exists(self, key: str) -> bool:
-        """Answer for the copy in memory as well."""
+        """Tell whether an object is in the store or kept in memory."""
         return key in self._kept or super().exists(key)
 
     def put_object(self, data: bytes, suffix: str) -> str:
-        """Keep an object in memory: a walk makes small tables of its own."""
+        """Keep an object in memory: a walk makes some small tables itself."""
         key = self.key_of(data, suffix)
         self._kept[key] = data
         return key
 
     def create(self, key: str, data: bytes) -> bool:
-        """Refuse: a walk writes nothing."""
+        """Refuse to write."""
         raise StoreError(f"store {self.url}: {key} would be written while the store is only looked at")
 
 
 @dataclass(frozen=True)
 class Roots:
-    """What is kept and what goes, as the caller decides.
+    """What the caller has decided to keep and to remove.
 
-    manifests: keys of the parts that kept curations reach. records: keys of records that go, each group's in the order
-    in which they must leave. back: records to take back from the trash. models: digests of models in use.
-    further: stages whose parts stay as long as all that they read stays, whoever asked for them.
+    manifests: keys of the manifests that kept curations use. records: keys of the records to remove, in this order.
+    back: records to take back from the trash. models: digests of the models in use.
+    further: stages whose parts stay as long as everything they read stays.
     """
 
     manifests: frozenset[str] = frozenset()
@@ -123,7 +124,7 @@ class Collection:
 
 
 def live(key: str) -> str:
-    """Name the place of a key that lies in the trash, or its own.
+    """Return the key that an object in the trash had before; another key is returned as it is.
 
     >>> live("trash/objects/ab/abc"), live("parts/x/y.json")
     ('objects/ab/abc', 'parts/x/y.json')
@@ -138,11 +139,11 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
         store: what is collected.
         snapshot: of it, taken *before* the roots were looked up.
         roots: what is kept and what goes.
-        grace: seconds for which what is young, or has been moved lately, is left alone.
+        grace: seconds; what was written or moved less than that ago is left alone.
         now: the time, in seconds since the epoch; for tests.
 
     Raises:
-        StoreError: a kept record or manifest cannot be read, so that nobody can say what it names.
+        StoreError: a kept record or manifest cannot be read, so what it names is unknown.
     """
     listed = snapshot.listed
     time_ = time.time() if now is None else now
@@ -177,7 +178,7 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
 
 
 def carry_out(store: Store, collection: Collection, *, at_once: bool = False) -> None:
-    """Do what a pass does; `at_once` deletes what it moved: only where nothing else uses the store."""
+    """Do what was decided; `at_once` also deletes what was moved, which is safe only if nothing else uses the store."""
     phases: list[tuple[Iterable[str], Callable[[str], Any]]] = [
         (collection.back, lambda key: put_back(store, key)),
         (collection.delete, store.delete),
@@ -192,11 +193,11 @@ def carry_out(store: Store, collection: Collection, *, at_once: bool = False) ->
 
 
 def put_back(store: Store, key: str) -> None:
-    """Take a key of the trash back to its place; what was written there meanwhile stays."""
+    """Move a key from the trash back to its place; an object written there meanwhile stays."""
     place = live(key)
     if place.startswith("objects/"):
         if not store.exists(place):
-            store.move(key, place)  # over the same bytes at worst
+            store.move(key, place)  # what may be written there meanwhile has the same bytes
             return
     elif (data := store.read(key)) is not None:
         store.create(place, data)
@@ -204,7 +205,7 @@ def put_back(store: Store, key: str) -> None:
 
 
 def empty_back(store: Store) -> int:
-    """Take everything back out of the trash, so that a purge finds it in its place; returns how much it was."""
+    """Move everything in the trash back, so that a purge finds it in its place; returns the number of objects."""
     keys = store.list(TRASH)
     carry_out(store, Collection(tuple(keys), (), (), (), {}))
     return len(keys)
@@ -216,7 +217,7 @@ def _groups(keys: Iterable[str]) -> list[list[str]]:
     last = None
     for key in keys:
         kind = live(key).split("/")[0]
-        kind = kind if kind in _RANKS else key  # records one by one
+        kind = kind if kind in _RANKS else key  # each record is a group of its own
         if kind != last:
             groups.append([])
         groups[-1].append(key)
@@ -225,7 +226,7 @@ def _groups(keys: Iterable[str]) -> list[list[str]]:
 
 
 def _digests_of_records(store: Store, listed: Mapping[str, Entry], going: frozenset[str]) -> set[str]:
-    """Collect what the records that stay name: whatever lies in a folder that is not collected is a root."""
+    """Return the digests that the kept records name; a record is any JSON file outside the collected folders."""
     staying = [key for key in listed if key.endswith(".json") and not key.startswith(_APART) and key not in going]
     with ThreadPoolExecutor(_THREADS, "gc") as pool:
         read = list(zip(staying, pool.map(store.read, staying), strict=True))
@@ -234,13 +235,13 @@ def _digests_of_records(store: Store, listed: Mapping[str, Entry], going: frozen
             json.loads(data or b"null")
         except ValueError as error:
             raise StoreError(
-                f"store {store.url}: {key} is damaged ({error}), so nobody can say what it names; restore or delete it"
+                f"store {store.url}: {key} is damaged ({error}), so what it names is unknown; restore or delete it"
             ) from error
     return {digest for _, data in read if data for digest in _named_in(data)}
 
 
 def _follow(snapshot: Snapshot, manifests: set[str], named: set[str], further: frozenset[str]) -> set[str]:
-    """Add the parts of further stages all of whose inputs stay; an input that no part wrote does not count."""
+    """Add the parts of `further` stages whose inputs all stay; inputs that no part wrote do not count."""
     absent = sorted(manifests - snapshot.manifests.keys())
     if absent:
         raise StoreError(f"store {snapshot.url}: {absent[0]} is kept but cannot be found; rerun its part")
@@ -261,7 +262,7 @@ def _follow(snapshot: Snapshot, manifests: set[str], named: set[str], further: f
 
 
 def _inputs(data: bytes) -> set[str]:
-    """Name the digests of what a part read."""
+    """Return the digests of what a part read."""
     try:
         inputs = json.loads(data)["ingredients"]["inputs"]
     except (ValueError, KeyError, TypeError):
@@ -270,7 +271,7 @@ def _inputs(data: bytes) -> set[str]:
 
 
 def _written(data: bytes, *, lenient: bool = False) -> set[str]:
-    """Name the objects a part wrote."""
+    """Return the objects a part wrote."""
     try:
         return Manifest.from_json(data).objects
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Files into a store and out of it, piece by piece: models are larger than what a node can hold in memory.
+"""Storing files and writing them out again, in pieces: a model may be larger than the memory of a node.
 
 The keys are those of `Store.put_object`: the same bytes are one object, whoever stored them.
 """
@@ -22,8 +22,10 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
     """Store a file under its own SHA-256 and return the key; a few pieces of it at most are in memory.
 
     Raises:
-        StoreError: it could not be written.
+        StoreError: it could not be written, or the store is a snapshot that may only be read.
     """
+    if not store.writable:
+        raise StoreError(f"store {store.url}: {path} would be stored while the store is only looked at")
     digest, size = sha256_of(path), path.stat().st_size
     key = object_key(digest + suffix)
     if store.size(key) == size:
@@ -42,9 +44,9 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
 
 
 def get_file(store: Store, key: str, path: Path) -> None:
-    """Write a content-addressed object to a new file, and check its SHA-256 meanwhile.
+    """Write a content-addressed object to a new file and check its SHA-256.
 
-    Each piece is asked for again where a connection breaks. A wrong file is removed.
+    If a connection breaks, only the piece is requested again. A file with another SHA-256 is removed.
 
     Raises:
         StoreError: the object is gone, cannot be read, or is damaged.

@@ -1,16 +1,15 @@
-"""The row ledger: what was paid for, row by row, remembered across parts, runs and datasets (DESIGN section 4).
+"""The row ledger: remembers what was paid for, row by row, across parts, runs and datasets.
 
-Rows lie in immutable segments with the columns `entry` (the row's id), `subjects` (hashes of all texts it speaks of)
-and `payload`. What one call of `remember` is given becomes one segment, all of it or nothing,
-`ledger/<judge>/new/<first>-<last>-<SHA-256>.parquet`, named after the range of its rows' shelves; a shelf is the first
-digits of a row's first subject, so that whoever asks in the order of that hash reads few segments. `compact` sorts rows
-into `ledger/<judge>/<shelf>/<SHA-256>.parquet`. A segment is created or not there, never changed; so any number of
-processes may read, write and compact at once.
+Rows lie in segments that are never changed, with the columns `entry` (the row's id), `subjects` (hashes of all texts
+the row is about) and `payload`. The rows of one call of `remember` become one segment, all of them or none:
+`ledger/<judge>/new/<first>-<last>-<SHA-256>.parquet`, named after the range of the rows' shelves. A shelf is the first
+two digits of a row's first subject, so whoever asks in the order of that hash reads few segments. `compact` sorts rows
+into `ledger/<judge>/<shelf>/<SHA-256>.parquet`. Any number of processes may read, write and compact at once.
 
-Why nothing is lost. A compactor deletes a segment only when it has read it whole and everything it holds is durable in
-segments of other keys. Those are deleted in turn only for segments that hold all of theirs and more, or the same entry
-with a smaller payload: such a chain has no circle and ends in a segment that is there. Two compactors leave two results
-with the same rows, merged by the next. `forget` is the one exception, and means it.
+Why nothing is lost. A compactor deletes a segment only after it has read all of it, and after everything it holds is
+durable in segments with other keys. Those are deleted in turn only for segments that hold all their rows and more, or
+the same entry with a smaller payload. Such a chain has no circle, so it ends in a segment that exists. Two compactors
+leave two segments with the same rows, and the next one merges them. Only `forget` removes rows, on purpose.
 """
 
 import hashlib
@@ -83,7 +82,7 @@ class Forgotten:
 
 
 class _Damaged(Exception):
-    """A segment's bytes are not those its name calls for."""
+    """A segment's bytes are not those that its name calls for."""
 
 
 class Ledger:
@@ -113,8 +112,8 @@ class Ledger:
     def recall(self, judge: str, entries: Mapping[str, str]) -> dict[str, str]:
         """Look up entries (id → its first subject); returns id → payload of those that are known and durable.
 
-        Of several payloads for one entry, which are all answers to the same question, the smallest string counts: every
-        reader takes the same one, whichever segments were merged meanwhile.
+        One entry may have several payloads, all of them answers to the same question. The smallest string counts, so
+        that every reader takes the same one, whichever segments were merged meanwhile.
 
         Raises:
             ValueError: the judge's name is no path component, or a subject is no hash.
@@ -129,7 +128,7 @@ class Ledger:
         seen: set[str] = set()
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             while True:
-                # The new ones first: what a compactor takes from there stands in the shelves before.
+                # New segments are listed first: a compactor writes their rows to the shelves before it deletes them.
                 listed = self._segments(f"{_folder(judge)}/{_NEW}")
                 listed += [key for keys in pool.map(self._segments, folders) for key in keys]
                 unread = [key for key in listed if key not in seen and _touches(key, shelves)]
@@ -137,15 +136,15 @@ class Ledger:
                 looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
                 for entry, payload in (row for rows in looked_up for row in rows or ()):
                     found[entry] = min(payload, found.get(entry, payload))
-                # A listing taken while a compactor works may show neither what was merged nor the result.
+                # A listing made while a compactor works may show neither the segments that were merged nor the result.
                 if None not in looked_up and (len(unread) <= 1 or len(found) == len(entries)):
                     return found
 
     def remember(self, judge: str, rows: Iterable[Row]) -> None:
-        """Keep rows of (id, subjects, payload); returns at once, and `flush` says whether they are durable.
+        """Keep rows of (id, subjects, payload); returns at once, and `flush` waits until they are durable.
 
-        One call is one segment, written by threads in the background. A process that is killed loses at most what was
-        handed over since the last flush, call by call: all of a call's rows or none.
+        The rows of one call become one segment, written by threads in the background. A process that is killed loses at
+        most what it handed over since the last flush; of each call all rows or none.
 
         Raises:
             ValueError: the judge's name is no path component, or a row's first subject is no hash.
@@ -162,7 +161,7 @@ class Ledger:
         """Wait until everything remembered is durable.
 
         Raises:
-            StoreError: something could not be written after several attempts; told once.
+            StoreError: something could not be written after several attempts; raised once.
         """
         failed = self._background.drain()
         if failed:
@@ -174,9 +173,9 @@ class Ledger:
     def compact(self, judge: str, *, min_segments: int = 8) -> Compaction:
         """Sort new segments into shelves, and merge each shelf's segments into one.
 
-        New ones are taken up when there are at least `min_segments`; so is a shelf that holds as many. Safe beside any
-        number of readers, writers and other compactors: see the head of this file. A damaged segment is left alone.
-        What a killed compactor leaves is merged by the next one.
+        New segments are sorted when there are at least `min_segments` of them, and a shelf is merged when it holds as
+        many. Readers, writers and other compactors may work meanwhile: see the head of this file. A damaged segment is
+        left alone. What a killed compactor leaves is merged by the next one.
         """
         shelves: dict[str, list[str]] = {}
         for key in self._segments(_folder(judge)):
@@ -195,7 +194,7 @@ class Ledger:
     def _shelve(
         self, judge: str, new: Sequence[str], shelves: dict[str, list[str]], pool: ThreadPoolExecutor
     ) -> Compaction:
-        """Sort the rows of new segments into their shelves, beside what stands there."""
+        """Sort the rows of new segments into their shelves, and merge each with what the shelf holds."""
         read = {key: rows for key, rows in zip(new, pool.map(self._read_whole, new), strict=True) if rows is not None}
         if not read:
             return Compaction(0, 0)
@@ -224,9 +223,9 @@ class Ledger:
     def forget(self, subjects: Iterable[str], *, dry_run: bool = False) -> Forgotten:
         """Remove every row, of any judge, that names one of these hashes; returns what was (or would be) removed.
 
-        The segment without these rows is durable before the old one goes. A damaged segment is deleted too: nobody can
-        say what it holds. New segments are looked for until a listing shows none; but a writer or compactor that works
-        on such rows at the same moment may bring them back, so forget while nothing runs.
+        The segment without these rows is durable before the old one is deleted. A damaged segment is deleted too,
+        because what it holds is unknown. This goes on until a listing shows no new segments. A writer or compactor that
+        holds such rows at the same moment may still write them again, so forget while nothing runs.
         """
         named = frozenset(subjects)
         clean: set[str] = set()
@@ -261,7 +260,7 @@ class Ledger:
         return [key for key in self.store.list(folder) if _KEY.fullmatch(key)]
 
     def _look_up(self, key: str, wanted: pl.DataFrame) -> list[tuple[str, str]] | None:
-        """Read what one segment says of the wanted entries; None where it vanished, nothing where it is damaged."""
+        """Read the wanted entries of one segment; None if it vanished, an empty list if it is damaged."""
         try:
             rows = self._read(key, ["entry", "payload"])
         except _Damaged:

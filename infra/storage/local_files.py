@@ -1,4 +1,4 @@
-"""Copies a file and checks it on the way; the name appears when the whole file is there."""
+"""Copies of files that are checked while they are made, and a check of relative names."""
 
 import hashlib
 import os
@@ -10,7 +10,9 @@ _PIECE = 16 * 2**20
 
 
 def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = False) -> bool:
-    """Copy a file whose SHA-256 is known; one that has another is not copied, and False is returned.
+    """Copy a file whose SHA-256 is known; returns False and copies nothing if the file has another one.
+
+    The target appears under its name only when it is complete.
 
     Raises:
         OSError: it cannot be read or written.
@@ -29,16 +31,16 @@ def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = F
             return False
         if read_only:
             temporary.chmod(0o444)
-        temporary.replace(target)  # over the same bytes, or over what was cut short
+        temporary.replace(target)  # what may be there has the same bytes, or was cut short
     finally:
         temporary.unlink(missing_ok=True)
     return True
 
 
 def is_confined(name: str) -> bool:
-    r"""Tell whether a relative path stays below where it is put, on any system and behind any server.
+    r"""Tell whether a relative path stays below the folder it is used in, on any system and any server.
 
-    Servers may decode a key once more than they should, so what it says then counts as well.
+    Some servers decode a key once too often, so the decoded path is checked as well.
 
     >>> names = ("a/b.json", "100%.txt", "../a", "/a", "a//b", "a/%2e%2E/b", "%252e%252e", "a\\b", "a/C:a", "a/.")
     >>> [is_confined(name) for name in names]

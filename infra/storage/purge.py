@@ -1,15 +1,16 @@
-"""The purge: finds in a store all that holds a text, names its hash or was made from it, and removes it.
+"""The purge: finds everything in a store that holds a text, names its hash or was made from it, and removes it.
 
-What *holds* the text is found by content, in every object, whoever wrote it: tables (the hash or the text in any column
-of strings), gzip and plain files (as it stands, or escaped as in JSON, HTML or CSV). What was *made* from it is found
-by the manifests: a part that names a removed object among its ingredients goes, with what it wrote, and so on.
+What *holds* the text is found by content, in every object, whoever wrote it: in tables (the hash or the text in any
+column of strings), in gzip files and in plain files (as it is, or escaped as in JSON, HTML or CSV). What was *made*
+from it is found by the manifests: a part that has a removed object among its ingredients goes, with what it wrote, and
+so on.
 
-What stays: objects that a remaining part or a record names; and of a table that was cut into several pieces those that
-do not name the text. They hold other rows, so what was computed from them alone (embeddings, answers) is worth keeping.
-Such tables must therefore carry the hash of each text they speak of.
+What stays: objects that a remaining part or a record names; and, of a table that was cut into several pieces, the
+pieces that do not name the text. They hold other rows, so what was computed from them alone (embeddings, answers) is
+worth keeping. Such tables must therefore hold the hash of each text they are about.
 
-Removing goes from the last descendants to the text itself, so that a purge that was killed finds the rest when it is
-repeated. Nothing may run in the store meanwhile: a part under way would bring the text back.
+Objects are removed from the last descendants to the text itself. A purge that was killed can therefore be repeated: it
+finds the rest. Nothing else may run in the store meanwhile: a running part could write the text again.
 """
 
 import gzip
@@ -32,23 +33,24 @@ from infra.names import digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Store
 
-_SHORT = 24  # characters; a shorter text is sought as a whole value, since it may be part of many others
-_EXCERPT = 200  # characters of a text by which a cut copy of it is known
+_SHORT = 24  # characters; a shorter text is sought as a whole value only: it may occur in many others
+_EXCERPT = 200  # characters of a text by which a copy that was cut is recognised
 _THREADS = 8
+_LABELS = "labels"  # tables of what people decided
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-_WEIGHTS = ".safetensors"  # numbers only, and gigabytes of them: not searched
+_WEIGHTS = ".safetensors"  # gigabytes of numbers: not searched
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to go: the hashes of texts, and the texts as far as they are known."""
+    """What is to be removed: the hashes of texts, and the texts as far as they are known."""
 
     hashes: frozenset[str]
     texts: frozenset[str]
 
     def __post_init__(self) -> None:
-        """Refuse what would be found everywhere."""
+        """Refuse an empty target: it would be found everywhere."""
         if not self.hashes | self.texts or "" in self.hashes | self.texts:
             raise ValueError("purge: at least one hash or text expected, none of them empty")
 
@@ -59,7 +61,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Removal:
-    """One finished part that goes: its manifest, and the objects that go with it."""
+    """One finished part that is removed: its manifest, and the objects that are removed with it."""
 
     manifest: str
     objects: tuple[str, ...]
@@ -75,8 +77,8 @@ class Plan:
     """What a purge removes from the store, in this order.
 
     removals: parts, the last descendants first. records: JSON objects beside the parts that hold the text. holders:
-    objects that hold the text or its hash, or are damaged, so that nobody can say what they hold. named: of the holders
-    those that records name (copies of a source), with the records.
+    objects that hold the text or its hash, or are damaged, so that what they hold is unknown. named: those of the
+    holders that records name (copies of a source), with the records.
     """
 
     removals: tuple[Removal, ...]
@@ -86,13 +88,13 @@ class Plan:
 
     @property
     def digests(self) -> frozenset[str]:
-        """SHA-256 of all objects that go; copies of them elsewhere are known by it."""
+        """SHA-256 of all objects that are removed; copies elsewhere are recognised by it."""
         objects = [*self.holders, *(key for removal in self.removals for key in removal.objects)]
         return frozenset(digest_of(key) for key in objects)
 
 
 class Seeker:
-    """Recognises a target in tables and files."""
+    """Finds a target in tables and files."""
 
     def __init__(self, target: Target) -> None:
         whole = {text for text in target.texts if len(text) < _SHORT}
@@ -150,7 +152,7 @@ class Seeker:
 
 def make_plan(store: Store, target: Target) -> Plan:
     """Find what a purge would remove; reads every object of the store but model weights, and changes nothing."""
-    keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # put back before anything is removed
+    keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # the caller moves the trash back first
     objects = [key for key in keys if key.startswith("objects/")]
     described = [
         key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))
@@ -164,7 +166,7 @@ def make_plan(store: Store, target: Target) -> Plan:
         seeker, excerpts = Seeker(target), Seeker(target.excerpt())
 
         def holds(key: str) -> bool:
-            # What nothing names is what a crash left; a cut copy there is not known by what it was made from.
+            # A crash left what nothing names. No manifest says what it was made from, so a cut copy counts as well.
             return _holds(store, key, seeker if digest_of(key) in names else excerpts)
 
         searched = [key for key in objects if not _are_weights(names.get(digest_of(key), set()))]
@@ -182,7 +184,7 @@ def make_plan(store: Store, target: Target) -> Plan:
 
 
 def carry_out(store: Store, plan: Plan) -> None:
-    """Remove what a plan names; repeated after a crash, with a new plan, it removes the rest."""
+    """Remove what a plan names; after a crash, a new plan finds the rest."""
     for removal in plan.removals:
         for key in (*removal.objects, removal.manifest):
             store.delete(key)
@@ -205,7 +207,7 @@ def find_files(folder: Path, target: Target, digests: frozenset[str]) -> list[Pa
 
 
 def find_folders(folder: Path, target: Target, digests: frozenset[str]) -> list[Path]:
-    """Find the entries of a folder that hold such a file: a laid out directory is taken for whole where it stands."""
+    """Find the entries of a folder that hold such a file: a folder without one of its files would count as complete."""
     return sorted({folder / path.relative_to(folder).parts[0] for path in find_files(folder, target, digests)})
 
 
@@ -221,12 +223,12 @@ def remove_paths(paths: Iterable[Path]) -> None:
 def _descend(
     manifests: Mapping[str, Manifest], holders: set[str], speaking: set[str], kept: set[str]
 ) -> tuple[Removal, ...]:
-    """Follow the ingredients from the holders to the last descendants; returns the parts that go, those first."""
+    """Follow the ingredients from the holders to the last descendants; returns the parts to remove, the last first."""
     writes = {key: manifest.objects for key, manifest in manifests.items()}
     reads = {key: frozenset(_DIGEST.findall(json.dumps(m.ingredients))) for key, m in manifests.items()}
     losses = {key: _losses(manifest) for key, manifest in manifests.items()}
     writers = {key for key in manifests if writes[key] & holders} | speaking
-    made = dict.fromkeys(speaking, 0)  # parts made from it, by their distance: these lose what they wrote
+    made = dict.fromkeys(speaking, 0)  # parts made from it, with their distance; what they wrote is removed
     while True:
         staying = manifests.keys() - writers - made.keys()
         used = _union(kept, *(writes[key] for key in staying))
@@ -243,7 +245,7 @@ def _descend(
 
 
 def _losses(manifest: Manifest) -> set[str]:
-    """Name what a part loses that was made from the text: all but empty tables and the pieces of split ones."""
+    """Return the objects of a part that were made from the text: all but empty tables and pieces of split tables."""
     tables = (pieces[0].object for pieces in manifest.tables.values() if len(pieces) == 1 and pieces[0].rows)
     return {*tables, *(key for files in manifest.directories.values() for key in files.values())}
 
@@ -284,7 +286,7 @@ def _holds(store: Store, key: str, seeker: Seeker) -> bool:
 
 
 def _spellings(text: str) -> set[bytes]:
-    """Spell a text as files hold it: as it is, and escaped as in JSON, HTML (two ways) and CSV."""
+    """Return a text as files may hold it: as it is, and escaped as in JSON, HTML (two ways) and CSV."""
     escaped = html.escape(text)
     spellings = (
         text,
@@ -306,7 +308,7 @@ def _parse(data: bytes) -> Any:  # noqa: ANN401 - JSON is any
 
 
 def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is any
-    """Give every string of a JSON value, keys included."""
+    """Yield every string of a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -318,17 +320,13 @@ def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is any
             yield from _strings(inner)
 
 
-FOLDER = "labels/"
-_THREADS = 8
-
-
 def forget_rows(store: Store, target: Target, *, dry_run: bool = False) -> int:
-    """Remove every row that names or holds a target, or is in a damaged table; returns how many these are.
+    """Remove every label that names or holds a target, or is in a damaged table; returns the number of rows.
 
-    What stays of a table is durable before the old one goes, so a purge that was killed is repeated.
+    The rows that stay are written before the old table is deleted, so a purge that was killed can be repeated.
     """
     seeker = Seeker(target)
-    keys = [key for key in store.list(FOLDER.rstrip("/")) if key.endswith(".parquet")]
+    keys = [key for key in store.list(_LABELS) if key.endswith(".parquet")]
     with ThreadPoolExecutor(_THREADS, "rows") as pool:
         return sum(pool.map(lambda key: _forget_in(store, key, seeker, dry_run), keys))
 
@@ -351,7 +349,7 @@ def _forget_in(store: Store, key: str, seeker: Seeker, dry_run: bool) -> int:
         if count < frame.height:
             buffer = io.BytesIO()
             frame.filter(~held).rechunk().write_parquet(buffer, compression="zstd", compression_level=3)
-            store.create(f"{FOLDER}{hashlib.sha256(buffer.getvalue()).hexdigest()}.parquet", buffer.getvalue())
+            store.create(f"{_LABELS}/{hashlib.sha256(buffer.getvalue()).hexdigest()}.parquet", buffer.getvalue())
         store.delete(key)
     return count
 

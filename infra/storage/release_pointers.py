@@ -1,12 +1,14 @@
-"""Numbered pointers over a store, and the stable path that follows the highest one.
+"""Releases: numbered pointers in the store, and a stable path that holds the files of the newest one.
 
-`releases/<name>/HEAD-NNNNNN.json` is created once and never changed; the highest number is current, and going back is a
-new number. `published/<name>/NNNNNN/` holds that pointer's files under plain names, `published/<name>/latest.json` says
-which number to read. What a pointer points to is the caller's business, but for `exports` (file name to object),
-`because`, and of a rollback `of` (the number it goes back to) and `left` (see `passed_by`).
+`releases/<name>/HEAD-NNNNNN.json` is a pointer. It is written once and never changed. The pointer with the highest
+number is current; going back to an earlier release writes a new pointer. `published/<name>/NNNNNN/` holds a pointer's
+files under plain names, and `published/<name>/latest.json` says which number to read. The caller decides what a pointer
+holds, except for `exports` (file name to object), `because`, and, for a rollback, `of` (the number it goes back to) and
+`left` (see `passed_by`).
 
-The order makes half a publication invisible: the pointer, the files, `release.json` beside them, then `latest.json` in
-one step. A process that dies in between leaves a pointer that is not published yet; the next `publish` does it.
+A release is written in this order, so that nobody reads half of it: the pointer, the files, `release.json` beside
+them, then `latest.json` in one step. If a process dies in between, the pointer is there but not published yet; the next
+`publish` completes it.
 """
 
 import hashlib
@@ -55,12 +57,12 @@ def newest(store: Store, name: str) -> Record | None:
 
 
 def advance(store: Store, name: str, make: Callable[[list[Record]], Record | None]) -> Record | None:
-    """Write the next pointer; where another writer took the number, `make` decides anew with what that one wrote.
+    """Write the next pointer; if another writer takes its number first, ask `make` again.
 
     Args:
         store: where the pointers lie.
-        name: of their line.
-        make: gets every pointer so far, oldest first, and returns the next one's content, or None for none.
+        name: of the releases.
+        make: gets every pointer so far, oldest first, and returns the content of the next one, or None for none.
 
     Returns:
         The pointer as it was written, with its `number`; None where `make` wanted none.
@@ -77,9 +79,9 @@ def advance(store: Store, name: str, make: Callable[[list[Record]], Record | Non
 
 
 def publish(store: Store, name: str) -> Record | None:
-    """Bring the stable path up to the current pointer; returns what `latest.json` says, None without a pointer.
+    """Publish the files of the current pointer; returns what `latest.json` says, None without a pointer.
 
-    Safe for any number of writers and at any moment: whoever finds a higher number after writing goes on with that one.
+    Any number of writers may publish at once: a writer that finds a higher number afterwards publishes that one too.
 
     Raises:
         StoreError: a file of the release is missing or damaged; the path stays as it was.
@@ -107,7 +109,7 @@ def read_latest(store: Store, name: str) -> dict[str, Any] | None:
     try:
         found = json.loads(data or b"null")
     except ValueError:
-        return None  # cut short by a failing disk: written again
+        return None  # cut short by a failing disk; `publish` writes it again
     return found if isinstance(found, dict) and "number" in found else None
 
 
@@ -141,7 +143,7 @@ def holding(store: Store, digests: Iterable[str]) -> list[str]:
 
 
 def withdraw(store: Store, folders: Iterable[str]) -> None:
-    """Remove published folders before their time; where one is the current release, nothing is published any more."""
+    """Remove published folders; if the current release is among them, nothing is published afterwards."""
     for folder in folders:
         _, name, number = folder.split("/")
         latest = read_latest(store, name)
@@ -152,44 +154,46 @@ def withdraw(store: Store, folders: Iterable[str]) -> None:
 
 
 def content_of(record: Record) -> str:
-    """Hash what trainers get of a pointer, names and bytes: pointers of equal content publish equal files."""
+    """Return a hash over the names and contents of a pointer's exports; equal hashes mean equal files."""
     lines = [f"{file}={digest_of(key)}" for file, key in sorted(record["exports"].items())]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def left_behind(known: Sequence[Record]) -> dict[str, int]:
-    """Find the contents that a rollback left, with their numbers, as its own pointer tells (`passed_by`)."""
+    """Return the contents that rollbacks went back from, with their numbers, as their pointers record in `left`."""
     left: dict[str, int] = {}
     for record in known:
         if record["because"] == ROLLED_BACK:
             left |= record.get("left", {})
-        left.pop(content_of(record), None)  # current again, by whatever way
+        left.pop(content_of(record), None)  # it is current again
     return left
 
 
 def passed_by(known: Sequence[Record], target: Record) -> dict[str, int]:
-    """Name what going back to a pointer leaves: the contents of all after it, with their numbers."""
+    """Return what a rollback to a pointer leaves: the contents of all later pointers, with their numbers."""
     return {content_of(r): int(r["number"]) for r in known if r["number"] > target["number"] and r["of"] is None}
 
 
 def lost_files(store: Store, record: Record) -> list[str]:
-    """Name the files of a pointer whose objects are gone: purged, or removed by hand."""
+    """List the files of a pointer whose objects are gone: purged, or removed by hand."""
     files = sorted(_files(record).items())
     return [file for file, key in files if store.find(key) is None]
 
 
 def origin(known: Sequence[Record], record: Record) -> Record:
-    """Follow a rollback to the pointer whose content it has."""
+    """Return the pointer that a rollback went back to; any other pointer is returned as it is."""
     return next((r for r in known if r["number"] == record["of"]), record)
 
 
 def _lay_out(store: Store, name: str, record: Record) -> dict[str, Any]:
-    """Copy a pointer's files under their plain names; what is there already from an earlier try is left."""
+    """Copy a pointer's files to their plain names; files that an earlier attempt copied are kept."""
     folder = f"published/{name}/{padded(int(record['number']))}"
     files = {}
     for file, key in sorted(_files(record).items()):
         if file == RELEASE:
-            raise StoreError(f"release {record['number']} of {name} has a file {RELEASE}, which is ours to write")
+            raise StoreError(
+                f"release {record['number']} of {name} has a file {RELEASE}; Reneg writes a file of this name itself"
+            )
         files[file] = {"sha256": digest_of(key), "bytes": store.copy_object(key, f"{folder}/{file}")}
     about = {field: record.get(field) for field in ("number", "curation", "treatment", "because", "of", "at")}
     latest = {**about, "prefix": folder, "files": files}
@@ -198,7 +202,7 @@ def _lay_out(store: Store, name: str, record: Record) -> dict[str, Any]:
 
 
 def _files(record: Record) -> dict[str, str]:
-    """Name what is published of a pointer: its exports, and its model where that is wanted."""
+    """Return the files to publish of a pointer: its exports, and its model if the pointer asks for that."""
     model = (record.get("model") or {}) if record.get("publish_model") else {}
     return {**record["exports"], **{f"model/{file}": key for file, key in model.items()}}
 
@@ -209,7 +213,7 @@ def _published(store: Store, name: str) -> dict[int, str]:
 
 
 def _remove(store: Store, folder: str) -> None:
-    store.delete(f"{folder}/{RELEASE}")  # first: without it nobody takes the rest for whole
+    store.delete(f"{folder}/{RELEASE}")  # first: a folder without it is not taken for a complete release
     store.delete_folder(folder)
 
 

@@ -1,7 +1,8 @@
-"""One store for everything: a local directory or a bucket, written once, never overwritten (DESIGN section 4).
+"""The artifact store: bytes by key, in a local directory or a bucket. Objects are written once and not overwritten.
 
-The only condition asked of a store is *create if absent*: local files by a temporary file and a hard link, objects by a
-conditional PUT. Some S3 servers accept the condition and ignore it; `Store.open` finds out and refuses them.
+The store needs one guarantee: to create an object only if it is absent. In a directory this is done by a temporary file
+and a hard link, in a bucket by a conditional PUT. Some S3 servers accept the condition and ignore it; `Store.open`
+tests this and refuses such a server.
 """
 
 import contextlib
@@ -22,10 +23,10 @@ from infra.storage.errors import NO_LINKS, StoreError, store_errors, with_retrie
 from infra.storage.local_files import copy_checked, is_confined
 
 FORMAT = 1
-TRASH = "trash"  # what the garbage collector took away lies here for a while, and is still read
+TRASH = "trash"  # the garbage collector moves objects here first; they are still read
 _TRASHED = (OBJECTS, "parts/", "models/", "weights/")
 _PRECONDITION_CODES = ("PreconditionFailed", "412")
-_WRITER = "reneg-writer"  # metadata of an object in a bucket: the one call that wrote it
+_WRITER = "reneg-writer"  # metadata of an object in a bucket: which call wrote it
 # The client repeats a request once; `with_retries` repeats the whole operation. No environment variable changes this.
 _S3_CLIENT = {"connect_timeout": 5, "read_timeout": 30, "retries": {"total_max_attempts": 2, "mode": "standard"}}
 
@@ -43,8 +44,10 @@ class Entry:
 class Store:
     """Bytes by key below one root; keys are relative paths with `/`."""
 
+    writable = True
+
     def __init__(self, url: str) -> None:
-        """Address a store without touching it; use `Store.open` to check it first."""
+        """Keep the address of a store; only `Store.open` checks the store."""
         self.url = url
         options = {"config_kwargs": _S3_CLIENT} if url.startswith("s3://") else {}
         try:
@@ -57,11 +60,11 @@ class Store:
         protocol = self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,)
         self.local = "file" in protocol
         if not self.local:
-            self._fs.retries = 1  # s3fs's own attempts, within ours
+            self._fs.retries = 1  # attempts of s3fs itself
 
     @classmethod
     def open(cls, url: str, *, write: bool = True) -> "Store":
-        """Open a store and check its format version; for writing, also probe the condition it must honour.
+        """Open a store and check its format version; for writing, also test create-if-absent.
 
         Raises:
             StoreError: it cannot be reached or written, ignores create-if-absent, or has another format.
@@ -100,7 +103,7 @@ class Store:
     def read(self, key: str, *, last: int | None = None) -> bytes | None:
         """Read an object, or its `last` bytes only; None where there is none.
 
-        Whether it came whole is known by its length, on any server. What is in the trash is still read.
+        An object in the trash is read from there. The client compares the length of what came with what was announced.
         """
         data = self._read(key, last)
         if data is None and key.startswith(_TRASHED):
@@ -129,8 +132,8 @@ class Store:
     def create(self, key: str, data: bytes) -> bool:
         """Create an object; True if this call wrote it, False if it was there already (nothing is changed then).
 
-        The answer is right also where a connection broke after the server had written, and the request was repeated:
-        each call marks what it writes, and looks whose mark is there.
+        The answer is right even if a connection breaks after the server has written and the request is repeated: each
+        call writes a mark of its own beside the bytes, and compares the mark that is there.
         """
         write = self._create_file if self.local else self._create_object
         writer = uuid.uuid4().hex
@@ -164,8 +167,8 @@ class Store:
         try:
             self._fs.pipe_file(self._path(key), data, mode="create", Metadata={_WRITER: writer})
         except OSError as error:
-            # s3fs maps the refusal to FileExistsError for some servers only; others arrive as EINVAL. A multipart
-            # upload that was completed, the answer lost, is not found when it is completed again.
+            # s3fs raises FileExistsError for the refusals of some servers only, and EINVAL for others. If the answer to
+            # a completed multipart upload was lost, the repeated request does not find the upload any more.
             response = getattr(error.__cause__, "response", None) or {}
             refused = response.get("Error", {}).get("Code") in _PRECONDITION_CODES
             if refused or isinstance(error, FileExistsError):
@@ -176,7 +179,7 @@ class Store:
         return True
 
     def _writer_of(self, key: str) -> str | None:
-        """Name the call that wrote an object of a bucket; None where there is none, or another writer's."""
+        """Return the mark of the call that wrote an object of a bucket; None without an object or a mark."""
         bucket, name, _ = self._fs.split_path(self._path(key))
         try:
             head = self._fs.call_s3("head_object", Bucket=bucket, Key=name)
@@ -185,7 +188,7 @@ class Store:
         return {str(name).lower(): value for name, value in head["Metadata"].items()}.get(_WRITER)
 
     def list(self, prefix: str) -> list[str]:
-        """List the keys below a prefix (a folder), sorted; never a stale listing."""
+        """List the keys below a prefix (a folder), sorted; the listing is never a cached one."""
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -197,7 +200,7 @@ class Store:
         path = self._path(prefix)
         self._fs.invalidate_cache()
         found = self._attempt("list", prefix, lambda: self._fs.find(path, detail=True), {})
-        # An emptied folder may be listed as itself; a link to a folder is another name for what is listed elsewhere.
+        # A listing may name an empty folder. A link to a folder is left out: its files are listed in the folder itself.
         files = {
             path: info
             for path, info in found.items()
@@ -227,11 +230,11 @@ class Store:
         if size is None:
             self.create(key, data)
         elif size != len(data):
-            self.repair(key, data)  # cut short by a failing disk or server; the name says what belongs here
+            self.repair(key, data)  # cut short by a failing disk or server
         return key
 
     def repair(self, key: str, data: bytes) -> None:
-        """Write the bytes that the key's name calls for over whatever lies there: for content-addressed keys only."""
+        """Overwrite a damaged object with the bytes that its key names; only for content-addressed keys."""
         path = Path(self._path(key))
         if not self.local:
             self._attempt("repair", key, lambda: self._fs.pipe_file(self._path(key), data))
@@ -240,19 +243,19 @@ class Store:
             temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
             try:
                 temporary.write_bytes(data)
-                temporary.replace(path)  # a reader sees the old bytes or the new ones, never half
+                temporary.replace(path)  # a reader sees the old bytes or the new ones, never a part
             finally:
                 temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
-        """Remove an object; one that is gone already is no error. A bucket with versions keeps the old ones itself."""
+        """Remove an object; no error if it is gone already. A bucket with versioning keeps the old version."""
         path = self._path(key)
         self._attempt("delete", key, lambda: self._fs.rm_file(path), None)
 
     def move(self, key: str, target: str) -> bool:
-        """Move an object to another key, over what lies there, as if written now; False where it is gone already.
+        """Move an object to another key, over what is there, and set its time to now; False if it is gone already.
 
-        A bucket copies and then deletes: killed in between, both are there.
+        A bucket copies and then deletes: a process that is killed in between leaves both.
         """
 
         def change() -> bool:
@@ -269,12 +272,12 @@ class Store:
         return bool(self._attempt("move", key, change, False))
 
     def sweep(self, older: float = 3600.0) -> int:
-        """Remove what killed writers left half-written, by age in seconds; only local stores have such files."""
+        """Remove temporary files of killed writers, by age in seconds; only local stores have such files."""
         if not self.local:
             return 0
         left = 0
         for path in Path(self._root).rglob(".*.tmp"):
-            with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just put it in place
+            with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just renamed it
                 if time.time() - path.stat().st_mtime > older:
                     path.unlink()
                     left += 1
@@ -334,15 +337,15 @@ class Store:
         return data
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write an object over what may be there, in one step: the few keys that follow a numbered pointer."""
+        """Write an object in one step, over one that may be there; only for keys that follow a numbered pointer."""
         if self.local:
             Path(self._path(key)).parent.mkdir(parents=True, exist_ok=True)
         self.repair(key, data)
 
     def copy_object(self, key: str, target: str) -> int:
-        """Copy a content-addressed object to a plain name, unless it is there whole; returns its size in bytes.
+        """Copy a content-addressed object to a plain name, unless one of its size is there; returns its size in bytes.
 
-        A copy, never a link: who writes into the copy must not reach the object. A bucket copies on its own side.
+        It is no link, so that writing into the copy does not change the object. In a bucket the server makes the copy.
         """
         key, size = self.find_object(key)
         if self.size(target) == size:
@@ -356,7 +359,7 @@ class Store:
         return size
 
     def link(self, key: str, target: str | None) -> None:
-        """Let a name stand for a folder beside it, or for nothing, in one step; only local stores have such names."""
+        """Point a symbolic link to a folder beside it in one step, or remove the link; only in local stores."""
         if not self.local:
             return
         path = Path(self._path(key))
@@ -369,15 +372,15 @@ class Store:
                 temporary.replace(path)
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove everything below a prefix; what is gone already is no error."""
+        """Remove everything below a prefix; no error if it is gone already."""
         with self._errors("delete", prefix), contextlib.suppress(FileNotFoundError):
             self._fs.invalidate_cache()
             self._fs.rm(self._path(prefix), recursive=True)
 
     def _attempt(self, verb: str, key: str, call: Callable[[], Any], *missing: Any) -> Any:  # noqa: ANN401 - as called
-        """Do what may be done twice: on a bucket's passing failures again; what remains is a StoreError.
+        """Run a call that may safely run twice: repeat it on a bucket's temporary failures, raise others as StoreError.
 
-        missing: what to answer where nothing is there, instead of an error.
+        missing: what to return if the object does not exist, instead of raising an error.
         """
         with self._errors(verb, key):
             try:

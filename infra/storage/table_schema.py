@@ -26,10 +26,10 @@ class SchemaLike(Protocol):
 
 
 def check_schema(name: str, frame: pl.DataFrame, schema: SchemaLike) -> None:
-    """Refuse a frame that is not exactly of the schema: columns, types, nulls, primary key.
+    """Refuse a frame that does not match the schema exactly.
 
     Raises:
-        ValueError: what was expected and what came.
+        ValueError: columns, a type, nulls or the primary key are not as expected.
     """
     expected = list(schema.columns)
     if frame.columns != expected:

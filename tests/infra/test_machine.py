@@ -1,12 +1,15 @@
+"""Facts about the machine, from files and programs that stand in for its own."""
+
 import json
 import os
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 
 from infra import machine
-from infra.machine import free_disk_of, gpu_memory, model_bytes, total_memory
+from infra.machine import free_disk_of, gpu_memory, model_bytes, total_memory, where
 
 
 def safetensors(path: Path, **tensors: tuple[str, int, int]) -> None:
@@ -43,7 +46,66 @@ def test_gpus_are_told_by_their_driver_and_none_is_no_error(tmp_path: Path, monk
 
 
 def test_a_folder_that_cannot_be_written_says_so_and_one_that_can_is_left_as_it_was(tmp_path: Path) -> None:
-    assert free_disk_of(tmp_path / "new")[0] == ""
-    assert list((tmp_path / "new").iterdir()) == []
+    for _ in range(2):  # a folder that is new, and one that is there
+        problem, free = free_disk_of(tmp_path / "deep" / "new")
+        assert (problem, free > 0) == ("", True)
+    assert list((tmp_path / "deep" / "new").iterdir()) == []
     (tmp_path / "file").touch()
-    assert free_disk_of(tmp_path / "file" / "below")[0].startswith("NotADirectoryError")
+    problem, free = free_disk_of(tmp_path / "file" / "below")
+    assert (problem.partition(":")[0], free) == ("NotADirectoryError", 0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "size", "loaded"),
+    [("F64", 8, 4), ("F32", 4, 4), ("F16", 2, 4), ("BF16", 2, 4), ("I8", 1, 1), ("F8_E4M3", 1, 1), ("I32", 4, 4)],
+)
+def test_each_kind_of_number_is_counted_by_its_own_width(tmp_path: Path, stored: str, size: int, loaded: int) -> None:
+    safetensors(tmp_path / "a.safetensors", w=(stored, 16, 16 + 10 * size))
+    assert model_bytes(tmp_path, "float32") == 10 * loaded
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float16", 2), ("bfloat16", 2)])
+def test_weights_take_the_width_they_are_loaded_as(tmp_path: Path, dtype: str, width: int) -> None:
+    safetensors(tmp_path / "a.safetensors", w=("F64", 0, 80))
+    assert model_bytes(tmp_path, dtype) == 10 * width
+
+
+@pytest.mark.parametrize("script", ["echo 81559; exit 9", "echo 'N/A'", "exit 0"])
+def test_a_driver_that_does_not_answer_properly_has_no_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert gpu_memory() == ()
+
+
+class Ray:
+    """As the `ray` module answers where this process is, or is not, connected to a cluster."""
+
+    def __init__(self, connected: bool) -> None:
+        self.util = self
+        self._connected = connected
+
+    def is_initialized(self) -> bool:
+        return self._connected
+
+    def get_node_ip_address(self) -> str:
+        return "10.0.0.1"
+
+    def get_runtime_context(self) -> "Ray":
+        return self
+
+    def get_node_id(self) -> str:
+        return "0123456789abcdef"
+
+
+def test_the_ray_node_is_named_by_address_and_the_first_eight_digits_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine._node.cache_clear()
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    assert where() == ""
+    monkeypatch.setitem(sys.modules, "ray", Ray(connected=False))  # type: ignore[arg-type]
+    assert where() == ""
+    monkeypatch.setitem(sys.modules, "ray", Ray(connected=True))  # type: ignore[arg-type]
+    assert where() == "10.0.0.1 (node 01234567)"
+    machine._node.cache_clear()

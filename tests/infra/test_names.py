@@ -72,3 +72,8 @@ def test_a_curations_number_has_at_least_six_digits_and_its_name_may_have_dashes
 def test_names_are_in_the_order_of_their_numbers_not_of_their_spelling() -> None:
     ids = [NumberedId.parse(text) for text in ("nq-1000000", "nq-000002", "nq-999999", "an-000009")]
     assert [str(id_) for id_ in sorted(ids)] == ["an-000009", "nq-000002", "nq-999999", "nq-1000000"]
+
+
+def test_names_can_be_kept_in_sets() -> None:
+    names = {StageName("a"), PartName(StageName("a"), 1), ManifestName("a", 1), NumberedId("a", 1)}
+    assert {StageName("a"), PartName(StageName("a"), 1), ManifestName("a", 1), NumberedId("a", 1)} == names

@@ -1,3 +1,5 @@
+"""Secrets are hidden in texts and in errors, and nothing else is."""
+
 import traceback
 
 import pytest

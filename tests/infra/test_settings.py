@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import CODE_VARIABLE, QUIET, autoscales, expected_code, read_settings, silence_telemetry
+from tests.infra.frozen import can_be_changed
 
 _VARIABLES = (
     "RENEG_HOME", "RENEG_STORE", "RENEG_CACHE", "XDG_CACHE_HOME", "PREFECT_API_URL", "RAY_ADDRESS", "RENEG_AUTOSCALE",
@@ -76,3 +77,7 @@ def test_telemetry_is_off_whatever_was_set_and_heartbeats_are_on_unless_set(monk
     monkeypatch.delenv("PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
     silence_telemetry()
     assert os.environ["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
+
+
+def test_settings_cannot_be_changed() -> None:
+    assert not can_be_changed(read_settings())

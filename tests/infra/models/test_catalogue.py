@@ -1,6 +1,7 @@
 """The pinned models: every pin is complete, and wheels are named as indexes name them."""
 
 from infra.models.catalogue import CATALOGUE, Wheel
+from tests.infra.frozen import can_be_changed
 
 
 def test_every_pin_is_complete() -> None:
@@ -25,3 +26,9 @@ def test_models_are_found_by_their_name_and_the_wheels_of_one_are_numbered_from_
 def test_a_model_needs_more_room_than_its_file_takes() -> None:
     for model in CATALOGUE.values():
         assert model.disk > 2 * model.gguf_size
+
+
+def test_the_pins_cannot_be_changed() -> None:
+    model = CATALOGUE["minilm"]
+    assert not can_be_changed(model)
+    assert not can_be_changed(model.wheels[0])

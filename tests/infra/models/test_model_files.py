@@ -74,6 +74,7 @@ def test_a_damaged_memory_of_digests_is_written_again(tmp_path: Path) -> None:
     path, cache = model_directory(tmp_path / "model"), tmp_path / "cache"
     digest = directory_digest(path, cache)
     (memory,) = (cache / "digests").iterdir()
+    assert len(memory.stem) == 32
     memory.write_text("{cut")
     assert directory_digest(path, cache) == digest
     assert sorted(json.loads(memory.read_text())) == ["config.json", "model.safetensors"]

@@ -25,7 +25,6 @@ def _digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.slow
 def test_the_tiny_llm_is_the_same_on_each_build_and_knows_its_answers(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -52,18 +51,19 @@ def test_the_tiny_llm_is_the_same_on_each_build_and_knows_its_answers(tmp_path: 
     assert len(set(leads)) == len(leads)
 
 
-@pytest.mark.slow
 def test_the_tiny_encoder_is_the_same_on_each_build_and_encodes(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     for name in ("one", "two"):
         build_tiny_encoder(tmp_path / name)
     assert _digests(tmp_path / "one") == _digests(tmp_path / "two")
-    vectors = SentenceTransformer(str(tmp_path / "one"), device="cpu").encode(["a text", "", "🙂" * 500])
+    encoder = SentenceTransformer(str(tmp_path / "one"), device="cpu")
+    assert encoder.max_seq_length == 256
+    assert not (tmp_path / "one" / "README.md").exists()
+    vectors = encoder.encode(["a text", "", "🙂" * 500])
     assert vectors.shape == (3, 32)
 
 
-@pytest.mark.slow
 def test_the_tiny_cross_encoder_is_the_same_on_each_build_and_tells_pairs_apart(tmp_path: Path) -> None:
     from sentence_transformers import CrossEncoder
 

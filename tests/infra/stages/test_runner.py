@@ -2,17 +2,20 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from infra.stages.part_keys import differences
-from infra.stages.runner import PartDone, PartUnready, Runner, StageRun, WorkNeeded, _summarise
-from infra.stages.stage import Stage
-from infra.storage.artifacts import Manifest, materialise
+from infra.stages.runner import Failure, PartDone, PartSpec, PartUnready, Runner, StageRun, WorkNeeded, _summarise
+from infra.stages.stage import Resources, Stage
+from infra.storage.artifacts import Manifest, Piece, Table, materialise
 from infra.storage.store import Entry, Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
+from tests.infra.frozen import can_be_changed
 from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
 
 
@@ -249,3 +252,135 @@ def test_a_known_stage_keeps_the_attempt_it_was_found_with(tmp_path: Path) -> No
     second = again(tmp_path, {found.name: found for found in run.runs})
     assert asked_for(second) == []
     assert [m.attempt for m in second.runs[1].manifests] == [0, 1, 0, 0]
+
+
+def test_a_stages_name_has_its_label_and_its_parts_are_numbered(tmp_path: Path) -> None:
+    run, executor = make(tmp_path, str(tmp_path / "store"))
+    numbers = run(PRODUCE, ToyConfig(), label="gold-llm")["numbers"]
+    assert executor.computed == ["produce-gold-llm-00000"]
+    assert run.runs[0].name == "produce-gold-llm"
+    assert numbers.indexes == {0, 1, 2, 3}
+    run(PRODUCE, ToyConfig(), label="another")
+    assert len(executor.computed) == 1  # a label tells runs apart; it is not in the key
+
+
+class Asked:
+    """An executor that keeps what it was asked for, and computes nothing."""
+
+    def __init__(self) -> None:
+        self.specs: list[PartSpec] = []
+
+    def run_stage(self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]) -> dict[int, Failure]:
+        self.specs += specs
+        return {spec.number: Failure("not computed") for spec in specs}
+
+
+@pytest.mark.parametrize(
+    ("given", "cpus"),
+    [({}, 1.0), ({"produce": Resources(2.0)}, 2.0), ({"produce-a": Resources(3.0), "produce": Resources(2.0)}, 3.0)],
+)
+def test_resources_are_the_labelled_stages_or_the_stages_or_the_tables(
+    tmp_path: Path, given: dict[str, Resources], cpus: float
+) -> None:
+    asked = Asked()
+    Runner(Store.open(str(tmp_path / "store")), asked, resources=given)(PRODUCE, ToyConfig(), label="a")
+    assert [spec.stage.resources.num_cpus for spec in asked.specs] == [cpus]
+
+
+def test_further_ingredients_and_the_engine_are_in_the_key(tmp_path: Path) -> None:
+    asked = Asked()
+    run = Runner(Store.open(str(tmp_path / "store")), asked)
+    run(PRODUCE, ToyConfig())
+    run(PRODUCE, ToyConfig(), key={"prompt": "abc"})
+    run(PRODUCE, ToyConfig(), engine=ToyConfig(factor=2, batch_size=9))
+    plain, prompted, with_engine = asked.specs
+    assert dict(plain.ingredients) == {"stage": "produce", "version": 1, "config": {"factor": 1}, "inputs": {}}
+    assert prompted.ingredients == {**plain.ingredients, "prompt": "abc"}
+    assert with_engine.ingredients == {**plain.ingredients, "engine": {"factor": 2}}
+    assert len({spec.key for spec in asked.specs}) == 3
+    assert (plain.stage_name, plain.config["batch_size"]) == ("produce", 8)
+
+
+def test_late_inputs_are_read_but_are_not_in_the_key(tmp_path: Path) -> None:
+    asked = Asked()
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    stage = Stage("s", "m:f", 1, "map", each=("a",), every=("b",), late=("c",))
+    Runner(run.store, asked)(stage, ToyConfig(), a=numbers, b=numbers, c=numbers)
+    assert [spec.index for spec in asked.specs] == [0, 1, 2, 3]
+    second = asked.specs[1]
+    assert {name: len(table.pieces) for name, table in second.inputs.items()} == {"a": 1, "b": 4, "c": 4}  # type: ignore[union-attr]
+    assert sorted(second.ingredients["inputs"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("role", ["each", "every", "late"])
+def test_a_part_waits_for_what_is_missing_of_its_inputs(tmp_path: Path, role: str) -> None:
+    asked = Asked()
+    pieces = tuple(Piece(index, f"objects/aa/{index}", 1) for index in (0, 2))
+    table = Table("numbers", pieces, frozenset({1}))
+    whole = Table("numbers", pieces)
+    stage = Stage("s", "m:f", 1, "map", each=("a",), **({} if role == "each" else {role: ("b",)}))  # type: ignore[arg-type]
+    inputs = {"a": table} if role == "each" else {"a": whole, "b": table}
+    run = Runner(Store.open(str(tmp_path / "store")), asked)
+    run(stage, ToyConfig(), **inputs)
+    assert [(spec.number, spec.index) for spec in asked.specs] == ([(0, 0), (2, 2)] if role == "each" else [])
+    assert (run.runs[0].parts, run.runs[0].blocked) == ((3, 1) if role == "each" else (2, 2))
+
+
+def test_a_run_says_what_was_computed_reused_failed_and_blocked(tmp_path: Path) -> None:
+    told: list[StageRun] = []
+    run, _ = make(tmp_path, str(tmp_path / "store"), on_stage=told.append)
+    pipeline(run, ToyConfig(trouble="raise"))
+    pipeline(run, ToyConfig(trouble="raise"))
+    assert told == run.runs
+    lines = [found.line().rpartition(",")[0] for found in told]
+    assert lines == [
+        "produce: 1 computed, 0 reused; 12 rows",
+        "double: 3 computed, 0 reused, 1 failed; 9 rows",
+        "add_up: 0 computed, 0 reused, 1 blocked; 0 rows",
+        "produce: 0 computed, 1 reused; 12 rows",
+        "double: 0 computed, 3 reused, 1 failed; 9 rows",
+        "add_up: 0 computed, 0 reused, 1 blocked; 0 rows",
+    ]
+    assert [found.parts for found in told[:3]] == [1, 4, 1]
+    assert [found.unfinished for found in told[:3]] == [frozenset(), {2}, frozenset()]
+    assert sorted(told[1].finished) == [0, 1, 3]
+    assert [manifest.part for manifest in told[1].finished.values()] == [0, 1, 3]
+
+
+def test_the_seconds_of_work_are_shown_with_one_digit() -> None:
+    run = StageRun("double", 1, 0, 1, {}, 0, frozenset(), 3, 12.345)
+    assert run.line() == "double: 1 computed, 0 reused; 3 rows, 12.3 s of work"
+
+
+def test_a_part_whose_number_is_one_too_high_is_not_there(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    pipeline(Runner(store, executor), ToyConfig())
+    with pytest.raises(PartUnready, match="there are 4, numbered from 0"):
+        pipeline(Runner(store, executor, only=("double", 4)), ToyConfig())
+
+
+def test_a_table_of_the_runners_own_is_the_same_piece_at_every_index(tmp_path: Path) -> None:
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    frame = pl.DataFrame({"n": [1, 2]})
+    table = run.keep_table("numbers", frame, toy.NUMBERS, frozenset({3, 1}))
+    assert [(piece.index, piece.rows) for piece in table.pieces] == [(1, 2), (3, 2)]
+    assert run.keep_table("numbers", frame, toy.NUMBERS).indexes == {0}
+    assert run.read(table)["n"].to_list() == [1, 2, 1, 2]
+
+
+def test_a_runner_without_an_executor_says_how_many_parts_are_not_computed(tmp_path: Path) -> None:
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    pipeline(run, ToyConfig(trouble="raise"))
+    looking = Runner(run.store)
+    with pytest.raises(WorkNeeded, match="double: 1 of 4 parts are not computed yet") as raised:
+        pipeline(looking)
+    assert (raised.value.run.reused, raised.value.run.unfinished) == (3, {2})
+    assert [found.name for found in looking.runs] == ["produce"]
+
+
+def test_a_part_and_what_became_of_its_stage_cannot_be_changed() -> None:
+    run = StageRun("double", 1, 0, 1, {}, 0, frozenset(), 3, 12.345)
+    values = [PartSpec(DOUBLE, "double-00000", 0, 0, "key", 0, {}, {}, {}), Failure("why"), run]
+    assert [value for value in values if can_be_changed(value)] == []

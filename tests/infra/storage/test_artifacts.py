@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from pyarrow import parquet
 
 from infra.models.wheels import ModelError
 from infra.storage.artifacts import (
@@ -16,13 +17,17 @@ from infra.storage.artifacts import (
     Manifest,
     Piece,
     Table,
+    commit,
     materialise,
     newest_attempts,
     read_manifest,
     read_table,
     write_directory,
+    write_table,
 )
 from infra.storage.store import Store, StoreError
+from tasks.schemas import Schema
+from tests.infra.frozen import can_be_changed
 
 
 class Bomb:
@@ -177,11 +182,112 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
 
 
 def test_the_newest_attempt_of_each_key_is_found_and_a_stray_file_is_named(store: Store) -> None:
-    for name in ("abc-000", "abc-001", "abc-002", "def-000", "def-010", "def-009"):
+    for name in ("abc-000", "abc-001", "abc-002", "def-000", "def-010", "def-009", "ghi-000"):
         store.create(f"parts/toy/{name}.json", b"{}")
     store.create("parts/toy_other/abc-007.json", b"{}")
-    assert newest_attempts(store, "toy") == {"abc": 2, "def": 10}
+    assert newest_attempts(store, "toy") == {"abc": 2, "def": 10, "ghi": 0}
     assert newest_attempts(store, "never_run") == {}
     store.create("parts/toy/notes.json", b"{}")
     with pytest.raises(StoreError, match=r"parts/toy/notes\.json does not belong there .* remove it"):
         newest_attempts(store, "toy")
+
+
+NUMBERS = Schema({"n": pl.Int64}, key=())
+
+
+def numbers_of(store: Store, *pieces: list[int]) -> Table:
+    frames = [pl.DataFrame({"n": piece}, schema={"n": pl.Int64}) for piece in pieces]
+    return Table("numbers", tuple(write_table(store, "numbers", f, NUMBERS, i) for i, f in enumerate(frames)))
+
+
+def test_a_table_is_read_from_all_its_pieces_in_order_and_empty_ones_do_not_matter(store: Store) -> None:
+    table = numbers_of(store, [3, 1], [], [2])
+    assert read_table(store, table)["n"].to_list() == [3, 1, 2]
+    assert (table.rows, table.indexes, table.at(2)) == (3, {0, 1, 2}, Table("numbers", table.pieces[2:]))
+    empty = read_table(store, numbers_of(store, [], []))
+    assert (empty.height, empty.schema) == (0, {"n": pl.Int64})
+
+
+def test_a_table_without_pieces_is_read_by_its_schema_only(store: Store) -> None:
+    assert read_table(store, Table("numbers"), NUMBERS).schema == {"n": pl.Int64}
+    with pytest.raises(StoreError, match="table numbers has no piece and no schema was given"):
+        read_table(store, Table("numbers"))
+
+
+def test_missing_pieces_count_as_indexes_and_stay_missing_in_their_part() -> None:
+    table = Table("numbers", (Piece(0, "objects/aa/aa.parquet", 5),), frozenset({1, 2}))
+    assert table.indexes == {0, 1, 2}
+    assert table.at(1) == Table("numbers", (), frozenset({1}))
+    assert table.at(0) == Table("numbers", table.pieces)
+    assert table.content() == ["aa.parquet"]
+    directory = Directory("sum", {"b": "objects/bb/bb", "a": "objects/aa/aa"}, frozenset({0}))
+    assert (directory.indexes, directory.at(3)) == ({0}, directory)
+    assert directory.content() == ["a=aa", "b=bb"]
+
+
+def test_equal_frames_are_one_object_however_they_are_chunked(store: Store) -> None:
+    whole = pl.DataFrame({"n": [1, 2, 3]})
+    chunked = pl.concat([whole.slice(0, 1), whole.slice(1)], rechunk=False)
+    assert write_table(store, "numbers", chunked, NUMBERS, 0) == write_table(store, "numbers", whole, NUMBERS, 0)
+    metadata = parquet.ParquetFile(io.BytesIO(store.get_object(store.list("objects")[0]))).metadata
+    column = metadata.row_group(0).column(0)
+    assert (column.compression, column.is_stats_set) == ("ZSTD", True)
+
+
+def test_a_frame_that_is_not_of_its_schema_is_not_written(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"table numbers: columns \['n'\] expected"):
+        write_table(store, "numbers", pl.DataFrame({"m": [1]}), NUMBERS, 0)
+    assert store.list("objects") == []
+
+
+def test_a_directory_is_written_out_once_for_the_same_content(store: Store, tmp_path: Path) -> None:
+    directory = Directory("sum", {"deep/a": store.put_object(b"one", "")})
+    folder = materialise(store, directory, tmp_path / "cache")
+    assert (folder.parent, len(folder.name)) == (tmp_path / "cache", 32)
+    (folder / "deep" / "a").write_text("changed")
+    assert materialise(store, directory, tmp_path / "cache") == folder
+    assert (folder / "deep" / "a").read_text() == "changed"
+    other = materialise(store, Directory("sum", {"a": directory.files["deep/a"]}), tmp_path / "cache")
+    assert other != folder
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == sorted([folder.name, other.name])
+
+
+def test_of_two_processes_that_write_one_directory_out_the_second_uses_the_firsts(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Directory("sum", {"a": store.put_object(b"one", "")})
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        target.mkdir()
+        (target / "a").write_bytes(b"the first's")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    folder = materialise(store, directory, tmp_path / "cache")
+    assert (folder / "a").read_bytes() == b"the first's"
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+
+
+def test_a_part_that_another_writer_finished_first_keeps_the_first_manifest(store: Store) -> None:
+    first = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {"seconds": 1})
+    second = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {"seconds": 2})
+    assert commit(store, first) == first
+    assert commit(store, second) == first
+    assert (str(first.name), first.path) == ("abc-000", "parts/toy/abc-000.json")
+    with pytest.raises(StoreError, match="manifest of toy abc vanished between listing and reading"):
+        read_manifest(store, "toy", "abc", 1)
+
+
+def test_a_manifest_names_every_object_its_part_wrote() -> None:
+    pieces = (Piece(0, "objects/a", 1), Piece(1, "objects/b", 1))
+    manifest = Manifest(
+        "toy", 1, 0, "abc", 0, {}, {"t": pieces}, {"d": {"x": "objects/c"}, "e": {"y": "objects/a"}}, {}
+    )
+    assert manifest.objects == {"objects/a", "objects/b", "objects/c"}
+
+
+def test_artifacts_and_manifests_cannot_be_changed() -> None:
+    manifest = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {})
+    values = [Piece(0, "objects/aa/aa", 1), Table("numbers"), Directory("sum"), manifest]
+    assert [value for value in values if can_be_changed(value)] == []

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from infra.storage import errors
-from infra.storage.errors import StoreError, is_of_storage, is_passing, store_errors, with_retries
+from infra.storage.errors import StoreError, is_of_storage, is_temporary, store_errors, with_retries
 
 
 class ClientError(Exception):
@@ -111,14 +111,14 @@ def test_pauses_are_shortened_by_chance_by_half_at_most(monkeypatch: pytest.Monk
     ],
 )
 def test_broken_connections_and_overloaded_servers_pass_and_refusals_do_not(error: Exception, passes: bool) -> None:
-    assert is_passing(error) is passes
+    assert is_temporary(error) is passes
 
 
 def test_a_failure_that_was_raised_from_a_passing_one_passes_too() -> None:
     outer, middle = OSError("wrapped"), OSError("in between")
     outer.__cause__, middle.__cause__ = middle, ClientError(status=503)
-    assert is_passing(outer)
-    assert not is_passing(OSError("wrapped"))
+    assert is_temporary(outer)
+    assert not is_temporary(OSError("wrapped"))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ import pytest
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest, commit, materialise, write_table
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
+from infra.storage.large_files import put_file
 from infra.storage.store import Entry, Store, StoreError
 from tests.flows.fakes import InProcess
+from tests.infra.frozen import can_be_changed
 from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
 
 GRACE = 3600.0
@@ -299,3 +301,57 @@ def test_everything_comes_back_for_a_purge(tmp_path: Path, store_url: str) -> No
     assert empty_back(store) == len(before)
     assert everything(store, "objects", "parts", "curations", "trash") == before
     put_back(store, "trash/objects/ab/none")  # gone meanwhile: no error
+
+
+def test_records_and_manifests_leave_before_what_they_name_and_come_back_after_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    object_, part = store.put_object(b"1", ""), "parts/toy/abc-000.json"
+    weights, model = f"weights/{'b' * 64}.json", f"models/{'a' * 64}.json"
+    record = "curations/nq-000001/curation.json"
+    store.create(part, json.dumps({"names": object_}).encode())
+    for key in (weights, model, record):
+        store.create(key, b"{}")
+    first = collect(store, Roots(records=(record,)), LATER)
+    assert first.move == (record, part, weights, model, object_)
+    assert first.delete == ()
+    store.delete(f"trash/{part}")
+    store.create(f"trash/{part}", Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {}).to_json())
+    models = frozenset({"a" * 64, "b" * 64, object_.rpartition("/")[2]})
+    kept = Roots(manifests=frozenset({part}), back=frozenset({record}), models=models)
+    second = plan(store, Snapshot.take(store), kept, GRACE, time.time() + LATER)
+    assert second.back == tuple(f"trash/{key}" for key in (object_, model, weights, part, record))
+    last = plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER)
+    assert last.delete == tuple(f"trash/{key}" for key in (record, part, weights, model, object_))
+
+
+def test_a_snapshot_reads_records_from_the_trash_as_well(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    store.create("curations/a/curation.json", b"in place")
+    store.create("trash/curations/a/curation.json", b"an older one")
+    store.create("trash/curations/b/curation.json", b"in the trash")
+    snapshot = Snapshot.take(store)
+    assert snapshot.read("curations/a/curation.json") == b"in place"
+    assert snapshot.read("curations/b/curation.json") == b"in the trash"
+    assert snapshot.read("curations/c/curation.json") is None
+    store.create("trash/curations/c/curation.json", b"written after the listing")
+    assert snapshot.read("curations/c/curation.json") is None
+
+
+def test_old_probes_of_writers_that_died_are_deleted(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    store.create("probe/left", b"1")
+    assert plan(store, Snapshot.take(store), Roots(), GRACE, time.time()).delete == ()
+    assert plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER).delete == ("probe/left",)
+
+
+def test_what_was_decided_cannot_be_changed() -> None:
+    assert not can_be_changed(Roots())
+    assert not can_be_changed(Collection((), (), (), (), {}))
+
+
+def test_a_file_cannot_be_stored_through_a_snapshot(tmp_path: Path) -> None:
+    snapshot = Snapshot.take(Store.open(str(tmp_path / "store")))
+    (tmp_path / "file").write_bytes(b"content")
+    with pytest.raises(StoreError, match="file would be stored while the store is only looked at"):
+        put_file(snapshot, tmp_path / "file")
+    assert Store(snapshot.url).list("objects") == []

@@ -1,6 +1,7 @@
 """Finding what holds a text or was made from it, and removing just that."""
 
 import gzip
+import hashlib
 import html
 import io
 import json
@@ -10,9 +11,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from infra.names import digest_of
 from infra.storage.artifacts import Directory, Manifest, Piece, Table, commit
 from infra.storage.purge import (
     Plan,
+    Removal,
     Seeker,
     Target,
     carry_out,
@@ -23,6 +26,7 @@ from infra.storage.purge import (
     remove_paths,
 )
 from infra.storage.store import Store, StoreError
+from tests.infra.frozen import can_be_changed
 
 TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
 HASH = "0123456789abcdef0123456789abcdef"
@@ -315,3 +319,119 @@ def test_what_stays_is_written_before_the_old_table_goes(tmp_path: Path, monkeyp
     assert (OTHER, "") in labels_in(store)
     assert forget_rows(store, target) == 1
     assert set(labels_in(store)) == {(OTHER, "")}
+
+
+def test_a_text_of_24_characters_is_sought_within_others_and_a_shorter_one_is_not() -> None:
+    short, long = "a" * 23, "b" * 24
+    seeker = Seeker(Target(frozenset(), frozenset({short, long})))
+    assert seeker.in_bytes(f"x{long}x".encode())
+    assert not seeker.in_bytes(f"x{short}x".encode())
+    assert seeker.in_bytes(parquet(text=[f"x{long}x"]))
+    assert not seeker.in_bytes(parquet(text=[f"x{short}x"]))
+    assert seeker.in_bytes(parquet(text=["other", short]))
+    assert not Seeker(Target(frozenset(), frozenset({short}))).in_bytes(parquet(text=["other"]))
+
+
+def test_a_short_text_that_is_escaped_in_json_is_sought_as_a_whole_value() -> None:
+    seeker = Seeker(Target(frozenset(), frozenset({"a/b é"})))
+    assert seeker.in_bytes(b'{"text": " a\\/b \\u00e9 "}')
+    assert not seeker.in_bytes(b'{"text": "see a\\/b \\u00e9"}')
+    assert not seeker.in_bytes(b'\0{"text": "a\\/b \\u00e9"}')  # no text file
+
+
+def test_an_excerpt_keeps_the_first_200_characters_of_each_text_and_all_hashes() -> None:
+    excerpt = Target(frozenset({HASH}), frozenset({"a" * 200 + "b", "c" * 199})).excerpt()
+    assert excerpt == Target(frozenset({HASH}), frozenset({"a" * 200, "c" * 199}))
+
+
+def test_a_gzip_file_that_is_cut_is_searched_as_it_stands() -> None:
+    whole = gzip.compress(TEXT.encode())
+    assert not Seeker(TARGET).in_bytes(whole[:-12])
+    assert Seeker(TARGET).in_bytes(whole[:-12] + HASH.encode())
+
+
+def test_labels_ledger_releases_and_what_is_published_are_left_to_others(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    holding = json.dumps({"text": TEXT}).encode()
+    for folder in ("labels", "ledger/judge", "releases/nq", "published/nq", "trash/curations"):
+        store.create(f"{folder}/a.json", holding)
+    store.create("curations/nq-000001/note.json", holding)
+    assert make_plan(store, TARGET) == Plan((), ("curations/nq-000001/note.json",), (), {})
+
+
+def test_a_part_whose_manifest_quotes_the_text_goes_with_what_it_wrote(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    key = store.put_object(parquet(n=["1"]), ".parquet")
+    ingredients = {"stage": "told", "note": TEXT}
+    commit(store, Manifest("told", 1, 0, "told", 0, ingredients, {"rows": (Piece(0, key, 1),)}, {}, {}))
+    told = Table("rows", (Piece(0, key, 1),))
+    after = part(store, "after", {"rows": [parquet(n=["2"])]}, (told,))
+    plan = make_plan(store, TARGET)
+    assert [(removal.stage, removal.objects) for removal in plan.removals] == [
+        ("after", tuple(piece.object for piece in after.tables["rows"])), ("told", (key,)),
+    ]  # fmt: skip
+    assert plan.digests == {digest_of(key), digest_of(after.tables["rows"][0].object)}
+    carry_out(store, plan)
+    assert store.list("parts") == store.list("objects") == []
+
+
+def test_of_parts_at_several_distances_the_farthest_goes_first(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    made = part(store, "m0", {"rows": [parquet(text=[TEXT])]})
+    for number, name in enumerate(("z1", "a2", "k3")):
+        made = part(store, name, {"rows": [parquet(n=[str(number)])]}, (table(made, "rows"),))
+    assert stages(make_plan(store, TARGET)) == ["k3", "a2", "z1", "m0"]
+
+
+def test_an_object_that_a_record_names_stays_though_its_part_goes(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    tainted = part(store, "tainted", {"texts": [parquet(text=[TEXT])]})
+    made = part(store, "made", {"rows": [parquet(n=["1"])], "more": [parquet(n=["2"])]}, (table(tainted, "texts"),))
+    named, unnamed = made.tables["rows"][0].object, made.tables["more"][0].object
+    store.create("releases-of-old/a.json", json.dumps({"exports": {"a": named}}).encode())
+    plan = make_plan(store, TARGET)
+    assert stages(plan) == ["made", "tainted"]
+    assert plan.removals[0].objects == (unnamed,)
+    assert plan.named == {}
+
+
+def test_links_and_weights_below_a_folder_are_not_searched_but_weights_that_are_copies_are_found(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "other.txt").write_text(TEXT)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "link.txt").symlink_to(tmp_path / "other.txt")
+    (home / "a.safetensors").write_bytes(TEXT.encode())
+    digest = hashlib.sha256(TEXT.encode()).hexdigest()
+    assert find_files(home, TARGET, frozenset()) == []
+    assert find_files(home, TARGET, frozenset({digest})) == [home / "a.safetensors"]
+    (home / "cut.txt").write_text(f"before {TEXT[:200]}")
+    assert find_files(home, TARGET, frozenset()) == [home / "cut.txt"]
+
+
+def test_what_was_removed_already_is_no_error(tmp_path: Path) -> None:
+    remove_paths([tmp_path / "none"])
+    store = Store.open(str(tmp_path / "store"))
+    carry_out(store, Plan((), ("curations/a.json",), (), {}))
+
+
+def test_labels_of_which_none_names_the_text_are_left_as_they_are(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    write_labels(store, "a", (OTHER, "x"))
+    store.create("labels/notes.txt", TEXT.encode())
+    before = store.entries("labels")
+    assert forget_rows(store, Target(frozenset({HASH}), frozenset({TEXT}))) == 0
+    assert store.entries("labels") == before
+
+
+def test_a_dry_run_counts_a_damaged_table_and_leaves_it(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    store.create("labels/damaged.parquet", b"PAR1 cut short")
+    assert forget_rows(store, Target(frozenset({HASH}), frozenset()), dry_run=True) == 1
+    assert store.list("labels") == ["labels/damaged.parquet"]
+
+
+def test_a_plan_and_its_target_cannot_be_changed() -> None:
+    values = [TARGET, Removal("parts/a/a-000.json", ()), Plan((), (), (), {})]
+    assert [value for value in values if can_be_changed(value)] == []

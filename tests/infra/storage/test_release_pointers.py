@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infra.names import digest_of
 from infra.storage.release_pointers import (
     ROLLED_BACK,
     Record,
@@ -17,9 +18,11 @@ from infra.storage.release_pointers import (
     content_of,
     holding,
     left_behind,
+    lost_files,
     names,
     newest,
     numbers,
+    origin,
     passed_by,
     prune_published,
     publish,
@@ -310,3 +313,96 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
     store = Store.open(str(tmp_path))
     with pytest.raises(StoreError):
         publish(store, name)
+
+
+def head(number: int, text: str, of: int | None = None) -> Record:
+    return {"number": number, "exports": {"a": f"objects/{text}"}, "because": "promoted", "of": of}
+
+
+def test_a_rollback_passes_by_what_came_after_its_target_but_no_earlier_rollback() -> None:
+    known = [head(1, "A"), head(2, "B"), head(3, "A", of=1), head(4, "C")]
+    assert passed_by(known, known[0]) == {content_of(known[1]): 2, content_of(known[3]): 4}
+    assert passed_by(known, known[3]) == {}
+
+
+def test_a_rollback_is_followed_to_the_pointer_it_went_back_to() -> None:
+    known = [head(1, "A"), head(2, "B"), head(3, "A", of=1)]
+    assert [origin(known, record)["number"] for record in known] == [1, 2, 1]
+    assert origin(known[1:], known[2])["number"] == 3  # the first is gone
+
+
+def test_contents_are_equal_by_names_and_digests_whatever_the_suffix_or_the_order() -> None:
+    one = {"exports": {"a": "objects/aa/aa.jsonl", "b": "objects/bb/bb"}}
+    other = {"exports": {"b": "objects/bb/bb.txt", "a": "objects/aa/aa"}}
+    assert content_of(one) == content_of(other)
+    assert content_of(one) != content_of({"exports": {"a": "objects/bb/bb", "b": "objects/aa/aa"}})
+
+
+def test_files_whose_objects_are_gone_are_listed_and_those_in_the_trash_are_not(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    model = {"config.json": store.put_object(b"model", "")}
+    record = release(store, "one", model=model, publish_model=True)
+    assert lost_files(store, record) == []
+    export = record["exports"]["tevatron/train.jsonl"]
+    store.move(export, f"trash/{export}")
+    assert lost_files(store, record) == []
+    store.delete(f"trash/{export}")
+    store.delete(model["config.json"])
+    assert lost_files(store, record) == ["model/config.json", "tevatron/train.jsonl"]
+    assert lost_files(store, {**record, "publish_model": False}) == ["tevatron/train.jsonl"]
+
+
+def test_a_release_with_a_file_of_the_name_that_reneg_writes_is_refused(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    advance(store, "nq", lambda known: {"exports": {"release.json": store.put_object(b"{}", "")}})
+    with pytest.raises(StoreError, match=r"release 1 of nq has a file release\.json; Reneg writes a file of this name"):
+        publish(store, "nq")
+
+
+def test_the_last_release_is_never_pruned_and_files_beside_the_releases_are_left(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    for text in ("one", "two"):
+        release(store, text)
+        publish(store, "nq")
+    store.create("published/nq/notes/readme.txt", b"x")
+    assert prune_published(store, "nq", 0) == ["published/nq/000001"]
+    assert read(store) == "two"
+    assert store.exists("published/nq/notes/readme.txt")
+
+
+def test_pointers_and_what_readers_see_are_json_that_people_can_read(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one", at="morgens, größer")
+    publish(store, "nq")
+    pointer = store.read("releases/nq/HEAD-000001.json") or b""
+    assert pointer.decode().splitlines()[:2] == ["{", ' "number": 1,']
+    latest = (store.read("published/nq/latest.json") or b"").decode()
+    assert latest.splitlines()[1] == ' "number": 1,'
+    assert '"at": "morgens, größer"' in latest
+
+
+def test_a_latest_that_is_no_record_counts_as_none(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    for data in (b"[]", b"{}", b"3", b"null"):
+        store.replace("published/nq/latest.json", data)
+        assert read_latest(store, "nq") is None
+    store.replace("published/nq/latest.json", b'{"number": 1}')
+    assert read_latest(store, "nq") == {"number": 1}
+
+
+def test_other_records_beside_the_pointers_are_no_pointers(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    store.create("releases/nq/HELD-000001.json", b"{}")
+    store.create("releases/nq/PRE-HEAD-000002.json", b"{}")
+    assert (numbers(store, "nq"), names(store)) == ([], [])
+    release(store, "one")
+    assert (numbers(store, "nq"), names(store)) == ([1], ["nq"])
+
+
+def test_what_holds_an_object_is_found_only_while_it_is_published(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    digest = digest_of(release(store, "secret")["exports"]["tevatron/train.jsonl"])
+    assert holding(store, [digest]) == []
+    publish(store, "nq")
+    assert holding(store, [digest]) == ["published/nq/000001"]
+    assert holding(store, ["0" * 64]) == []

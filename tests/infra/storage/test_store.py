@@ -1,3 +1,5 @@
+"""The store, in a directory and behind two S3 servers: written once, read back whole, errors that say what to do."""
+
 import errno
 import os
 import subprocess
@@ -6,12 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from infra.storage.store import Store, StoreError
+from infra.storage.store import Entry, Store, StoreError, _entry
 from tests.conftest import ACCESS_KEY, SECRET_KEY, free_port, require_binary, stop, wait_for_http
+from tests.infra.frozen import can_be_changed
 
 
 @pytest.fixture(params=["directory", "seaweedfs", "moto"])
@@ -247,3 +251,167 @@ def test_a_server_that_ignores_create_if_absent_is_refused(
     s3_environment(careless_server)
     with pytest.raises(StoreError, match="only if absent"):
         Store.open("s3://reneg/store")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+def path_of(store: Store, key: str) -> Path:
+    return Path(store.url) / key
+
+
+def test_a_store_that_is_only_read_is_not_probed_and_a_new_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created: list[str] = []
+    create = Store.create
+
+    def note(self: Store, key: str, data: bytes) -> bool:
+        created.append(key.partition("/")[0])
+        return create(self, key, data)
+
+    monkeypatch.setattr(Store, "create", note)
+    Store.open(str(tmp_path / "store"), write=False)
+    assert created == ["probe", "probe", "FORMAT.json"]
+    Store.open(str(tmp_path / "store"), write=False)
+    assert len(created) == 3
+    Store.open(str(tmp_path / "store"))
+    assert created[3:] == ["probe", "probe"]
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '{"version": 1}', '{"format": "1"}', '{"format": 0}'])
+def test_a_format_that_is_not_ours_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "FORMAT.json").write_text(content)
+    with pytest.raises(StoreError, match="found, this version reads 1; use another store path"):
+        Store.open(str(tmp_path))
+
+
+def test_the_last_bytes_of_an_object_are_read_alone(store_url: str) -> None:
+    store = Store(store_url)
+    store.create("a", b"0123456789")
+    assert store.read("a", last=3) == b"789"
+    assert store.read("a", last=20) == b"0123456789"
+
+
+def test_objects_manifests_and_models_are_read_from_the_trash_and_other_keys_are_not(directory: Store) -> None:
+    for key in ("objects/aa/aa", "parts/s/a-000.json", "models/a.json", "weights/a.json", "curations/a/b.json"):
+        directory.create(f"trash/{key}", b"{}")
+    assert [directory.read(key) for key in ("objects/aa/aa", "parts/s/a-000.json")] == [b"{}", b"{}"]
+    assert [directory.read(key) for key in ("models/a.json", "weights/a.json")] == [b"{}", b"{}"]
+    assert directory.read("curations/a/b.json") is None
+
+
+def test_an_object_is_found_in_its_place_before_the_trash(directory: Store) -> None:
+    key = directory.put_object(b"content", "")
+    assert directory.find(key) == (key, 7)
+    directory.move(key, f"trash/{key}")
+    assert directory.find(key) == directory.find_object(key) == (f"trash/{key}", 7)
+    directory.delete(f"trash/{key}")
+    assert directory.find(key) is None
+    with pytest.raises(StoreError, match=f"object {key} is missing; rerun its part"):
+        directory.find_object(key)
+    with pytest.raises(StoreError, match=r"'FORMAT\.json' is no object"):
+        directory.find_object("FORMAT.json")
+
+
+def test_a_listing_has_sizes_and_times_and_no_temporary_files_folders_or_links_to_folders(directory: Store) -> None:
+    directory.create("a/one", b"12345")
+    directory.create("a/.two.tmp", b"half")
+    path_of(directory, "a/empty").mkdir()
+    path_of(directory, "a/link").symlink_to(path_of(directory, "a"))
+    assert directory.sizes("a") == {"a/one": 5}
+    assert abs(directory.entries("a")["a/one"].written - time.time()) < 60
+    assert (directory.holds("a"), directory.holds("b")) == (True, False)
+
+
+def test_an_object_that_was_cut_short_is_written_again_and_a_whole_one_is_not(directory: Store) -> None:
+    key = directory.put_object(b"content", ".txt")
+    assert key.endswith(".txt")
+    inode = path_of(directory, key).stat().st_ino
+    assert directory.put_object(b"content", ".txt") == key
+    assert path_of(directory, key).stat().st_ino == inode
+    path_of(directory, key).write_bytes(b"cont")
+    assert directory.put_object(b"content", ".txt") == key
+    assert directory.get_object(key) == b"content"
+    assert [path for path in path_of(directory, key).parent.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_only_temporary_files_older_than_an_hour_are_swept_away(directory: Store) -> None:
+    folder = path_of(directory, "objects/ab")
+    folder.mkdir(parents=True)
+    for name, age in ((".old.1.tmp", 3700), (".older.2.tmp", 9000), (".young.3.tmp", 3500), ("kept.tmp", 9000)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age, time.time() - age))
+    assert directory.sweep() == 2
+    assert sorted(path.name for path in folder.iterdir()) == [".young.3.tmp", "kept.tmp"]
+
+
+def test_a_copy_is_made_once_and_from_the_trash_too(directory: Store) -> None:
+    key = directory.put_object(b"content", "")
+    assert directory.copy_object(key, "published/a") == 7
+    inode = path_of(directory, "published/a").stat().st_ino
+    assert directory.copy_object(key, "published/a") == 7
+    assert path_of(directory, "published/a").stat().st_ino == inode
+    directory.move(key, f"trash/{key}")
+    assert directory.copy_object(key, "published/b") == 7
+    assert directory.read("published/b") == b"content"
+    directory.replace(f"trash/{key}", b"damaged")
+    with pytest.raises(StoreError, match="is damaged; rerun its part"):
+        directory.copy_object(key, "published/c")
+    assert not directory.exists("published/c")
+
+
+def test_a_link_is_made_moved_and_removed(directory: Store) -> None:
+    for number in ("000001", "000002"):
+        directory.create(f"published/nq/{number}/a", number.encode())
+    link = path_of(directory, "published/nq/current")
+    directory.link("published/nq/current", None)  # none there: no error
+    directory.link("published/nq/current", "000001")
+    first = link.lstat().st_ino
+    directory.link("published/nq/current", "000001")
+    assert link.lstat().st_ino == first
+    directory.link("published/nq/current", "000002")
+    assert (link / "a").read_bytes() == b"000002"
+    directory.link("published/nq/current", None)
+    assert not link.is_symlink()
+
+
+def test_folders_and_objects_that_are_gone_already_are_no_error(directory: Store) -> None:
+    directory.create("a/b/c", b"1")
+    directory.delete("a/b/none")
+    directory.delete_folder("a")
+    directory.delete_folder("a")
+    assert directory.list("a") == []
+    assert (directory.size("a/b/c"), directory.exists("a/b/c")) == (None, False)
+
+
+def test_an_object_can_be_replaced_where_there_was_none(directory: Store) -> None:
+    directory.replace("new/folder/latest.json", b"1")
+    directory.replace("new/folder/latest.json", b"22")
+    assert (directory.read("new/folder/latest.json"), directory.size("new/folder/latest.json")) == (b"22", 2)
+
+
+def test_a_directorys_failures_are_raised_at_once(directory: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def fail(path: str, **_: object) -> bytes:
+        calls.append(path)
+        raise ConnectionResetError("as a network share may")
+
+    monkeypatch.setattr(directory._fs, "cat_file", fail)
+    with pytest.raises(StoreError, match="cannot read a: ConnectionResetError"):
+        directory.read("a")
+    assert len(calls) == 1
+
+
+def test_entries_of_files_and_of_buckets_have_the_same_times() -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    assert _entry({"size": 5, "mtime": moment.timestamp()}).written == moment.timestamp()
+    assert _entry({"size": 5, "LastModified": moment}).written == moment.timestamp()
+    assert (_entry({}).size, _entry({}).written) == (0, 0.0)
+
+
+def test_an_entry_of_a_listing_cannot_be_changed() -> None:
+    assert not can_be_changed(Entry(1, 2.0))
