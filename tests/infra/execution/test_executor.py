@@ -401,6 +401,6 @@ def test_a_part_that_is_finished_is_shown_as_cached_and_computes_nothing() -> No
 
     attempts = module._Attempts(spec_of(), nullcontext(), refuse)
     done = module._Counter("double", 1, lambda *_: None, module.StageProgress("double", 1))
-    state = module._part.fn(module._Quiet(attempts, MANIFEST, done))
+    state = module._part.fn(module._PartWork(attempts, MANIFEST, done))
     assert (state.name, state.data, done.done) == ("Cached", MANIFEST, 0)
     assert state.message == f"reused {MANIFEST.path}"

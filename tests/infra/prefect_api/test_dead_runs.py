@@ -256,7 +256,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Api:
     monkeypatch.setattr(dead_runs.socket, "gethostname", lambda: HOST)
     monkeypatch.setattr(dead_runs, "is_alive", lambda pid: pid < 100)
     monkeypatch.setattr(dead_runs, "started_at", lambda pid: f"began-{pid}" if pid < 100 else "")
-    monkeypatch.setattr(dead_runs, "_process_of", lambda run: False)
+    monkeypatch.setattr(dead_runs, "_has_process", lambda run: False)
     return api
 
 
@@ -296,7 +296,7 @@ def part_of(run: FlowRun) -> TaskRun:
         ([], 1, "RUNNING", False),
     ],
 )
-def test_a_run_is_dead_when_every_process_of_this_machine_that_works_on_this_attempt_is_gone(
+def test_a_run_is_dead_when_every_has_process_this_machine_that_works_on_this_attempt_is_gone(
     api: Api, tags: list[str], count: int, state: str, dead: bool
 ) -> None:
     api.runs = [run_of(*tags, count=count, state=state)]
@@ -368,7 +368,7 @@ def test_a_run_that_is_being_started_here_or_has_an_owner_is_not_abandoned(
     api.runs = [run_of("pid:node-b:700:began-700:1", age=301.0, deployed=True, name="Running")]
     assert sweep_dead_runs() == 0
     api.runs = [run_of(age=301.0, deployed=True, name="Running")]
-    monkeypatch.setattr(dead_runs, "_process_of", lambda run: True)
+    monkeypatch.setattr(dead_runs, "_has_process", lambda run: True)
     assert sweep_dead_runs() == 0
 
 
@@ -403,11 +403,11 @@ def test_the_owners_tag_names_host_process_its_beginning_and_the_attempt() -> No
 
 def test_a_process_that_was_started_for_a_run_is_found_by_its_environment() -> None:
     run = uuid4()
-    assert dead_runs._process_of(run) is False
+    assert dead_runs._has_process(run) is False
     sleeper = subprocess.Popen(["sleep", "60"], env={"PREFECT__FLOW_RUN_ID": str(run)})
     try:
         until = time.monotonic() + 10
-        while not dead_runs._process_of(run):  # between fork and exec it still has our environment
+        while not dead_runs._has_process(run):  # between fork and exec it still has our environment
             assert time.monotonic() < until
     finally:
         sleeper.kill()
