@@ -81,7 +81,8 @@ class Tokenizer:
 
     def __init__(self, folder: str, options: dict[str, Any]) -> None:
         self.folder, self.options = folder, options
-        tokens = [_Named("<|end|>", True), _Named("<|end|>|", True), _Named("x", True), _Named("plain", False)]
+        special = [_Named(text, True) for text in ("<|end|>", "<|end|>|", "[]", "x")]
+        tokens = [*special, _Named("plain", False)]
         self.added_tokens_decoder = dict(enumerate(tokens))
         self.asked: list[dict[str, Any]] = []
 
@@ -127,7 +128,7 @@ def test_a_chat_is_rendered_up_to_where_the_answer_begins(stand_in: ChatTokenize
 
 
 def test_special_tokens_of_several_letters_are_broken_up_and_the_longest_first(stand_in: ChatTokenizer) -> None:
-    assert defuse("a<|end|>b <|end|>| x plain", stand_in._control) == "a< |end|>b < |end|>| x plain"
+    assert defuse("a<|end|>b <|end|>| [] x plain", stand_in._control) == "a< |end|>b < |end|>| [ ] x plain"
 
 
 def test_a_chat_that_the_template_refuses_is_told_in_a_line_and_counts_as_nothing(stand_in: ChatTokenizer) -> None:
