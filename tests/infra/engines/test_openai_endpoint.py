@@ -31,7 +31,7 @@ def engine_of() -> Iterator[Callable[..., OpenAIEngine]]:
 
     def make(server: MisbehavingServer | str, **changes: Any) -> OpenAIEngine:
         url = server if isinstance(server, str) else server.url
-        engines.append(OpenAIEngine(OpenAISpec(**{"model": "judge-1", "base_url": url, "timeout": 5.0, **changes})))
+        engines.append(OpenAIEngine(OpenAISpec(**{"model": "judge-1", "base_url": url, "timeout": 60.0, **changes})))
         return engines[-1]
 
     yield make
@@ -128,7 +128,7 @@ def test_what_may_pass_is_tried_again_and_given_up_after_max_retries(
     engine_of: Callable[..., OpenAIEngine], kind: str, reason: str
 ) -> None:
     with MisbehavingServer(hang=3.0) as server:
-        engine = engine_of(server, max_retries=2, timeout=1.0 if kind == "hang" else 5.0)
+        engine = engine_of(server, max_retries=2, timeout=1.0 if kind == "hang" else 60.0)
         answers = ask(engine, "fine", f"passes [[{kind}*2]]", f"lasts [[{kind}]]")
         assert [answer.finish_reason for answer in answers[:2]] == ["stop", "stop"]
         status = f"status {reason}" if reason.isdigit() else reason
