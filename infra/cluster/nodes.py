@@ -68,7 +68,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """Return what people see."""
+        """How people see the node: its address and the beginning of its id."""
         return f"node {self.ip} ({self.id[:8]})"
 
 
@@ -154,7 +154,7 @@ def refuse_skew(packages: Sequence[str]) -> None:
         ClusterError: a node differs or does not answer: which, in what, and what to do.
     """
     nodes = inspect_nodes(packages)
-    for _ in range(_FURTHER_LOOKS):  # a worker or a node that died while it was asked runs no other code
+    for _ in range(_FURTHER_LOOKS):  # a worker or node that died while it was asked is no difference
         if all(node.build is not None for node in nodes):
             break
         nodes = inspect_nodes(packages)

@@ -1,4 +1,4 @@
-"""Ray, local and loopback-only or by address; it never joins a cluster that was not named."""
+"""Starts a local Ray on loopback, or joins one by its address; never joins a cluster that was not named."""
 
 import contextlib
 import logging
@@ -61,15 +61,15 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
 def head_watched(lost: Callable[[], None]) -> Iterator[None]:
     """Call `lost`, once, when another cluster answers at the address of ours.
 
-    Ray tells nobody: what a driver waits for of the old cluster never comes, and some of its calls abort the process.
-    Where nothing answers for a minute, Ray ends the process by itself.
+    Ray does not report it: results of the old cluster never come, and some calls to it abort the process. Where nothing
+    answers for a minute, Ray ends the process by itself.
     """
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(_HEAD_SECONDS):
             if _is_replaced():
-                if not over.is_set():  # else it is the next run's cluster that was looked at
+                if not over.is_set():  # else the next run's cluster may be the one that answered
                     lost()
                 return
 
@@ -78,7 +78,7 @@ def head_watched(lost: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()  # a look that still waits for an answer holds nobody up
+        over.set()  # the thread may still wait for an answer, so it is not joined
 
 
 def _is_replaced() -> bool:
@@ -105,7 +105,7 @@ def listens(address: str) -> bool:
 
 
 def granted(resources: Resources) -> Resources:
-    """Ask for no more CPUs than a node has: a part that can never be placed would wait for ever in silence.
+    """Lower the CPUs to what a node has: a part that fits no node would wait in Ray for ever, without an error.
 
     Where the cluster grows (RENEG_AUTOSCALE=1) it is asked for a node that fits, and waited for.
 
@@ -132,7 +132,7 @@ def slots_for(resources: Resources) -> int:
 
 
 def living() -> list[Mapping[str, float]]:
-    """Return what each living node has in all, by Ray's names."""
+    """Return the resources of each living node, used or not, by Ray's names."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -204,7 +204,7 @@ def _grow(resources: Resources) -> None:
         try:
             _await_node(resources)
         finally:
-            request_resources(bundles=[])  # a request would stand for ever; what waits in Ray speaks for itself
+            request_resources(bundles=[])  # it would hold for ever; parts that wait in Ray ask for themselves
 
 
 def _await_node(resources: Resources) -> None:
@@ -253,7 +253,7 @@ def _start_local() -> None:
 
 
 def _guard_token() -> None:
-    """Ray writes its access token readable by everybody; other users of the machine must not have it."""
+    """Make the access token readable by its owner alone; Ray writes it readable by everybody."""
     with contextlib.suppress(OSError):
         token_file().chmod(0o600)
 

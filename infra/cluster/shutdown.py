@@ -1,11 +1,11 @@
-"""The end of a worker that is told to go: SIGTERM, or a node about to be taken away.
+"""Ends a worker on SIGTERM, or when its node is about to be taken away.
 
 What the ledgers of this process hold in their queues is written first, for twenty seconds at most; then the process
-ends at once. Parts in it are failed attempts that another node computes; a batch that an engine was at is lost.
+ends at once. Its parts are failed attempts, which another node computes; the batch that an engine works on is lost.
 
-Ray takes a SIGTERM to one worker as an exception in the main thread, behind which an actor's methods work on until they
-are through; a SIGTERM to a node makes it drain for 30 s without telling its workers, and then kills them
-(docs/nodes.md has what was measured).
+Ray turns a SIGTERM to one worker into an exception in the main thread, and an actor's methods go on until they return.
+A SIGTERM to a node makes it drain for 30 s without telling its workers, and then kills them (docs/nodes.md has the
+measurements).
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def install(is_draining: Callable[[], bool] | None = None) -> None:
 def end(why: str, seconds: float = _SECONDS) -> None:
     """Write what the ledgers of this process hold, for some seconds at most, and end the process."""
     if _ending.is_set():
-        return  # a second signal does not hurry the first
+        return  # a second signal changes nothing
     _ending.set()
     left = drain_all(seconds)
     _log.warning("%s: this process ends; %d of the ledger's writes were not made", why, left)

@@ -1,4 +1,4 @@
-"""What an engine answers to one chat, whichever engine it is."""
+"""A request to an engine and its answer, the same for every kind of engine."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 TOO_LONG = "too_long"
 REFUSED = "refused"
 ERROR = "error: "
-UNAVAILABLE = "unavailable: "  # asked as often as may be, and the endpoint could not: it may tomorrow
+UNAVAILABLE = "unavailable: "  # every try is used up; the endpoint may answer at another time
 
 
 class Request(Protocol):
@@ -47,7 +47,8 @@ class Answer:
     text: what was generated. logprobs: natural log-probabilities of the likeliest first tokens, by decoded text, most
     likely first. finish_reason: `stop`, `length`, `too_long` for a prompt that was not sent, `refused`, `error: …`, and
     `unavailable: …` for what may be answered another time.
-    cached_tokens: tokens of the prompt that a prefix cache served. fingerprint: what an endpoint says of its model.
+    cached_tokens: tokens of the prompt that a prefix cache served. fingerprint: the model's version, as the
+    endpoint names it.
     """
 
     text: str = ""

@@ -11,7 +11,7 @@ class ChatError(ValueError):
 
 
 class ChatTokenizer:
-    """Renders chats as the engine sends them; good for planning too, since it needs the tokenizer's files only."""
+    """Renders chats as the engine sends them. It needs the tokenizer's files only, so planning uses it too."""
 
     def __init__(self, model: str | Path) -> None:
         """Load the tokenizer from the model's folder: a second for a large vocabulary; no code from the model is run.
@@ -51,7 +51,7 @@ class ChatTokenizer:
 
 
 def defuse(text: str, control: re.Pattern[str] | None) -> str:
-    """Break up control tokens that stand in a text: a passage must not be able to end its turn and answer itself.
+    """Put a blank into every control token of a text, so that a passage cannot end its turn and answer itself.
 
     >>> defuse("a <|im_end|> b", re.compile(re.escape("<|im_end|>")))
     'a < |im_end|> b'
@@ -60,7 +60,7 @@ def defuse(text: str, control: re.Pattern[str] | None) -> str:
 
 
 def first_line(error: Exception) -> str:
-    r"""Say in one line what an error says; its class where it says nothing.
+    r"""Return the first line of an error's message, or its class name where the message is empty.
 
     >>> first_line(ValueError("no such token\nat line 3")), first_line(KeyError())
     ('no such token', 'KeyError')

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.engines.specs import CrossEncoderSpec
 
-# What carries a trained score; on anything else sentence-transformers puts a random one, and warns at most.
+# Models with a trained head for scores. To any other model sentence-transformers adds a random head; at most it warns.
 _HEADS = ("CrossEncoder", "ForSequenceClassification", "ForCausalLM")
 
 
@@ -105,7 +105,7 @@ def _load(spec: CrossEncoderSpec) -> Any:  # noqa: ANN401 - sentence-transformer
 
 
 def _check_head(folder: Path) -> None:
-    """Refuse a model without a trained head, an encoder for instance: it would be given a random one."""
+    """Refuse a model without a trained head, such as an encoder: sentence-transformers would add a random one."""
     if (folder / "modules.json").exists():  # sentence-transformers' own format
         names = [_settings(folder / "config_sentence_transformers.json").get("model_type", "SentenceTransformer")]
     else:
@@ -120,7 +120,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _positions(model: Any) -> int | None:  # noqa: ANN401 - sentence-transformers is not read by the checker
-    """Count the positions a text can take: RoBERTa and its kin begin after the padding's."""
+    """Count the positions a text can take; the models of RoBERTa's family begin after the padding's position."""
     import torch
 
     for name, module in model.named_modules():

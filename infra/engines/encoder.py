@@ -45,7 +45,7 @@ class EncoderEngine:
             convert_to_numpy=True,
             show_progress_bar=False,
         )
-        # Normalised here, in float64: bfloat16 models would leave lengths off by a hundredth.
+        # Normalised here in float64: the lengths of a bfloat16 model's vectors are wrong by up to a hundredth.
         vectors = np.asarray(raw, dtype=np.float64)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)

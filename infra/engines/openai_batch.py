@@ -1,7 +1,7 @@
 """Answers by an endpoint's batch interface: files of requests in, hours later files of answers out, in any order.
 
-A job is named by the digest of its file, and what is in a file depends on the requests alone. So whoever starts again
-finds the jobs that were already submitted and takes their answers, instead of paying for them a second time.
+A job is named by the digest of its file, and the content of a file depends on the requests alone. So an engine that is
+started again finds the jobs that were submitted and takes their answers, instead of paying for them a second time.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ Batch = Mapping[str, Any]
 
 
 class OpenAIBatchEngine:
-    """One endpoint's batch interface and one model; `counts` says how often what went wrong."""
+    """One endpoint's batch interface and one model; `counts` holds events by name."""
 
     def __init__(self, spec: OpenAIBatchSpec) -> None:
         """Read the key and prepare the client; nothing is sent yet.
@@ -55,7 +55,7 @@ class OpenAIBatchEngine:
 
     @property
     def counts(self) -> Counter[str]:
-        """What happened so far, by name: `submitted`, `attached`, `missing_row`, `doubled_row`, `resubmit_500`, …."""
+        """Events so far: `submitted`, `attached`, `missing_row`, `doubled_row`, `resubmit_500`, …."""
         return self._endpoint.counts
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
@@ -87,7 +87,7 @@ class _File:
 
 
 class _Jobs:
-    """The vendor's side: files and batches, as few calls each."""
+    """The vendor's files and batches, with a method for each step of a job."""
 
     def __init__(self, spec: OpenAIBatchSpec, endpoint: Endpoint) -> None:
         self._spec = spec
@@ -114,7 +114,7 @@ class _Jobs:
             self._known.setdefault(batch["metadata"][_MARK], []).append(batch)
 
     def attach(self, file: _File) -> Batch | None:
-        """Take a job that was submitted for this file before and holds, or may come to hold, answers."""
+        """Return a job that was submitted for this file before and has answers or may get some, or None."""
         for batch in self._known.get(file.digest, []):
             ended_empty = batch["status"] in ("failed", "cancelled") and not batch.get("output_file_id")
             if batch["id"] not in self._used and not ended_empty:
@@ -124,7 +124,7 @@ class _Jobs:
         return None
 
     async def submit(self, file: _File) -> Batch | Trouble:
-        """Send the file and create its job; where the response got lost, look first whether the job exists."""
+        """Send the file and create its job; after a lost response, look first whether the job exists."""
         if file.uploaded is None:
             file.uploaded = await self._upload(file)
         for attempt in range(self._spec.max_retries + 1):
@@ -142,7 +142,7 @@ class _Jobs:
         raise ConnectionError(f"creating a batch: {created}; the next attempt finds the jobs submitted so far")
 
     async def follow(self, batch: Batch) -> Batch:
-        """Look at a job until it has ended."""
+        """Poll a job until it has ended, and return its last state."""
         ask = partial(self._endpoint.client.batches.with_raw_response.retrieve, batch["id"])
         while batch["status"] not in _ENDED:
             await asyncio.sleep(self._spec.poll_seconds)
@@ -150,7 +150,7 @@ class _Jobs:
         return batch
 
     async def fetch(self, file_id: str | None) -> str:
-        """Read a file of answers or errors; one that is not there, or no more, is empty."""
+        """Return the text of a file of answers or errors; empty where the vendor has none or deleted it."""
         if not file_id:
             return ""
         raw = self._endpoint.client.files.with_raw_response
@@ -185,7 +185,7 @@ class _Jobs:
 
 
 class _Work:
-    """One call of `answer`: which requests are open, and why those are that have been asked."""
+    """One call of `answer`: which requests have no answer yet, and why not."""
 
     def __init__(self, spec: OpenAIBatchSpec, endpoint: Endpoint, requests: Sequence[Request]) -> None:
         self._spec = spec
@@ -235,7 +235,7 @@ class _Work:
             yield _File(lines)
 
     async def _job(self, file: _File) -> bool:
-        """Have one file answered; says whether that took a new job."""
+        """Have one file answered; returns whether a new job was needed."""
         async with self._slots:
             self._running += 1
             try:
@@ -246,35 +246,35 @@ class _Work:
 
     async def _follow(self, file: _File) -> bool:
         attached = self._jobs.attach(file)
-        lonely = 0
+        waits = 0  # in which no other job of ours ended
         while True:
             batch = attached or await self._jobs.submit(file)
             if isinstance(batch, Trouble):
                 self._fail(file, f"batch refused: {batch}")
                 return True
             batch = await self._jobs.follow(batch)
-            if not _lacks_room(batch) or lonely > self._spec.max_retries:
+            if not _lacks_room(batch) or waits > self._spec.max_retries:
                 await self._collect(file, batch)
                 return attached is None
             self._counts["no_room"] += 1
             attached = None
-            lonely += not await self._wait_for_room(lonely)
+            waits += not await self._wait_for_room(waits)
 
-    async def _wait_for_room(self, lonely: int) -> bool:
-        """Wait until another job of ours has ended, or for a while where none runs; says whether one ended."""
+    async def _wait_for_room(self, waits: int) -> bool:
+        """Wait until another job of ours has ended, or for a while where none runs; returns whether one ended."""
         ended = self._ended
         self._waiting += 1
         try:
             while self._ended == ended and self._running > self._waiting:
                 await asyncio.sleep(self._spec.poll_seconds)
             if self._ended == ended:
-                await asyncio.sleep(self._spec.poll_seconds * 2**lonely)
+                await asyncio.sleep(self._spec.poll_seconds * 2**waits)
         finally:
             self._waiting -= 1
         return self._ended != ended
 
     async def _collect(self, file: _File, batch: Batch) -> None:
-        """Take the answers of an ended job, whatever its end: also an expired or cancelled one has some."""
+        """Take the answers of an ended job; an expired or cancelled one has some, too."""
         if batch["status"] == "failed":
             errors = (batch.get("errors") or {}).get("data") or []
             said = "; ".join(str(error.get("message") or error.get("code")) for error in errors[:3])
@@ -351,7 +351,7 @@ def _lacks_room(batch: Batch) -> bool:
 
 
 def _need(result: Any, what: str) -> Any:  # noqa: ANN401 - JSON
-    """Take a result that the work cannot go on without.
+    """Return a result, which the work needs to go on.
 
     Raises:
         ConnectionError: there is none, after all tries.

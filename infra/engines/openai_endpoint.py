@@ -40,7 +40,7 @@ class EndpointError(ValueError):
 
 
 class OpenAIEngine:
-    """One endpoint and one model; `counts` says how often what went wrong."""
+    """One endpoint and one model; `counts` holds retries and failures by reason."""
 
     def __init__(self, spec: OpenAISpec) -> None:
         """Read the key and prepare the client; nothing is sent yet.
@@ -58,9 +58,9 @@ class OpenAIEngine:
         return self._endpoint.counts
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
-        """Answer requests in their order; one that cannot be answered gets its reason and harms no other.
+        """Answer requests in their order; one that cannot be answered gets its reason, and the others are not affected.
 
-        Where the endpoint turns all down after some were answered, those are returned, and the next call raises.
+        Where the endpoint begins to refuse every request, the answers so far are returned, and the next call raises.
 
         Raises:
             EndpointError: the endpoint refuses the key, the model or our way of asking.
@@ -73,7 +73,7 @@ class OpenAIEngine:
         return answers
 
     def _raise_refusal(self) -> None:
-        """Raise what turned all requests down, once: the next call asks again."""
+        """Raise the refusal of all requests, once; the call after that asks again."""
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             raise refusal
@@ -99,11 +99,11 @@ class OpenAIEngine:
                 return _NOT_ASKED
             try:
                 result = await self._endpoint.call(lambda: self._endpoint.complete(body), read_completion, tokens)
-            except EndpointError as refusal:  # of all requests; those that were answered are paid for
+            except EndpointError as refusal:  # of every request; the answers so far are paid for and are kept
                 self._refusal = refusal
                 return _NOT_ASKED
         if isinstance(result, Answer) and not result.prompt_tokens:
-            # Without usage a budget would never end: what was sent is estimated, and counted as such.
+            # Without usage a budget would never be used up, so the usage is estimated, and the estimate is counted.
             self._endpoint.counts["no_usage"] += 1
             result = replace(result, prompt_tokens=tokens - request.max_tokens, output_tokens=request.max_tokens)
         if isinstance(result, Answer):
@@ -118,7 +118,7 @@ class OpenAIEngine:
 
 
 class Endpoint:
-    """A client with its key, its pace, and the one place where anything is sent again."""
+    """A client with its key and its rate limit; every retry happens here."""
 
     def __init__(self, spec: OpenAISpec) -> None:
         """Read the key from the environment and build the client.
@@ -156,7 +156,9 @@ class Endpoint:
         retries: int | None = None,
         seconds: float | None = None,
     ) -> Result | Trouble:
-        """Ask until there is a result, a trouble that will not pass, or no try left; None tokens are not metered.
+        """Ask until there is a result, a trouble that does not pass, or no try left.
+
+        tokens: what the request uses of the rate limit; None asks without waiting for it.
 
         Raises:
             EndpointError: the trouble is fatal to all requests.
@@ -198,9 +200,9 @@ class Endpoint:
     async def _send(
         self, ask: Callable[[], Awaitable[Any]], read: Callable[[Reply], Result | Trouble], seconds: float
     ) -> Result | Trouble:
-        """Send once. No exception of the client leaves here: its texts may hold what must not be logged."""
+        """Send once. No exception of the client leaves this method, because its message may hold secrets."""
         try:
-            async with asyncio.timeout(seconds):  # the client's own limit is per read: a server that drips outlives it
+            async with asyncio.timeout(seconds):  # the client's own limit is per read: a trickle of bytes never ends
                 response = (await ask()).http_response
         except (TimeoutError, openai.APITimeoutError):
             return Trouble("timeout", f"no response within {seconds:g} s", passing=True)
@@ -246,7 +248,7 @@ async def together(jobs: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
 def run(job: Coroutine[Any, Any, Result]) -> Result:
     """Run a job on the one event loop that all endpoints of this process share, and wait for it.
 
-    One loop, in a thread of its own, because engines share connections' slots and pace, and callers may have a loop.
+    One loop in a thread of its own: engines share the slots and the rate limit, and a caller may run a loop itself.
     """
     with _LOOP_LOCK:
         loop = _loop()
@@ -267,7 +269,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 @functools.cache
 def _slots(identity: str, concurrency: int) -> asyncio.Semaphore:
-    """Requests in flight, over all engines of this process with this key and setting."""
+    """Return what bounds the requests in flight, over all engines of this process with this key and setting."""
     return asyncio.Semaphore(concurrency)
 
 
@@ -318,5 +320,5 @@ def _build_client(spec: OpenAISpec, key: str) -> openai.AsyncOpenAI:
             timeout=timeout,
             http_client=transport,
         )
-    base_url = spec.base_url or _VENDOR  # never the client's own variable: the spec says where things go
+    base_url = spec.base_url or _VENDOR  # not from the client's own variable: the spec alone decides where texts go
     return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=transport)

@@ -22,7 +22,7 @@ _NOT_ALLOWED = frozenset({401, 402, _FORBIDDEN, 404, 405})
 _MAY_PASS = frozenset({408, 409, 425, _BUSY})
 _FATAL_CODES = frozenset({"model_not_found", "unsupported_parameter", "unsupported_value", "unknown_parameter"})
 _NO_QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
-# Codes come first; not every compatible server sends any, so their wordings are read too.
+# Not every compatible server sends a code, so the words of the message are searched too.
 _FILTERED = re.compile(
     r"content_filter|content_policy|invalid_prompt|content management policy|moderation|flagged", re.I
 )
@@ -47,7 +47,8 @@ class Trouble:
     """Why a request has no answer.
 
     kind: `429`, `timeout`, `connection`, `body`, `refused`, …; failures are counted by it. text: the endpoint's words.
-    passing: it may be gone when asked again. fatal: no other request can succeed either. wait: seconds asked for.
+    passing: another try may succeed. fatal: every other request would fail too. wait: seconds the endpoint asks us to
+    wait; None where it asks for none.
     """
 
     kind: str
@@ -61,7 +62,7 @@ class Trouble:
         return f"{reason}: {self.text}" if self.text else reason
 
     def as_answer(self) -> Answer:
-        """Answer the request with the reason; what may pass is told by its kind alone, so that it can be counted."""
+        """Return an answer with the reason; of a passing trouble only its kind, so that equal ones are counted."""
         if self.kind in (REFUSED, TOO_LONG):
             return Answer(finish_reason=self.kind)
         if self.passing:
@@ -91,7 +92,7 @@ def request_body(spec: OpenAISpec, request: Request) -> dict[str, Any]:
 
 
 def serialise(body: Mapping[str, Any]) -> str | Trouble:
-    """Write a body as JSON, or say why it cannot be sent: a text may hold half a character."""
+    """Write a body as JSON, or return why it cannot be sent, such as a text with half a surrogate pair."""
     try:
         text = json.dumps(body, ensure_ascii=False, sort_keys=True)
         text.encode()
@@ -101,7 +102,7 @@ def serialise(body: Mapping[str, Any]) -> str | Trouble:
 
 
 def estimate_tokens(request: Request) -> int:
-    """Guess what a request will use of the limit of tokens per minute."""
+    """Estimate how much of the limit of tokens per minute a request will use."""
     characters = sum(len(message.get("content", "")) for message in request.chat)
     return characters // _CHARACTERS_PER_TOKEN + request.max_tokens
 
@@ -131,7 +132,7 @@ def read_completion(reply: Reply) -> Answer | Trouble:
 
 
 def read_object(reply: Reply) -> dict[str, Any] | Trouble:
-    """Read a JSON object, or why there is none."""
+    """Return the JSON object of a reply, or why there is none."""
     trouble = read_status(reply)
     if trouble is not None:
         return trouble
@@ -142,7 +143,7 @@ def read_object(reply: Reply) -> dict[str, Any] | Trouble:
 
 
 def read_status(reply: Reply) -> Trouble | None:
-    """Say what an HTTP status means for the request and for those after it; None where it is a success."""
+    """Return what an HTTP status means for this request and for later ones; None where it is a success."""
     status = reply.status
     if _OK <= status < _REDIRECT:
         return None

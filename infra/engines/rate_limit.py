@@ -1,7 +1,7 @@
-"""One pace for all engines that share a key: requests and tokens per minute, and the pause that an endpoint asked for.
+"""Limits for all engines that share a key: requests and tokens per minute, and the pause that an endpoint asked for.
 
-The pace is kept in one place: a Ray actor where Ray runs, so that engines on other machines keep it too, else an object
-of this process. An engine asks once per request how long to wait, and waits on its own.
+They are kept in one place: a Ray actor where Ray runs, so that they hold for engines on other machines too, else an
+object of this process. An engine asks once per request how long to wait, and waits on its own.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-_BURST_SECONDS = 1.0  # how far a quiet spell can be made up for; vendors enforce their minutes by the second
+_BURST_SECONDS = 1.0  # after a pause, requests for so many seconds may start at once; vendors look at seconds
 _HERD_SECONDS = 1.0  # after a pause the engines start within this time, not all at once
 _NAMESPACE = "reneg"
 _TRIES = 5
@@ -22,7 +22,7 @@ _TRY_AGAIN_SECONDS = 0.2
 class Pace:
     """When the next request may start. Each one moves that time by its share of a minute, as a token bucket would.
 
-    Shares, not counts, are added up, so callers with different limits can share it.
+    It adds seconds, not requests, so that callers with different limits can share it.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,7 +61,7 @@ class RateLimiter:
         self._shared = _shared(identity)
         self._request_seconds = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._token_seconds = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
-        self._owed = 0  # tokens used beyond the estimates; paid with the next request, which spares a call
+        self._owed = 0  # tokens used beyond the estimates; added to the next request, which saves a call
 
     async def acquire(self, tokens: int) -> None:
         """Wait until a request of about so many tokens may be sent."""
@@ -75,12 +75,12 @@ class RateLimiter:
         self._owed += used - estimated
 
     async def block(self, seconds: float) -> None:
-        """Tell all who share the key that the endpoint wants so many seconds of silence."""
+        """Let none of those who share the key ask for so many seconds."""
         await self._shared.block(seconds)
 
 
 def identify(base_url: str, key: str) -> str:
-    """Name those who share a key at an endpoint, without giving the key away."""
+    """Return a name for a key at an endpoint; the key cannot be read from it."""
     digest = hashlib.sha256(key.encode()).hexdigest()
     return hashlib.sha256(f"{base_url}\0{digest}".encode()).hexdigest()[:16]
 

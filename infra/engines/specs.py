@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-# A setting that does not decide the content of what the engine answers: it stays out of the keys.
+# A setting that does not change what the engine answers, so it is left out of the keys.
 _OPERATIONAL: dict[str, Any] = {"operational": True}
 
 
@@ -32,7 +32,7 @@ class VLLMSpec(PinnedSpec):
     """A language model under vLLM, in process on one device.
 
     quantization: as vLLM names it; None takes what the model's own configuration says.
-    head_dtype: precision of the last layer; bfloat16 logits come in steps of 1/8, so scores would tie by the dozen.
+    head_dtype: precision of the last layer; in bfloat16 logits are multiples of 1/8, so many scores would be equal.
     max_model_len: tokens of prompt and answer together.
     tensor_parallel_size: devices; more than one costs child processes.
     gpu_memory_utilization: share of a GPU's memory taken; on a CPU `cpu_kvcache_gib` says it.
@@ -85,10 +85,7 @@ class CrossEncoderSpec(PinnedSpec):
 
 
 class EndpointSpec(_Base):
-    """An engine that is somebody else's server; the fields that every kind of endpoint has (see `OpenAISpec`).
-
-    Each subclass gives its own name as the default of `kind`.
-    """
+    """An engine that is somebody else's server; a subclass sets the default of `kind` and adds fields of its own."""
 
     kind: str
     model: str = Field(min_length=1)
@@ -98,7 +95,7 @@ class EndpointSpec(_Base):
 class OpenAISpec(EndpointSpec):
     """Any OpenAI-compatible endpoint, Azure's included.
 
-    model: the dated name the endpoint knows it by. revision: a word of the user's own, for what the name does not tell.
+    model: the dated name the endpoint knows it by. revision: free text, for a change that the name does not show.
     base_url: None for the vendor's default. api_version: given, the endpoint is Azure's.
     api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
     structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.

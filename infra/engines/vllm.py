@@ -12,8 +12,8 @@ from infra.engines.specs import VLLMSpec
 
 _GIB = 2**30
 _MOST_LOGPROBS = 100
-# One backend for all: left to choose, vLLM keeps for good what the first schema asked happened to need. Without
-# whitespace between the fields an answer has a longest length, and no model can fill it with blanks.
+# One backend for all schemas: where vLLM chooses, the first schema decides for all later ones. Without whitespace
+# between the fields an answer has a greatest length, and a model cannot fill it with blanks.
 _STRUCTURED = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 
@@ -75,14 +75,14 @@ class VLLMEngine:
             return Answer(finish_reason=f"{ERROR}{first_line(error)}", prompt_tokens=len(tokens))
 
     def _ask(self, prompts: list[_Prompt]) -> list[Answer]:
-        """Ask all at once; what vLLM refuses is narrowed down by halves."""
+        """Ask all prompts at once; where vLLM refuses the list, ask its halves, until a refused prompt is alone."""
         from vllm.exceptions import VLLMClientError
 
         if not prompts:
             return []
         try:
             return self._generate(prompts)
-        except (ValueError, VLLMClientError) as error:  # before it runs any: it withdraws the others of the list
+        except (ValueError, VLLMClientError) as error:  # raised before any runs; vLLM drops the whole list
             if self._llm.llm_engine.has_unfinished_requests():
                 raise RuntimeError(f"vLLM failed while it answered: {first_line(error)}") from error
             if len(prompts) == 1:
@@ -147,9 +147,8 @@ def _answer(output: Any) -> Answer:  # noqa: ANN401 - vLLM is not read by the ch
 def _compile_grammars_at_once(llm: Any) -> None:  # noqa: ANN401 - vLLM is not read by the checker
     """Let each grammar be compiled before its request is queued.
 
-    Compiled in the background it would be ready some step later, now this one and now that one: the batches, and by
-    rounding the answers, would change from run to run. Child processes (several devices) are out of reach and keep
-    vLLM's way.
+    Compiled in the background, a grammar is ready at a step that differs from run to run. The batches would differ too
+    and, by rounding, the answers. With several devices the core is in a child process, where this cannot be set.
     """
     core = getattr(llm.llm_engine.engine_core, "engine_core", None)
     if core is not None:

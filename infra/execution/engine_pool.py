@@ -77,7 +77,7 @@ class EngineActor:
 
 @dataclass
 class _Host:
-    """A place for an actor, which stands there once it was needed."""
+    """A place for one actor, which is started when a part first needs it."""
 
     actor: Any = None
     node: str = ""
@@ -127,7 +127,7 @@ class EnginePool:
                 if error.out_of_memory:
                     self._build_spec = _smaller_batches(self._build_spec)
                 if error.engine_lost:
-                    if not is_going(host.node):  # else nothing speaks against the part
+                    if not is_going(host.node):  # else its node was taken away, which is not the part's fault
                         self._kills[spec.key] = kills + 1
                     self._discard(host, actor)
                 raise
@@ -185,7 +185,7 @@ class EnginePool:
         return actor, node
 
     def _discard(self, host: _Host, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped
-        """Give up a dead actor, unless another part of it did so already and a new one stands there."""
+        """Remove a dead actor from its host, unless another part did so already and a new one was built."""
         with host.building:
             if host.actor is actor:
                 host.actor = None
@@ -204,9 +204,9 @@ class EnginePool:
 
 
 def _dismiss(actors: list[Any]) -> None:
-    """Kill actors, once what their ledgers hold is written: parts may be at work in them when a run is stopped."""
+    """Kill actors once their ledgers are written; in a run that is stopped, parts are still at work in them."""
     if actors:
-        flushed = [actor.flush.remote() for actor in actors]  # of a dead one this is an answer, too
+        flushed = [actor.flush.remote() for actor in actors]  # a dead actor counts as one that answered
         ray.wait(flushed, num_returns=len(flushed), timeout=_FLUSH_SECONDS)
     for actor in actors:
         ray.kill(actor)

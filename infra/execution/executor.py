@@ -1,7 +1,7 @@
 """Where Prefect meets Ray: one Prefect task run per part on a thread, the work in Ray, the finished parts in the store.
 
 Prefect schedules, retries and shows; it caches and persists nothing. Ray computes and never retries. A part that has a
-manifest is shown as `Cached`. Ray's failures become failed attempts with their reason (ORCHESTRATION section 2).
+manifest is shown as `Cached`. Ray's failures become failed attempts with their reason.
 """
 
 import logging
@@ -70,13 +70,13 @@ class PrefectRayExecutor:
         self._probes = threading.BoundedSemaphore(_PROBES)
 
     def __enter__(self) -> "PrefectRayExecutor":
-        """Start nothing yet, but watch that the cluster stays the one it is."""
+        """Start nothing yet, but watch whether another cluster takes the place of ours."""
         begin_anew()
         self._watch.enter_context(head_watched(lambda: give_up(LOST)))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Release the engines, and the actor that holds what workers log; told to end (SIGTERM), give up the parts."""
+        """Release the engines and the actor that holds log lines; on SIGTERM or Ctrl-C give the parts up first."""
         if kind is not None and not issubclass(kind, Exception):
             give_up(STOPPED)
         self._watch.close()
@@ -100,7 +100,7 @@ class PrefectRayExecutor:
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
             run = _part.with_options(task_run_name=spec.name, retries=spec.stage.retries)
-            futures[spec.number] = run.submit(_Quiet(attempts, finished.get(spec.number), done))
+            futures[spec.number] = run.submit(_PartWork(attempts, finished.get(spec.number), done))
         results: dict[int, Manifest | Failure] = {}
         for spec in specs:
             futures[spec.number].wait()
@@ -213,8 +213,8 @@ class _Attempts:
         return manifest
 
 
-class _Quiet:
-    """Carries a part through Prefect, which otherwise walks and copies every argument."""
+class _PartWork:
+    """The argument of a part's task: one object that Prefect does not look into, so that it copies nothing."""
 
     __slots__ = ("attempts", "done", "finished")
 
@@ -235,7 +235,7 @@ def _show_in(log: Any) -> Show:  # noqa: ANN401 - a logger or Prefect's adapter 
     return show
 
 
-# A plain function: Prefect takes any other callable for "always retry" turned round.
+# A plain function, as Prefect demands: it does not call any other callable, it only negates it.
 def _may_retry(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN401 - Prefect's own generics
     return bool(getattr(state.data, "retry", False))
 
@@ -247,7 +247,7 @@ def _may_retry(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN40
     retry_delay_seconds=_RETRY_SECONDS,
     retry_condition_fn=_may_retry,
 )
-def _part(work: _Quiet) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
+def _part(work: _PartWork) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
     spec = work.attempts.spec
     if work.finished is not None:
         return Completed(name="Cached", message=f"reused {work.finished.path}", data=work.finished)

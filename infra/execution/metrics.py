@@ -1,7 +1,7 @@
 """What parts did, counted for Prometheus: Ray exports the numbers of its processes on each node's metrics port.
 
-The driver counts, when a part has ended: a worker that is killed takes up to ten seconds of its numbers with it, while
-a driver's arrive when it ends. So they stand on the node of the driver. Ray puts `ray_` before each name. Without the
+The driver counts, when a part has ended: of a worker that is killed the numbers of the last ten seconds are lost, while
+a driver's arrive when it ends. So the driver's node exports them. Ray puts `ray_` before each name. Without the
 packages of `ray[default]` on that node nothing is exported, and counting costs nothing. Nothing here fails a part.
 """
 

@@ -1,8 +1,8 @@
-"""What is logged in Ray workers while they work for a part, brought to whoever watches that part.
+"""Brings what Ray workers log while they work for a part to the log of that part.
 
 No Prefect in workers: a worker hands its lines to one actor of the flow run, which holds them until a thread of the
-driver fetches them, twice a second for all parts at once. Nothing here blocks a part or fails it: rather, lines are
-lost, and counted. Lines belong to the part in whose context they are logged (`contextvars`); those of a library's own
+driver fetches them, twice a second for all parts at once. Nothing here blocks or fails a part; lines that cannot be
+kept are counted. Lines belong to the part in whose context they are logged (`contextvars`); those of a library's own
 thread belong to the only part in the process, or to none. Lines keep the time at which they were logged.
 """
 
@@ -164,7 +164,7 @@ class PartLogs:
         while not self._over.wait(_COLLECT_SECONDS):
             try:
                 self._collect(_COLLECT_SECONDS)
-            except Exception:  # a thread that ended would leave every later line
+            except Exception:  # if the thread ended, no later line would be shown
                 _log.warning("lines of workers could not be shown", exc_info=True)
 
     def _collect(self, seconds: float) -> None:
@@ -185,7 +185,7 @@ class PartLogs:
                 del self._open[box]
 
     def _fetch(self, seconds: float) -> Mapping[str, Batch] | None:
-        """Empty the actor; None if it does not answer in time, and then the same question stands."""
+        """Empty the actor; None if it does not answer in time: its answer is waited for in the next call."""
         import ray
 
         if self._asked is None:

@@ -1,7 +1,7 @@
 """What a flow run shows in the Prefect UI: per stage a table of its parts and their progress, and at the end a summary.
 
-Outside a flow run nothing is shown. Artifacts are pictures of the work: a server that does not take them is no reason
-for a part to fail, so nothing is raised here.
+Outside a flow run nothing is shown. A server that does not take an artifact must not fail a part, so nothing is raised
+here.
 """
 
 import logging
@@ -85,7 +85,7 @@ class StageProgress:
             self._artifact = _try(lambda: create_progress_artifact(0.0, key_of("progress", name), described))
 
     def update(self, done: int) -> None:
-        """Show how many are done, unless that was told a moment ago or is being told."""
+        """Show how many are done, unless that was shown a moment ago or another thread shows it now."""
         if self._artifact is None or time.monotonic() - self._told < _UPDATE_SECONDS:
             return
         if self._lock.acquire(blocking=False):
@@ -123,6 +123,6 @@ def _try(show: Callable[[], Any]) -> Any:  # noqa: ANN401 - what Prefect returns
         return None
     try:
         return show()
-    except Exception as error:  # whatever it is: the picture, not the work, is at fault
+    except Exception as error:  # of any kind: only the showing failed, not the work
         _log.warning("Prefect could not show something: %s: %s", type(error).__name__, redact(str(error)))
         return None

@@ -51,19 +51,19 @@ class PartError(Exception):
 
 
 def give_up(reason: str) -> None:
-    """Let every wait of this process end now, its part given up, and none begin: STOPPED, or LOST."""
+    """End every wait of this process, give its part up and begin no other; `reason` is STOPPED or LOST."""
     global _reason  # noqa: PLW0603 - one for the process, as its connection to Ray
     _reason = reason
     _given_up.set()
 
 
 def begin_anew() -> None:
-    """Take back what made earlier waits end."""
+    """Allow waits again after `give_up`."""
     _given_up.clear()
 
 
 def given_up() -> bool:
-    """Tell whether every wait ends now."""
+    """Tell whether `give_up` was called."""
     return _given_up.is_set()
 
 
@@ -88,7 +88,7 @@ def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  #
     """
     started = time.monotonic()
     while not ray.wait([reference], timeout=_POLL_SECONDS)[0]:
-        if _given_up.is_set() and _reason != LOST:  # of a lost cluster nothing can be asked
+        if _given_up.is_set() and _reason != LOST:  # a lost cluster answers nothing
             _cancel(reference)
         refuse_if_given_up()
         if time.monotonic() - started > deadline:
@@ -106,7 +106,7 @@ def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  #
         if isinstance(ended, PartError):
             ended.killed = killed
             log.tell(logging.ERROR, last_lines(_ANSI.sub("", str(error))))
-        raise ended from None  # Prefect logs what an error came from, and this has been shown, without secrets
+        raise ended from None  # Prefect would log the cause, which was shown above without secrets
     log.finish(killed=False)
     return result
 

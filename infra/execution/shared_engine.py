@@ -12,14 +12,14 @@ from infra.execution.usage_meter import BudgetReached, MeterLike, Usage
 
 
 class EngineBroken(Exception):
-    """The engine raised what no request explains: it is not to be trusted again, and must be built anew."""
+    """The engine raised an error that no request explains; it must be built again."""
 
 
 class EngineThread:
-    """The threads that build an engine and alone talk to it, in the order of arrival: one, or what it allows."""
+    """The threads that build an engine and make every call to it, in the order in which the calls arrive."""
 
     def __init__(self, build: Callable[[], Any], threads: int = 1) -> None:
-        """Build the engine, in its thread; there as later, what is logged belongs to the part that it works for."""
+        """Build the engine in its thread; what it logs belongs to the part that it works for, then and later."""
         self._thread = ThreadPoolExecutor(threads, thread_name_prefix="engine")
         self._engine = self._thread.submit(copy_context().run, build).result()
 
@@ -32,7 +32,7 @@ class EngineThread:
         started = time.monotonic()
         try:
             result = getattr(self._engine, method)(*args)
-        except (ValueError, OSError):  # it refuses what it was given, or cannot reach what it needs; it is well
+        except (ValueError, OSError):  # it refuses a request or cannot reach a server; the engine itself works
             raise
         except Exception as error:
             raise EngineBroken(f"{type(error).__name__}: {error}") from error

@@ -80,7 +80,7 @@ class Meter:
         self._life = uuid.uuid4().hex
 
     def state(self) -> tuple[str, dict[str, Usage], dict[str, dict[str, float]]]:
-        """Give this meter's own mark, new where it was started anew, and what was used by stage, plain and priced."""
+        """Return this meter's id, new after each start, and what was used by stage, without and with money."""
         with self._lock:
             return self._life, dict(self._usage), self._priced()
 
@@ -134,9 +134,9 @@ class MeterLike(Protocol):
 class RemoteMeter:
     """A meter in an actor, so that all engines of a run share it.
 
-    An actor that was killed is started anew, and `totals` gives it what the killed one had counted when it was last
-    asked: a budget holds, but for what was used since. Where the cluster lost its head nothing starts it, and nobody is
-    told that it is gone: no question waits for ever.
+    Ray starts a killed actor again, with nothing counted. `totals` then gives it what the old one had counted when it
+    was last asked, so the budget holds but for what was used since. Where the cluster lost its head the actor does not
+    come back and Ray raises no error, so every call has a timeout.
     """
 
     def __init__(self, actor: Any) -> None:  # noqa: ANN401 - Ray's actor handles are untyped

@@ -1,9 +1,9 @@
-"""Flow runs whose process died: found, and told as they are, so that nothing says Running for ever.
+"""Finds flow runs whose process died and marks them Crashed, so that none says Running for ever.
 
 A flow run carries a tag with the host and the process that work on it, and with the attempt: while a retry starts, the
-tag is still that of the attempt before. Whoever runs on that host can tell whether the process lives. Runs of other
-hosts are known to be dead by their missing heartbeats (an automation, `flows.operations.deploy`). Task runs of a flow
-run that has ended otherwise are swept here too: nothing else in Prefect ends them.
+tag is still that of the attempt before. A process on that host can tell whether the named one lives. Runs of other
+hosts are marked by an automation when their heartbeats stop. Open task runs of a flow run that has ended otherwise are
+marked here too: nothing else in Prefect ends them.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _HEARD_SECONDS = 600.0  # workers that were not heard of for longer started none
 _WITH_ATTEMPT = 4  # host, process id, when it began, attempt
 _PAGE = 200  # the most runs the server lists at a time
 _OPEN = [StateType.RUNNING, StateType.PENDING]
-_BROKEN_OFF = [StateType.CRASHED, StateType.CANCELLED]  # no word of their task runs is still to come
+_BROKEN_OFF = [StateType.CRASHED, StateType.CANCELLED]  # nothing more is reported of their task runs
 _ENDED = [StateType.FAILED, StateType.COMPLETED]
 _LATE_SECONDS = 60.0
 
@@ -103,7 +103,7 @@ def _is_abandoned(client: SyncPrefectClient, run: FlowRun) -> bool:
     if run.deployment_id is None or run.state is None or _owners(run) or run.state.name not in _BEGUN:
         return False
     age = (datetime.now(UTC) - run.state.timestamp).total_seconds()
-    if age <= _ALONE_SECONDS or _process_of(run.id):
+    if age <= _ALONE_SECONDS or _has_process(run.id):
         return False
     return age > _ABANDONED_SECONDS or _works_here_alone(client, run.work_pool_name)
 
@@ -128,8 +128,8 @@ def _owners(run: FlowRun) -> list[list[str]]:
     return [owner for owner in named if len(owner) < _WITH_ATTEMPT or int(owner[3]) >= attempt]
 
 
-def _process_of(run: UUID) -> bool:
-    """Tell whether a process of this machine was started for a flow run, whatever it has told of itself."""
+def _has_process(run: UUID) -> bool:
+    """Tell whether a process of this machine was started for a flow run, by the variables it was started with."""
     variable = f"PREFECT__FLOW_RUN_ID={run}".encode()
     for environment in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Events for Prefect's automations: what happened, to which dataset, with which figures. Telling never fails a run."""
+"""Events for Prefect's automations: what happened, to which dataset, with which figures. Sending never fails a run."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def resource(name: str) -> dict[str, str]:
 def emit(event: str, about: Mapping[str, str], payload: Mapping[str, Any]) -> bool:
     """Send an event to the Prefect server, if one is set; in a flow run the event also names that run.
 
-    Without an address nothing is sent: Prefect would start a server of its own only to hear it. It is sent in the
+    Without an address nothing is sent: Prefect would start a server of its own to receive it. It is sent in the
     background, and at the latest when the process ends.
 
     Returns:

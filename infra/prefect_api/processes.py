@@ -1,4 +1,4 @@
-"""A process that outlives whoever keeps it: started, or found again by its record after its keeper was killed."""
+"""Starts a process that outlives its parent, and finds it again by its record after the parent was killed."""
 
 import contextlib
 import hashlib
@@ -101,7 +101,7 @@ def _digest(command: Sequence[str], environment: Mapping[str, str]) -> str:
 
 
 def ignore_broken_pipes() -> None:
-    """Go on in silence when nobody reads this process's output any more; by default rich ends the process then.
+    """Let this process go on without output when nobody reads it any more; by default rich ends the process then.
 
     Prefect's log goes through rich to a pipe that the worker reads. A worker that died would take its flow runs along
     with their next line of log. What goes to Prefect's API is not touched.

@@ -82,7 +82,7 @@ class PrefectServer:
         return False
 
     def _await_slow(self) -> str | None:
-        """Give a server that lives a while to answer: on a busy machine it takes its time, and others use it."""
+        """Wait a while for a server that lives but does not answer, as on a busy machine: others may use it."""
         deadline = time.monotonic() + _SLOW_SECONDS
         while self.lives() and time.monotonic() < deadline:
             with contextlib.suppress(FileNotFoundError, ValueError):
@@ -140,7 +140,7 @@ class PrefectServer:
         raise ServerError(f"the embedded Prefect server did not start within {_START_SECONDS:.0f} s; see {self.log}")
 
     def _last_port(self) -> int | None:
-        """Return the port of the last server, once it is free: its workers and the links people keep go on working."""
+        """Return the last server's port once it is free, so that its workers and people's links go on working."""
         with contextlib.suppress(OSError, ValueError):
             port = int((self._folder / "port").read_text())
             deadline = time.monotonic() + _PORT_SECONDS
@@ -183,7 +183,7 @@ def _is_ours(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """Draw a free port below those that the system gives to clients: one of them would take it between two starts."""
+    """Return a free port below those that the system gives to clients, which one could take between two starts."""
     first = _CLIENT_PORTS
     with contextlib.suppress(OSError, ValueError, IndexError):
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

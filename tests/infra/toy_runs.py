@@ -53,12 +53,12 @@ def task_states(flow_run_id: str, expected: int) -> dict[str, tuple[str, str]]:
 
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
-        for _ in range(60):
+        for _ in range(300):
             runs = client.read_task_runs(flow_run_filter=wanted)
             final = {r.name: (r.state.name, r.state.message or "") for r in runs if r.state and r.state.is_final()}
             if len(final) >= expected:
                 return final
-            time.sleep(0.5)
+            time.sleep(0.1)
     raise AssertionError(f"{expected} finished task runs expected, {final} recorded")
 
 
@@ -95,12 +95,12 @@ def log_of(flow_run_id: str, name: str, expected: str = "Finished in state") -> 
     task_run = TaskRunFilter(name=TaskRunFilterName(any_=[name]))
     lines: list[tuple[int, str]] = []
     with get_client(sync_client=True) as client:
-        for _ in range(60):
+        for _ in range(300):
             for run in client.read_task_runs(flow_run_filter=flow_run, task_run_filter=task_run):
                 wanted = LogFilter(task_run_id=LogFilterTaskRunId(any_=[run.id]))
                 found = client.read_logs(log_filter=wanted, limit=200)
                 lines = [(line.level, line.message) for line in sorted(found, key=lambda line: line.timestamp)]
             if any(expected in line for _, line in lines):
                 return lines
-            time.sleep(0.5)
+            time.sleep(0.1)
     raise AssertionError(f"{expected!r} expected in the log of {name}, which holds {lines}")

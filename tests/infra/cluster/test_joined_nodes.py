@@ -115,10 +115,10 @@ def test_a_node_with_another_release_and_one_without_ours_are_named_and_compute_
     cluster: RayNodes, tmp_path: Path
 ) -> None:
     changed = copy_of_ours(tmp_path / "changed")
-    with (changed / "tasks" / "treat.py").open("a") as file:
+    with (changed / "tasks" / "data" / "treatments.py").open("a") as file:
         file.write("# another release\n")
     lacking = copy_of_ours(tmp_path / "lacking")
-    (lacking / "infra" / "nodes.py").write_text("import a_package_that_is_not_installed\n")
+    (lacking / "infra" / "cluster" / "nodes.py").write_text("import a_package_that_is_not_installed\n")
     added = [
         cluster.add(num_cpus=1, env_vars={"PYTHONPATH": str(p)}, resources={p.name: 1}) for p in (changed, lacking)
     ]

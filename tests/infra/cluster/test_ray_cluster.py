@@ -19,6 +19,17 @@ from tests.conftest import free_port
 from tests.infra.ray_in_process import RayInProcess, node
 
 
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test here start or join a real one."""
+
+    def refuse(**options: Any) -> None:
+        raise AssertionError(f"no cluster is started here: {options}")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> RayInProcess:
     monkeypatch.delenv("RENEG_AUTOSCALE", raising=False)
@@ -105,6 +116,7 @@ class Autoscaler:
 
     def sleep(self, seconds: float) -> None:
         self._left -= 1
+        assert self._left > -1000, "the node is waited for without an end"
         if self._left == 0:
             self._cluster.nodes = [*self._cluster.nodes, node(CPU=2.0, GPU=1.0, memory=100.0)]
 

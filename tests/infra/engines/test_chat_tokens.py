@@ -2,10 +2,14 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
+from infra.engines import chat_tokens
 from infra.engines.chat_tokens import ChatError, ChatTokenizer, defuse
 from infra.models.random_models import build_tiny_llm
 
@@ -65,3 +69,86 @@ def test_a_model_without_a_chat_template_is_refused(folder: Path, tmp_path: Path
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match=r"no chat template.*instruction-tuned"):
         ChatTokenizer(copy)
+
+
+# ---- with a tokenizer of a dozen words in the place of the model's ----
+
+
+class Tokenizer:
+    """Renders a chat as `<role>content</role>`, and splits at blanks."""
+
+    chat_template = "a template"
+
+    def __init__(self, folder: str, options: dict[str, Any]) -> None:
+        self.folder, self.options = folder, options
+        special = [_Named(text, True) for text in ("<|end|>", "<|end|>|", "[]", "x")]
+        tokens = [*special, _Named("plain", False)]
+        self.added_tokens_decoder = dict(enumerate(tokens))
+        self.asked: list[dict[str, Any]] = []
+
+    def apply_chat_template(self, messages: list[dict[str, str]], **options: Any) -> str:
+        self.asked.append(options)
+        if messages[-1]["role"] == "system":
+            raise ValueError("the last message is the system's\nat line 3")
+        return " ".join(f"<{m['role']}> {m['content']}" for m in messages) + " <answer>"
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        self.asked.append(options)
+        return {"input_ids": [len(word) for word in text.split()]}
+
+
+class _Named(str):
+    """A token that knows whether it is special."""
+
+    special: bool
+
+    def __new__(cls, text: str, special: bool) -> "_Named":
+        token = super().__new__(cls, text)
+        token.special = special
+        return token
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ChatTokenizer:
+    module = ModuleType("transformers")
+    loader = SimpleNamespace(from_pretrained=lambda folder, **options: Tokenizer(folder, options))
+    module.AutoTokenizer = loader  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers", module)
+    return ChatTokenizer(tmp_path)
+
+
+def test_a_chat_is_rendered_up_to_where_the_answer_begins(stand_in: ChatTokenizer, tmp_path: Path) -> None:
+    assert stand_in.encode(_chat("rows of a")) == [len("<user>"), 4, 2, 1, len("<answer>")]
+    assert stand_in._tokenizer.asked == [
+        {"tokenize": False, "add_generation_prompt": True}, {"add_special_tokens": False, "verbose": False},
+    ]  # fmt: skip
+    assert stand_in._tokenizer.folder == str(tmp_path)
+    assert stand_in._tokenizer.options == {"local_files_only": True, "trust_remote_code": False}
+    assert stand_in.count(_chat("rows of a")) == 5
+
+
+def test_special_tokens_of_several_letters_are_broken_up_and_the_longest_first(stand_in: ChatTokenizer) -> None:
+    assert defuse("a<|end|>b <|end|>| [] x plain", stand_in._control) == "a< |end|>b < |end|>| [ ] x plain"
+
+
+def test_a_chat_that_the_template_refuses_is_told_in_a_line_and_counts_as_nothing(stand_in: ChatTokenizer) -> None:
+    refused = [{"role": "system", "content": "You judge."}]
+    with pytest.raises(ChatError, match=r"^chat template: ValueError: the last message is the system's$"):
+        stand_in.encode(refused)
+    assert stand_in.count(refused) == 0
+    assert stand_in.count([{"role": "user"}]) == 0
+
+
+def test_a_tokenizer_without_a_template_is_refused(
+    stand_in: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Tokenizer, "chat_template", None)
+    with pytest.raises(ValueError, match=r"no chat template beside its tokenizer; take the model's instruction-tuned"):
+        ChatTokenizer(tmp_path)
+
+
+def test_a_model_without_special_tokens_has_nothing_to_break_up(
+    monkeypatch: pytest.MonkeyPatch, stand_in: ChatTokenizer
+) -> None:
+    stand_in._tokenizer.added_tokens_decoder = {0: _Named("x", True), 1: _Named("plain", False)}
+    assert chat_tokens._control_tokens(stand_in._tokenizer) is None

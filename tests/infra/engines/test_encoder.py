@@ -1,7 +1,10 @@
 """Embeddings of a tiny encoder: in order, of length one, the same bytes for the same texts."""
 
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,3 +85,87 @@ def test_a_sequence_length_beyond_the_models_positions_is_refused(encoder_folder
 def test_bfloat16_vectors_have_length_one_too(encoder_folder: Path) -> None:
     engine = build_engine(encoder_spec(model=str(encoder_folder), dtype="bfloat16"))
     assert np.linalg.norm(engine.encode(TEXTS, "query").to_numpy(), axis=1) == pytest.approx(np.ones(4), abs=1e-6)
+
+
+# ---- without a model: what sentence-transformers is given, and what is made of what it gives back ----
+
+
+class Model:
+    """Takes the place of sentence-transformers' model: a text of `n` letters is the vector (n, 0, -n)."""
+
+    def __init__(self, folder: str = "", positions: int | None = 256, **options: Any) -> None:
+        self.options = {"folder": folder, **options}
+        self.asked: list[dict[str, Any]] = []
+        config = SimpleNamespace() if positions is None else SimpleNamespace(max_position_embeddings=positions)
+        self.transformer = SimpleNamespace(auto_model=SimpleNamespace(config=config))
+        self.max_seq_length = 0
+        self.evaluates = False
+
+    def __getitem__(self, index: int) -> Any:
+        return [self.transformer][index]
+
+    def get_embedding_dimension(self) -> int:
+        return 3
+
+    def encode(self, texts: list[str], **options: Any) -> np.ndarray:
+        self.asked.append(options)
+        return np.array([[len(text), 0, -len(text)] for text in texts], dtype=np.float32)
+
+    def eval(self) -> "Model":
+        self.evaluates = True
+        return self
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, members in {
+        "torch": {"float32": "f32", "bfloat16": "bf16"},
+        "sentence_transformers": {"SentenceTransformer": Model},
+    }.items():
+        module = ModuleType(name)
+        for member, value in members.items():
+            setattr(module, member, value)
+        monkeypatch.setitem(sys.modules, name, module)
+    yield
+
+
+def test_vectors_have_length_one_and_an_empty_ones_is_zero(stand_in: None, tmp_path: Path) -> None:
+    engine = EncoderEngine(encoder_spec(model=str(tmp_path), query_prompt="query: ", batch_size=4))
+    vectors = engine.encode(["ab", "", "abcd"], "query")
+    assert (vectors.name, vectors.dtype) == ("vector", pl.Array(pl.Float32, 3))
+    half = float(np.float32(0.5**0.5))
+    assert vectors.to_list() == [[half, 0.0, -half], [0.0, 0.0, 0.0], [half, 0.0, -half]]
+    engine.encode(["x"], "passage")
+    wanted = {"batch_size": 4, "convert_to_numpy": True, "show_progress_bar": False}
+    assert engine._model.asked == [{"prompt": "query: ", **wanted}, {"prompt": "", **wanted}]
+
+
+def test_no_texts_and_an_unknown_role_ask_nothing(stand_in: None, tmp_path: Path) -> None:
+    engine = EncoderEngine(encoder_spec(model=str(tmp_path)))
+    assert engine.encode([], "passage").to_list() == []
+    with pytest.raises(ValueError, match=r"\"query\" or \"passage\" expected, got 'document'"):
+        engine.encode(["x"], "document")  # type: ignore[arg-type]
+    assert engine._model.asked == []
+    engine.close()
+    assert engine._model is None
+
+
+def test_the_model_is_loaded_offline_without_code_of_its_own(stand_in: None, tmp_path: Path) -> None:
+    model = EncoderEngine(encoder_spec(model=str(tmp_path), dtype="bfloat16", max_seq_length=256))._model
+    assert model.options == {
+        "folder": str(tmp_path),
+        "device": "cpu",
+        "trust_remote_code": False,
+        "local_files_only": True,
+        "model_kwargs": {"dtype": "bf16", "use_safetensors": True},
+    }
+    assert (model.max_seq_length, model.evaluates) == (256, True)
+
+
+def test_a_length_beyond_the_positions_is_refused_and_a_model_without_positions_takes_any(
+    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"max_seq_length=257 is more than the 256 positions"):
+        EncoderEngine(encoder_spec(model=str(tmp_path), max_seq_length=257))
+    monkeypatch.setattr(sys.modules["sentence_transformers"], "SentenceTransformer", partial(Model, positions=None))
+    assert EncoderEngine(encoder_spec(model=str(tmp_path), max_seq_length=9999))._model.max_seq_length == 9999

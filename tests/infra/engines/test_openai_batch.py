@@ -5,8 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def batch_spec(url: str, **changes: Any) -> OpenAIBatchSpec:
-    return OpenAIBatchSpec(**{"model": "judge-1", "base_url": url, "timeout": 10.0, "poll_seconds": 0.01, **changes})
+    return OpenAIBatchSpec(**{"model": "judge-1", "base_url": url, "timeout": 60.0, "poll_seconds": 0.01, **changes})
 
 
 @pytest.fixture
@@ -188,23 +189,25 @@ def test_a_vendor_without_room_is_waited_for_as_long_as_jobs_of_ours_end(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("kind", "expected", "counted"),
     [
-        ("truncated", "length"),
-        ("refusal", "refused"),
-        ("content_filter", "refused"),
-        ("too_long", "too_long"),
-        ("bad_request", "error: status 400: something is odd about this one"),
-        ("unsupported", "error: status 400: Unsupported parameter: 'seed'"),
+        ("truncated", "length", {}),
+        ("refusal", "refused", {}),
+        ("content_filter", "refused", {"refused": 1}),
+        ("too_long", "too_long", {"too_long": 1}),
+        ("bad_request", "error: status 400: something is odd about this one", {"failed_400": 1}),
+        ("unsupported", "error: status 400: Unsupported parameter: 'seed'", {"failed_400": 1}),
     ],
 )
 def test_a_row_that_cannot_be_answered_says_why_and_is_not_asked_again(
-    engine_of: Callable[..., OpenAIBatchEngine], kind: str, expected: str
+    engine_of: Callable[..., OpenAIBatchEngine], kind: str, expected: str, counted: dict[str, int]
 ) -> None:
     with MisbehavingServer() as server:
-        answers = ask(engine_of(server), "first", f"[[{kind}]]", "last")
+        engine = engine_of(server)
+        answers = ask(engine, "first", f"[[{kind}]]", "last")
         assert [answer.finish_reason for answer in answers] == ["stop", expected, "stop"]
         assert len(server.batches) == 1
+    assert engine.counts == {"submitted": 1, **counted}
 
 
 @pytest.mark.parametrize("kind", ["429", "500", "503", "hang", "reset", "bad_json", "empty", "no_choices"])
@@ -312,7 +315,7 @@ def test_an_engine_killed_in_the_middle_leaves_jobs_that_the_next_one_takes_up(
         variables = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen([sys.executable, "-c", KILLED, spec], env=variables, cwd=ROOT)
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while len(server.batches) < 3 and time.monotonic() < deadline:
                 assert process.poll() is None
                 time.sleep(0.02)
@@ -372,3 +375,51 @@ def test_jobs_are_found_on_every_page_of_the_list_and_those_of_others_are_left_a
         check(["x"], ask(engine_of(server), "x"))
         assert sum(call.path == "/v1/batches" for call in server.calls[before:]) == 3
         assert len(server.batches) == 6
+
+
+class Holding(MisbehavingServer):
+    """Lets the first job go on until it is told otherwise."""
+
+    released = False
+
+    def look_at(self, name: str) -> dict[str, Any]:
+        self.held = name == "batch-0000" and not self.released
+        return super().look_at(name)
+
+
+def test_a_vendor_without_room_is_not_asked_again_while_another_job_of_ours_runs(
+    engine_of: Callable[..., OpenAIBatchEngine],
+) -> None:
+    with Holding(fates=["completed", "no_room"]) as server:
+        engine = engine_of(server, requests_per_batch=2, parallel=2)
+        answers: list[Answer] = []
+        thread = threading.Thread(target=lambda: answers.extend(ask(engine, *numbered(4))))
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not engine.counts["no_room"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        looks = len(server.calls)
+        while len(server.calls) < looks + 20:  # of the first job
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(server.batches) == 2
+        server.released = True
+        thread.join(60)
+    check(numbered(4), answers)
+    assert engine.counts == {"submitted": 3, "no_room": 1}
+
+
+class Losing(MisbehavingServer):
+    """Answers no creation of a job, and creates none."""
+
+    def add_batch(self, fields: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        return "lost_create", {}
+
+
+def test_a_job_that_cannot_be_created_is_tried_max_retries_times_more(
+    engine_of: Callable[..., OpenAIBatchEngine],
+) -> None:
+    with Losing() as server, pytest.raises(ConnectionError, match="creating a batch: connection"):
+        ask(engine_of(server, max_retries=2), "x")
+    assert sum((call.method, call.path) == ("POST", "/v1/batches") for call in server.calls) == 3

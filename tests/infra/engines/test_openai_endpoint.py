@@ -1,30 +1,21 @@
 """The engine of an OpenAI-compatible endpoint against a server that misbehaves on purpose."""
 
-import contextlib
 import logging
-import math
-import os
 import pickle
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import infra.engines.openai_endpoint
 from infra.engines.answers import Answer
-from infra.engines.kinds import build_engine, environment
 from infra.engines.openai_endpoint import Endpoint, EndpointError, OpenAIEngine
 from infra.engines.openai_requests import Reply, read_status
-from infra.engines.specs import OpenAISpec, VLLMSpec
-from infra.models.random_models import build_tiny_llm
-from tests.conftest import free_port, stop, wait_for_http
+from infra.engines.specs import OpenAISpec
+from tests.conftest import free_port
 from tests.infra.misbehaving import SCHEMA, SECRET, Asked, MisbehavingServer, answer_by_hash
 
 
@@ -40,7 +31,7 @@ def engine_of() -> Iterator[Callable[..., OpenAIEngine]]:
 
     def make(server: MisbehavingServer | str, **changes: Any) -> OpenAIEngine:
         url = server if isinstance(server, str) else server.url
-        engines.append(OpenAIEngine(OpenAISpec(**{"model": "judge-1", "base_url": url, "timeout": 5.0, **changes})))
+        engines.append(OpenAIEngine(OpenAISpec(**{"model": "judge-1", "base_url": url, "timeout": 60.0, **changes})))
         return engines[-1]
 
     yield make
@@ -137,7 +128,7 @@ def test_what_may_pass_is_tried_again_and_given_up_after_max_retries(
     engine_of: Callable[..., OpenAIEngine], kind: str, reason: str
 ) -> None:
     with MisbehavingServer(hang=3.0) as server:
-        engine = engine_of(server, max_retries=2, timeout=1.0 if kind == "hang" else 5.0)
+        engine = engine_of(server, max_retries=2, timeout=1.0 if kind == "hang" else 60.0)
         answers = ask(engine, "fine", f"passes [[{kind}*2]]", f"lasts [[{kind}]]")
         assert [answer.finish_reason for answer in answers[:2]] == ["stop", "stop"]
         status = f"status {reason}" if reason.isdigit() else reason
@@ -361,53 +352,3 @@ def test_azure_needs_an_address() -> None:
 
 
 # ---- a real server ----
-
-
-@pytest.fixture
-def vllm_server(tmp_path: Path) -> Iterator[str]:
-    """vLLM's own server with a tiny model; yields its base URL."""
-    build_tiny_llm(tmp_path / "model")
-    port = free_port()
-    variables = environment(VLLMSpec(model=str(tmp_path / "model"), digest="d", threads=2))
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", str(port),
-        "--model", str(tmp_path / "model"), "--served-model-name", "tiny", "--dtype", "bfloat16", "--enforce-eager",
-        "--max-model-len", "256", "--max-num-seqs", "8", "--structured-outputs-config",
-        '{"backend": "xgrammar", "disable_any_whitespace": true}',
-    ]  # fmt: skip
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True,
-            env={**os.environ, **variables, "VLLM_CPU_KVCACHE_SPACE": "1"},
-        )  # fmt: skip
-    try:
-        wait_for_http(f"http://127.0.0.1:{port}/health", process, 240)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        stop(process)
-        if process.returncode < 0:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # its own session: nobody else is in it
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_vllms_own_server_gives_log_probabilities_and_an_answer_by_schema(vllm_server: str) -> None:
-    engine = build_engine(OpenAISpec(model="tiny", base_url=vllm_server, timeout=60.0))
-    requests = [
-        Asked("Is the passage relevant? Answer Yes or No.", top=20),
-        Asked("Fill the form.", max_tokens=40, top=0, schema=SCHEMA),
-        Asked("word " * 600),
-    ]
-    first, form, lengthy = engine.answer(requests)
-    assert first.finish_reason == "length"
-    assert 10 < len(first.logprobs) <= 20
-    assert 0 < sum(map(math.exp, first.logprobs.values())) <= 1.0001
-    assert first.text == next(iter(first.logprobs))
-    assert first.output_tokens == 1
-    assert first.fingerprint.startswith("tiny")
-    assert form.text in ('{"verdict":"yes"}', '{"verdict":"no"}')
-    assert form.finish_reason == "stop"
-    assert lengthy.finish_reason == "too_long"
-    with pytest.raises(EndpointError, match=r"404.*elsewhere"):
-        build_engine(OpenAISpec(model="elsewhere", base_url=vllm_server)).answer(requests[:1])

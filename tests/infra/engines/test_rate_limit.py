@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
 from infra.cluster.ray_cluster import ray_cluster
+from infra.engines import rate_limit
 from infra.engines.rate_limit import Pace, RateLimiter, identify
+from tests.infra.ray_in_process import RayInProcess
 
 
 class Clock:
@@ -153,3 +156,80 @@ def test_actors_of_a_cluster_share_the_pace_the_pause_and_survive_the_end_of_the
     ray.kill(first)
     ray.kill(ray.get_actor("reneg-pace-in-ray", namespace="reneg"))
     assert len(ray.get(second.starts.remote(3), timeout=60)) == 3
+
+
+# ---- in a cluster, with the actor in this process ----
+
+
+@pytest.fixture
+def in_ray(monkeypatch: pytest.MonkeyPatch) -> RayInProcess:
+    monkeypatch.setattr(rate_limit, "_PACES", {})
+    monkeypatch.setattr(rate_limit, "_TRY_AGAIN_SECONDS", 0.0)
+    return RayInProcess().install(monkeypatch)
+
+
+def test_in_a_cluster_one_actor_found_by_its_name_keeps_the_limits(in_ray: RayInProcess) -> None:
+    first, second = RateLimiter("key-a", 60.0, None), RateLimiter("key-a", 60.0, None)
+    assert in_ray.actors == []  # nothing is started before the first request
+    asyncio.run(first.acquire(0))
+    asyncio.run(second.acquire(0))
+    assert in_ray.options == [{"name": "reneg-pace-key-a", "namespace": "reneg", "get_if_exists": True, "num_cpus": 0}]
+    (actor,) = in_ray.actors
+    assert actor.thing.reserve(1.0, 0.0) == pytest.approx(1.0, abs=0.5)  # the third of three a second apart
+    asyncio.run(second.block(30.0))
+    assert actor.thing.reserve(0.0, 0.0) > 29.0
+
+
+def test_an_actor_that_died_is_replaced_and_one_that_dies_each_time_is_an_error(in_ray: RayInProcess) -> None:
+    limiter = RateLimiter("key-a", None, None)
+    asyncio.run(limiter.acquire(0))
+    (actor,) = in_ray.actors
+    actor.troubles = [RayActorError()] * 4
+    asyncio.run(limiter.acquire(0))
+    assert actor.calls == ["reserve"] * 6
+    actor.troubles = [RayActorError()] * 5
+    with pytest.raises(RayActorError):
+        asyncio.run(limiter.acquire(0))
+
+
+def test_the_pause_before_another_try_grows(in_ray: RayInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    limiter = RateLimiter("key-a", None, None)
+    asyncio.run(limiter.acquire(0))
+    monkeypatch.setattr(rate_limit, "_TRY_AGAIN_SECONDS", 0.2)
+    monkeypatch.setattr(rate_limit.asyncio, "sleep", sleep)
+    in_ray.actors[0].troubles = [RayActorError()] * 3
+    asyncio.run(limiter.acquire(0))
+    assert pauses == pytest.approx([0.2, 0.4, 0.6])
+
+
+def test_outside_a_cluster_the_limits_are_this_processs_own(
+    in_ray: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    asyncio.run(RateLimiter("key-a", None, None).acquire(0))
+    assert in_ray.actors == []
+    assert list(rate_limit._PACES) == [("key-a", False)]
+
+
+def test_all_who_wait_for_the_end_of_a_pause_start_within_a_second_or_the_rest_of_it() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.block(0.25)
+    waits = [pace.reserve(0.0, 0.0) for _ in range(50)]
+    assert 0.25 <= min(waits) <= max(waits) <= 0.5
+    assert len(set(waits)) > 1
+    clock.now += 0.25
+    assert pace.reserve(0.0, 0.0) == 0.0
+
+
+def test_a_pause_moves_the_limits_too_and_a_longer_wait_stays_one() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    pace.block(2.0)
+    pace.reserve(10.0, 0.0)
+    assert pace.reserve(0.0, 0.0) == 11.0  # ten seconds after the pause, less the burst

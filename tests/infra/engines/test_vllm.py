@@ -1,27 +1,21 @@
-"""vLLM answers each request within its own limits and by its own schema; real, in a Ray actor as the stages have it."""
+"""What vLLM is given, and what is made of what it gives back, without vLLM; with it, in test_vllm_running.py."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 
-from infra.cluster.ray_cluster import ray_cluster
+from infra.engines import vllm
 from infra.engines.answers import Answer
-from infra.engines.chat_tokens import ChatTokenizer
-from infra.engines.kinds import build_engine, environment
+from infra.engines.chat_tokens import ChatError
 from infra.engines.specs import VLLMSpec
-from infra.models.random_models import build_tiny_llm
-from tasks.protocols import LLM
-from tests.conftest import ROOT
+from infra.engines.vllm import VLLMEngine
 
-pytestmark = pytest.mark.timeout(600)  # the first test waits for the engine, minutes on a busy machine
-IDS = [f"p{number}" for number in range(1, 26)]
-GRADES = ["better", "equal", "worse", "none"]
 LONGEST = 1024
 
 
@@ -34,197 +28,211 @@ class Ask:
     call_id: str = ""
 
 
-Engine = Callable[..., list[Answer]]
-LONG = Ask([{"role": "user", "content": "word " * 1200}])
 BROKEN = Ask([{"role": "user"}])
-UNKNOWN = Ask([{"role": "user", "content": "a token that the model does not have"}])
 
 
-def _asks(topic: str, number: int, **changes: Any) -> list[Ask]:
-    shared = f"You are a careful judge. Query: {topic}. Is the passage relevant to the query? "
-    chats = [[{"role": "user", "content": f"{shared * 3} Passage {i}: rows and values"}] for i in range(number)]
-    return [Ask(chat, **changes) for chat in chats]
+class ClientError(Exception):
+    """As vLLM's error of a request that it refuses."""
 
 
-def _verdicts(ids: Sequence[str]) -> dict[str, Any]:
-    grades = {"type": "string", "enum": GRADES}
-    verdicts = _object(dict.fromkeys(ids, grades))
-    return _object({"verdicts": verdicts})
+@dataclass
+class Core:
+    """The core of vLLM's engine."""
+
+    closed: int = 0
+
+    def shutdown(self) -> None:
+        self.closed += 1
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+class Model:
+    """Takes the place of `vllm.LLM`: answers each prompt with its first token, and refuses token 666."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.asked: list[list[int]] = []
+        self.resets = 0
+        self.left: bool = False
+        self.lost = 0
+        self.llm_engine = SimpleNamespace(engine_core=Core(), has_unfinished_requests=lambda: self.left)
+
+    def reset_prefix_cache(self) -> None:
+        self.resets += 1
+
+    def generate(self, prompts: list[dict[str, list[int]]], sampling_params: list[Any], use_tqdm: bool) -> list[Any]:
+        firsts = [prompt["prompt_token_ids"][0] for prompt in prompts]
+        self.asked.append(firsts)
+        if 666 in firsts:
+            raise ClientError("Token id 666 is out of vocabulary\nand more")
+        outputs = [output_of(prompt["prompt_token_ids"]) for prompt in prompts]
+        return outputs[: len(outputs) - self.lost]
 
 
-@ray.remote
-class Holder:
-    def __init__(self, spec: VLLMSpec) -> None:
-        self.engine: Any = build_engine(spec)
-        core = self.engine._llm.llm_engine.engine_core.engine_core
-        core.structured_output_manager.executor = None  # no grammar may be compiled in the background
-        encode = self.engine._tokenizer.encode
-        unknown = [10**6]  # vLLM itself refuses a token that the model does not have
-        self.engine._tokenizer.encode = lambda chat: unknown if chat == UNKNOWN.chat else encode(chat)
-
-    def answer(self, requests: list[Ask]) -> list[Answer]:
-        as_protocol: LLM = self.engine
-        return list(as_protocol.answer(requests))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("llm")
-    build_tiny_llm(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def holder(folder: Path) -> Iterator[Any]:
-    spec = VLLMSpec(model=str(folder), digest="d1", max_model_len=LONGEST, cpu_kvcache_gib=0.1, threads=1)
-    variables = {**environment(spec), "PYTHONPATH": str(ROOT)}
-    with ray_cluster(None):
-        yield Holder.options(num_cpus=2, runtime_env={"env_vars": variables}).remote(spec)
-
-
-@pytest.fixture(scope="module")
-def llm(holder: Any) -> Engine:
-    return lambda asks: ray.get(holder.answer.remote(asks), timeout=400)
-
-
-@pytest.mark.slow
-def test_answers_come_in_the_requests_order_and_one_bad_chat_does_not_lose_the_others(llm: Engine) -> None:
-    good = _asks("rows", 2)
-    answers = llm([good[0], LONG, BROKEN, good[1]])
-    assert [a.finish_reason for a in (answers[0], answers[1], answers[3])] == ["length", "too_long", "length"]
-    assert answers[2].finish_reason == "error: chat template: KeyError: 'content'"
-    assert answers[1].prompt_tokens > LONGEST
-    assert answers[1].logprobs == {}
-    assert (answers[0].output_tokens, len(answers[0].logprobs)) == (1, 5)
-    assert [answers[0], answers[3]] == llm(good)
-
-
-@pytest.mark.slow
-def test_what_vllm_itself_refuses_harms_no_other(llm: Engine) -> None:
-    good = _asks("rows", 4)
-    answers = llm([*good[:2], UNKNOWN, *good[2:], UNKNOWN])
-    assert answers[2] == answers[5]
-    assert answers[2].finish_reason.startswith("error: Token id 1000000 is out of vocabulary")
-    assert [answer.text for answer in (*answers[:2], *answers[3:5])] == [answer.text for answer in llm(good)]
-
-
-@pytest.mark.slow
-def test_log_probabilities_are_natural_and_most_likely_first(llm: Engine) -> None:
-    (answer,) = llm(_asks("rows", 1, top=20))
-    values = list(answer.logprobs.values())
-    assert values == sorted(values, reverse=True)
-    assert 0 < sum(map(math.exp, values)) <= 1
-    assert next(iter(answer.logprobs)) == answer.text
-
-
-@pytest.mark.slow
-def test_each_request_has_its_own_limits(llm: Engine) -> None:
-    chats = _asks("rows", 4)
-    limits = [(1, 4), (7, 0), (3, 2), (LONGEST, 0)]
-    one, seven, three, too_much = llm(
-        [replace(ask, max_tokens=most, top=top) for ask, (most, top) in zip(chats, limits, strict=True)]
+def output_of(tokens: list[int], reason: str = "stop", cached: int | None = 3, logprobs: bool = True) -> Any:
+    entries = {
+        1: SimpleNamespace(decoded_token="Yes", logprob=math.log(0.25)),
+        2: SimpleNamespace(decoded_token=None, logprob=math.log(0.5)),
+        3: SimpleNamespace(decoded_token="Yes", logprob=math.log(0.125)),
+    }
+    completion = SimpleNamespace(
+        text=f"says {tokens[0]}", token_ids=[7, 8], finish_reason=reason, logprobs=[entries] if logprobs else None
     )
-    assert [len(answer.logprobs) for answer in (one, seven, three)] == [4, 0, 2]
-    assert [answer.output_tokens for answer in (one, seven, three)] == [1, 7, 3]
-    assert (too_much.finish_reason, too_much.text) == ("too_long", "")
-    assert too_much.prompt_tokens == one.prompt_tokens
+    return SimpleNamespace(outputs=[completion], prompt_token_ids=tokens, num_cached_tokens=cached)
 
 
-@pytest.mark.slow
-def test_a_prompt_and_its_answer_may_just_fill_the_model(llm: Engine) -> None:
-    (ask,) = _asks("rows", 1)
-    (answer,) = llm([ask])
-    room = LONGEST - answer.prompt_tokens
-    fits, exceeds = llm([replace(ask, max_tokens=room, schema=_verdicts(IDS[:2])), replace(ask, max_tokens=room + 1)])
-    assert (fits.finish_reason, exceeds.finish_reason) == ("stop", "too_long")
+class Chats:
+    """Takes the place of the tokenizer: the content holds the tokens."""
+
+    def encode(self, chat: Sequence[Mapping[str, str]]) -> list[int]:
+        if "content" not in chat[0]:
+            raise ChatError("chat template: KeyError: 'content'")
+        return [int(token) for token in chat[0]["content"].split()]
 
 
-@pytest.mark.slow
-def test_limits_out_of_range_are_told_to_the_request_that_has_them(llm: Engine) -> None:
-    ask, other = _asks("rows", 2)
-    answers = llm([replace(ask, top=101), replace(ask, max_tokens=0), other])
-    assert answers[0].finish_reason == "error: top: 0 to 100 log-probabilities expected, got 101"
-    assert answers[1].finish_reason == "error: max_tokens: 1 or more expected, got 0"
-    assert answers[2:] == llm([other])
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> VLLMEngine:
+    """An engine whose vLLM is the stand-in."""
+
+    def validate(params: Any) -> None:
+        if params.structured_outputs is not None and "nonsense" in params.structured_outputs.json:
+            raise ValueError("no such type\nat line 1")
+
+    modules = {
+        "vllm": {"LLM": Model, "SamplingParams": sampling_of},
+        "vllm.exceptions": {"VLLMClientError": ClientError},
+        "vllm.platforms": {"current_platform": SimpleNamespace(device_type="cpu")},
+        "vllm.sampling_params": {"StructuredOutputsParams": lambda json: SimpleNamespace(json=json)},
+        "vllm.v1": {},
+        "vllm.v1.structured_output": {},
+        "vllm.v1.structured_output.backend_xgrammar": {"validate_xgrammar_grammar": validate},
+    }
+    for name, members in modules.items():
+        module = ModuleType(name)
+        for member, value in members.items():
+            setattr(module, member, value)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(vllm, "ChatTokenizer", lambda model: Chats())
+    return VLLMEngine(VLLMSpec(model="/models/judge", digest="d1", max_model_len=64, seed=3))
 
 
-@pytest.mark.slow
-def test_an_answer_obeys_its_schema_whatever_the_model_would_say(llm: Engine) -> None:
-    all_of_them, few, free = llm(
-        [
-            *_asks("rows", 1, max_tokens=600, top=0, schema=_verdicts(IDS)),
-            *_asks("sums", 1, max_tokens=200, top=3, schema=_verdicts(IDS[:3])),
-            *_asks("free", 1, max_tokens=8),
-        ]
+def sampling_of(structured_outputs: Any = None, **limits: Any) -> SimpleNamespace:
+    return SimpleNamespace(structured_outputs=structured_outputs, **limits)
+
+
+def say(content: str, **changes: Any) -> Ask:
+    return Ask([{"role": "user", "content": content}], **changes)
+
+
+def test_what_vllm_gives_back_is_made_into_an_answer(stand_in: VLLMEngine) -> None:
+    (answer,) = stand_in.answer([say("5 6 7")])
+    assert answer == Answer(
+        text="says 5",
+        logprobs={"": math.log(0.5), "Yes": pytest.approx(math.log(0.375))},
+        finish_reason="stop",
+        prompt_tokens=3,
+        cached_tokens=3,
+        output_tokens=2,
     )
-    for answer, ids in ((all_of_them, IDS), (few, IDS[:3])):
-        verdicts = json.loads(answer.text)["verdicts"]
-        assert (answer.finish_reason, list(verdicts)) == ("stop", ids)
-        assert set(verdicts.values()) <= set(GRADES)
-    assert len(few.logprobs) == 3
-    assert not free.text.startswith("{")
+    assert list(answer.logprobs) == ["", "Yes"]
 
 
-@pytest.mark.slow
-def test_an_answer_that_its_limit_cuts_off_says_so(llm: Engine) -> None:
-    (answer,) = llm(_asks("rows", 1, max_tokens=20, schema=_verdicts(IDS)))
-    assert (answer.finish_reason, answer.output_tokens) == ("length", 20)
-    assert answer.text.startswith('{"verdicts"')
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "nonsense"},
-        {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
-        {"type": "string", "pattern": "("},
-        {"$ref": "#/nowhere"},
-        {"type": "object", "properties": {"x": object}},
-    ],
-    ids=["type", "unsupported", "pattern", "reference", "not JSON"],
+    ("reason", "told"), [("stop", "stop"), ("length", "length"), ("abort", "error: vLLM ended it with 'abort'")]
 )
-def test_a_bad_schema_harms_its_own_request_only(llm: Engine, schema: Mapping[str, Any]) -> None:
-    good = [*_asks("rows", 1), *_asks("sums", 1, max_tokens=100, schema=_verdicts(IDS[:2]))]
-    bad = _asks("bad", 1, max_tokens=100, schema=schema)
-    answers = llm([good[0], *bad, good[1]])
-    assert answers[1].finish_reason.startswith("error: schema: ")
-    assert answers[1].text == ""
-    assert [answers[0], answers[2]] == llm(good)
+def test_an_end_that_is_neither_stop_nor_length_is_an_error(reason: str, told: str) -> None:
+    answer = vllm._answer(output_of([5], reason, cached=None, logprobs=False))
+    assert (answer.finish_reason, answer.cached_tokens, answer.logprobs) == (told, 0, {})
 
 
-@pytest.mark.slow
-def test_prompts_of_one_list_share_what_they_have_in_common(llm: Engine) -> None:
-    answers = llm(_asks("rows", 6))
-    assert answers[0].cached_tokens == 0
-    assert all(a.prompt_tokens > a.cached_tokens >= a.prompt_tokens // 2 for a in answers[1:])
-    assert llm(_asks("rows", 1))[0].cached_tokens == 0
-
-
-@pytest.mark.slow
-def test_the_same_requests_are_answered_alike_whatever_was_asked_before(llm: Engine) -> None:
-    part = [
-        *_asks("values", 12),
-        *_asks("sums", 3, max_tokens=120, schema=_verdicts(IDS[:4])),
-        *_asks("free", 3, max_tokens=30, top=0),
+def test_a_request_that_cannot_be_asked_is_answered_with_its_reason_in_its_place(stand_in: VLLMEngine) -> None:
+    sixty = " ".join(["9"] * 60)
+    asks = [say("1"), BROKEN, say(sixty, max_tokens=5), say(sixty, max_tokens=4), say("2", top=101), say("3")]
+    answers = stand_in.answer(asks)
+    assert [(a.text, a.finish_reason, a.prompt_tokens) for a in answers] == [
+        ("says 1", "stop", 1),
+        ("", "error: chat template: KeyError: 'content'", 0),
+        ("", "too_long", 60),
+        ("says 9", "stop", 60),
+        ("", "error: top: 0 to 100 log-probabilities expected, got 101", 1),
+        ("says 3", "stop", 1),
     ]
-    first = llm(part)
-    llm(_asks("rows", 7))
-    llm(part[11:16])
-    assert llm(part) == first
+    assert (stand_in._llm.asked, stand_in._llm.resets) == ([[1, 9, 3]], 1)
 
 
-@pytest.mark.slow
-def test_prompts_are_counted_without_asking(llm: Engine, folder: Path) -> None:
-    asks = [*_asks("rows", 2), LONG, BROKEN]
-    counted = [ChatTokenizer(folder).count(ask.chat) for ask in asks]
-    assert counted == [answer.prompt_tokens for answer in llm(asks)]
+def test_what_vllm_refuses_is_narrowed_down_by_halves(stand_in: VLLMEngine) -> None:
+    answers = stand_in.answer([say(text) for text in ("1", "2", "666 5", "3")])
+    assert [answer.text for answer in answers] == ["says 1", "says 2", "", "says 3"]
+    assert answers[2].finish_reason == "error: Token id 666 is out of vocabulary"
+    assert answers[2].prompt_tokens == 2
+    assert stand_in._llm.asked == [[1, 2, 666, 3], [1, 2], [666, 3], [666], [3]]
 
 
-@pytest.mark.slow
-def test_no_requests_need_no_engine_step(llm: Engine) -> None:
-    assert llm([]) == []
+def test_an_engine_that_fails_in_the_middle_or_loses_answers_must_be_built_again(stand_in: VLLMEngine) -> None:
+    stand_in._llm.left = True
+    with pytest.raises(RuntimeError, match="vLLM failed while it answered: Token id 666"):
+        stand_in.answer([say("666"), say("1")])
+    stand_in._llm.left, stand_in._llm.lost = False, 1
+    with pytest.raises(RuntimeError, match="vLLM gave 1 answers to 2 prompts; build the engine again"):
+        stand_in.answer([say("1"), say("2")])
+
+
+def test_no_requests_and_refused_ones_alone_ask_nothing(stand_in: VLLMEngine) -> None:
+    assert stand_in.answer([]) == []
+    assert stand_in.answer([BROKEN])[0].finish_reason.startswith("error: chat template")
+    assert stand_in._llm.asked == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_tokens": 0}, "max_tokens: 1 or more expected, got 0"),
+        ({"top": -1}, "top: 0 to 100 log-probabilities expected, got -1"),
+        ({"top": 101}, "top: 0 to 100 log-probabilities expected, got 101"),
+        ({"schema": {"type": "nonsense"}}, "schema: no such type"),
+        ({"schema": {"type": object}}, "schema: Object of type type is not JSON serializable"),
+    ],
+)
+def test_limits_and_schemas_that_cannot_be_are_refused(
+    stand_in: VLLMEngine, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
+        vllm._sampling(say("1", **changes), 3)
+
+
+def test_answers_are_greedy_within_the_requests_own_limits(stand_in: VLLMEngine) -> None:
+    plain = vllm._sampling(say("1", max_tokens=1, top=0), 3)
+    assert vars(plain) == {"structured_outputs": None, "temperature": 0.0, "max_tokens": 1, "logprobs": None, "seed": 3}
+    formed = vllm._sampling(say("1", max_tokens=9, top=100, schema={"type": "string"}), 3)
+    assert (formed.max_tokens, formed.logprobs, formed.structured_outputs.json) == (9, 100, '{"type": "string"}')
+
+
+def test_the_model_is_loaded_as_the_spec_says(stand_in: VLLMEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = stand_in._llm.options
+    assert (options["model"], options["max_model_len"], options["seed"]) == ("/models/judge", 64, 3)
+    assert options["kv_cache_memory_bytes"] == 2**30
+    assert "gpu_memory_utilization" not in options
+    assert (options["trust_remote_code"], options["enable_prefix_caching"]) == (False, True)
+    assert options["structured_outputs_config"] == {"backend": "xgrammar", "disable_any_whitespace": True}
+    assert (options["max_logprobs"], options["use_tqdm_on_load"]) == (100, False)
+    assert options["max_num_batched_tokens"] == 2048
+    spec = VLLMSpec(model="/models/judge", digest="d1", device="cuda", max_num_seqs=100, max_num_batched_tokens=64)
+    with pytest.raises(ValueError, match="device='cuda', but this vLLM finds 'cpu': install the extra"):
+        VLLMEngine(spec)
+    monkeypatch.setattr(sys.modules["vllm.platforms"].current_platform, "device_type", "cuda")
+    options = VLLMEngine(spec)._llm.options
+    assert (options["gpu_memory_utilization"], options["max_num_batched_tokens"]) == (0.9, 100)
+    assert "kv_cache_memory_bytes" not in options
+
+
+def test_grammars_are_compiled_before_their_requests_are_queued_where_the_core_is_within_reach() -> None:
+    manager = SimpleNamespace(_use_async_grammar_compilation=True)
+    core = SimpleNamespace(engine_core=SimpleNamespace(structured_output_manager=manager))
+    vllm._compile_grammars_at_once(SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core)))
+    assert manager._use_async_grammar_compilation is False
+
+
+def test_a_closed_engine_has_given_its_memory_back_and_may_be_closed_again(stand_in: VLLMEngine) -> None:
+    core = stand_in._llm.llm_engine.engine_core
+    stand_in.close()
+    stand_in.close()
+    assert (core.closed, stand_in._llm) == (1, None)

@@ -1,9 +1,8 @@
-"""Rows and keys of the artifacts, and what a real Prefect server keeps of them."""
+"""Rows and keys of the artifacts; what a Prefect server keeps of them, in test_flow_runs.py."""
 
 import time
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -12,10 +11,9 @@ import pytest
 
 from infra.execution import prefect_ui
 from infra.execution.prefect_ui import StageProgress, key_of, row_of, show_stage, show_summary
-from infra.stages.runner import Failure, PartSpec, Runner
+from infra.stages.runner import Failure, PartSpec
 from infra.storage.artifacts import Manifest
-from tests.infra.toy import DOUBLE, ToyConfig
-from tests.infra.toy_runs import artifact, execute, pipeline
+from tests.infra.toy import DOUBLE
 
 SPEC = PartSpec(DOUBLE, "double-00003", 3, 3, "key", 0, {}, {}, {})
 STATS = {
@@ -70,20 +68,6 @@ def test_outside_a_flow_run_nothing_is_shown_and_nothing_fails() -> None:
     show_stage("double", [SPEC], {}, {3: manifest(STATS)})
     show_summary("toy", "text", "https://reports.example")
     assert time.monotonic() - started < 1
-
-
-@pytest.mark.slow
-def test_progress_and_the_summary_are_shown_and_a_key_holds_only_what_prefect_allows(
-    services: None, tmp_path: Path
-) -> None:
-    def stages(run: Runner, config: ToyConfig) -> object:
-        show_summary("Toy_data", "**3** found", "https://reports.example/toy.html")
-        return pipeline(run, config)
-
-    execute(str(tmp_path / "store"), tmp_path, ToyConfig(), stages)
-    assert float(artifact("progress-double")) == 100.0
-    assert artifact("summary-toy-data") == "**3** found"
-    assert "https://reports.example/toy.html" in artifact("report-toy-data")
 
 
 # ---- what is handed to Prefect ----

@@ -42,7 +42,7 @@ def test_a_server_that_lives_but_is_busy_is_waited_for_and_not_replaced(tmp_path
     try:
         pid = json.loads((tmp_path / "prefect" / "server.json").read_text())["pid"]
         os.kill(pid, signal.SIGSTOP)
-        threading.Timer(6.0, os.kill, (pid, signal.SIGCONT)).start()
+        threading.Timer(4.5, os.kill, (pid, signal.SIGCONT)).start()
         assert server.running() is None
         assert server.lives()
         assert PrefectServer(tmp_path).start() == url
