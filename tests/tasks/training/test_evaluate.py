@@ -1,3 +1,5 @@
+"""Evaluation: scores per held-out query, and the difference of two models on the same queries."""
+
 from pathlib import Path
 
 import numpy as np

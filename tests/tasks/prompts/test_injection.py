@@ -1,3 +1,5 @@
+"""Passages that speak to the judge: each attack is recognised, and no other passage is judged otherwise for it."""
+
 import re
 import unicodedata
 from pathlib import Path
@@ -14,7 +16,7 @@ from tests.tasks.answers import make_question
 
 ATTACKS: dict[str, str] = {
     attack["name"]: attack["text"]
-    for attack in yaml.safe_load((Path(__file__).parent / "hostile.yaml").read_text(encoding="utf-8"))
+    for attack in yaml.safe_load((Path(__file__).parents[1] / "hostile.yaml").read_text(encoding="utf-8"))
 }
 ORDINARY = [f"Loaf {n}: mix flour, water and salt, knead, rest {n} hours." for n in range(30)]
 CONFIG = JudgeConfig(judge="fake", protocol="listwise")

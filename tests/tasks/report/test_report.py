@@ -1,3 +1,5 @@
+"""The report page: complete, escaped, self-contained, and the same bytes for the same tables."""
+
 import json
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -9,83 +11,12 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.formatting import percent
-from tasks.report import plots
-from tasks.report.examples import pick_examples
 from tasks.report.report import ReportConfig, report
-from tasks.report.summary import conclude, count_figures, say_people, summarise
-from tasks.texts import hash_passage, hash_text
+from tasks.report.summary import say_people
+from tests.tasks.report.tables import empty_tables, rows, toy_tables
 
 HOSTILE = '<script>alert("x")</script> \u202egnp.exe & \x00 \'"><img src=http://evil.example/x>'
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-
-
-def rows(schema: schemas.Schema, *data: tuple[Any, ...]) -> pl.DataFrame:
-    return pl.DataFrame(data, schema=schema.columns, orient="row") if data else schema.empty()
-
-
-def verdicts(tier: str, *data: tuple[str, str, str, float | None]) -> pl.DataFrame:
-    """Rows of query_id, doc_id, state, score."""
-    full = [("toy", q, d, tier, "judge", state, score, None, None, None, 1) for q, d, state, score in data]
-    return rows(schemas.VERDICTS, *full)
-
-
-def empty_tables() -> dict[str, pl.DataFrame]:
-    named = {
-        "queries": schemas.QUERIES,
-        "passages": schemas.PASSAGES,
-        "positives": schemas.POSITIVES,
-        "candidates": schemas.CANDIDATES,
-        "similarity": schemas.VERDICTS,
-        "llm_verdicts": schemas.VERDICTS,
-        "calls": schemas.CALLS,
-        "decisions": schemas.VERDICTS,
-        "agreement": schemas.AGREEMENT,
-        "edits": schemas.EDITS,
-        "scores": schemas.SCORES,
-        "rejects": schemas.REJECTS,
-        "costs": schemas.COSTS,
-    }
-    return {name: schema.empty() for name, schema in named.items()}
-
-
-def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
-    """Two training queries and a held-out one; q1 has one false negative (d2), q2 none."""
-    texts = {"d1": "boil it in water", "d2": query + " boils", "d3": "rice is a grass", "d4": "wheat is a grass"}
-    passages = [("toy", d, "", text, hash_passage("", text)) for d, text in texts.items()]
-    asked = [("q1", query, "train"), ("q2", "what is wheat", "train"), ("q3", "rye", "test")]
-    hashes = {row[1]: row[4] for row in passages}
-    pairs = [("q1", "d2"), ("q1", "d3"), ("q2", "d1"), ("q2", "d3")]
-    states = ["relevant", "unsure", "not_relevant", "unparsed"]
-    scores = [0.9, 0.5, 0.1, None]
-    measured = [
-        (model, "toy", measure, "q3", value, 42)
-        for measure in ("nDCG@10", "RR@10")
-        for model, value in (("base", 0.5), ("default", 0.5), ("relabel", 0.75))
-    ]
-    return empty_tables() | {
-        "queries": rows(schemas.QUERIES, *[("toy", q, t, hash_text(t), split) for q, t, split in asked]),
-        "passages": rows(schemas.PASSAGES, *passages),
-        "positives": rows(
-            schemas.POSITIVES, ("toy", "q1", "d1", hashes["d1"], "given"), ("toy", "q2", "d4", hashes["d4"], "given")
-        ),
-        "candidates": rows(
-            schemas.CANDIDATES, *[("toy", q, d, hashes[d], "q", "p", "dense", 1, 0.5) for q, d in pairs]
-        ),
-        "similarity": verdicts("similarity", *[(q, d, "unsure", 0.4) for q, d in pairs]),
-        "llm_verdicts": verdicts("llm", ("q1", "d2", "relevant", 0.95), ("q2", "d3", "unparsed", None)),
-        "calls": rows(
-            schemas.CALLS,
-            ("c1", "j", None, "Yes", "stop", 100, 1, None),
-            ("c2", "j", None, "?", "length", 50, 1, "fp"),
-        ),
-        "decisions": verdicts("cascade", *[(*pair, s, v) for pair, s, v in zip(pairs, states, scores, strict=True)]),
-        "agreement": rows(schemas.AGREEMENT, ("cascade", 4, 2, 1, 1, 0.5, 1.0, 1.0, 0.75)),
-        "edits": rows(schemas.EDITS, ("toy", "q1", "d2", "negative", "positive", "judge", "relevant", 0.9)),
-        "scores": rows(schemas.SCORES, *measured),
-        "rejects": rows(schemas.REJECTS, *[("ingest", f"line {n}", "broken_json", "comma") for n in (3, 9)]),
-        "costs": rows(schemas.COSTS, ("judge-llm", 1, 75.0, 2, 4), ("ingest", 1, 0.04, 9, 8)),
-    }  # fmt: skip
 
 
 def render(out: Path, tables: dict[str, pl.DataFrame], **settings: Any) -> str:
@@ -263,78 +194,3 @@ def test_examples_are_limited_and_their_texts_cut(tmp_path: Path) -> None:
     assert html.count("<article") == 1
     assert "word " * 12 not in html
     assert "[…]" in html
-
-
-def test_an_example_shows_positives_then_relabelled_then_unsure_then_kept() -> None:
-    tables = toy_tables()
-    tables["decisions"] = verdicts(
-        "cascade", ("q1", "d2", "relevant", 0.9), ("q1", "d3", "unsure", 0.5), ("q1", "d4", "not_relevant", 0.2)
-    )
-    (example,) = pick_examples(
-        queries=tables["queries"],
-        passages=tables["passages"],
-        positives=tables["positives"],
-        verdicts=pl.concat([tables["llm_verdicts"], tables["decisions"]]),
-        edits=tables["edits"],
-        known=rows(schemas.KNOWN, ("toy", "q1", "d2")),
-        limit=3,
-    )
-    assert [(p.doc_id, p.fate) for p in example.positives] == [("d1", "positive")]
-    assert [(p.doc_id, p.fate, p.picked, p.known) for p in example.candidates] == [
-        ("d2", "relabelled", True, True),
-        ("d3", "unsure", False, False),
-        ("d4", "kept", False, False),
-    ]
-    assert example.candidates[0].scores == {"cascade": 0.9, "llm": 0.95}
-
-
-def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    return {name: frame for name, frame in tables.items() if name not in ("positives", "similarity")}
-
-
-def test_a_dropped_query_is_counted_and_said() -> None:
-    tables = figure_tables(toy_tables())
-    tables["edits"] = rows(schemas.EDITS, ("toy", "q1", "d2", "pool", "dropped", "judge", "relevant", 0.9))
-    figures = count_figures(**tables)
-    assert (figures.found, figures.dropped) == (0, 1)
-    assert conclude(figures, [])[-1] == "1 query was dropped whole, having too many false negatives to be clear."
-
-
-def test_summarise_gives_the_same_numbers_without_a_page() -> None:
-    assert summarise(**figure_tables(toy_tables()))["found"] == 1
-
-
-@pytest.mark.parametrize(
-    ("share", "shown"),
-    [(0.0, "0%"), (0.0001, "<0.1%"), (0.031, "3.1%"), (0.5, "50%"), (0.9999, ">99.9%"), (1.0, "100%")],
-)
-def test_a_share_is_never_rounded_to_none_or_all(share: float, shown: str) -> None:
-    assert percent(share) == shown
-
-
-def test_every_value_falls_into_one_bin_the_last_one_closed() -> None:
-    assert [bar.count for bar in plots.bin_values([0.0, 0.25, 0.5, 0.75, 1.0], 0, 1, 4)] == [1, 1, 1, 2]
-
-
-def test_the_bin_in_the_middle_of_an_odd_number_holds_zero() -> None:
-    bars = plots.bin_values([0.0, 0.0, -0.5], -1, 1, 5)
-    assert [bar.count for bar in bars] == [0, 1, 2, 0, 0]
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]),
-        (0, 0, [0]),
-        (-0.05, 0.05, [-0.04, -0.02, 0, 0.02, 0.04]),
-        (0, 61, [0, 20, 40, 60]),
-    ],
-)
-def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
-    assert plots.ticks(low, high) == pytest.approx(expected)
-
-
-def test_the_cut_is_drawn_between_the_last_number_kept_and_the_first_dropped() -> None:
-    svg = plots.counts({0: 5, 9: 1}, label="l", x_title="x", y_title="y", cut=(7, "more than 7: dropped"))
-    assert svg.count('class="fill-cut"') == 2
-    assert "more than 7: dropped" in svg

@@ -1,12 +1,20 @@
+"""Protocols `yes_no` and `graded`: one passage, one token, and the probability read from it."""
+
 import math
+import random
 
 import pytest
 
-from tasks.judging.calls import Reading, call_key
+from tasks.judging import pointwise
+from tasks.judging.calls import Reading
 from tasks.judging.config import JudgeConfig
-from tasks.judging.pointwise import make_calls, read_yes_no
-from tasks.texts import combine_hashes, hash_passage, hash_text, show_passage
-from tests.tasks.answers import FakeAnswer, make_question
+from tasks.judging.pointwise import make_calls, read_grade, read_yes_no
+from tasks.texts import show_passage
+from tests.tasks.answers import (
+    FakeAnswer,
+    draw_logprobs,
+    make_question,
+)
 
 CONFIG = JudgeConfig(judge="fake")
 QUESTION = make_question(["dough and yeast", "bricks and mortar"], "yes_no", positives=("one", "two", "three"))
@@ -110,62 +118,78 @@ def test_the_score_is_the_share_of_yes_over_all_its_spellings() -> None:
     assert read(says("stop", Yes=0.5)) == read(says("length", Yes=0.5)) == Reading(score=1.0)
 
 
-def test_a_call_is_named_by_its_key_its_texts_its_attempt_and_its_order() -> None:
-    passage = QUESTION.passages[0]
-    expected = [call_key(CONFIG, QUESTION), QUESTION.query_hash, QUESTION.positives_hash]
-    shown = [passage.text, QUESTION.query, *QUESTION.positives]
-    expected += [passage.hash, *map(hash_text, shown), "1", "0"]
-    assert CALL.call_id == combine_hashes(expected)
-    assert passage.hash in {hash_passage("", text) for text in ("dough and yeast", "bricks and mortar")}
+GRADED = JudgeConfig(judge="fake", protocol="graded")
+
+
+GRADED_CALL = make_calls(GRADED, [make_question(["dough and yeast"], "graded")], 1, 0)[0]
+
+
+def read_graded(probabilities: dict[str, float], finish_reason: str = "length", relevant_grade: int = 2) -> Reading:
+    logprobs = {token: math.log(share) for token, share in probabilities.items()}
+    config = GRADED.model_copy(update={"relevant_grade": relevant_grade})
+    return read_grade(config, GRADED_CALL, FakeAnswer("3", logprobs, finish_reason))[GRADED_CALL.ids[""]]
+
+
+def test_the_grade_is_the_mean_and_the_score_the_probability_of_a_relevant_grade() -> None:
+    reading = read_graded({"3": 0.4, " 2": 0.2, "0": 0.2, "The": 0.2})
+    assert reading.grade == pytest.approx((3 * 0.4 + 2 * 0.2) / 0.8)
+    assert reading.score == pytest.approx(0.75)
+    assert read_graded({"3": 0.4, " 2": 0.2, "0": 0.2}, relevant_grade=3).score == pytest.approx(0.5)
+
+
+def test_a_call_asks_for_one_digit_with_the_scale_and_the_positives_shown() -> None:
+    content = GRADED_CALL.chat[0]["content"]
+    assert (GRADED_CALL.max_tokens, GRADED_CALL.top, GRADED_CALL.schema) == (1, 20, None)
+    assert "<known_relevant>\nBread is baked dough.\n</known_relevant>" in content
+    assert [content.index(f"\n{grade}:") for grade in range(4)] == sorted(content.index(f"\n{g}:") for g in range(4))
+    assert "UMBRELA" not in content
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("probabilities", "finish_reason", "failure"),
     [
-        {"judge": "other"},
-        {"passage_chars": 2},
-        {"query_chars": 2},
-        {"positive_chars": 2},
-        {"max_positives": 2},
-        {"top": 5},
+        ({}, "length", "no_logprobs"),
+        ({"The": 0.9, "3": 0.1}, "length", "neither"),
+        ({"4": 1.0}, "length", "neither"),
+        ({"0": 1.0}, "refused", "refused"),
+        ({"0": 1.0}, "too_long", "too_long"),
+        ({"0": 1.0}, "error: lost", "error"),
     ],
 )
-def test_what_decides_an_answer_is_in_the_key(changes: dict[str, object]) -> None:
-    assert call_key(CONFIG.model_copy(update=changes), QUESTION) != call_key(CONFIG, QUESTION)
+def test_paper_7_1_an_answer_without_a_grade_is_a_named_failure_and_never_grade_0(
+    probabilities: dict[str, float], finish_reason: str, failure: str
+) -> None:
+    assert read_graded(probabilities, finish_reason) == Reading(failure=failure)
 
 
-def test_prompt_definition_and_protocol_are_in_the_key() -> None:
-    keys = {
-        call_key(CONFIG, QUESTION),
-        call_key(CONFIG, make_question([], "graded")),
-        call_key(CONFIG, make_question([], "yes_no", definition="A recipe is correct.\n")),
-        call_key(CONFIG.model_copy(update={"protocol": "graded"}), QUESTION),
-    }
-    assert len(keys) == 4
+def test_a_second_attempt_at_a_grade_asks_in_other_words() -> None:
+    again = make_calls(GRADED, [make_question(["dough and yeast"], "graded")], 2, 0)[0]
+    assert again.chat != GRADED_CALL.chat
+    assert again.call_id != GRADED_CALL.call_id
 
 
-def test_what_is_made_of_an_answer_and_the_datasets_names_are_not_in_the_key() -> None:
-    other = JudgeConfig.model_validate(
-        {
-            "judge": "fake",
-            "relevant_from": 0.9,
-            "votes": 3,
-            "batch_size": 2,
-            "per_call": 3,
-            "relevant_grade": 3,
-            "relevant_preferences": ["better"],
-            "reasoning": True,
-            "max_output_tokens": 7,
-            "policies": {"some-data": {"skip": True}},
-        }
-    )
-    assert call_key(other, QUESTION) == call_key(CONFIG, QUESTION)
+MANY = 20_000
 
 
-def test_the_longest_answer_and_the_reasons_are_in_the_key_of_a_judge_that_writes() -> None:
-    question = make_question([], "listwise")
-    configs = [
-        JudgeConfig.model_validate({"judge": "fake", "protocol": "listwise"} | changes)
-        for changes in ({}, {"reasoning": True}, {"max_output_tokens": 7})
+def test_log_probabilities_of_any_kind_give_a_share_or_a_named_failure() -> None:
+    protocols = [
+        (pointwise.read_yes_no, JudgeConfig(judge="fake", protocol="yes_no"), "yes_no"),
+        (pointwise.read_grade, JudgeConfig(judge="fake", protocol="graded"), "graded"),
     ]
-    assert len({call_key(config, question) for config in configs}) == 3
+    for read, config, prompt in protocols:
+        call = pointwise.make_calls(config, [make_question(["a passage"], prompt)], 1, 0)[0]
+        (passage,) = call.ids.values()
+        parsed = 0
+        for seed in range(MANY // 2):
+            draw = random.Random(seed)
+            logprobs = draw_logprobs(draw)
+            reason = draw.choice(["stop", "length", "length", "refused", "error: x", "odd"])
+            reading = read(config, call, FakeAnswer("No", logprobs, reason))[passage]
+            assert (reading.score is None) == (reading.failure is not None)
+            if reading.score is not None:
+                assert reason in ("stop", "length")
+                assert 0 <= reading.score <= 1
+                assert reading.grade is None or 0 <= reading.grade <= 3
+                assert not any(math.isnan(value) or value > 0.01 for value in logprobs.values())
+                parsed += 1
+        assert parsed > 500

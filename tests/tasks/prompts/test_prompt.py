@@ -1,3 +1,5 @@
+"""Prompts: files that are checked, texts that are joined by id and hash, and tags that no text can forge."""
+
 from pathlib import Path
 
 import polars as pl

@@ -1,6 +1,11 @@
+"""Protocol `listwise`: how passages are shown together, and which answers are read."""
+
 import json
+import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.judging import listwise
 from tasks.judging.calls import Call, Reading, narrow
@@ -8,7 +13,14 @@ from tasks.judging.config import JudgeConfig
 from tasks.judging.listwise import make_calls, read_answer
 from tasks.prompts.prompt import Prompt, load_prompt
 from tasks.texts import show_passage
-from tests.tasks.answers import FakeAnswer, make_question
+from tests.tasks.answers import (
+    FakeAnswer,
+    draw_verdicts,
+    listwise_calls,
+    make_question,
+    malformed,
+    well_formed,
+)
 
 CONFIG = JudgeConfig(judge="fake", protocol="listwise")
 TEXTS = [f"passage number {n}" for n in range(60)]
@@ -239,3 +251,43 @@ def test_paper_7_4_an_id_that_comes_twice_is_unread_whatever_is_said() -> None:
 @pytest.mark.parametrize("value", ["no", "", "none of them", None, 0, ["none"], {"none": 1}, True, float("nan")])
 def test_a_value_that_is_not_one_of_the_four_words_is_a_failure_and_never_none(value: object) -> None:
     assert read(verdicts(**{IDS[3]: value})) == ALL_READ | {IDS[3]: Reading(failure="bad_value")}
+
+
+CALLS = listwise_calls(CONFIG)  # of 1 to 25 passages
+MANY = 20_000
+
+
+def test_of_malformed_answers_only_what_they_state_is_read() -> None:
+    read = 0
+    for seed in range(MANY):
+        draw = random.Random(seed)
+        call = draw.choice(CALLS)
+        answer, kept = malformed(draw, draw_verdicts(draw, call))
+        readings = listwise.read_answer(CONFIG, call, answer)
+        assert list(readings) == list(call.ids.values()), f"seed {seed}"
+        for id_, passage in call.ids.items():
+            reading = readings[passage]
+            assert (reading.preference is None) == (reading.failure is not None), f"seed {seed}"
+            if reading.preference is not None:
+                assert reading.preference == kept.get(id_), f"seed {seed}: {answer.text!r}"
+                read += 1
+    assert read > MANY  # what stays intact in a broken answer is still of use
+
+
+def test_well_formed_answers_are_read_in_full() -> None:
+    for seed in range(MANY):
+        draw = random.Random(seed)
+        call = draw.choice(CALLS)
+        verdicts = draw_verdicts(draw, call)
+        text = well_formed(draw, verdicts)
+        readings = listwise.read_answer(CONFIG, call, FakeAnswer(text))
+        read = {id_: readings[passage].preference for id_, passage in call.ids.items()}
+        assert read == verdicts, f"seed {seed}: {text!r}"
+
+
+@given(st.text(max_size=400))
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+def test_no_text_makes_the_reader_raise(text: str) -> None:
+    call = CALLS[4]
+    for reading in listwise.read_answer(CONFIG, call, FakeAnswer(text)).values():
+        assert reading.failure is not None

@@ -1,3 +1,5 @@
+"""The treatments: which text becomes a positive, which leaves the negatives, which row is dropped."""
+
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any

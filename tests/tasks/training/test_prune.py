@@ -1,3 +1,5 @@
+"""Pruning: whether a model is better without one of its datasets."""
+
 import json
 from pathlib import Path
 

@@ -1,6 +1,10 @@
+"""Protocol `snippet`: a snippet stands in its passage word for word, or there is none."""
+
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tasks.judging import listwise
 from tasks.judging.calls import Reading
@@ -108,3 +112,9 @@ def test_other_snippets_of_the_same_passages_make_another_call() -> None:
 
 def test_without_a_snippet_there_is_no_second_pass() -> None:
     assert ranked_question(QUESTION, {QUESTION.passages[0].hash: Reading(preference="none")}) is None
+
+
+@given(st.text(max_size=400))
+@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+def test_no_text_makes_the_reader_raise(text: str) -> None:
+    assert len(read_answer(CONFIG, CALL, FakeAnswer(text))) == 1

@@ -1,3 +1,5 @@
+"""Comparison over queries and training seeds: intervals that cover both."""
+
 import json
 from pathlib import Path
 
@@ -5,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.formatting import markdown_table
 from tasks.schemas import SCORES
 from tasks.training.compare import (
     PAGE_FILE,
@@ -109,8 +110,3 @@ def test_the_page_and_the_json_say_what_the_interval_covers(tmp_path: Path) -> N
     assert "| relabel | all | nDCG@10 | 40 | +0." in page
     compare_models(config, scores=scores_of(seeds=1), out=tmp_path)
     assert "queries only" in json.loads((tmp_path / SUMMARY_FILE).read_text())["interval_covers"]
-
-
-def test_a_cell_cannot_break_its_table() -> None:
-    table = markdown_table(["name"], [["a|b\nc <script>"]])
-    assert table.splitlines()[-1] == r"| a\|b c &lt;script> |"

@@ -1,3 +1,5 @@
+"""The cascade: which pairs go on to the next tier, and what the tiers say together."""
+
 import math
 from collections.abc import Sequence
 

@@ -12,7 +12,7 @@ import pytest
 from tasks.quality.sheet import Checked, Origin, Pair, SheetError, Shown, check, read_rows, shown_on
 from tasks.schemas import HUMAN
 from tasks.texts import hash_passage, hash_text
-from tests.tasks.test_sample import build, draw
+from tests.tasks.quality.pool import build, draw
 
 ORIGIN = Origin("nq-000001", "ann", "2026-03-01T00:00:00.000000Z")
 

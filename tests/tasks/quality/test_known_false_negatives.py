@@ -1,3 +1,5 @@
+"""How well each tier finds the known false negatives, over the same candidates."""
+
 from collections.abc import Mapping, Sequence
 
 import polars as pl
