@@ -9,6 +9,7 @@ import pytest
 from tasks.data.demo_corpus import MODULES, HarvestConfig, HarvestError, group_passages, harvest, is_query, select
 from tasks.data.docstring_text import read_docstring, words
 from tasks.data.installed_docs import find_documentation
+from tests.tasks.settings import settings_of
 
 SMALL = HarvestConfig(
     modules=("numpy", "numpy.ma", "numpy.random"),
@@ -140,3 +141,20 @@ def test_the_default_corpus_never_tells_a_summary_and_counts_every_passage_of_a_
     assert [name for name, summary in summaries.items() if f" {summary} " in f" {words(corpus[name])} "] == []
     relevant = {query: sorted(n for n, s in summaries.items() if s == words(queries[query])) for query in held_out}
     assert relevant == {query: sorted(docs) for query, docs in held_out.items()}
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(HarvestConfig) == {
+        "modules": (MODULES, "len>=1"),
+        "passages": (2200, ">=1"),
+        "train_queries": (110, ">=1"),
+        "train_shared": (45, ">=0"),
+        "test_queries": (110, ">=1"),
+        "test_shared": (45, ">=0"),
+        "min_chars": (120, ">=1"),
+        "max_chars": (600, ">=1"),
+        "min_words": (4, ">=1"),
+        "max_words": (25, ">=1"),
+        "max_sharers": (6, ">=2"),
+        "seed": 0,
+    }

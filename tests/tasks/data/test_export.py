@@ -12,6 +12,7 @@ from tasks import schemas
 from tasks.data.export import FORMATS, ExportConfig, export
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.texts import combine_hashes, hash_passage, hash_text
+from tests.tasks.settings import settings_of
 
 TEXTS = {"d1": ("One", "first"), "d2": ("", "second"), "d3": ("", "third\u2028é"), "d4": ("", "unused")}
 QUERIES = {("a", "q1"): "about one", ("b", "q1"): "about three"}
@@ -282,3 +283,12 @@ def test_no_instances_give_empty_files(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ExportConfig.model_validate(config)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(ExportConfig) == {
+        "formats": (("tevatron",), "len>=1"),
+        "num_negatives": (7, ">=0"),
+        "short": "pad",
+        "file_type": "parquet",
+    }

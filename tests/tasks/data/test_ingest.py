@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tasks import schemas
 from tasks.data.ingest import IngestConfig, IngestError, ingest
 from tasks.texts import hash_passage, hash_text
+from tests.tasks.settings import REQUIRED, settings_of
 
 Tables = dict[str, Any]
 TABLES = {
@@ -353,3 +354,18 @@ def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         IngestConfig.model_validate({"dataset": "d"} | config)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(IngestConfig) == {
+        "dataset": (REQUIRED, "len>=1"),
+        "format": "auto",
+        "query_parts": (None, ">=1"),
+        "passage_parts": (None, ">=1"),
+        "train_split": "train",
+        "test_split": "test",
+        "known_split": None,
+        "holdout": (0.0, ">=0", "<=1"),
+        "min_relevance": 1,
+        "max_chars": (20000, ">=1"),
+    }

@@ -10,6 +10,7 @@ import pytest
 from tasks.data.treatments import DROP_REASONS, TreatConfig, treat
 from tasks.schemas import CANDIDATES, EDITS, INSTANCES, NEGATIVES, POSITIVES, QUERIES, REJECTS, TREATMENTS, VERDICTS
 from tasks.texts import combine_hashes
+from tests.tasks.settings import settings_of
 
 Frames = dict[str, pl.DataFrame]
 STATES = {"R": ("relevant", 0.9), "N": ("not_relevant", 0.1), "S": ("unsure", 0.5), "U": ("unparsed", None)}
@@ -341,3 +342,15 @@ def test_a_negative_that_is_no_candidate_is_refused() -> None:
 def test_an_empty_part_gives_empty_tables() -> None:
     for treatment in TREATMENTS:
         assert all(frame.is_empty() for frame in run(build({}), treatment=treatment).values())
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(TreatConfig) == {
+        "treatment": "relabel",
+        "max_false_negatives": (7, ">=0"),
+        "relabel_from": "pool",
+        "refill": True,
+        "drop_ambiguous": False,
+        "drop_unparsed": False,
+        "skip": (),
+    }

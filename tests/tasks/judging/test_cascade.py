@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.judging.cascade import (
+    AdmitConfig,
     CompleteConfig,
     DecideConfig,
     EscalateConfig,
@@ -18,6 +19,7 @@ from tasks.judging.cascade import (
     escalate,
 )
 from tasks.schemas import CANDIDATES, VERDICTS
+from tests.tasks.settings import settings_of
 
 Judged = tuple[str, str, str, float | None]  # query, doc, state, score
 
@@ -300,3 +302,31 @@ def test_a_judge_that_answers_nothing_shuts_the_gate_however_little_it_was_asked
     with pytest.raises(IncompleteError, match=r"30 of 30 pairs unparsed \(100% > max_unparsed_of_asked=20%\)"):
         complete(CompleteConfig(), decisions=frame)
     assert complete(CompleteConfig(max_unparsed_of_asked=1.0), decisions=frame)["completeness"].height == 1
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(EscalateConfig) == {
+        "states": ("unsure",),
+        "lower": (None, ">=0", "<=1"),
+        "upper": (None, ">=0", "<=1"),
+        "unit": "pair",
+        "max_share": (1.0, ">=0", "<=1"),
+        "max_pairs": (None, ">=0"),
+        "pairs_per_part": (256, ">=1"),
+    }
+    assert settings_of(DecideConfig) == {
+        "": "finite",
+        "mode": "fusion",
+        "weights": {},
+        "bias": 0.0,
+        "relevant_from": (0.5, ">=0", "<=1"),
+        "not_relevant_below": (0.5, ">=0", "<=1"),
+        "tiers": ("llm",),
+        "lower": (None, ">=0", "<=1"),
+        "upper": (None, ">=0", "<=1"),
+    }
+    assert settings_of(AdmitConfig) == {"skip": ()}
+    assert settings_of(CompleteConfig) == {
+        "max_unparsed": (0.05, ">=0", "<=1"),
+        "max_unparsed_of_asked": (0.2, ">=0", "<=1"),
+    }

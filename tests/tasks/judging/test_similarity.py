@@ -9,6 +9,7 @@ import pytest
 from tasks import schemas
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
 from tasks.texts import combine_hashes
+from tests.tasks.settings import settings_of
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 CONFIG = SimilarityConfig(w_query=2.0, w_positive=4.0, bias=-3.0, relevant_from=0.9, not_relevant_below=0.3)
@@ -96,3 +97,14 @@ def test_positives_that_changed_after_mining_are_refused() -> None:
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ValueError, match="not_relevant_below must not exceed relevant_from"):
         SimilarityConfig(relevant_from=0.2, not_relevant_below=0.5)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(SimilarityConfig) == {
+        "": "finite",
+        "w_query": 1.82,
+        "w_positive": 5.27,
+        "bias": -4.5,
+        "relevant_from": (0.8, ">=0", "<=1"),
+        "not_relevant_below": (0.15, ">=0", "<=1"),
+    }

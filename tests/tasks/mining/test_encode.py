@@ -9,6 +9,7 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.encode import EncodeConfig, dot_pairs, encode_passages, encode_queries, vectors_of
+from tests.tasks.settings import settings_of
 
 CONFIG = EncodeConfig()
 
@@ -105,3 +106,7 @@ def test_equal_vectors_tie_exactly() -> None:
     scores = dot_pairs(left, np.repeat(right, 40_000, axis=0), np.zeros(40_000, np.int64), np.arange(40_000))
     assert scores.n_unique() == 1
     assert scores[0] == float(np.float32(scores[0]))
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(EncodeConfig) == {}

@@ -21,6 +21,7 @@ from tasks.mining.mine import (
 )
 from tasks.mining.search import SearchConfig, search
 from tasks.texts import combine_hashes, hash_text
+from tests.tasks.settings import settings_of
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 COSINES = {"x1": 0.9, "x2": 0.8, "x3": 0.7, "x4": 0.6, "pa": 0.95, "pb": 0.75, "pc": 0.5, "neg": -0.5, "neg2": -0.6}
@@ -480,3 +481,21 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
     )["negatives"]
     assert expected
     assert sorted(ours.select("query_id", "doc_id").rows()) == expected
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(MineConfig) == {
+        "": "finite",
+        "depth": (100, ">=1"),
+        "range_min": (0, ">=0"),
+        "range_max": (25, ">=1"),
+        "relative_margin": None,
+        "absolute_margin": None,
+        "margin_reference": "min",
+        "max_score": None,
+        "min_score": None,
+        "num_negatives": (7, ">=1"),
+        "sampling_strategy": "top",
+        "seed": 0,
+    }
+    assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}

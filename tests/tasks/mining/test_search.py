@@ -6,6 +6,7 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.search import SearchConfig, nearest, search
+from tests.tasks.settings import settings_of
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
 UP, RIGHT, DIAGONAL = [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]
@@ -127,3 +128,7 @@ def test_the_nearest_agree_with_a_full_sort_and_with_any_company() -> None:
     for row in range(40):
         best = np.argsort(-(right @ left[row]))[:10]
         assert set(best) <= set(right_rows[left_rows == row])
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(SearchConfig) == {"depth": (100, ">=1"), "threads": (1, ">=1", "operational")}

@@ -18,6 +18,7 @@ from tasks.prompts.prompt import (
     quote,
 )
 from tasks.texts import combine_hashes, hash_passage, hash_text
+from tests.tasks.settings import REQUIRED, settings_of
 
 QUERIES = pl.DataFrame(
     {"dataset": ["d"], "query_id": ["q"], "text": ["what"], "text_hash": [hash_text("what")], "split": ["train"]}
@@ -236,3 +237,18 @@ def test_a_positive_whose_passage_vanished_is_refused() -> None:
     passages = PASSAGES.filter(pl.col("doc_id") != "p2")
     with pytest.raises(ValueError, match="no such row came, first for d/q/p2"):
         join_texts(candidate(), queries=QUERIES, passages=passages, positives=POSITIVES)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(Prompt) == {
+        "name": REQUIRED,
+        "version": REQUIRED,
+        "protocol": REQUIRED,
+        "opening": REQUIRED,
+        "query": REQUIRED,
+        "positive": REQUIRED,
+        "candidate": REQUIRED,
+        "questions": (REQUIRED, "len>=1"),
+        "reasoned": "",
+        "spellings": {},
+    }

@@ -18,6 +18,7 @@ from tasks.quality.drift import (
     stability_index,
 )
 from tasks.schemas import VERDICT_STATES
+from tests.tasks.settings import settings_of
 
 CONFIG = DriftConfig(permutations=999)
 USUAL = (0.1, 0.8, 0.08, 0.02)
@@ -183,3 +184,17 @@ def test_the_stability_index_does_not_depend_on_sizes() -> None:
     same = {"relevant": 10_000, "not_relevant": 90_000}
     assert stability_index(small, large) == pytest.approx(stability_index(same, large), rel=0.1)
     assert stability_index(same, same) == 0
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(DriftConfig) == {
+        "min_nights": (2, ">=1"),
+        "window": (30, ">=1"),
+        "alpha": (0.01, ">0", "<1"),
+        "min_accuracy_change": (0.03, ">=0", "<=1"),
+        "min_psi": (0.1, ">=0"),
+        "min_rate_change": (0.03, ">=0", "<=1"),
+        "min_pairs": (50, ">=1"),
+        "permutations": (9999, ">=99"),
+        "seed": 0,
+    }

@@ -10,6 +10,7 @@ from tasks.prompts.prompt import join_texts
 from tasks.quality.gold_set import GoldConfig, GoldError, agree_gold, read_gold
 from tasks.schemas import CANDIDATES, GOLD, GOLD_AGREEMENT, GOLD_VERDICTS, PASSAGES, POSITIVES, QUERIES, VERDICTS
 from tasks.texts import combine_hashes, hash_passage, hash_text
+from tests.tasks.settings import settings_of
 
 ROW = {"query": "what", "positives": ["yes", "also yes"], "passage": "this", "label": "relevant"}
 
@@ -98,3 +99,7 @@ def test_unsure_and_unparsed_agree_with_no_label() -> None:
     assert rows["cascade"]["kappa"] == 0.0
     assert rows["cascade"]["accuracy_low"] < 0.5 < rows["cascade"]["accuracy_high"]
     assert made["verdicts"].height == 24
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(GoldConfig) == {"dataset": "gold", "tiers": ("llm",)}

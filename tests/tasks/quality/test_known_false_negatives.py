@@ -7,6 +7,7 @@ import pytest
 
 from tasks.quality.known_false_negatives import AgreeConfig, agree
 from tasks.schemas import AGREEMENT, CANDIDATES, KNOWN, VERDICTS
+from tests.tasks.settings import settings_of
 
 Scores = Mapping[str, tuple[str, float | None]]
 
@@ -103,3 +104,7 @@ def test_only_known_pairs_leave_nothing_to_rank_them_against() -> None:
 def test_no_candidates_at_all_is_a_table_of_zeros() -> None:
     rows = measured({}, {}, {}, ["a"])
     assert [rows[tier]["candidates"] for tier in rows] == [0, 0, 0]
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(AgreeConfig) == {"tiers": ("llm",)}

@@ -15,6 +15,7 @@ from tasks.quality.labels import (
 )
 from tasks.quality.sample import count_strata
 from tasks.schemas import HUMAN, LABELLED, PEOPLE, SAMPLES, VERDICTS
+from tests.tasks.settings import settings_of
 
 
 def human(*rows: tuple[str, str, str, str], at: str = "2026-01-01") -> pl.DataFrame:
@@ -158,3 +159,8 @@ def test_nothing_labelled_among_the_drawn_gives_no_figures_and_no_error() -> Non
     )["people"]
     assert made["kappa"].to_list() == [None, None]
     assert share_labelled(samples(("n0", "s", 1.0), ("n1", "s", 1.0)), labelled(n0="unsure")) == (1, 2)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(LabelsConfig) == {}
+    assert settings_of(PeopleConfig) == {"tiers": ("llm",), "seed": 0}

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tasks.quality.sample import SampleConfig
 from tests.tasks.quality.pool import build, draw
+from tests.tasks.settings import settings_of
 
 
 def read_sheet(out: Path) -> list[dict[str, str]]:
@@ -113,3 +115,14 @@ def test_a_candidate_without_decision_is_refused(tmp_path: Path) -> None:
     frames = build()
     with pytest.raises(ValueError, match="a decision for each of 52 candidates expected, 1 have none"):
         draw(frames | {"decisions": frames["decisions"].head(51)}, tmp_path)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(SampleConfig) == {
+        "size": (100, ">=0"),
+        "seed": 0,
+        "annotator": "",
+        "wait_for": (0.0, ">=0", "<=1", "operational"),
+        "passage_chars": (4000, ">=1"),
+        "positives_chars": (8000, ">=1"),
+    }

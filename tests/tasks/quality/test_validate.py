@@ -13,6 +13,7 @@ from tasks import statistics
 from tasks.quality.sample import SampleConfig, _draw, with_strata
 from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, validate
 from tasks.schemas import CANDIDATES, HUMAN, SAMPLES, VALIDATION, VERDICTS
+from tests.tasks.settings import settings_of
 
 
 @dataclass
@@ -210,3 +211,13 @@ def test_thresholds_reach_the_precision_that_is_asked_for(tmp_path: Path) -> Non
     page = (tmp_path / PAGE_FILE).read_text()
     assert "| cascade | precision | 0." in page
     assert "| d0/relevant/asked |" in page
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(ValidateConfig) == {
+        "tiers": ("llm",),
+        "wanted_precision": (0.8, 0.9, 0.95),
+        "min_labels": (20, ">=1"),
+        "seed": 0,
+        "title": "Validation",
+    }

@@ -14,6 +14,7 @@ from tasks import schemas
 from tasks.report.report import ReportConfig, report
 from tasks.report.summary import say_people
 from tests.tasks.report.tables import empty_tables, rows, toy_tables
+from tests.tasks.settings import settings_of
 
 HOSTILE = '<script>alert("x")</script> \u202egnp.exe & \x00 \'"><img src=http://evil.example/x>'
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -194,3 +195,17 @@ def test_examples_are_limited_and_their_texts_cut(tmp_path: Path) -> None:
     assert html.count("<article") == 1
     assert "word " * 12 not in html
     assert "[…]" in html
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(ReportConfig) == {
+        "title": "Curation report",
+        "configuration": "",
+        "command": "",
+        "versions": {},
+        "max_false_negatives": (7, ">=0"),
+        "tiers": ("llm",),
+        "examples": (6, ">=0"),
+        "example_chars": (480, ">=40"),
+        "datasets": (20, ">=1"),
+    }

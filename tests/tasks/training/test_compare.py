@@ -17,6 +17,7 @@ from tasks.training.compare import (
     crossed_interval,
 )
 from tasks.training.evaluate import compare
+from tests.tasks.settings import settings_of
 
 
 def scores_of(
@@ -110,3 +111,12 @@ def test_the_page_and_the_json_say_what_the_interval_covers(tmp_path: Path) -> N
     assert "| relabel | all | nDCG@10 | 40 | +0." in page
     compare_models(config, scores=scores_of(seeds=1), out=tmp_path)
     assert "queries only" in json.loads((tmp_path / SUMMARY_FILE).read_text())["interval_covers"]
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(CompareConfig) == {
+        "title": "Retraining",
+        "baseline": "default",
+        "models": ("relabel",),
+        "training": {},
+    }

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tasks import schemas
 from tasks.texts import hash_passage, hash_text
 from tasks.training.evaluate import EvaluateConfig, compare, evaluate, paired_differences
+from tests.tasks.settings import settings_of
 
 WORDS = ("red", "green", "blue", "old", "new")
 
@@ -219,3 +220,18 @@ def test_several_datasets_are_compared_together_and_each_alone() -> None:
     one = scores_of(default=[0.1, 0.2], relabel=[0.2, 0.2])
     scores = pl.concat([one, one.with_columns(dataset=pl.lit("other"))])
     assert [(c.dataset, c.queries) for c in compare(scores)] == [("all", 4), ("other", 2), ("toy", 2)]
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(EvaluateConfig) == {
+        "model_name": "base",
+        "seed": (42, ">=0"),
+        "measures": (("nDCG@10", "R@100", "RR@10"), "len>=1"),
+        "depth": (100, ">=1"),
+        "max_seq_length": (128, ">=8"),
+        "query_prompt": "",
+        "passage_prompt": "",
+        "dtype": "float32",
+        "device": "cpu",
+        "batch_size": (32, ">=1", "operational"),
+    }

@@ -8,6 +8,7 @@ import pytest
 
 from tasks.schemas import SCORES
 from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
+from tests.tasks.settings import settings_of
 
 SUMMARY: dict[str, Any] = {"candidates": 1000, "verdicts": {"unparsed": 10, "relevant": 60}}
 
@@ -159,3 +160,19 @@ def test_without_training_the_requirement_must_be_none() -> None:
     with pytest.raises(ValueError, match="require: none"):
         PromoteConfig().check(("default", "relabel"), (), ("nDCG@10",))
     PromoteConfig(require="none").check(("default", "relabel"), (), ())
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(PromoteConfig) == {
+        "treatment": "relabel",
+        "against": "default",
+        "measure": "nDCG@10",
+        "require": "better",
+        "margin": (0.01, ">=0", "<=1"),
+        "min_queries": (10, ">=2"),
+        "max_relevant_share": (0.3, ">=0", "<=1"),
+        "max_unparsed_share": (0.05, ">=0", "<=1"),
+        "min_size_ratio": (0.8, ">=0"),
+        "hold_on_drift": True,
+        "publish_model": False,
+    }

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tasks.schemas import INSTANCES, PRUNING, SCORES
 from tasks.training.prune import PAGE_FILE, SUMMARY_FILE, LeaveOutConfig, PruneConfig, leave_out, prune
+from tests.tasks.settings import REQUIRED, settings_of
 
 GAINS = {"good": -0.2, "bad|one": 0.2, "idle": 0.0}  # of leaving it out
 MODELS = {name: f"without {name}" for name in GAINS}
@@ -96,3 +97,14 @@ def test_one_dataset_of_several_may_be_tried_alone_and_none_may_not() -> None:
     assert PruneConfig(complete="relabel", models={"only": "x"}).models == {"only": "x"}
     with pytest.raises(ValidationError, match="at least 1 item"):
         PruneConfig(complete="relabel", models={})
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(LeaveOutConfig) == {"dataset": REQUIRED}
+    assert settings_of(PruneConfig) == {
+        "complete": REQUIRED,
+        "models": (REQUIRED, "len>=1"),
+        "level": (0.05, ">0", "<1"),
+        "title": "Pruning",
+        "training": {},
+    }

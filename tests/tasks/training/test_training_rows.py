@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.training.training_rows import TrainConfig, training_rows
+from tests.tasks.settings import settings_of
 from tests.tasks.training.tables import eight_instances, instances_table, passages_table, queries_table
 
 
@@ -71,3 +72,25 @@ def test_a_held_out_query_is_refused() -> None:
 def test_settings_out_of_range_are_refused(field: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         TrainConfig(model="unused", **field)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(TrainConfig) == {
+        "": "finite",
+        "model": ("", "operational"),
+        "steps": (60, ">=1"),
+        "batch_size": (16, ">=2"),
+        "num_negatives": (3, ">=0"),
+        "positives": "all",
+        "learning_rate": (2e-05, ">0"),
+        "warmup_ratio": (0.1, ">=0", "<1"),
+        "temperature": (0.05, ">0"),
+        "max_seq_length": (128, ">=8"),
+        "frozen_layers": (0, ">=0"),
+        "query_prompt": "",
+        "passage_prompt": "",
+        "seed": (42, ">=0"),
+        "threads": (2, ">=1"),
+        "device": "cpu",
+        "bf16": False,
+    }
