@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
+from tasks.data import ingest as ingest_module
 from tasks.data.ingest import IngestConfig, IngestError, ingest
 from tasks.texts import hash_passage, hash_text
 from tests.tasks.settings import REQUIRED, settings_of
@@ -369,3 +370,54 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "min_relevance": 1,
         "max_chars": (20000, ">=1"),
     }
+
+
+def _train_and_test(tmp_path: Path, **config: object) -> list[tuple[str, str]]:
+    return _ingest(tmp_path, **config)["queries"].select("query_id", "split").rows()
+
+
+def test_a_beir_folder_holds_out_a_share_only_where_no_test_split_is_named(tmp_path: Path) -> None:
+    _beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train="q1 d1 1", test="q2 d1 1")
+    assert _train_and_test(tmp_path, holdout=1.0) == [("q1", "train"), ("q2", "test")]
+    assert _train_and_test(tmp_path, holdout=1.0, test_split=None) == [("q1", "test")]
+    assert _train_and_test(tmp_path, holdout=0.0, test_split=None) == [("q1", "train")]
+
+
+def test_a_text_of_exactly_the_longest_length_is_kept_whole_and_not_reported(tmp_path: Path) -> None:
+    _write(tmp_path / "a.jsonl", _row("q1", "d1=12345", "d2=abcdef", query="abcde"))
+    out = _ingest(tmp_path, max_chars=5)
+    assert out["queries"]["text"].to_list() == ["abcde"]
+    assert out["passages"].sort("doc_id")["text"].to_list() == ["12345", "abcde"]
+    assert out["rejects"].filter(reason="passage_cut").select("key", "detail").rows() == [
+        ("d/d2", "6 characters long, cut to 5")
+    ]
+
+
+def test_a_title_is_cut_and_reported_like_a_text(tmp_path: Path) -> None:
+    passage = {"docid": "d1", "title": "a long title", "text": "text"}
+    _write(tmp_path / "a.jsonl", _row("q1", "", positive_passages=[passage], query="ask"))
+    out = _ingest(tmp_path, max_chars=6)
+    assert out["passages"].select("title", "text").rows() == [("a long", "text")]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("d/d1", "passage_cut", "12 characters long, cut to 6")
+    ]
+
+
+def test_a_score_of_zero_says_that_a_pair_is_not_known_as_a_false_negative(tmp_path: Path) -> None:
+    documents = {"d1": "one", "d2": "two", "d3": "three"}
+    _beir(tmp_path, documents, {"q1": "first?"}, train="q1 d1 1", known="q1 d2 0, q1 d3 1")
+    out = _ingest(tmp_path, known_split="known", test_split=None)
+    assert _pairs(out["known"]) == ["q1 d3"]
+    assert _reasons(out) == [("qrels/known.tsv:2", "below_min_relevance")]
+
+
+def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
+    monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
+    _write(tmp_path / "a.jsonl", *(_row(f"q{number}", f"d{number}") for number in range(7)))
+    out = ingest(IngestConfig(dataset="d"), source=tmp_path)
+    assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
+
+
+def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
+    assert (ingest_module._QUERIES_PER_PART, ingest_module._PASSAGES_PER_PART) == (1_000, 50_000)

@@ -354,3 +354,46 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "drop_unparsed": False,
         "skip": (),
     }
+
+
+def with_scores(frames: Frames, *scores: float | None) -> Frames:
+    return frames | {"decisions": frames["decisions"].with_columns(score=pl.Series(scores, dtype=pl.Float64))}
+
+
+def test_of_two_copies_the_one_with_the_higher_score_is_promoted_and_of_equal_ones_the_first_by_id() -> None:
+    frames = build({"q": ["aR", "a-copyR", "bN", "cN"]}, picks=3)
+    higher = run(with_scores(frames, 0.6, 0.9, 0.1, 0.1), treatment="relabel")
+    assert rows_of(higher)["q"][0] == ["pos", "a-copy"]
+    assert edits_of(higher)[0] == ("a", "negative", "removed", "rule", "relevant")
+    equal = build({"q": ["a-copyR", "aR", "bN", "cN"]}, picks=3)
+    assert rows_of(run(with_scores(equal, 0.9, 0.9, 0.1, 0.1), treatment="relabel"))["q"][0] == ["pos", "a"]
+
+
+def test_relabelled_passages_of_equal_score_come_in_the_order_of_their_texts() -> None:
+    frames = build({"q": ["cR", "bR", "aN"]}, picks=3)
+    result = run(with_scores(frames, 0.9, 0.9, 0.1), treatment="relabel")
+    assert rows_of(result)["q"][0] == ["pos", "b", "c"]
+
+
+def test_what_refills_comes_after_the_picks_that_stay_and_the_best_ranks_first() -> None:
+    frames = build({"q": ["aR", "bN", "cN", "eN", "fN"]}, picks=2)
+    frames["negatives"] = frames["negatives"].with_columns(
+        doc_id=pl.Series(["a", "e"]), text_hash=pl.Series(["hash-a", "hash-e"])
+    )
+    assert rows_of(run(frames, treatment="remove_hn"))["q"][1] == ["e", "b"]
+
+
+def test_ambiguous_candidates_refill_nothing_where_ambiguous_negatives_go() -> None:
+    frames = build({"q": ["aR", "bN", "cS", "eN"]}, picks=2)
+    assert rows_of(run(frames, treatment="remove_hn"))["q"][1] == ["b", "c"]
+    assert rows_of(run(frames, treatment="remove_hn", drop_ambiguous=True))["q"][1] == ["b", "e"]
+
+
+def test_a_dataset_that_was_not_judged_passes_untouched() -> None:
+    result = run(build(MIXED), treatment="relabel", skip=("d",))
+    assert rows_of(result) == {"q1": (["pos"], ["a", "b"]), "q2": (["pos"], ["f", "g"])}
+    assert result["edits"].is_empty()
+
+
+def test_a_query_whose_negatives_are_all_there_is_not_counted_as_short() -> None:
+    assert run(build(MIXED), treatment="remove_hn")["rejects"].is_empty()

@@ -1,5 +1,7 @@
 """Promotion: what must hold before a training set replaces the one that trainers read."""
 
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -176,3 +178,59 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "hold_on_drift": True,
         "publish_model": False,
     }
+
+
+def queries_needed(decision: Decision) -> int | None:
+    found = re.search(r"shows on about ([\d,]+)", decision.because)
+    return int(found[1].replace(",", "")) if found else None
+
+
+@pytest.mark.parametrize(("require", "margin"), [("better", 0.0), ("not_worse", 0.004)])
+def test_the_queries_asked_for_shrink_the_interval_to_the_distance_from_the_bound(require: str, margin: float) -> None:
+    """A half width w at n queries becomes the distance d at n * (w / d)^2; a tenth more queries are asked for."""
+    decision = decide(scores(0.002, queries=40), PromoteConfig.model_validate({"require": require, "margin": margin}))
+    score = check(decision, "score")
+    assert score.figure is not None and score.low is not None
+    needed = 1.1 * 40 * ((score.figure - score.low) / (score.figure + margin)) ** 2
+    assert queries_needed(decision) == math.ceil(needed / 10) * 10
+
+
+def test_where_the_difference_is_on_the_wrong_side_no_number_of_queries_would_show_it() -> None:
+    assert queries_needed(decide(scores(-0.002, queries=40))) is None
+    assert queries_needed(decide(scores(0.0, queries=40))) is None
+
+
+def test_what_was_looked_at_is_recorded_with_figures_and_thresholds() -> None:
+    decision = decide(scores(0.1), previous=500, alarms=())
+    kept = {c.name: (c.passed, c.figure, c.threshold) for c in decision.checks if c.name != "score"}
+    assert kept == {
+        "relevant": (True, 0.06, 0.3),
+        "unparsed": (True, 0.01, 0.05),
+        "size": (True, 1.0, 0.8),
+        "drift": (True, 0.0, 0.0),
+    }
+    assert check(decision, "score").threshold == 0.0
+    assert check(decide(scores(0.1), PromoteConfig(require="not_worse")), "score").threshold == -0.01
+    assert check(decision, "drift").as_dict() == {
+        "name": "drift", "passed": True, "said": "no drift", "figure": 0.0, "low": None, "high": None, "threshold": 0.0
+    }  # fmt: skip
+
+
+def test_a_night_without_release_before_it_has_no_size_to_hold() -> None:
+    assert check(decide(scores(0.1)), "size") == Check("size", True, "500 instances, no release before", threshold=0.8)
+    empty = check(decide(scores(0.1), instances=0), "size")
+    assert (empty.passed, empty.figure, empty.threshold) == (False, 0.0, 0.8)
+    small = decide(scores(0.1), previous=626)
+    assert small.because == "500 instances after 626 in the current release, at least 80% wanted"
+
+
+def test_the_smallest_number_of_queries_is_enough() -> None:
+    assert decide(scores(0.5, queries=10)).promote
+    assert not decide(scores(0.5, queries=9)).promote
+
+
+def test_the_reason_names_the_margin_and_the_number_of_queries() -> None:
+    assert decide(scores(0.05), PromoteConfig(require="not_worse")).because.startswith(
+        "not worse by more than 0.01 than default in nDCG@10: +0.050, +0.0"
+    )
+    assert decide(scores(0.05, queries=2000)).because.endswith(" on 2,000 held-out queries")
