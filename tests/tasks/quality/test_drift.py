@@ -15,6 +15,7 @@ from tasks.quality.drift import (
     find_drift,
     mix_p,
     paired_p,
+    pool,
     stability_index,
 )
 from tasks.schemas import VERDICT_STATES
@@ -198,3 +199,128 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "permutations": (9999, ">=99"),
         "seed": 0,
     }
+
+
+def test_an_alarm_of_the_mix_has_the_figures_of_both_sides_and_what_changed_most() -> None:
+    from scipy.stats import chi2_contingency
+
+    before, tonight = [mix((50, 400, 40, 10)), mix((60, 390, 30, 20))], mix((120, 340, 30, 10))
+    rate, alarm = find_drift(CONFIG, tonight, before)  # the surest first
+    pooled = (110, 790, 70, 30)
+    p = chi2_contingency([pooled, (120, 340, 30, 10)]).pvalue
+    psi = stability_index(dict(zip(VERDICT_STATES, pooled, strict=True)), tonight.mix["cascade"].states)
+    assert (alarm.kind, alarm.tier, alarm.before, alarm.tonight) == ("mix", "cascade", 0.11, 0.24)
+    assert (alarm.effect, alarm.p) == (pytest.approx(psi), pytest.approx(p))
+    assert alarm.message == (
+        "verdicts of cascade: another mix over 500 new pairs than over 1,000 of 2 nights before "
+        f"(relevant 11% → 24%; PSI {psi:.2f}, p = {p:.2g})"
+    )
+    assert (rate.kind, rate.before, rate.tonight, rate.effect) == ("false_negatives", 0.11, 0.24, pytest.approx(0.13))
+    assert rate.p == pytest.approx(chi2_contingency([(110, 890), (120, 380)], correction=False).pvalue)
+    assert rate.message.startswith("false negatives: 24.0% of 500 new pairs, 11.0% of 1,000 before (p = ")
+    assert "Label the sample sheet" in rate.advice
+    assert alarm.as_json()["message"] == alarm.message
+
+
+def test_an_alarm_of_the_gold_set_has_the_mean_of_the_nights_before() -> None:
+    before = [answers([True] * 90 + [False] * 10), answers([True] * 80 + [False] * 20)]
+    tonight = answers([True] * 40 + [False] * 60)
+    (alarm,) = find_drift(CONFIG, tonight, before)
+    assert (alarm.before, alarm.tonight, alarm.effect) == pytest.approx((0.85, 0.4, -0.45))
+    assert alarm.message.startswith("gold set, llm: 40% of 100 right tonight, 85% over the 2 nights before (p = ")
+
+
+def test_only_as_many_nights_as_the_window_holds_are_looked_back_at() -> None:
+    usual, other = mix((100, 900, 0, 0)), mix((300, 700, 0, 0))
+    assert find_drift(CONFIG.model_copy(update={"window": 2}), other, [usual] * 3 + [other] * 2) == []
+    assert find_drift(CONFIG.model_copy(update={"window": 3}), other, [usual] * 3 + [other] * 2)
+
+
+def test_changes_of_exactly_the_least_size_count() -> None:
+    right = [True] * 900 + [False] * 100
+    fewer = [False] * 30 + right[30:]
+    assert find_drift(CONFIG, answers(fewer), [answers(right)] * 2)
+    assert not find_drift(CONFIG, answers([False] * 29 + right[29:]), [answers(right)] * 2)
+    config = CONFIG.model_copy(update={"min_psi": 9.0})
+    many = [mix((100_000, 900_000, 0, 0))] * 2
+    assert [a.kind for a in find_drift(config, mix((130_000, 870_000, 0, 0)), many)] == ["false_negatives"]
+    assert find_drift(config, mix((129_000, 871_000, 0, 0)), many) == []
+
+
+def test_as_many_new_pairs_as_are_needed_are_enough_on_both_sides() -> None:
+    few, tonight = mix((0, 25, 0, 0)), mix((30, 20, 0, 0))
+    assert find_drift(CONFIG, tonight, [few] * 2)
+    assert find_drift(CONFIG, tonight, [mix((0, 24, 0, 0)), few]) == []
+    assert find_drift(CONFIG, mix((29, 20, 0, 0)), [few] * 4) == []
+
+
+def test_nights_without_a_tier_or_without_pairs_are_no_history() -> None:
+    usual, tonight = mix((10, 90, 0, 0)), mix((60, 40, 0, 0))
+    assert find_drift(CONFIG, tonight, [usual, Night(), mix((0, 0, 0, 0))]) == []
+    assert find_drift(CONFIG, tonight, [usual, Night(), usual])
+    assert find_drift(CONFIG, answers([]), [answers([])] * 3) == []
+
+
+def test_the_design_effect_divides_the_statistic_and_the_larger_one_counts() -> None:
+    from scipy.stats import chi2, chi2_contingency
+
+    table = [(100, 900), (80, 420)]
+    statistic = chi2_contingency(table, correction=False).statistic
+    states = VERDICT_STATES[:2]
+
+    def p(effects: tuple[float, float]) -> float:
+        before, tonight = (
+            Mix("j", dict(zip(states, row, strict=True)), effect) for row, effect in zip(table, effects, strict=True)
+        )
+        return mix_p(before, tonight, VERDICT_STATES, 99, 0)
+
+    assert p((1.0, 1.0)) == pytest.approx(chi2.sf(statistic, 1))
+    assert p((4.0, 1.0)) == pytest.approx(chi2.sf(statistic / 3, 1))  # 1,000 pairs of 4 and 500 of 1
+    assert p((1.0, 4.0)) == pytest.approx(chi2.sf(statistic / 4, 1))
+    assert p((0.5, 0.5)) == pytest.approx(chi2.sf(statistic, 1))  # never below 1
+
+
+def test_two_mixes_of_one_state_are_alike_and_a_sampled_p_is_never_zero() -> None:
+    one = Mix("j", {"relevant": 5})
+    assert mix_p(one, Mix("j", {"relevant": 9}), VERDICT_STATES, 99, 0) == 1.0
+    rare = Mix("j", {"relevant": 0, "not_relevant": 40})
+    assert mix_p(rare, Mix("j", {"relevant": 4, "not_relevant": 0}), VERDICT_STATES, 99, 0) == pytest.approx(0.01)
+
+
+def test_the_design_effect_of_a_small_table_is_that_of_rao_and_scott() -> None:
+    """Six queries of two pairs, three of them all relevant: pairs of a query are copies, so close to 2."""
+    rows = [("d", f"q{n}", "relevant" if n < 3 else "unsure") for n in range(6) for _ in range(2)]
+    frame = pl.DataFrame(rows, schema=["dataset", "query_id", "state"], orient="row")
+    # by state: six deviations of 1, times 6 / 5 / 12^2, over 0.5 * 0.5 / 12
+    assert design_effect(frame) == pytest.approx((6 * 6 / 5 / 144) / (0.25 / 12))
+    assert design_effect(frame.with_columns(state=pl.lit("unsure"))) == 1.0
+    assert design_effect(frame.head(8)) == 2.0  # four queries are too few to measure it: the worst is taken
+    assert design_effect(frame.clear()) == 1.0
+
+
+def test_the_design_effect_weights_states_by_the_rest_of_the_pairs() -> None:
+    counts = [(3, 1, 0), (0, 4, 0), (1, 1, 2), (0, 3, 1), (2, 2, 0), (0, 0, 4)]
+    states = VERDICT_STATES[:3]
+    rows = [
+        ("d", f"q{q}", s) for q, row in enumerate(counts) for s, n in zip(states, row, strict=True) for _ in range(n)
+    ]
+    table, total = np.array(counts, dtype=float), 24.0
+    shares = table.sum(axis=0) / total
+    spread = ((table - 4 * shares) ** 2).sum(axis=0) * 6 / 5 / total**2
+    effects = spread / (shares * (1 - shares) / total)
+    expected = float(((1 - shares) * effects).sum() / 2)
+    frame = pl.DataFrame(rows, schema=["dataset", "query_id", "state"], orient="row")
+    assert design_effect(frame) == pytest.approx(expected)
+    assert expected > 1
+
+
+def test_nights_are_added_up_and_their_design_effects_weighted_by_pairs() -> None:
+    pooled = pool([Mix("j", {"relevant": 10}, 1.0), Mix("j", {"relevant": 5, "unsure": 25}, 3.0)])
+    assert pooled == Mix("j", {"relevant": 15, "not_relevant": 0, "unsure": 25, "unparsed": 0}, 2.5)
+    assert pool([]) == Mix("", dict.fromkeys(VERDICT_STATES, 0), 1.0)
+
+
+def test_the_stability_index_is_that_of_smoothed_shares() -> None:
+    before, tonight = {"relevant": 9, "unsure": 0}, {"relevant": 4, "unsure": 5}
+    was, now = np.array([9.5, 0.5]) / 10, np.array([4.5, 5.5]) / 10
+    assert stability_index(before, tonight) == pytest.approx(((now - was) * np.log(now / was)).sum())

@@ -1,11 +1,13 @@
 """Comparison over queries and training seeds: intervals that cover both."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from scipy import stats
 
 from tasks.schemas import SCORES
 from tasks.training.compare import (
@@ -15,6 +17,7 @@ from tasks.training.compare import (
     compare_models,
     compare_over_seeds,
     crossed_interval,
+    say_difference,
 )
 from tasks.training.evaluate import compare
 from tests.tasks.settings import settings_of
@@ -120,3 +123,81 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "models": ("relabel",),
         "training": {},
     }
+
+
+def test_the_variance_of_a_small_table_is_that_of_queries_and_seeds_without_the_rest() -> None:
+    """Mean squares: queries 0.08 (2 degrees of freedom), seeds 0.24 (1), rest 0.02 (2); six differences of mean 0.4."""
+    differences = np.array([[0.1, 0.3], [0.3, 0.9], [0.2, 0.6]])
+    variance = (0.08 + 0.24 - 0.02) / 6
+    freedom = variance**2 / ((0.08 / 6) ** 2 / 2 + (0.24 / 6) ** 2 / 1 + (0.02 / 6) ** 2 / 2)
+    reach = stats.t.ppf(0.975, freedom) * variance**0.5
+    p_value = 2 * stats.t.sf(0.4 / variance**0.5, freedom)
+    assert crossed_interval(differences) == pytest.approx((0.4 - reach, 0.4 + reach, p_value))
+
+
+def test_seeds_that_differ_no_more_than_the_rest_add_nothing_to_the_variance() -> None:
+    differences = np.array([[0.1, 0.3], [0.5, 0.3], [0.2, 0.4]])  # both seeds have nearly the same mean
+    of_query = differences.mean(axis=1)
+    reach = stats.t.ppf(0.975, 2) * of_query.std(ddof=1) / 3**0.5
+    found = crossed_interval(differences)
+    assert found is not None
+    assert found[:2] == pytest.approx((of_query.mean() - reach, of_query.mean() + reach))
+
+
+def test_one_seed_is_the_t_interval_of_the_queries() -> None:
+    differences = np.array([[0.1], [0.3], [0.2], [0.6]])
+    test = stats.ttest_1samp(differences[:, 0], 0)
+    interval = test.confidence_interval(0.95)
+    assert crossed_interval(differences) == pytest.approx((interval.low, interval.high, test.pvalue))
+    assert crossed_interval(differences[:2]) is not None
+
+
+def toy_scores() -> pl.DataFrame:
+    values = {"default": (0.5, 0.25, 0.5), "relabel": (0.5, 0.5, 0.25), "remove": (0.75, 0.5, 0.75)}
+    rows = [
+        (model, "nq", measure, f"q{q}", value, 42)
+        for model, of in values.items()
+        for measure in ("Odd", "RR@10", "nDCG@10")
+        for q, value in enumerate(of)
+    ]
+    return pl.DataFrame(rows, schema=SCORES.columns, orient="row")
+
+
+def test_better_equal_and_worse_queries_are_counted() -> None:
+    found = {c.measure: c for c in compare_over_seeds(toy_scores(), "default", "relabel")}
+    assert list(found) == ["nDCG@10", "RR@10", "Odd"]
+    one = found["Odd"]
+    assert (one.better, one.equal, one.worse, one.queries) == (1, 1, 1, 3)
+    assert (one.baseline, one.treatment, one.confidence) == (pytest.approx(5 / 12), pytest.approx(5 / 12), 0.95)
+
+
+def test_the_page_is_these_lines(tmp_path: Path) -> None:
+    scores = toy_scores().filter(measure="nDCG@10", model="default")
+    scores = pl.concat([scores, toy_scores().filter(measure="nDCG@10", model="remove")])
+    config = CompareConfig(models=("remove",), training={"steps": 60})
+    compare_models(config, scores=scores, out=tmp_path)
+    assert (tmp_path / PAGE_FILE).read_text().split("\n\n") == [
+        "# Retraining",
+        "Trained from the same start: steps 60.",
+        "## Mean scores on the held-out queries",
+        "| trained on | measure | mean | by seed |\n| --- | --- | --- | --- |\n"
+        "| default | nDCG@10 | 0.417 | 42: 0.417 |\n| remove | nDCG@10 | 0.667 | 42: 0.667 |",
+        "## Differences from default",
+        "| trained on | held-out | measure | queries | difference (95%) |\n| --- | --- | --- | --- | --- |\n"
+        "| remove | all | nDCG@10 | 3 | +0.250, no interval can be given |",
+        "Intervals cover queries only: one seed was trained, so how much another seed would change is not known.",
+        "",
+    ]
+    summary = json.loads((tmp_path / SUMMARY_FILE).read_text())
+    assert summary["means"][0] == {
+        "model": "default",
+        "measure": "nDCG@10",
+        "mean": 0.416667,
+        "by_seed": {"42": 0.416667},
+    }
+
+
+@pytest.mark.parametrize(("p_value", "said"), [(0.0009, "p < 0.001"), (0.001, "p = 0.001"), (0.0125, "p = 0.013")])
+def test_small_p_values_are_not_written_out(p_value: float, said: str) -> None:
+    found = compare_over_seeds(scores_of(), "default", "relabel")[0]
+    assert say_difference(replace(found, p_value=p_value)).endswith(said)
