@@ -53,7 +53,7 @@ def test_full_agreement_on_few_pairs_is_no_certainty() -> None:
 
 
 def test_lengths_and_weights_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"columns of one length expected, \[2, 1, 2\] came"):
+    with pytest.raises(ValueError, match=r"columns of equal length expected, got lengths \[2, 1, 2\]"):
         kappa_interval(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="positive weights expected"):
         kappa_interval(["a", "b"], ["a", "b"], [1.0, 0.0])
