@@ -421,3 +421,21 @@ def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
     assert (ingest_module._QUERIES_PER_PART, ingest_module._PASSAGES_PER_PART) == (1_000, 50_000)
+
+
+def test_a_beir_folder_without_queries_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "corpus.jsonl", {"_id": "d1", "text": "one"})
+    with pytest.raises(IngestError, match=r"a BEIR folder needs corpus\.jsonl and queries\.jsonl"):
+        _ingest(tmp_path, format="beir")
+
+
+def test_the_commonest_reason_comes_first_where_nothing_is_left(tmp_path: Path) -> None:
+    _write(tmp_path / "a.jsonl", "{", _row("q1", ""), _row("q2", ""))
+    with pytest.raises(IngestError, match=r"left\. 2 no_positive \(first a\.jsonl:2: .*\); 1 broken_json"):
+        _ingest(tmp_path)
+
+
+def test_reasons_that_are_equally_common_come_by_name(tmp_path: Path) -> None:
+    _write(tmp_path / "a.jsonl", _row("q1", ""), "{")
+    with pytest.raises(IngestError, match=r"left\. 1 broken_json \(.*\); 1 no_positive"):
+        _ingest(tmp_path)

@@ -397,3 +397,11 @@ def test_a_dataset_that_was_not_judged_passes_untouched() -> None:
 
 def test_a_query_whose_negatives_are_all_there_is_not_counted_as_short() -> None:
     assert run(build(MIXED), treatment="remove_hn")["rejects"].is_empty()
+
+
+def test_a_query_without_positives_says_how_many_false_negatives_it_had() -> None:
+    frames = build({"q1": ["aN"], "q2": ["bR", "cN"]}, positives={"q1": ["pos"]})
+    result = run(frames, treatment="relabel")
+    assert result["rejects"].rows() == [("treat", "d/q2", "no_positives", "1 false negatives in the pool")]
+    frames = build({"q1": ["aN"], "q2": ["cN"]}, positives={"q1": ["pos"]})
+    assert run(frames, treatment="relabel")["rejects"]["detail"].to_list() == ["0 false negatives in the pool"]

@@ -13,6 +13,7 @@ from tasks.judging.cascade import (
     DecideConfig,
     EscalateConfig,
     IncompleteError,
+    admit,
     check_complete,
     complete,
     decide,
@@ -330,3 +331,64 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "max_unparsed": (0.05, ">=0", "<=1"),
         "max_unparsed_of_asked": (0.2, ">=0", "<=1"),
     }
+
+
+def test_equal_scores_of_several_queries_are_taken_in_the_order_of_their_hashes() -> None:
+    rows: list[Judged] = [(q, f"{q}-doc", "unsure", 0.5) for q in ("q3", "q1", "q2")]
+    assert escalated_docs(EscalateConfig(max_pairs=2), rows) == [["q1-doc", "q2-doc"]]
+    config = EscalateConfig(unit="row", max_pairs=2)
+    assert escalated_docs(config, rows) == [["q1-doc", "q2-doc"]]
+
+
+def test_the_same_query_with_other_positives_is_another_question() -> None:
+    rows: list[Judged] = [("q", "a", "unsure", 0.5), ("q", "b", "unsure", 0.5), ("q", "c", "unsure", 0.5)]
+    asked = candidates(rows).with_columns(positives_hash=pl.Series(["pos-2", "pos-1", "pos-3"]))
+    for unit in ("pair", "row"):
+        config = EscalateConfig.model_validate({"unit": unit, "max_pairs": 2})
+        parts = escalate(config, candidates=asked, verdicts=verdicts(rows))["escalated"]
+        assert [part["doc_id"].to_list() for part in parts] == [["a", "b"]]
+
+
+def test_a_row_that_fills_the_budget_exactly_goes() -> None:
+    rows: list[Judged] = [("q1", "a", "relevant", 0.8), ("q1", "b", "not_relevant", 0.1)]
+    config = EscalateConfig(states=("relevant",), unit="row")
+    assert escalated_docs(config.model_copy(update={"max_pairs": 2}), rows) == [["a", "b"]]
+    assert escalated_docs(config.model_copy(update={"max_pairs": 1}), rows) == [[]]
+
+
+def test_a_row_with_an_unparsed_pair_comes_before_rows_with_higher_scores() -> None:
+    rows: list[Judged] = [("q1", "a", "unsure", 0.9), ("q2", "b", "unparsed", None)]
+    assert escalated_docs(EscalateConfig(unit="row", max_pairs=1), rows) == [["b"]]
+
+
+def test_twenty_pairs_are_enough_to_hold_a_judge_to_its_own_share() -> None:
+    def frame(asked: int) -> pl.DataFrame:
+        rows: list[Judged] = [("q", f"{n}", "unparsed" if n < 5 else "relevant", 0.9) for n in range(500)]
+        call = pl.when(pl.col("doc_id").cast(pl.Int64) < asked).then(pl.lit("call"))
+        return verdicts(rows).with_columns(call_id=call)
+
+    with pytest.raises(IncompleteError, match=r"5 of 20 pairs unparsed \(25% > max_unparsed_of_asked=20%\)"):
+        complete(CompleteConfig(), decisions=frame(20))
+    complete(CompleteConfig(), decisions=frame(19))
+    complete(CompleteConfig(), decisions=frame(25))
+
+
+def test_a_band_of_one_score_and_equal_thresholds_are_accepted() -> None:
+    assert escalated_docs(EscalateConfig(lower=0.95, upper=0.95), FOUR[:3]) == [["high", "middle"]]
+    DecideConfig(relevant_from=0.4, not_relevant_below=0.4)
+    with pytest.raises(ValidationError, match="must not exceed"):
+        DecideConfig(relevant_from=0.4, not_relevant_below=0.41)
+
+
+def test_scores_at_the_thresholds_are_relevant_and_unsure() -> None:
+    rows: list[Judged] = [("q", "a", "unsure", 0.5), ("q", "b", "unsure", 0.5)]
+    llm: list[Judged] = [("q", "a", "unsure", 0.75), ("q", "b", "unsure", 0.25)]
+    scores = [score for _, score in decided(DecideConfig(), rows, llm).values()]
+    config = DecideConfig(relevant_from=scores[0], not_relevant_below=scores[1])
+    assert [state for state, _ in decided(config, rows, llm).values()] == ["relevant", "unsure"]
+
+
+def test_skipped_datasets_are_left_out_by_their_whole_name() -> None:
+    rows = pl.concat([candidates(FOUR).with_columns(dataset=pl.lit(name)) for name in ("d", "d2", "data/d")])
+    admitted = admit(AdmitConfig(skip=("d",)), candidates=rows)["admitted"]
+    assert admitted["dataset"].unique().sort().to_list() == ["d2", "data/d"]
