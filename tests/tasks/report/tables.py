@@ -78,3 +78,66 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
 
 def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
     return {name: frame for name, frame in tables.items() if name not in ("positives", "similarity")}
+
+
+def rich_tables() -> dict[str, pl.DataFrame]:
+    """Two datasets, three tiers with scores of every state, twelve held-out queries, people's labels, known pairs."""
+    tables = toy_tables()
+    states = ("relevant", "unsure", "not_relevant", "unparsed")
+    pairs = [(f"q{n // 4}", f"d{n % 4 + 1}", states[(n * 3 + n // 5) % 4], n) for n in range(40)]
+
+    def score_of(state: str, n: int, shift: float) -> float | None:
+        return None if state == "unparsed" else (n * 7 % 40) / 40 * shift
+
+    def judged(tier: str, chosen: list[tuple[str, str, str, int]], shift: float) -> list[tuple[Any, ...]]:
+        return [
+            (f"set{n % 3}", q, d, tier, f"{tier}-judge", state, score_of(state, n, shift), None, None, f"c{n}", 1)
+            for q, d, state, n in chosen
+        ]
+
+    values = [(model, f"set{q % 2}", measure, f"q{q}", (q * gain + 3) % 11 / 20 + shift, 42)
+              for q in range(12) for measure in ("RR@10", "Odd", "nDCG@10")
+              for model, gain, shift in (("base", 3, 0), ("default", 5, 0), ("relabel", 5, q % 4 / 30))]  # fmt: skip
+    return tables | {
+        "candidates": rows(
+            schemas.CANDIDATES,
+            *[(f"set{n % 3}", q, d, f"text-{d}", q, "p", "dense", 1, 0.5) for q, d, _, n in pairs],
+        ),
+        "similarity": rows(schemas.VERDICTS, *judged("similarity", pairs, 0.9)),
+        "llm_verdicts": rows(
+            schemas.VERDICTS, *judged("llm", pairs[::2], 1.0), *judged("strong", pairs[::5], 0.8)
+        ),
+        "decisions": rows(schemas.VERDICTS, *judged("cascade", pairs, 1.0)),
+        "agreement": rows(
+            schemas.AGREEMENT,
+            ("cascade", 40, 10, 12, 8, 0.8, 0.75, 0.75, 0.9),
+            ("llm", 40, 10, 9, 6, 0.6, 0.7, 0.65, 0.8),
+            ("similarity", 40, 10, 0, 0, 0.0, None, 0.4, 0.6),
+        ),
+        "calls": rows(
+            schemas.CALLS,
+            *[(f"c{n}", ("llm-judge", "strong-judge")[n % 2], None, "Yes", "stop", 100 + n, 1, None) for n in range(6)],
+        ),
+        "edits": rows(
+            schemas.EDITS,
+            ("toy", "q1", "d2", "negative", "positive", "judge", "relevant", 0.9),
+            ("set0", "q0", "d1", "pool", "positive", "human", "relevant", 0.8),
+            ("set1", "q1", "d2", "negative", "removed", "rule", "unsure", 0.5),
+            ("set2", "q2", "d3", "negative", "dropped", "judge", "relevant", 0.5),
+        ),
+        "scores": rows(schemas.SCORES, *values),
+        "rejects": rows(
+            schemas.REJECTS,
+            *[("ingest", f"line {n}", "broken_json", f"comma {n}") for n in (9, 3)],
+            ("mine", "d/q", "few_negatives", "1 of 7"),
+        ),
+        "costs": rows(
+            schemas.COSTS,
+            ("judge-llm", 1, 75.0, 2, 4), ("ingest", 1, 0.04, 9, 8), ("judge_similarity", 2, 7.21, 40, 40),
+            ("decide", 1, 4020.0, 40, 40), ("judge-strong", 3, 59.96, 8, 8),
+        ),
+        "people": rows(
+            schemas.PEOPLE, ("cascade", 1_030, 4, 2, 28, 0.5, 0.2, 0.7, 0.8, 0.6, 0.9, 0.7, 0.4, 0.9)
+        ),
+        "known": rows(schemas.KNOWN, ("toy", "q1", "d2")),
+    }  # fmt: skip

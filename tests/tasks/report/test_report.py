@@ -1,6 +1,8 @@
 """The report page: complete, escaped, self-contained, and the same bytes for the same tables."""
 
+import hashlib
 import json
+import re
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -11,9 +13,9 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.report.report import ReportConfig, report
+from tasks.report.report import ReportConfig, _clip, _duration, report
 from tasks.report.summary import say_people
-from tests.tasks.report.tables import empty_tables, rows, toy_tables
+from tests.tasks.report.tables import empty_tables, rich_tables, rows, toy_tables
 from tests.tasks.settings import settings_of
 
 HOSTILE = '<script>alert("x")</script> \u202egnp.exe & \x00 \'"><img src=http://evil.example/x>'
@@ -209,3 +211,65 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "example_chars": (480, ">=40"),
         "datasets": (20, ">=1"),
     }
+
+
+def test_no_section_of_a_page_with_everything_changes_by_a_byte(tmp_path: Path) -> None:
+    """Pages are artifacts: a section that is meant to change needs a new version of the stage, and its digest here."""
+    settings = {"tiers": ("llm", "strong"), "max_false_negatives": 2, "datasets": 2, "examples": 2, "example_chars": 40}
+    html = render(tmp_path, rich_tables(), **settings)
+    sections = re.findall(r'<section id="(\w+)".*?</section>', html, re.DOTALL)
+    found = re.finditer(r'<section id="\w+".*?</section>', html, re.DOTALL)
+    digests = [hashlib.sha256(match[0].encode()).hexdigest()[:16] for match in found]
+    assert dict(zip(sections, digests, strict=True)) == {
+        "conclusions": "46c2c5aeebc6c13c",
+        "found": "a578730cfc4d7220",
+        "judges": "4ef61faa9be74565",
+        "training": "feac848f84bb1abd",
+        "examples": "7b152905f02985dc",
+        "cost": "ddd297d0158f2a03",
+        "rejects": "f7a94127d31aef57",
+        "reproduce": "47c484447adf240c",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "shown"),
+    [
+        ("word " * 3, 15, "word " * 3),
+        ("aaaa bbbb cccc", 9, "aaaa bbbb […]"),
+        ("aaaa bbbb cccc", 8, "aaaa […]"),
+        ("a bbbbbbbbbbbb", 8, "a bbbbbb […]"),
+        ("aaaa bbbb", 7, "aaaa […]"),
+    ],
+)
+def test_a_long_text_is_cut_after_a_word_of_its_second_half(text: str, length: int, shown: str) -> None:
+    assert _clip(text, length) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, "–"), (0.0999, "<0.1 s"), (0.1, "0.1 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"), (7325, "2 h 2 min"),
+    ],
+)  # fmt: skip
+def test_durations_are_shown_in_the_unit_people_use(seconds: float | None, shown: str) -> None:
+    assert _duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "bar"),
+    [
+        (0.09, "0.084 to 0.092: 1"),
+        (0.1, "0.092 to 0.1: 1"),
+        (0.11, "0.104 to 0.12: 1"),
+        (0.5, "0.46 to 0.5: 1"),
+        (0.51, "0.44 to 0.52: 1"),
+        (-1.0, "−1 to −0.92: 1"),
+    ],
+)
+def test_the_histogram_of_differences_reaches_the_next_round_number(value: float, bar: str, tmp_path: Path) -> None:
+    sides = {"default": max(0.0, -value), "relabel": max(0.0, value)}
+    scores = [(model, "toy", "nDCG@10", "q", score, 1) for model, score in sides.items()]
+    html = render(tmp_path, toy_tables() | {"scores": rows(schemas.SCORES, *scores)})
+    assert f"<title>{bar}</title>" in html
