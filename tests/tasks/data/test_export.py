@@ -292,3 +292,36 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "short": "pad",
         "file_type": "parquet",
     }
+
+
+def test_numbers_of_rows_short_rows_and_dropped_rows_add_up(tmp_path: Path) -> None:
+    def counts(name: str, rows: Any = ROWS, **config: object) -> dict[str, int]:
+        config = {"formats": ["sentence-transformers"], "file_type": "jsonl", **config}
+        found: dict[str, int] = _export(tmp_path / name, _instances(rows), **config)["formats"]["sentence-transformers"]
+        return found
+
+    full = [("a", "q1", ["d2"], ["d3"])]
+    assert counts("1", full, num_negatives=1) == {"rows": 1, "short": 0, "dropped": 0}
+    assert counts("2", num_negatives=1) == {"rows": 2, "short": 1, "dropped": 1}
+    assert counts("3", num_negatives=2) == {"rows": 2, "short": 3, "dropped": 1}
+    assert counts("4", num_negatives=2, short="keep") == {"rows": 3, "short": 3, "dropped": 0}
+    assert counts("5", num_negatives=2, short="drop") == {"rows": 0, "short": 3, "dropped": 3}
+    assert counts("6", num_negatives=0) == {"rows": 3, "short": 0, "dropped": 0}
+
+
+def test_nothing_to_export_is_counted_as_nothing(tmp_path: Path) -> None:
+    summary = _export(tmp_path, schemas.INSTANCES.empty(), formats=list(FORMATS))
+    assert summary["formats"] == {
+        "beir": {"documents": 0, "queries": 0, "qrels": 0},
+        "flagembedding": {"rows": 0},
+        "sentence-transformers": {"rows": 0, "short": 0, "dropped": 0},
+        "tevatron": {"rows": 0},
+        "trec": {"qrels": 0},
+    }
+    assert (summary["instances"], summary["without_negatives"]) == (0, 0)
+
+
+def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
+    _export(tmp_path, formats=["tevatron"])
+    assert "third\u2028é" in (tmp_path / "tevatron" / "train.jsonl").read_text(encoding="utf-8")
+    assert _export(tmp_path / "2", formats=["trec"])["formats"]["trec"] == {"qrels": 4}

@@ -262,3 +262,58 @@ def test_a_missing_split_is_refused_with_the_splits_there_are(tmp_path: Path) ->
     assert readers.qrels_file(tmp_path, "test").name == "test.tsv.gz"
     with pytest.raises(IngestError, match=r"qrels/train\.tsv not found; splits there are: dev, test"):
         readers.qrels_file(tmp_path, "train")
+
+
+def test_a_corpus_without_queries_is_no_beir_folder(tmp_path: Path) -> None:
+    _file(tmp_path, {"_id": "d1", "text": "one"}, name="corpus.jsonl")
+    with pytest.raises(IngestError, match=r"corpus.jsonl:1 has _id, text\. Expected"):
+        readers.detect(tmp_path)
+    _file(tmp_path, TEVATRON, name="rows.jsonl")
+    assert readers.detect(tmp_path) == "tevatron"
+
+
+@pytest.mark.parametrize("score", [2**31 - 1, -(2**31) + 1, 0.5])
+def test_a_score_that_a_table_can_hold_is_kept(score: float, tmp_path: Path) -> None:
+    [row] = readers.read_rows(_file(tmp_path, FLAG | {"neg_scores": [score, 1]}), "flagembedding")
+    assert isinstance(row, Row)
+    assert row.scores == [score, 1.0]
+    assert row.problems == []
+
+
+@pytest.mark.parametrize("score", [2**31, -(2**31), True, "1"])
+def test_a_score_that_is_too_large_or_no_number_is_left_out(score: object, tmp_path: Path) -> None:
+    [row] = readers.read_rows(_file(tmp_path, FLAG | {"neg_scores": [score, 1]}), "flagembedding")
+    assert isinstance(row, Row)
+    assert row.scores == [None, None]
+    assert [problem.reason for problem in row.problems] == ["bad_scores"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"), [(f"q\td\t{2**31 - 1}", True), (f"q\td\t{2**31}", False), ("q d 1", True), ("q d 1.5", False)]
+)
+def test_a_relevance_is_a_whole_number_that_a_table_can_hold(line: str, kept: bool, tmp_path: Path) -> None:
+    (item,) = readers.read_qrels(_file(tmp_path, line, name="train.tsv"))
+    assert isinstance(item, Judgement) is kept
+
+
+def test_only_the_first_line_of_qrels_may_be_a_header(tmp_path: Path) -> None:
+    header = "query-id\tcorpus-id\tscore"
+    items = list(readers.read_qrels(_file(tmp_path, header, "q\td\t1", header, name="train.tsv")))
+    assert [type(item) for item in items] == [Judgement, Problem]
+
+
+def test_the_byte_that_is_no_utf8_is_named_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "\xff"}\n')
+    (problem,) = readers.read_objects(path)
+    assert problem == Problem("a.jsonl:1", "not_utf8", "byte 0xff at position 8 is not UTF-8")
+
+
+def test_a_broken_gzip_names_the_line_after_the_last_that_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    packed = gzip.compress(b'{"a": 1}\n{"a": 2}\n')
+    path.write_bytes(packed[:-4])
+    items = list(readers.read_lines(path, "a"))
+    assert items[:2] == [("a:1", '{"a": 1}'), ("a:2", '{"a": 2}')]
+    assert isinstance(items[2], Problem)
+    assert (items[2].key, items[2].reason) == ("a:3", "broken_gzip")

@@ -1,5 +1,6 @@
 """The judge: every pair one verdict, no call made twice, and what cannot be read is `unparsed`."""
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.judge import EngineUnavailable, judge
 from tasks.protocols import Request
 from tasks.schemas import CALLS, CANDIDATES, VERDICTS
+from tasks.texts import hash_text
 from tests.tasks.judging.parts import FakeAnswer, FakeLLM, Listwise, Memory, config, frames, says, states
 
 CONFIG = JudgeConfig(judge="fake:0/1")
@@ -295,3 +297,75 @@ def test_a_cross_encoders_score_is_the_verdicts() -> None:
     }  # fmt: skip
     assert result["verdicts"]["score"].to_list() == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     assert run(object(), memory, protocol="cross_encoder")["facts"]["recalled"] == 6
+
+
+def test_questions_with_longer_passages_come_first_by_blocks_of_256_characters() -> None:
+    def order(first: int, second: int) -> list[str]:
+        names = sorted(("qa", "qb"), key=lambda name: hash_text(f"{name}?"))
+        pairs = [(names[0], "d1", "x" * first), (names[1], "d2", "y" * second)]
+        engine = FakeLLM({"?": says(Yes=0.9)})
+        judge(CONFIG, **frames(pairs, {name: ["known"] for name in names}), engine=engine, ledger=None)
+        return ["first" if f"{names[0]}?" in content else "second" for content in engine.asked]
+
+    assert order(200, 300) == ["second", "first"]
+    assert order(256, 257) == ["second", "first"]
+    assert order(257, 300) == ["first", "second"]
+    assert order(10, 10) == ["first", "second"]
+
+
+def test_an_outage_is_told_from_single_questions_by_one_in_fifty() -> None:
+    def outcome(away: int, of: int) -> int:
+        pairs = [("q", f"d{n}", f"text {n:03}.") for n in range(of)]
+        answers = {f"text {n:03}.": says("unavailable: timeout") for n in range(away)} | {"?": says(Yes=0.9)}
+        result = judge(CONFIG, **frames(pairs, {"q": ["known"]}), engine=FakeLLM(answers), ledger=None)
+        return result["verdicts"].filter(state="unparsed").height
+
+    assert outcome(1, 10) == 1
+    assert outcome(2, 100) == 2
+    with pytest.raises(EngineUnavailable, match="3 of 100 questions got no answer"):
+        outcome(3, 100)
+    with pytest.raises(EngineUnavailable, match="2 of 99 questions got no answer"):
+        outcome(2, 99)
+
+
+def test_facts_count_calls_tokens_queries_and_failures() -> None:
+    answers = {"exactly one word": says(Yes=0.7), "bricks": says(Hmm=0.9), "apples": says(Yes=0.9)}
+    facts = judge(CONFIG, **TABLES, engine=FakeLLM(answers), ledger=None)["facts"]
+    assert facts == {
+        "calls": 4, "recalled": 0, "prompt_tokens": 40, "cached_tokens": 16, "output_tokens": 4, "queries": 2,
+        "failures": {"neither": 1}, "unparsed": 0,
+    }  # fmt: skip
+
+
+def test_an_answer_is_kept_with_its_first_tokens_and_without_its_cached_ones() -> None:
+    memory = Memory()
+    judge(CONFIG, **TABLES, engine=FakeLLM(ANSWERS), ledger=memory)
+    (rows,) = memory.rows.values()
+    assert json.loads(next(iter(rows.values()))).keys() == {
+        "text", "logprobs", "finish_reason", "prompt_tokens", "output_tokens", "fingerprint",
+    }  # fmt: skip
+
+
+def test_the_queries_asked_again_are_a_share_of_all_chosen_by_hash() -> None:
+    names = [f"q{n}" for n in range(40)]
+    tables = frames([(name, f"d-{name}", f"passage of {name}") for name in names], {name: ["a", "b"] for name in names})
+    half = CONFIG.model_copy(update={"flip_share": 0.5})
+    result = judge(half, **tables, engine=FakeLLM({"?": says(Yes=0.9)}), ledger=None)
+    digests = [hashlib.sha256(f"flip:{hash_text(f'{name}?')}".encode()).hexdigest() for name in names]
+    assert result["facts"]["flip_pairs"] == sum(int(digest[:8], 16) < 2**31 for digest in digests)
+
+
+def test_the_engine_gets_half_a_batch_at_a_time_after_the_ledger_is_flushed() -> None:
+    events: list[str] = []
+
+    class Noting(Memory):
+        def flush(self) -> None:
+            events.append("flush")
+
+    class Engine(FakeLLM):
+        def answer(self, requests: Sequence[Request]) -> list[FakeAnswer]:
+            events.append(str(len(requests)))
+            return super().answer(requests)
+
+    judge(CONFIG.model_copy(update={"batch_size": 4}), **TABLES, engine=Engine(ANSWERS), ledger=Noting())
+    assert events == ["flush", "2", "flush", "1"]

@@ -7,7 +7,7 @@ import pytest
 
 from tasks.judging.calls import Call, Question, Reading
 from tasks.judging.judge import judge
-from tasks.judging.votes import Tally, state_of, state_of_reading
+from tasks.judging.votes import Tally, score_of, state_of, state_of_reading
 from tests.tasks.judging.parts import FakeAnswer, Listwise, Memory, config, frames, states
 
 PAIRS = [("q1", f"d{n}", f"passage {n}") for n in range(6)]
@@ -109,3 +109,64 @@ def test_without_any_vote_read_there_is_no_score() -> None:
 )
 def test_thresholds_name_the_state(score: float | None, state: str) -> None:
     assert state_of(score, 0.7, 0.3) == state
+
+
+def tally(of: int, *readings: Reading) -> Tally:
+    question = Question("p", "", "q", "p", "q", (), (), ())
+    votes = Tally(of)
+    for number, reading in enumerate(readings):
+        votes.add(config(), reading, Call(f"id{number}", (), question, {}, 1))
+    return votes
+
+
+YES, NO, OPEN, LOST = (
+    Reading(preference="better"), Reading(preference="none"), Reading(preference="worse"), Reading(failure="length"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("of", "readings", "settled"),
+    [
+        (1, [NO], True), (1, [LOST], False), (3, [NO], False), (3, [NO, NO], True), (3, [NO, YES], False),
+        (5, [NO, NO], False), (5, [NO, NO, NO], True), (5, [NO, LOST, NO, LOST], False),
+    ],
+)  # fmt: skip
+def test_a_vote_is_settled_by_more_than_half_of_all_there_may_be(
+    of: int, readings: list[Reading], settled: bool
+) -> None:
+    assert tally(of, *readings).is_settled is settled
+
+
+@pytest.mark.parametrize(
+    ("readings", "state"),
+    [
+        ([NO, NO, YES], "not_relevant"), ([NO, YES], "unsure"), ([NO, YES, OPEN], "unsure"), ([YES, LOST], "relevant"),
+        ([LOST], "unparsed"), ([], "unparsed"), ([YES, YES, NO, NO], "unsure"), ([OPEN, OPEN, NO], "unsure"),
+    ],
+)  # fmt: skip
+def test_the_majority_is_of_the_votes_that_were_read(readings: list[Reading], state: str) -> None:
+    assert tally(5, *readings).state == state
+
+
+def test_scores_and_grades_are_means_over_the_votes_that_have_one() -> None:
+    graded = tally(3, Reading(score=0.5, grade=1.0), Reading(score=1.0, grade=2.0), LOST)
+    assert (graded.score, graded.grade, graded.preference) == (0.75, 1.5, None)
+    assert tally(3, YES, NO).score == pytest.approx((0.95 + 0.05) / 2)
+    assert tally(3, YES, NO).last.call_id == "id1"
+
+
+def test_of_equally_frequent_preferences_the_one_nearer_to_none_is_named() -> None:
+    assert tally(3, YES, NO, LOST).preference == "none"
+    assert tally(3, YES, YES, NO).preference == "better"
+    assert tally(3, OPEN, Reading(preference="equal")).preference == "worse"
+
+
+def test_the_scores_of_preferences_are_these() -> None:
+    words = ("none", "worse", "equal", "better")
+    readings = [Reading(preference=word) for word in words]  # type: ignore[arg-type]
+    everything = config(relevant_preferences=("better", "equal", "worse", "none"))
+    nothing = config(relevant_preferences=())
+    assert [score_of(everything, reading) for reading in readings] == [0.05, 0.55, 0.65, 0.95]
+    assert [score_of(nothing, reading) for reading in readings] == [0.05, 0.35, 0.45, 0.48]
+    assert score_of(nothing, Reading(score=0.3)) == 0.3
+    assert score_of(nothing, LOST) is None

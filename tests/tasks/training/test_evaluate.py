@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from tasks import schemas
 from tasks.texts import hash_passage, hash_text
-from tasks.training.evaluate import EvaluateConfig, compare, evaluate, paired_differences
+from tasks.training.evaluate import Comparison, EvaluateConfig, compare, evaluate, paired_differences
 from tests.tasks.settings import settings_of
 
 WORDS = ("red", "green", "blue", "old", "new")
@@ -235,3 +235,44 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "device": "cpu",
         "batch_size": (32, ">=1", "operational"),
     }
+
+
+def test_interval_and_p_value_are_those_of_scipy_with_the_seed() -> None:
+    from scipy import stats
+
+    differences = np.array([0.2, 0.1, 0.3, -0.1, 0.25, 0.0, 0.15])
+    scores = scores_of(default=[0.5] * 7, relabel=(0.5 + differences).tolist())
+    (found,) = compare(scores, seed=4, resamples=999)
+    given = np.array([0.5 + d for d in differences]) - 0.5
+    settings = {"n_resamples": 999, "batch": 5_000_000 // 7}
+    boot = stats.bootstrap((given,), np.mean, method="percentile", rng=np.random.default_rng(4), **settings)
+    test = stats.permutation_test(
+        (given,), np.mean, permutation_type="samples", rng=np.random.default_rng(4), **settings
+    )
+    assert (found.low, found.high) == pytest.approx(tuple(boot.confidence_interval))
+    assert found.p_value == pytest.approx(test.pvalue)
+    assert (found.better, found.equal, found.worse) == (5, 1, 1)
+    assert (found.baseline, found.treatment) == (pytest.approx(0.5), pytest.approx(0.5 + differences.mean()))
+
+
+def test_the_same_difference_on_every_query_has_a_p_value_and_no_interval() -> None:
+    (found,) = compare(scores_of(default=[0.5] * 8, relabel=[0.75] * 8), resamples=999)
+    assert (found.low, found.high) == (None, None)
+    assert found.p_value == pytest.approx(2 / 2**8, abs=1e-3)
+    assert not found.is_clear
+
+
+def test_the_usual_measures_come_first_and_others_by_name() -> None:
+    one = scores_of(default=[0.1, 0.2], relabel=[0.2, 0.4])
+    names = ["Success@1", "RR@10", "AP", "R@100", "nDCG@10"]
+    scores = pl.concat([one.with_columns(measure=pl.lit(name)) for name in names])
+    found = [c.measure for c in compare(scores, resamples=99)]
+    assert found == ["nDCG@10", "R@100", "RR@10", "AP", "Success@1"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "clear"),
+    [(0.1, 0.2, True), (-0.2, -0.1, True), (0.0, 0.2, False), (-0.2, 0.0, False), (-0.1, 0.1, False)],
+)
+def test_a_difference_is_clear_where_zero_is_outside_its_interval(low: float, high: float, clear: bool) -> None:
+    assert Comparison("all", "m", 5, 0.5, 0.6, 0.1, low, high, 0.01, 5, 0, 0).is_clear is clear
