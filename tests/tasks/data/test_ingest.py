@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from pydantic import ValidationError
 
@@ -12,76 +11,13 @@ from tasks import schemas
 from tasks.data import ingest as ingest_module
 from tasks.data.ingest import IngestConfig, IngestError, ingest
 from tasks.texts import hash_passage, hash_text
+from tests.tasks.data.inputs import TABLES, ingest_all, pairs_of, reasons_of, row_of, write_beir, write_lines
 from tests.tasks.settings import REQUIRED, settings_of
-
-Tables = dict[str, Any]
-TABLES = {
-    "queries": schemas.QUERIES,
-    "positives": schemas.POSITIVES,
-    "given": schemas.GIVEN,
-    "passages": schemas.PASSAGES,
-    "qrels": schemas.QRELS,
-    "known": schemas.KNOWN,
-    "rejects": schemas.REJECTS,
-}
-
-
-def _row(query: str, positives: str, negatives: str = "", /, **more: object) -> dict[str, object]:
-    """A Tevatron row; `"d1 d2=other"` are passages with their id as text, or the text given."""
-
-    def passages(names: str) -> list[dict[str, str]]:
-        pairs = [name.partition("=") for name in names.split()]
-        return [{"docid": doc_id, "title": "", "text": text or f"text of {doc_id}"} for doc_id, _, text in pairs]
-
-    return {
-        "query_id": query,
-        "query": f"about {query}",
-        "positive_passages": passages(positives),
-        "negative_passages": passages(negatives),
-    } | more
-
-
-def _write(path: Path, *lines: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
-
-
-def _beir(folder: Path, documents: dict[str, str], queries: dict[str, str], **qrels: str) -> None:
-    """A BEIR folder; qrels are `"q1 d1 1, q1 d2 0"`."""
-    _write(folder / "corpus.jsonl", *({"_id": key, "text": text} for key, text in documents.items()))
-    _write(folder / "queries.jsonl", *({"_id": key, "text": text} for key, text in queries.items()))
-    for split, lines in qrels.items():
-        rows = ["\t".join(line.split()) for line in lines.split(",") if line]
-        _write(folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", *rows)
-
-
-def _ingest(source: Path, **config: object) -> Tables:
-    """Ingest, check all tables against their schemas, and put the parts back together."""
-    out: Tables = dict(ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source))
-    assert list(out) == list(TABLES)
-    for name, schema in TABLES.items():
-        frames = out[name] if isinstance(out[name], list) else [out[name]]
-        for frame in frames:
-            assert dict(frame.schema) == schema.columns
-            assert not schema.key or frame.equals(frame.sort(schema.key))
-            needed = [column for column in schema.columns if column not in schema.nullable]
-            assert frame.select(needed).null_count().sum_horizontal().sum() == 0
-        out[name] = pl.concat(frames)
-        assert not schema.key or not out[name].select(schema.key).is_duplicated().any()
-    return out
-
-
-def _reasons(out: Tables) -> list[tuple[str, str]]:
-    return list(out["rejects"].select("key", "reason").iter_rows())
-
-
-def _pairs(frame: pl.DataFrame) -> list[str]:
-    return [" ".join(map(str, row)) for row in frame.drop("dataset", "text_hash", "source", strict=False).iter_rows()]
 
 
 def test_rows_become_queries_positives_given_negatives_and_the_union_of_their_passages(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q2", "d3", "d1 d2"), _row("q1", "d1", "d4", subset="other"))
-    out = _ingest(tmp_path)
+    write_lines(tmp_path / "a.jsonl", row_of("q2", "d3", "d1 d2"), row_of("q1", "d1", "d4", subset="other"))
+    out = ingest_all(tmp_path)
     assert out["queries"].select("dataset", "query_id", "text", "split").rows() == [
         ("d", "q2", "about q2", "train"),
         ("other", "q1", "about q1", "train"),
@@ -91,7 +27,7 @@ def test_rows_become_queries_positives_given_negatives_and_the_union_of_their_pa
         ("d", "q2", "d3", hash_passage("", "text of d3")),
         ("other", "q1", "d1", hash_passage("", "text of d1")),
     ]
-    assert _pairs(out["given"]) == ["q2 d1 1 None", "q2 d2 2 None", "q1 d4 1 None"]
+    assert pairs_of(out["given"]) == ["q2 d1 1 None", "q2 d2 2 None", "q1 d4 1 None"]
     passages = [("d", "d1"), ("d", "d2"), ("d", "d3"), ("other", "d1"), ("other", "d4")]
     assert out["passages"].select("dataset", "doc_id").sort("dataset", "doc_id").rows() == passages
     assert out["rejects"].is_empty()
@@ -100,19 +36,19 @@ def test_rows_become_queries_positives_given_negatives_and_the_union_of_their_pa
 def test_given_scores_and_order_survive_and_identical_texts_of_flagembedding_rows_are_one_passage(
     tmp_path: Path,
 ) -> None:
-    _write(tmp_path / "a.jsonl", {"query": "x", "pos": ["p"], "neg": ["c", "b", "c"], "neg_scores": [3, 2.5, 1]})
-    out = _ingest(tmp_path)
+    write_lines(tmp_path / "a.jsonl", {"query": "x", "pos": ["p"], "neg": ["c", "b", "c"], "neg_scores": [3, 2.5, 1]})
+    out = ingest_all(tmp_path)
     given = out["given"].sort("rank").select("doc_id", "rank", "score").rows()
     assert given == [(hash_passage("", "c"), 1, 3.0), (hash_passage("", "b"), 2, 2.5)]
     assert out["passages"].height == 3
-    assert _reasons(out) == [("a.jsonl:1", "duplicate_negative")]
+    assert reasons_of(out) == [("a.jsonl:1", "duplicate_negative")]
 
 
 def test_a_passage_on_both_sides_is_dropped_from_the_negatives_by_id_and_by_text(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q1", "d1 d5=same", "d1 d2 d4=same d3"))
-    out = _ingest(tmp_path)
-    assert _pairs(out["positives"]) == ["q1 d1", "q1 d4"]
-    assert _pairs(out["given"]) == ["q1 d2 1 None", "q1 d3 2 None"]
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1 d5=same", "d1 d2 d4=same d3"))
+    out = ingest_all(tmp_path)
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d4"]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q1 d3 2 None"]
     assert out["rejects"].select("key", "reason", "detail").rows() == [
         ("d/d5", "duplicate_text", "same text as d4, which stands for it"),
         ("a.jsonl:1", "negative_is_positive", "passage d1 is also a positive of the query"),
@@ -121,14 +57,19 @@ def test_a_passage_on_both_sides_is_dropped_from_the_negatives_by_id_and_by_text
 
 
 def test_an_id_keeps_its_first_text_and_references_to_another_one_are_rejected(tmp_path: Path) -> None:
-    rows = [_row("q1", "d1", "d2"), _row("q2", "d3", "d1=changed d2"), _row("q3", "d1=changed"), _row("q1", "d9")]
-    _write(tmp_path / "a.jsonl", *rows, _row("q1", "d1", query="another question"))
-    out = _ingest(tmp_path)
+    rows = [
+        row_of("q1", "d1", "d2"),
+        row_of("q2", "d3", "d1=changed d2"),
+        row_of("q3", "d1=changed"),
+        row_of("q1", "d9"),
+    ]
+    write_lines(tmp_path / "a.jsonl", *rows, row_of("q1", "d1", query="another question"))
+    out = ingest_all(tmp_path)
     assert out["passages"].filter(doc_id="d1")["text"].to_list() == ["text of d1"]
     assert out["queries"]["query_id"].to_list() == ["q1", "q2"]
-    assert _pairs(out["positives"]) == ["q1 d1", "q1 d9", "q2 d3"]
-    assert _pairs(out["given"]) == ["q1 d2 1 None", "q2 d2 1 None"]
-    assert _reasons(out) == [
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d9", "q2 d3"]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q2 d2 1 None"]
+    assert reasons_of(out) == [
         ("a.jsonl:2", "id_conflict"),
         ("a.jsonl:3", "id_conflict"),
         ("a.jsonl:3", "no_positive"),
@@ -139,12 +80,12 @@ def test_an_id_keeps_its_first_text_and_references_to_another_one_are_rejected(t
 
 
 def test_rows_of_one_query_are_merged_and_counted_whether_they_share_the_id_or_the_text(tmp_path: Path) -> None:
-    first, second = _row("q2", "d1", "d2 d3"), _row("q2", "d2", "d3 d4")
-    _write(tmp_path / "a.jsonl", first, second, _row("q1", "d5", "d6", query="about q2"))
-    out = _ingest(tmp_path)
+    first, second = row_of("q2", "d1", "d2 d3"), row_of("q2", "d2", "d3 d4")
+    write_lines(tmp_path / "a.jsonl", first, second, row_of("q1", "d5", "d6", query="about q2"))
+    out = ingest_all(tmp_path)
     assert out["queries"].select("query_id", "text").rows() == [("q1", "about q2")]
-    assert _pairs(out["positives"]) == ["q1 d1", "q1 d2", "q1 d5"]
-    assert _pairs(out["given"].sort("rank")) == ["q1 d3 1 None", "q1 d4 2 None", "q1 d6 3 None"]
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d2", "q1 d5"]
+    assert pairs_of(out["given"].sort("rank")) == ["q1 d3 1 None", "q1 d4 2 None", "q1 d6 3 None"]
     assert out["rejects"].select("key", "reason", "detail").rows() == [
         ("a.jsonl:2", "duplicate_query", "query q2 again; merged into a.jsonl:1"),
         ("a.jsonl:1", "duplicate_query", "same text as q1, which stands for it"),
@@ -155,20 +96,20 @@ def test_rows_of_one_query_are_merged_and_counted_whether_they_share_the_id_or_t
 
 def test_a_very_long_passage_is_cut_once_and_its_length_told(tmp_path: Path) -> None:
     long = "x" * 100_000
-    _write(tmp_path / "a.jsonl", _row("q1", f"d1={long}", "d2"), _row("q2", "d2", f"d1={long}"))
-    out = _ingest(tmp_path)
+    write_lines(tmp_path / "a.jsonl", row_of("q1", f"d1={long}", "d2"), row_of("q2", "d2", f"d1={long}"))
+    out = ingest_all(tmp_path)
     assert out["passages"].filter(doc_id="d1")["text"].str.len_chars().to_list() == [20_000]
-    assert _pairs(out["given"]) == ["q1 d2 1 None", "q2 d1 1 None"]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q2 d1 1 None"]
     assert out["rejects"].select("key", "reason", "detail").rows() == [
         ("d/d1", "passage_cut", "100000 characters long, cut to 20000")
     ]
 
 
 def test_a_very_long_query_is_cut_and_told(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q1", "d1", query="abc def"))
-    out = _ingest(tmp_path, max_chars=4)
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1", query="abc def"))
+    out = ingest_all(tmp_path, max_chars=4)
     assert out["queries"]["text"].to_list() == ["abc"]
-    assert _reasons(out) == [("d/d1", "passage_cut"), ("d/q1", "query_cut")]
+    assert reasons_of(out) == [("d/d1", "passage_cut"), ("d/q1", "query_cut")]
 
 
 def test_every_planted_fault_ends_as_one_reject_and_everything_else_is_kept(tmp_path: Path) -> None:
@@ -184,26 +125,26 @@ def test_every_planted_fault_ends_as_one_reject_and_everything_else_is_kept(tmp_
     ]
     cases, lines = [faults[number % len(faults)] for number in range(80)], []
     for number, (change, _) in enumerate(cases):
-        row = _row(f"q{number}", f"p{number}", f"n{number} d{number % 7}")
+        row = row_of(f"q{number}", f"p{number}", f"n{number} d{number % 7}")
         lines.append(change if isinstance(change, str) else row | change)
-    _write(tmp_path / "a.jsonl", *lines)
-    out = _ingest(tmp_path, query_parts=3)
-    assert _reasons(out) == [(f"a.jsonl:{number}", why) for number, (_, why) in enumerate(cases, start=1) if why]
+    write_lines(tmp_path / "a.jsonl", *lines)
+    out = ingest_all(tmp_path, query_parts=3)
+    assert reasons_of(out) == [(f"a.jsonl:{number}", why) for number, (_, why) in enumerate(cases, start=1) if why]
     kept = [f"q{number}" for number, (_, why) in enumerate(cases) if why is None]
     assert sorted(out["queries"]["query_id"]) == sorted(kept)
     assert (out["positives"].height, out["given"].height) == (len(kept), 2 * len(kept))
 
 
 def test_bytes_that_are_no_utf8_cost_one_row(tmp_path: Path) -> None:
-    row = json.dumps(_row("q1", "d1")).encode()
+    row = json.dumps(row_of("q1", "d1")).encode()
     (tmp_path / "a.jsonl").write_bytes(row.replace(b"about", b"\xff") + b"\n" + row + b"\n")
-    out = _ingest(tmp_path)
+    out = ingest_all(tmp_path)
     assert out["queries"].height == 1
-    assert _reasons(out) == [("a.jsonl:1", "not_utf8")]
+    assert reasons_of(out) == [("a.jsonl:1", "not_utf8")]
 
 
 def test_queries_and_their_tables_are_cut_alike_by_the_hash_of_the_text(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", *(_row(f"q{number}", "d1", f"n{number}") for number in range(20)))
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", "d1", f"n{number}") for number in range(20)))
     out = ingest(IngestConfig(dataset="d", query_parts=4, passage_parts=3), source=tmp_path)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [4, 4, 4, 3]
     for part, (queries, positives, given) in enumerate(zip(*(out[name] for name in list(TABLES)[:3]), strict=True)):
@@ -214,23 +155,23 @@ def test_queries_and_their_tables_are_cut_alike_by_the_hash_of_the_text(tmp_path
 
 
 def test_a_part_without_queries_is_an_empty_frame(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q1", "d1"))
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1"))
     out = ingest(IngestConfig(dataset="d", query_parts=3), source=tmp_path)
     assert sorted(frame.height for frame in out["queries"]) == [0, 0, 1]
     assert all(dict(frame.schema) == schemas.GIVEN.columns for frame in out["given"])
 
 
 def test_the_order_of_files_does_not_change_what_is_kept_and_all_are_read(tmp_path: Path) -> None:
-    _write(tmp_path / "one" / "a.jsonl", _row("q1", "d1"), _row("q2", "d2"))
-    _write(tmp_path / "two" / "b.jsonl", _row("q1", "d1"))
-    _write(tmp_path / "two" / "a.jsonl", _row("q2", "d2"))
-    one, two = (_ingest(tmp_path / name) for name in ("one", "two"))
+    write_lines(tmp_path / "one" / "a.jsonl", row_of("q1", "d1"), row_of("q2", "d2"))
+    write_lines(tmp_path / "two" / "b.jsonl", row_of("q1", "d1"))
+    write_lines(tmp_path / "two" / "a.jsonl", row_of("q2", "d2"))
+    one, two = (ingest_all(tmp_path / name) for name in ("one", "two"))
     assert all(one[name].equals(two[name]) for name in TABLES)
 
 
 def test_a_share_of_the_queries_is_held_out_by_their_text_and_their_positives_become_qrels(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", *(_row(f"q{number}", "d1", "d2") for number in range(200)))
-    out = _ingest(tmp_path, holdout=0.25)
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", "d1", "d2") for number in range(200)))
+    out = ingest_all(tmp_path, holdout=0.25)
     test = out["queries"].filter(split="test")
     assert 30 < test.height < 70
     assert out["qrels"].rows() == [("d", query_id, "d1", 1) for query_id in test["query_id"]]
@@ -241,14 +182,16 @@ def test_a_share_of_the_queries_is_held_out_by_their_text_and_their_positives_be
 def test_a_beir_folder_gives_train_queries_held_out_queries_and_known_false_negatives(tmp_path: Path) -> None:
     documents = {"d1": "one", "d2": "two", "d3": "three"}
     queries = {"q1": "first?", "q2": "second?", "q3": "never judged?"}
-    _beir(tmp_path, documents, queries, train="q1 d1 1", test="q2 d2 2, q2 d3 0", known="q1 d2 1, q1 d1 1, q1 d3 0")
-    out = _ingest(tmp_path, known_split="known")
+    write_beir(
+        tmp_path, documents, queries, train="q1 d1 1", test="q2 d2 2, q2 d3 0", known="q1 d2 1, q1 d1 1, q1 d3 0"
+    )
+    out = ingest_all(tmp_path, known_split="known")
     assert out["queries"].select("query_id", "split").rows() == [("q1", "train"), ("q2", "test")]
-    assert _pairs(out["positives"]) == ["q1 d1", "q2 d2"]
-    assert _pairs(out["qrels"]) == ["q2 d2 2", "q2 d3 0"]
-    assert _pairs(out["known"]) == ["q1 d2"]
+    assert pairs_of(out["positives"]) == ["q1 d1", "q2 d2"]
+    assert pairs_of(out["qrels"]) == ["q2 d2 2", "q2 d3 0"]
+    assert pairs_of(out["known"]) == ["q1 d2"]
     assert out["given"].is_empty()
-    assert _reasons(out) == [
+    assert reasons_of(out) == [
         ("queries.jsonl:3", "not_in_splits"),
         ("qrels/known.tsv:4", "below_min_relevance"),
         ("qrels/known.tsv:3", "known_is_positive"),
@@ -257,9 +200,9 @@ def test_a_beir_folder_gives_train_queries_held_out_queries_and_known_false_nega
 
 def test_qrels_that_name_nothing_known_are_rejected_at_their_line(tmp_path: Path) -> None:
     train = "q1 d1 1, q9 d1 1, q1 d9 1, q2 d9 1, q1 d1 1"
-    _beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train=train)
-    out = _ingest(tmp_path, test_split=None)
-    assert _reasons(out) == [
+    write_beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train=train)
+    out = ingest_all(tmp_path, test_split=None)
+    assert reasons_of(out) == [
         ("qrels/train.tsv:3", "unknown_query"),
         ("qrels/train.tsv:4", "unknown_document"),
         ("qrels/train.tsv:5", "unknown_document"),
@@ -271,11 +214,13 @@ def test_qrels_that_name_nothing_known_are_rejected_at_their_line(tmp_path: Path
 
 def test_low_scores_are_no_positives_and_stay_in_the_qrels_of_answered_held_out_queries_only(tmp_path: Path) -> None:
     queries = {key: f"{key}?" for key in ("q1", "q2", "q3")}
-    _beir(tmp_path, {"d1": "one", "d2": "two"}, queries, train="q1 d1 2, q1 d2 1", test="q2 d1 3, q2 d2 1, q3 d1 1")
-    out = _ingest(tmp_path, min_relevance=2)
-    assert _pairs(out["positives"]) == ["q1 d1", "q2 d1"]
-    assert _pairs(out["qrels"]) == ["q2 d1 3", "q2 d2 1"]
-    assert _reasons(out) == [
+    write_beir(
+        tmp_path, {"d1": "one", "d2": "two"}, queries, train="q1 d1 2, q1 d2 1", test="q2 d1 3, q2 d2 1, q3 d1 1"
+    )
+    out = ingest_all(tmp_path, min_relevance=2)
+    assert pairs_of(out["positives"]) == ["q1 d1", "q2 d1"]
+    assert pairs_of(out["qrels"]) == ["q2 d1 3", "q2 d2 1"]
+    assert reasons_of(out) == [
         ("qrels/train.tsv:3", "below_min_relevance"),
         ("qrels/test.tsv:4", "below_min_relevance"),
         ("queries.jsonl:3", "no_positive"),
@@ -285,11 +230,11 @@ def test_low_scores_are_no_positives_and_stay_in_the_qrels_of_answered_held_out_
 def test_a_query_that_is_held_out_anywhere_is_trained_on_nowhere(tmp_path: Path) -> None:
     queries = {"q1": "same?", "q2": "same?", "q3": "third?", "q4": "fourth?"}
     train = "q1 d1 1, q3 d1 1, q4 d2 1"
-    _beir(tmp_path, {"d1": "one", "d2": "two"}, queries, train=train, test="q2 d2 1, q4 d9 1")
-    out = _ingest(tmp_path)
+    write_beir(tmp_path, {"d1": "one", "d2": "two"}, queries, train=train, test="q2 d2 1, q4 d9 1")
+    out = ingest_all(tmp_path)
     assert out["queries"].select("query_id", "split").rows() == [("q1", "test"), ("q3", "train")]
-    assert _pairs(out["qrels"]) == ["q1 d2 1"]
-    assert _reasons(out) == [
+    assert pairs_of(out["qrels"]) == ["q1 d2 1"]
+    assert reasons_of(out) == [
         ("qrels/test.tsv:3", "unknown_document"),
         ("queries.jsonl:2", "duplicate_query"),
         ("qrels/train.tsv:2", "query_in_test"),
@@ -301,10 +246,10 @@ def test_a_query_that_is_held_out_anywhere_is_trained_on_nowhere(tmp_path: Path)
 def test_labels_move_to_the_passage_that_stands_for_identical_texts(tmp_path: Path) -> None:
     documents = {"d9": "same", "d10": "same", "d2": "two"}
     qrels = {"train": "q1 d9 1, q1 d10 2", "test": "q2 d9 1", "known": "q1 d2 1"}
-    _beir(tmp_path, documents, {"q1": "first?", "q2": "second?"}, **qrels)
-    out = _ingest(tmp_path, known_split="known")
+    write_beir(tmp_path, documents, {"q1": "first?", "q2": "second?"}, **qrels)
+    out = ingest_all(tmp_path, known_split="known")
     assert out["passages"]["doc_id"].to_list() == ["d10", "d2"]
-    assert (_pairs(out["positives"]), _pairs(out["qrels"])) == (["q1 d10", "q2 d10"], ["q2 d10 1"])
+    assert (pairs_of(out["positives"]), pairs_of(out["qrels"])) == (["q1 d10", "q2 d10"], ["q2 d10 1"])
     assert out["rejects"].select("key", "reason", "detail").rows() == [
         ("d/d9", "duplicate_text", "same text as d10, which stands for it"),
         ("qrels/train.tsv:2", "duplicate_pair", "passage d9 (same text as d10) is there more than once for the query"),
@@ -312,13 +257,13 @@ def test_labels_move_to_the_passage_that_stands_for_identical_texts(tmp_path: Pa
 
 
 def test_lines_of_a_corpus_or_of_queries_that_repeat_an_id_are_told_apart_by_their_text(tmp_path: Path) -> None:
-    _beir(tmp_path, {"d1": "one", "d2": " "}, {"q1": "first?"}, train="q1 d1 1, q1 d2 1")
+    write_beir(tmp_path, {"d1": "one", "d2": " "}, {"q1": "first?"}, train="q1 d1 1, q1 d2 1")
     with (tmp_path / "corpus.jsonl").open("a") as corpus, (tmp_path / "queries.jsonl").open("a") as queries:
         corpus.write('{"_id": "d1", "text": "one"}\n{"_id": "d1", "text": "uno"}\n')
         queries.write('{"_id": "q1", "text": "first?"}\n{"_id": "q1", "text": "primero?"}\n')
-    out = _ingest(tmp_path, test_split=None)
+    out = ingest_all(tmp_path, test_split=None)
     assert (out["passages"].height, out["queries"]["text"].to_list()) == (1, ["first?"])
-    assert _reasons(out) == [
+    assert reasons_of(out) == [
         ("corpus.jsonl:2", "empty_text"),
         ("corpus.jsonl:3", "duplicate_passage"),
         ("corpus.jsonl:4", "id_conflict"),
@@ -338,14 +283,14 @@ def test_lines_of_a_corpus_or_of_queries_that_repeat_an_id_are_told_apart_by_the
     ],
 )
 def test_nothing_usable_is_one_clear_error(tmp_path: Path, lines: list[object], form: str, says: str) -> None:
-    _write(tmp_path / "a.jsonl", *lines)
+    write_lines(tmp_path / "a.jsonl", *lines)
     with pytest.raises(IngestError, match=says):
-        _ingest(tmp_path, format=form)
+        ingest_all(tmp_path, format=form)
 
 
 def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(IngestError, match="is not a folder"):
-        _ingest(tmp_path / "absent")
+        ingest_all(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(
@@ -373,19 +318,19 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
 
 
 def _train_and_test(tmp_path: Path, **config: object) -> list[tuple[str, str]]:
-    return _ingest(tmp_path, **config)["queries"].select("query_id", "split").rows()
+    return ingest_all(tmp_path, **config)["queries"].select("query_id", "split").rows()
 
 
 def test_a_beir_folder_holds_out_a_share_only_where_no_test_split_is_named(tmp_path: Path) -> None:
-    _beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train="q1 d1 1", test="q2 d1 1")
+    write_beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train="q1 d1 1", test="q2 d1 1")
     assert _train_and_test(tmp_path, holdout=1.0) == [("q1", "train"), ("q2", "test")]
     assert _train_and_test(tmp_path, holdout=1.0, test_split=None) == [("q1", "test")]
     assert _train_and_test(tmp_path, holdout=0.0, test_split=None) == [("q1", "train")]
 
 
 def test_a_text_of_exactly_the_longest_length_is_kept_whole_and_not_reported(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q1", "d1=12345", "d2=abcdef", query="abcde"))
-    out = _ingest(tmp_path, max_chars=5)
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1=12345", "d2=abcdef", query="abcde"))
+    out = ingest_all(tmp_path, max_chars=5)
     assert out["queries"]["text"].to_list() == ["abcde"]
     assert out["passages"].sort("doc_id")["text"].to_list() == ["12345", "abcde"]
     assert out["rejects"].filter(reason="passage_cut").select("key", "detail").rows() == [
@@ -395,8 +340,8 @@ def test_a_text_of_exactly_the_longest_length_is_kept_whole_and_not_reported(tmp
 
 def test_a_title_is_cut_and_reported_like_a_text(tmp_path: Path) -> None:
     passage = {"docid": "d1", "title": "a long title", "text": "text"}
-    _write(tmp_path / "a.jsonl", _row("q1", "", positive_passages=[passage], query="ask"))
-    out = _ingest(tmp_path, max_chars=6)
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "", positive_passages=[passage], query="ask"))
+    out = ingest_all(tmp_path, max_chars=6)
     assert out["passages"].select("title", "text").rows() == [("a long", "text")]
     assert out["rejects"].select("key", "reason", "detail").rows() == [
         ("d/d1", "passage_cut", "12 characters long, cut to 6")
@@ -405,16 +350,16 @@ def test_a_title_is_cut_and_reported_like_a_text(tmp_path: Path) -> None:
 
 def test_a_score_of_zero_says_that_a_pair_is_not_known_as_a_false_negative(tmp_path: Path) -> None:
     documents = {"d1": "one", "d2": "two", "d3": "three"}
-    _beir(tmp_path, documents, {"q1": "first?"}, train="q1 d1 1", known="q1 d2 0, q1 d3 1")
-    out = _ingest(tmp_path, known_split="known", test_split=None)
-    assert _pairs(out["known"]) == ["q1 d3"]
-    assert _reasons(out) == [("qrels/known.tsv:2", "below_min_relevance")]
+    write_beir(tmp_path, documents, {"q1": "first?"}, train="q1 d1 1", known="q1 d2 0, q1 d3 1")
+    out = ingest_all(tmp_path, known_split="known", test_split=None)
+    assert pairs_of(out["known"]) == ["q1 d3"]
+    assert reasons_of(out) == [("qrels/known.tsv:2", "below_min_relevance")]
 
 
 def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
     monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
-    _write(tmp_path / "a.jsonl", *(_row(f"q{number}", f"d{number}") for number in range(7)))
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", f"d{number}") for number in range(7)))
     out = ingest(IngestConfig(dataset="d"), source=tmp_path)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
 
@@ -424,18 +369,18 @@ def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
 
 
 def test_a_beir_folder_without_queries_is_refused(tmp_path: Path) -> None:
-    _write(tmp_path / "corpus.jsonl", {"_id": "d1", "text": "one"})
+    write_lines(tmp_path / "corpus.jsonl", {"_id": "d1", "text": "one"})
     with pytest.raises(IngestError, match=r"a BEIR folder needs corpus\.jsonl and queries\.jsonl"):
-        _ingest(tmp_path, format="beir")
+        ingest_all(tmp_path, format="beir")
 
 
 def test_the_commonest_reason_comes_first_where_nothing_is_left(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", "{", _row("q1", ""), _row("q2", ""))
+    write_lines(tmp_path / "a.jsonl", "{", row_of("q1", ""), row_of("q2", ""))
     with pytest.raises(IngestError, match=r"left\. 2 no_positive \(first a\.jsonl:2: .*\); 1 broken_json"):
-        _ingest(tmp_path)
+        ingest_all(tmp_path)
 
 
 def test_reasons_that_are_equally_common_come_by_name(tmp_path: Path) -> None:
-    _write(tmp_path / "a.jsonl", _row("q1", ""), "{")
+    write_lines(tmp_path / "a.jsonl", row_of("q1", ""), "{")
     with pytest.raises(IngestError, match=r"left\. 1 broken_json \(.*\); 1 no_positive"):
-        _ingest(tmp_path)
+        ingest_all(tmp_path)

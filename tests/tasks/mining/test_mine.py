@@ -19,56 +19,25 @@ from tasks.mining.mine import (
     pick,
     score_positives,
 )
-from tasks.mining.search import SearchConfig, search
-from tasks.texts import combine_hashes, hash_text
+from tasks.texts import combine_hashes
+from tests.tasks.mining.tables import (
+    COSINES,
+    QUERY_EMBEDDINGS,
+    embeddings_of,
+    given_of,
+    hits_named,
+    hits_of,
+    positives_of,
+    queries_of,
+)
 from tests.tasks.settings import settings_of
-
-EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
-COSINES = {"x1": 0.9, "x2": 0.8, "x3": 0.7, "x4": 0.6, "pa": 0.95, "pb": 0.75, "pc": 0.5, "neg": -0.5, "neg2": -0.6}
-
-
-def _embeddings(cosines: dict[str, float] = COSINES) -> pl.DataFrame:
-    """Unit vectors with these cosines to the queries' vector (1, 0)."""
-    vectors = [[cosine, float(np.sqrt(1 - cosine**2))] for cosine in cosines.values()]
-    return pl.DataFrame({"text_hash": list(cosines), "vector": vectors}, schema=EMBEDDINGS)
-
-
-QUERY_EMBEDDINGS = _embeddings({"h1": 1.0, "h2": 1.0, "h3": 1.0})
-
-
-def _queries(*query_ids: str, split: str = "train") -> pl.DataFrame:
-    """Queries q1, q2, … of the hashes h1, h2, …."""
-    rows = [("d", query_id, "text", f"h{query_id[1:]}", split) for query_id in query_ids]
-    return pl.DataFrame(rows, schema=schemas.QUERIES.columns, orient="row")
-
-
-def _positives(*rows: tuple[str, str, str]) -> pl.DataFrame:
-    """Positives from (query_id, doc_id, text_hash)."""
-    return pl.DataFrame([("d", *row, "input") for row in rows], schema=schemas.POSITIVES.columns, orient="row")
-
-
-def _given(*rows: tuple[str, str, int, float | None]) -> pl.DataFrame:
-    """Given negatives from (query_id, doc_id, rank, score); the text is the doc_id's."""
-    full = [("d", query_id, doc_id, f"t-{doc_id}", rank, score) for query_id, doc_id, rank, score in rows]
-    return pl.DataFrame(full, schema=schemas.GIVEN.columns, orient="row")
-
-
-def _hits(*rows: tuple[str, str, str, float]) -> pl.DataFrame:
-    """Hits from (query_id, doc_id, text_hash, score), each as the first of its own corpus part."""
-    full = [("d", query_id, doc_id, text, "dense", 1, score) for query_id, doc_id, text, score in rows]
-    return pl.DataFrame(full, schema=schemas.HITS.columns, orient="row")
-
-
-def _hits_of(query_id: str, *names: str) -> list[tuple[str, str, str, float]]:
-    """Hits whose doc_id and text are named alike, with the score that the vectors give."""
-    return [(query_id, name, name, float(np.float32(COSINES[name]))) for name in names]
 
 
 def _mine(config: MineConfig | None = None, /, **tables: pl.DataFrame) -> dict[str, pl.DataFrame]:
     tables = {
         "given": schemas.GIVEN.empty(),
         "query_embeddings": QUERY_EMBEDDINGS,
-        "passage_embeddings": _embeddings(),
+        "passage_embeddings": embeddings_of(),
         **tables,
     }
     return mine(config or MineConfig(num_negatives=2), **tables)
@@ -89,7 +58,7 @@ def _scores(*rows: tuple[str, str, float]) -> pl.DataFrame:
 
 
 def test_hits_of_all_corpus_parts_are_ranked_as_one() -> None:
-    hits = _hits(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.9), ("q2", "p1", "b", 0.1), ("q1", "p2", "c", 0.7))
+    hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.9), ("q2", "p1", "b", 0.1), ("q1", "p2", "c", 0.7))
     merged = merge_hits(MineConfig(), hits=hits)
     assert merged.select("query_id", "doc_id", "rank").rows() == [
         ("q1", "p1", 1),
@@ -100,13 +69,13 @@ def test_hits_of_all_corpus_parts_are_ranked_as_one() -> None:
 
 
 def test_merged_hits_are_cut_at_depth_and_ties_go_to_the_lowest_doc_id() -> None:
-    hits = _hits(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.5), ("q1", "p2", "c", 0.5))
+    hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.5), ("q1", "p2", "c", 0.5))
     merged = merge_hits(MineConfig(depth=2, range_max=2, num_negatives=1), hits=hits)
     assert merged["doc_id"].to_list() == ["p1", "p2"]
 
 
 def test_hits_of_several_retrievers_are_refused() -> None:
-    hits = _hits(("q1", "p1", "a", 0.5), ("q1", "p2", "b", 9.0)).with_columns(retriever=pl.Series(["dense", "bm25"]))
+    hits = hits_of(("q1", "p1", "a", 0.5), ("q1", "p2", "b", 9.0)).with_columns(retriever=pl.Series(["dense", "bm25"]))
     with pytest.raises(ValueError, match="one retriever"):
         merge_hits(MineConfig(), hits=hits)
 
@@ -115,15 +84,15 @@ def test_hits_of_several_retrievers_are_refused() -> None:
 
 
 def test_positives_are_masked_by_id_and_by_text_and_ranks_close_up() -> None:
-    hits = _hits(("q1", "p1", "a", 0.9), ("q1", "p2", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p1", "a", 0.7))
-    kept, rejects = mask_positives(hits=hits, positives=_positives(("q1", "p1", "a")))
+    hits = hits_of(("q1", "p1", "a", 0.9), ("q1", "p2", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p1", "a", 0.7))
+    kept, rejects = mask_positives(hits=hits, positives=positives_of(("q1", "p1", "a")))
     assert kept.select("query_id", "doc_id", "rank").rows() == [("q1", "p3", 1), ("q2", "p1", 1)]
     assert rejects.rows() == [("mine", "d/q1/p2", "same_text_as_positive", "text a")]
 
 
 def test_a_text_enters_the_pool_of_a_query_once() -> None:
-    hits = _hits(("q1", "p2", "a", 0.9), ("q1", "p1", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p2", "a", 0.9))
-    kept, rejects = mask_positives(hits=merge_hits(MineConfig(), hits=hits), positives=_positives())
+    hits = hits_of(("q1", "p2", "a", 0.9), ("q1", "p1", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p2", "a", 0.9))
+    kept, rejects = mask_positives(hits=merge_hits(MineConfig(), hits=hits), positives=positives_of())
     assert kept.select("query_id", "doc_id", "rank").rows() == [("q1", "p1", 1), ("q1", "p3", 2), ("q2", "p2", 1)]
     assert rejects.rows() == [("mine", "d/q1/p2", "same_text_as_candidate", "text a")]
 
@@ -135,9 +104,9 @@ def test_positives_are_scored_whether_or_not_they_were_found() -> None:
     queries = pl.DataFrame({"dataset": ["d"], "query_id": ["q1"], "query_hash": ["h1"]})
     scores = score_positives(
         queries=queries,
-        positives=_positives(("q1", "b", "pb"), ("q1", "a", "pa")),
+        positives=positives_of(("q1", "b", "pb"), ("q1", "a", "pa")),
         query_embeddings=QUERY_EMBEDDINGS,
-        passage_embeddings=_embeddings(),
+        passage_embeddings=embeddings_of(),
     )
     assert scores.rows() == [("d", "q1", "a", float(np.float32(0.95))), ("d", "q1", "b", float(np.float32(0.75)))]
 
@@ -225,9 +194,9 @@ def test_a_random_pick_follows_its_seed_and_nothing_else_in_the_table() -> None:
 def test_the_pool_keeps_what_the_margin_takes_from_the_pick() -> None:
     result = _mine(
         MineConfig(num_negatives=1, relative_margin=0.05),
-        hits=_hits(*_hits_of("q1", "x1", "x2", "pb", "x3")),
-        queries=_queries("q1"),
-        positives=_positives(("q1", "pb", "pb")),
+        hits=hits_of(*hits_named("q1", "x1", "x2", "pb", "x3")),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pb", "pb")),
     )
     positives_hash = combine_hashes(["pb"])
     assert result["candidates"].rows() == [
@@ -239,7 +208,9 @@ def test_the_pool_keeps_what_the_margin_takes_from_the_pick() -> None:
 
 
 def test_outputs_follow_their_schemas() -> None:
-    result = _mine(hits=_hits(*_hits_of("q1", "x1")), queries=_queries("q1"), positives=_positives(("q1", "pa", "pa")))
+    result = _mine(
+        hits=hits_of(*hits_named("q1", "x1")), queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa"))
+    )
     for name, schema in (
         ("candidates", schemas.CANDIDATES),
         ("negatives", schemas.NEGATIVES),
@@ -251,16 +222,16 @@ def test_outputs_follow_their_schemas() -> None:
 def test_the_rank_window_bounds_the_pool_and_keeps_the_ranks() -> None:
     result = _mine(
         MineConfig(range_min=1, range_max=3, num_negatives=1),
-        hits=_hits(*_hits_of("q1", "pa", "x1", "x2", "x3", "x4")),
-        queries=_queries("q1"),
-        positives=_positives(("q1", "pa", "pa")),
+        hits=hits_of(*hits_named("q1", "pa", "x1", "x2", "x3", "x4")),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pa", "pa")),
     )
     assert result["candidates"].select("doc_id", "rank").rows() == [("x2", 2), ("x3", 3)]
 
 
 def test_the_hash_of_the_positives_does_not_depend_on_their_order_or_ids() -> None:
-    hits, queries = _hits(*_hits_of("q1", "x1"), *_hits_of("q2", "x1")), _queries("q1", "q2")
-    positives = _positives(("q1", "1", "pa"), ("q1", "2", "pb"), ("q2", "1", "pb"), ("q2", "2", "pa"))
+    hits, queries = hits_of(*hits_named("q1", "x1"), *hits_named("q2", "x1")), queries_of("q1", "q2")
+    positives = positives_of(("q1", "1", "pa"), ("q1", "2", "pb"), ("q2", "1", "pb"), ("q2", "2", "pa"))
     candidates = _mine(hits=hits, queries=queries, positives=positives)["candidates"]
     assert candidates["positives_hash"].to_list() == [combine_hashes(["pa", "pb"])] * 2
 
@@ -268,9 +239,9 @@ def test_the_hash_of_the_positives_does_not_depend_on_their_order_or_ids() -> No
 def test_queries_short_of_negatives_stay_and_are_counted() -> None:
     result = _mine(
         MineConfig(num_negatives=2, max_score=0.8),
-        hits=_hits(*_hits_of("q1", "x1", "x3"), *_hits_of("q2", "x1")),
-        queries=_queries("q1", "q2", "q3"),
-        positives=_positives(("q1", "pa", "pa"), ("q2", "pa", "pa"), ("q3", "pa", "pa")),
+        hits=hits_of(*hits_named("q1", "x1", "x3"), *hits_named("q2", "x1")),
+        queries=queries_of("q1", "q2", "q3"),
+        positives=positives_of(("q1", "pa", "pa"), ("q2", "pa", "pa"), ("q3", "pa", "pa")),
     )
     assert result["candidates"]["query_id"].to_list() == ["q1", "q1", "q2"]
     assert result["negatives"]["query_id"].to_list() == ["q1"]
@@ -283,10 +254,10 @@ def test_queries_short_of_negatives_stay_and_are_counted() -> None:
 
 def test_queries_that_carry_negatives_are_left_out() -> None:
     result = _mine(
-        hits=_hits(*_hits_of("q1", "x1", "x2"), *_hits_of("q2", "x1", "x2")),
-        queries=_queries("q1", "q2"),
-        positives=_positives(("q1", "pa", "pa"), ("q2", "pa", "pa")),
-        given=_given(("q1", "g1", 1, None)),
+        hits=hits_of(*hits_named("q1", "x1", "x2"), *hits_named("q2", "x1", "x2")),
+        queries=queries_of("q1", "q2"),
+        positives=positives_of(("q1", "pa", "pa"), ("q2", "pa", "pa")),
+        given=given_of(("q1", "g1", 1, None)),
     )
     assert set(result["candidates"]["query_id"]) == {"q2"}
     assert result["rejects"].height == 0
@@ -294,9 +265,9 @@ def test_queries_that_carry_negatives_are_left_out() -> None:
 
 def test_held_out_queries_are_not_mined_and_queries_without_positive_are_rejected() -> None:
     result = _mine(
-        hits=_hits(*_hits_of("q1", "x1", "x2"), *_hits_of("q2", "x1", "x2")),
-        queries=pl.concat([_queries("q1"), _queries("q2", split="test")]),
-        positives=_positives(("q2", "pa", "pa")),
+        hits=hits_of(*hits_named("q1", "x1", "x2"), *hits_named("q2", "x1", "x2")),
+        queries=pl.concat([queries_of("q1"), queries_of("q2", split="test")]),
+        positives=positives_of(("q2", "pa", "pa")),
     )
     assert result["candidates"].height == 0
     assert result["rejects"].rows() == [("mine", "d/q1", "no_positives", "nothing to mine against")]
@@ -309,9 +280,9 @@ def test_an_empty_part_gives_empty_tables() -> None:
 
 def test_the_order_of_input_rows_does_not_matter() -> None:
     tables = {
-        "hits": _hits(*_hits_of("q1", "x1", "x2", "x3", "pa"), *_hits_of("q2", "x1", "neg", "neg2", "pb")),
-        "queries": _queries("q1", "q2"),
-        "positives": _positives(("q1", "pa", "pa"), ("q1", "pc", "pc"), ("q2", "pb", "pb")),
+        "hits": hits_of(*hits_named("q1", "x1", "x2", "x3", "pa"), *hits_named("q2", "x1", "neg", "neg2", "pb")),
+        "queries": queries_of("q1", "q2"),
+        "positives": positives_of(("q1", "pa", "pa"), ("q1", "pc", "pc"), ("q2", "pb", "pb")),
     }
     one, other = _mine(**tables), _mine(**{name: table[::-1] for name, table in tables.items()})
     assert all(one[name].equals(other[name]) for name in one)
@@ -319,7 +290,11 @@ def test_the_order_of_input_rows_does_not_matter() -> None:
 
 def test_a_positive_without_embedding_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 of 1 distinct positives have no embedding"):
-        _mine(hits=_hits(*_hits_of("q1", "x1")), queries=_queries("q1"), positives=_positives(("q1", "p", "unknown")))
+        _mine(
+            hits=hits_of(*hits_named("q1", "x1")),
+            queries=queries_of("q1"),
+            positives=positives_of(("q1", "p", "unknown")),
+        )
 
 
 @pytest.mark.parametrize(
@@ -347,9 +322,9 @@ def test_settings_out_of_range_are_refused_by_name(setting: dict[str, Any], mess
 def test_every_given_negative_becomes_a_candidate_in_its_order() -> None:
     result = adopt(
         AdoptConfig(),
-        given=_given(("q1", "b", 1, 0.4), ("q1", "a", 2, None), ("q2", "c", 1, None)),
-        queries=_queries("q1", "q2"),
-        positives=_positives(("q1", "pa", "pa"), ("q2", "pb", "pb")),
+        given=given_of(("q1", "b", 1, 0.4), ("q1", "a", 2, None), ("q2", "c", 1, None)),
+        queries=queries_of("q1", "q2"),
+        positives=positives_of(("q1", "pa", "pa"), ("q2", "pb", "pb")),
     )
     one, two = combine_hashes(["pa"]), combine_hashes(["pb"])
     assert result["candidates"].rows() == [
@@ -364,9 +339,9 @@ def test_every_given_negative_becomes_a_candidate_in_its_order() -> None:
 def test_adopting_fewer_negatives_leaves_all_of_them_candidates() -> None:
     result = adopt(
         AdoptConfig(num_negatives=2),
-        given=_given(("q1", "c", 3, None), ("q1", "b", 1, None), ("q1", "a", 2, None), ("q2", "c", 1, None)),
-        queries=_queries("q1", "q2"),
-        positives=_positives(("q1", "pa", "pa"), ("q2", "pb", "pb")),
+        given=given_of(("q1", "c", 3, None), ("q1", "b", 1, None), ("q1", "a", 2, None), ("q2", "c", 1, None)),
+        queries=queries_of("q1", "q2"),
+        positives=positives_of(("q1", "pa", "pa"), ("q2", "pb", "pb")),
     )
     assert result["candidates"].height == 4
     assert result["negatives"].select("doc_id", "rank").rows() == [("a", 2), ("b", 1), ("c", 1)]
@@ -376,9 +351,9 @@ def test_adopting_fewer_negatives_leaves_all_of_them_candidates() -> None:
 def test_given_negatives_of_unknown_queries_and_of_queries_without_positive_are_rejected() -> None:
     result = adopt(
         AdoptConfig(),
-        given=_given(("q1", "a", 1, None), ("q7", "a", 1, None), ("q3", "a", 1, None)),
-        queries=pl.concat([_queries("q1"), _queries("q3", split="test")]),
-        positives=_positives(("q3", "pa", "pa")),
+        given=given_of(("q1", "a", 1, None), ("q7", "a", 1, None), ("q3", "a", 1, None)),
+        queries=pl.concat([queries_of("q1"), queries_of("q3", split="test")]),
+        positives=positives_of(("q3", "pa", "pa")),
     )
     assert result["candidates"].height == 0
     assert result["rejects"].rows() == [
@@ -389,98 +364,9 @@ def test_given_negatives_of_unknown_queries_and_of_queries_without_positive_are_
 
 def test_adopting_an_empty_part_gives_empty_tables() -> None:
     result = adopt(
-        AdoptConfig(), given=schemas.GIVEN.empty(), queries=_queries("q1"), positives=_positives(("q1", "pa", "pa"))
+        AdoptConfig(), given=schemas.GIVEN.empty(), queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa"))
     )
     assert [result[name].height for name in ("candidates", "negatives", "rejects")] == [0, 0, 0]
-
-
-# against sentence-transformers, where theirs is right: one positive per query
-
-
-class HashModel:
-    """The part of a SentenceTransformer that `mine_hard_negatives` calls: a seeded unit vector per text."""
-
-    device = "cpu"
-
-    def __init__(self) -> None:
-        """Load torch for the one slow test only."""
-        self.torch = pytest.importorskip("torch")
-
-    def vector(self, text: str) -> list[float]:
-        """The text's vector, a point of the upper half circle."""
-        angle = int(hash_text(text)[:6], 16) / 16**6 * np.pi
-        return [float(np.cos(angle)), float(np.sin(angle))]
-
-    def encode_query(self, texts: list[str], **_: object) -> "np.ndarray[Any, Any]":
-        """Encode queries."""
-        return np.array([self.vector(text) for text in texts], dtype=np.float32)
-
-    encode_document = encode_query
-
-    def similarity(self, left: Any, right: Any) -> Any:
-        """All inner products."""
-        return self.torch.as_tensor(left) @ self.torch.as_tensor(right).T
-
-    def similarity_pairwise(self, left: Any, right: Any) -> Any:
-        """Row by row inner products."""
-        return (self.torch.as_tensor(left) * self.torch.as_tensor(right)).sum(dim=1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {},
-        {"range_min": 3},
-        {"relative_margin": 0.05},
-        {"absolute_margin": 0.1},
-        {"max_score": 0.7, "min_score": 0.1},
-        {"relative_margin": 0.05, "absolute_margin": 0.02, "max_score": 0.9},
-    ],
-)
-def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dict[str, Any]) -> None:
-    datasets = pytest.importorskip("datasets")
-    util = pytest.importorskip("sentence_transformers.util")
-    model, names = HashModel(), [f"passage {number}" for number in range(60)]
-    anchors = [f"query {number}" for number in range(12)]
-    theirs = util.mine_hard_negatives(
-        datasets.Dataset.from_dict({"anchor": anchors, "positive": names[:12]}),
-        model,
-        corpus=names,
-        num_negatives=4,
-        range_max=40,
-        verbose=False,
-        **setting,
-    )
-    expected = sorted(zip(theirs["anchor"], theirs["negative"], strict=True))
-
-    queries = pl.DataFrame(
-        [("d", anchor, anchor, anchor, "train") for anchor in anchors], schema=schemas.QUERIES.columns, orient="row"
-    )
-    passages = pl.DataFrame(
-        [("d", name, "", name, name) for name in names], schema=schemas.PASSAGES.columns, orient="row"
-    )
-    query_embeddings, passage_embeddings = (
-        pl.DataFrame({"text_hash": texts, "vector": [model.vector(text) for text in texts]}, schema=EMBEDDINGS)
-        for texts in (anchors, names)
-    )
-    hits = search(
-        SearchConfig(),
-        queries=queries,
-        query_embeddings=query_embeddings,
-        passages=passages,
-        passage_embeddings=passage_embeddings,
-    )["hits"]
-    ours = _mine(
-        MineConfig(num_negatives=4, range_max=40, **setting),
-        hits=hits,
-        queries=queries,
-        positives=_positives(*[(anchor, name, name) for anchor, name in zip(anchors, names[:12], strict=True)]),
-        query_embeddings=query_embeddings,
-        passage_embeddings=passage_embeddings,
-    )["negatives"]
-    assert expected
-    assert sorted(ours.select("query_id", "doc_id").rows()) == expected
 
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
