@@ -7,9 +7,7 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.mining.mine import (
-    MineConfig,
-)
+from tasks.mining.mine import MineConfig, mine
 from tasks.mining.search import SearchConfig, search
 from tasks.texts import hash_text
 from tests.tasks.mining.tables import (
@@ -92,8 +90,9 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
         passages=passages,
         passage_embeddings=passage_embeddings,
     )["hits"]
-    ours = _mine(
+    ours = mine(
         MineConfig(num_negatives=4, range_max=40, **setting),
+        given=schemas.GIVEN.empty(),
         hits=hits,
         queries=queries,
         positives=positives_of(*[(anchor, name, name) for anchor, name in zip(anchors, names[:12], strict=True)]),

@@ -103,3 +103,31 @@ def test_unsure_and_unparsed_agree_with_no_label() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(GoldConfig) == {"dataset": "gold", "tiers": ("llm",)}
+
+
+def test_a_duplicate_names_the_row_before_and_a_contradiction_both_rows(tmp_path: Path) -> None:
+    made = read(tmp_path, ROW, ROW, {**ROW, "passage": "x"}, {**ROW, "passage": "x", "label": "not_relevant"})
+    assert made["rejects"].rows() == [
+        ("read_gold", "gold.jsonl:2", "duplicate", "the same texts with the same label stand before"),
+        ("read_gold", "gold.jsonl:4", "contradiction", "the other label stands at gold.jsonl:3"),
+        ("read_gold", "gold.jsonl:3", "contradiction", "the other label stands below"),
+    ]
+    assert made["gold"]["label"].to_list() == ["relevant"]
+
+
+def test_candidates_of_a_query_are_ranked_from_one_and_are_training_queries(tmp_path: Path) -> None:
+    made = read(tmp_path, ROW, {**ROW, "passage": "that"}, {**ROW, "query": "other"})
+    assert sorted(made["candidates"]["rank"]) == [1, 1, 2]
+    assert made["queries"]["split"].unique().to_list() == ["train"]
+    assert made["candidates"]["retriever"].unique().to_list() == ["gold"]
+
+
+def test_the_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.jsonl").write_text("\ufeff" + json.dumps(ROW) + "\n\n{\n", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n\xff\n")
+    made = read_gold(GoldConfig(), source=tmp_path)
+    assert made["rejects"].select("key", "reason").rows() == [
+        ("one.jsonl:3", "not_json"), ("b.jsonl:1", "duplicate"), ("b.jsonl:2", "not_json"),
+    ]  # fmt: skip
+    assert made["gold"]["dataset"].to_list() == ["gold"]
