@@ -110,3 +110,55 @@ def test_equal_vectors_tie_exactly() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(EncodeConfig) == {}
+
+
+class Returning:
+    """An encoder that returns what it is given."""
+
+    def __init__(self, vectors: pl.Series) -> None:
+        self.vectors = vectors
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
+        return self.vectors
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pl.Series([[1.0], [2.0]], dtype=pl.Array(pl.Float32, 1)),
+        pl.Series([[1.0]], dtype=pl.Array(pl.Float64, 1)),
+        pl.Series([[1.0]], dtype=pl.List(pl.Float32)),
+    ],
+    ids=["too many", "float64", "list"],
+)
+def test_an_encoder_that_breaks_its_protocol_is_refused(vectors: pl.Series) -> None:
+    with pytest.raises(ValueError, match=r"must return Array\(Float32\) of length 1, got "):
+        encode_queries(CONFIG, queries=_queries(("a", "h1", "train")), engine=Returning(vectors))
+
+
+def test_the_first_vector_that_is_not_finite_is_named() -> None:
+    vectors = pl.Series([[1.0], [float("inf")], [float("nan")]], dtype=pl.Array(pl.Float32, 1))
+    queries = _queries(("a", "h1", "train"), ("bb", "h2", "train"), ("ccc", "h3", "train"))
+    with pytest.raises(ValueError, match=r"2 of 3 query vectors are not finite \(first text_hash: h2\)"):
+        encode_queries(CONFIG, queries=queries, engine=Returning(vectors))
+
+
+def test_vectors_of_different_dimensions_cannot_be_compared_unless_there_is_nothing_to_compare() -> None:
+    left, right = np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)
+    with pytest.raises(ValueError, match="vectors of 2 and 3 dimensions cannot be compared"):
+        dot_pairs(left, right, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    nothing = np.empty(0, np.int64)
+    assert dot_pairs(left, right, nothing, nothing).len() == 0
+
+
+def test_every_pair_has_its_own_product_across_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.mining.encode._PAIRS_AT_ONCE", 3)
+    left, right = np.arange(8, dtype=np.float32).reshape(-1, 1), np.array([[1.0], [-2.0]], np.float32)
+    rows = np.arange(8)
+    assert dot_pairs(left, right, rows, rows % 2).to_list() == [0.0, -2.0, 2.0, -6.0, 4.0, -10.0, 6.0, -14.0]
+
+
+def test_vectors_that_are_no_array_are_refused() -> None:
+    embeddings = pl.DataFrame({"text_hash": ["a"], "vector": [[1.0]]})
+    with pytest.raises(ValueError, match="vectors must be an Array of Float32, got List"):
+        vectors_of(embeddings, pl.Series(["a"]), of="queries")

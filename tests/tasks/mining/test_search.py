@@ -132,3 +132,25 @@ def test_the_nearest_agree_with_a_full_sort_and_with_any_company() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(SearchConfig) == {"depth": (100, ">=1"), "threads": (1, ">=1", "operational")}
+
+
+def _at_cosines(cosines: np.ndarray) -> np.ndarray:
+    """Unit vectors with these cosines to (1, 0)."""
+    return np.stack([cosines, np.sqrt(1 - cosines**2)], axis=1).astype(np.float32)
+
+
+def test_a_clear_cut_is_searched_once_with_sixteen_texts_of_slack() -> None:
+    query = np.array([[1.0, 0.0]], np.float32)
+    left_rows, right_rows = nearest(query, _at_cosines(np.linspace(0.9, 0.1, 200)), 2)
+    assert left_rows.tolist() == [0] * 18
+    assert right_rows.tolist() == list(range(18))
+
+
+def test_a_tie_at_the_cut_is_searched_twice_as_deep_until_it_ends() -> None:
+    query = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    texts = _at_cosines(np.array([0.5] * 40 + np.linspace(0.4, 0.1, 160).tolist()))
+    left_rows, right_rows = nearest(query, texts, 2)
+    assert np.bincount(left_rows).tolist() == [72, 18]
+    assert set(range(40)) <= set(right_rows[left_rows == 0].tolist())
+    everything = nearest(query[:1], texts[:40], 2)
+    assert sorted(everything[1].tolist()) == list(range(40))

@@ -11,7 +11,7 @@ import pytest
 
 from tasks import statistics
 from tasks.quality.sample import SampleConfig, _draw, with_strata
-from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, validate
+from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, _show, _thresholds, validate
 from tasks.schemas import CANDIDATES, HUMAN, SAMPLES, VALIDATION, VERDICTS
 from tests.tasks.settings import settings_of
 
@@ -121,7 +121,7 @@ def test_the_intervals_of_a_sample_of_100_cover_the_truth_of_600(
     monkeypatch.setattr(statistics, "DRAWS", 400)
     monkeypatch.setattr("tasks.quality.validate._SHARES", ())
     covered = dict.fromkeys(("precision", "recall", "missed_share", "share"), 0)
-    repeats = 100
+    repeats = 50
     for seed in range(repeats):
         world = World.make(seed, datasets=datasets)
         samples = world.sample(100, seed)
@@ -221,3 +221,125 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "seed": 0,
         "title": "Validation",
     }
+
+
+def test_the_curve_goes_through_the_shares_of_the_pool_strictest_first(tmp_path: Path) -> None:
+    world = World.make(pairs=60)
+    samples = world.sample(60)
+    _, summary = run(world, samples, world.labels(samples), tmp_path)
+    scores = world.decisions["score"].to_numpy()
+    shares = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+    ranks = [int(np.ceil(share * 60)) for share in shares]
+    thresholds = sorted({float(np.sort(scores)[::-1][rank - 1]) for rank in ranks}, reverse=True)
+    curve = summary["curves"]["cascade"]
+    assert [point["threshold"] for point in curve] == pytest.approx(thresholds, abs=1e-6)
+    for point, threshold in zip(curve, thresholds, strict=True):
+        called = scores >= threshold
+        assert point["share"] == pytest.approx(called.mean(), abs=1e-4)
+        assert point["labels"] == called.sum()
+        assert point["precision"]["value"] == pytest.approx(world.relevant[called].mean(), abs=1e-4)
+        assert point["recall"]["value"] == pytest.approx(
+            (world.relevant & called).sum() / world.relevant.sum(), abs=1e-4
+        )
+
+
+def test_labels_above_a_threshold_are_those_of_the_sample_alone(tmp_path: Path) -> None:
+    world = World.make(pairs=60)
+    samples = world.sample(30)
+    rows, summary = run(world, samples, world.labels(samples), tmp_path)
+    drawn = world.candidates.join(samples, on=["dataset", "query_id", "doc_id"], how="semi")["doc_id"].to_list()
+    flagged = world.decisions.filter(state="relevant")["doc_id"].to_list()
+    assert summary["curves"]["cascade"][-1]["labels"] == 30
+    assert rows["cascade", "precision"]["labels"] == len(set(drawn) & set(flagged))
+    assert rows["cascade", "missed_share"]["labels"] == len(set(drawn) - set(flagged))
+    assert rows["cascade", "recall"]["labels"] == rows["cascade", "kappa"]["labels"] == 30
+    assert rows["pool", "relevant_share"]["labels"] == 30
+    assert rows["people", "alpha"] == {
+        "subject": "people", "measure": "alpha", "value": None, "low": None, "high": None, "labels": 0
+    }  # fmt: skip
+
+
+def test_kappa_weighs_each_label_by_the_pairs_it_stands_for(tmp_path: Path) -> None:
+    world = World.make(pairs=200)
+    samples = world.sample(60)
+    labels = world.labels(samples)
+    rows, _ = run(world, samples, labels, tmp_path)
+    drawn = samples.select("dataset", "query_id", "doc_id", weight=1 / pl.col("inclusion_probability"))
+    truth = world.candidates.select("dataset", "query_id", "doc_id", relevant=pl.Series(world.relevant))
+    both = drawn.join(truth, on=["dataset", "query_id", "doc_id"]).join(
+        world.decisions.select("dataset", "query_id", "doc_id", called=pl.col("state") == "relevant"),
+        on=["dataset", "query_id", "doc_id"],
+    )
+    people, judge = both["relevant"].to_list(), both["called"].to_list()
+    weighted = statistics.kappa_interval(people, judge, both["weight"].to_list()).value
+    plain = statistics.kappa_interval(people, judge).value
+    assert rows["cascade", "kappa"]["value"] == pytest.approx(weighted)
+    assert rows["cascade", "kappa_on_sample"]["value"] == pytest.approx(plain)
+    assert weighted != pytest.approx(plain)
+
+
+def test_the_strata_and_the_page_count_pairs_and_labels(tmp_path: Path) -> None:
+    world = World.make(pairs=60)
+    samples = world.sample(60)
+    _, summary = run(world, samples, world.labels(samples), tmp_path)
+    stratum = with_strata(world.candidates, world.decisions).with_columns(relevant=pl.Series(world.relevant))
+    assert summary["strata"] == [
+        {"stratum": name, "pairs": pairs, "labelled": pairs, "relevant": relevant}
+        for name, pairs, relevant in stratum.group_by("stratum")
+        .agg(pl.len(), pl.col("relevant").sum().alias("n"))
+        .sort("stratum")
+        .iter_rows()
+    ]
+    lines = (tmp_path / PAGE_FILE).read_text().split("\n\n")
+    assert lines[:2] == [
+        "# Validation",
+        "60 of 60 sampled pairs have a clear label by 1 annotator(s); 0 are unsure, 0 of them by a tie.",
+    ]
+    assert [line for line in lines if line.startswith("##")] == [
+        "## By people's labels", "## Thresholds that reach a precision", "## Strata",
+    ]  # fmt: skip
+
+
+def _point(threshold: float, labels: int, value: float | None, low: float | None) -> dict[str, Any]:
+    return {
+        "threshold": threshold,
+        "labels": labels,
+        "precision": {"value": value, "low": low},
+        "recall": {"value": 0.5},
+    }
+
+
+def test_the_sure_threshold_is_the_last_before_the_first_that_fails_and_the_likely_one_the_lowest() -> None:
+    curve = [
+        _point(0.9, 9, 0.1, 0.0),  # too few labels to count
+        _point(0.8, 10, 1.0, 0.8),
+        _point(0.7, 20, 0.9, 0.9),
+        _point(0.6, 30, 0.7, 0.6),
+        _point(0.5, 40, 0.9, 0.85),
+        _point(0.4, 50, None, None),
+    ]
+    at_80, at_95 = _thresholds(curve, (0.8, 0.95))
+    assert (at_80["sure"], at_80["likely"]) == (0.7, 0.5)
+    assert (at_80["sure_recall"], at_80["likely_recall"]) == ({"value": 0.5}, {"value": 0.5})
+    assert (at_95["sure"], at_95["sure_recall"], at_95["likely"]) == (None, None, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("interval", "shown"),
+    [
+        ({"value": None, "low": None, "high": None}, "not defined"),
+        ({"value": 0.5, "low": None, "high": None}, "0.500"),
+        ({"value": 0.5, "low": 0.25, "high": 1.0}, "0.500 (0.250 to 1.000)"),
+    ],
+)
+def test_figures_without_interval_or_value_are_shown_so(interval: dict[str, Any], shown: str) -> None:
+    assert _show(interval) == shown
+
+
+def test_as_many_labels_as_are_needed_are_enough(tmp_path: Path) -> None:
+    world = World.make(pairs=60)
+    samples = world.sample(30)
+    labels = world.labels(samples)
+    assert run(world, samples, labels.head(20), tmp_path)[1]["counts"]["clear"] == 20
+    with pytest.raises(ValueError, match="at least 20 sampled pairs expected, 19 came"):
+        run(world, samples, labels.head(19), tmp_path)
