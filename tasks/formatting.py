@@ -1,10 +1,10 @@
-"""How figures and tables are written in pages for people: shares, differences, Markdown tables."""
+"""Format numbers and tables for pages that people read: shares, differences, Markdown tables."""
 
 from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out as a Markdown table; what would break a cell is escaped."""
+    """Format rows as a Markdown table. Characters that would break a cell are escaped."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -14,7 +14,7 @@ def _cell(text: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Show a share; small ones with a decimal, and never 0% or 100% for what is not.
+    """Format a share as a percentage. Near 0% and 100% it has a decimal, and only 0 and 1 are shown as 0% and 100%.
 
     >>> percent(0.0312), percent(0.57), percent(0.9999)
     ('3.1%', '57%', '>99.9%')
@@ -23,11 +23,11 @@ def percent(share: float) -> str:
         return "<0.1%"
     if 0.9995 <= share < 1:  # noqa: PLR2004 - would be shown as 100%
         return ">99.9%"
-    return f"{share:.1%}" if 0 < share < 0.1 or 0.99 < share < 1 else f"{share:.0%}"  # noqa: PLR2004 - where a decimal tells
+    return f"{share:.1%}" if 0 < share < 0.1 or 0.99 < share < 1 else f"{share:.0%}"  # noqa: PLR2004 - where a decimal is needed
 
 
 def signed(value: float) -> str:
-    """Show a difference with its sign, three decimals.
+    """Format a difference with its sign and three decimals.
 
     >>> signed(-0.0312), signed(0.0)
     ('−0.031', '0.000')

@@ -1,4 +1,7 @@
-"""What the method needs from the machine, stated over builtins and polars only; infra's engines fit by shape."""
+"""Define what the method needs from engines and ledger, as protocols over builtins and polars.
+
+The classes in infra have these methods; they do not inherit from the protocols, so tasks does not import infra.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
@@ -15,7 +18,7 @@ class Encoder(Protocol):
 
 
 class Request(Protocol):
-    """One chat to be answered; `tasks.judging.calls.Call` is one."""
+    """One chat that an LLM is to answer, such as `tasks.judging.calls.Call`."""
 
     @property
     def call_id(self) -> str:
@@ -34,12 +37,12 @@ class Request(Protocol):
 
     @property
     def top(self) -> int:
-        """How many log-probabilities of the first token are wanted; 0 for none."""
+        """How many log-probabilities of the first token to return; 0 for none."""
         ...
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
-        """JSON schema that the answer must obey, as far as the engine can enforce one."""
+        """JSON schema of the answer. Engines that cannot enforce a schema ignore it."""
         ...
 
 
@@ -58,9 +61,10 @@ class Answer(Protocol):
 
     @property
     def finish_reason(self) -> str:
-        """`stop` or `length` as the engine says, or why there is none.
+        """`stop` or `length` from the engine, or the reason why there is no answer.
 
-        `too_long` for a prompt not sent, `refused`, `unavailable: …` for what may pass, `error: …` otherwise.
+        `too_long`: the prompt was too long and not sent. `refused`. `unavailable: …`: the engine cannot answer now and
+        may later. `error: …`: anything else.
         """
         ...
 
@@ -71,7 +75,7 @@ class Answer(Protocol):
 
     @property
     def cached_tokens(self) -> int:
-        """Those of the prompt that a prefix cache served."""
+        """How many of the prompt's tokens came from a prefix cache."""
         ...
 
     @property
@@ -81,7 +85,7 @@ class Answer(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What the endpoint says of the model that answered; empty where the weights' digest says it all."""
+        """The `system_fingerprint` of the endpoint; empty for local models, which their digest identifies."""
         ...
 
 
@@ -89,32 +93,33 @@ class LLM(Protocol):
     """Answers chats."""
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
-        """Answer `n` chats greedily, in order; one that cannot be answered gets a reason and harms no other."""
+        """Answer `n` chats greedily, in order. A chat that cannot be answered gets a reason as `finish_reason`."""
         ...
 
 
 class CrossEncoder(Protocol):
-    """Scores pairs of texts together."""
+    """Scores a query and a passage that it reads together."""
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        """Give P(relevant) in 0..1 for `n` pairs of (query, passage), in order."""
+        """Return P(relevant) in 0..1 for `n` pairs of (query, passage), in order."""
         ...
 
 
 class Ledger(Protocol):
-    """Remembers what was paid for, row by row, across parts, runs and datasets."""
+    """Stores the answers of judges, so that no call is paid for twice across parts, runs and datasets."""
 
     def recall(self, judge: str, entries: Mapping[str, str]) -> Mapping[str, str]:
-        """Look up entries (id → the hash it is filed under, its first subject); returns id → payload of the known."""
+        """Return stored payloads by id; `entries` maps each id to the hash it is stored under (its first subject)."""
         ...
 
     def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
-        """Keep rows of (id, subjects, payload): subjects are the hashes of all texts the row speaks of.
+        """Store rows of (id, subjects, payload). Subjects are the hashes of all texts that the row is about.
 
-        Returns at once; a kill before `flush` has returned may lose it, all of it or nothing.
+        Returns at once. If the process is killed before `flush` returns, the rows of this call may be lost, all of
+        them or none.
         """
         ...
 
     def flush(self) -> None:
-        """Wait until everything handed over is durable."""
+        """Wait until all rows passed to `remember` are stored durably."""
         ...

@@ -1,7 +1,8 @@
-"""The tables Reneg stores, as polars schemas with their primary keys (DESIGN section 3).
+"""Define the tables that Reneg stores, as polars schemas with primary keys (DESIGN section 3).
 
-Long tables hold ids and hashes, never texts; texts are joined late, by `text_hash`. Every table lists its columns in
-order; a column named in `nullable` may hold nulls, no other may. `key` is unique within a whole table, over all parts.
+Long tables hold ids and hashes but no texts. Texts are joined where they are needed, by id, and checked by `text_hash`.
+Each schema lists its columns in order. Only columns named in `nullable` may hold nulls. `key` is unique in the whole
+table, over all parts.
 """
 
 from dataclasses import dataclass, field
@@ -13,21 +14,21 @@ Dtype = pl.DataType | type[pl.DataType]
 
 VERDICT_STATES = ("relevant", "not_relevant", "unsure", "unparsed")
 LABELS = ("relevant", "not_relevant", "unsure")
-HUMAN_JUDGE = "human"  # a decision that people made has the judge `human:<number of people>`
+HUMAN_JUDGE = "human"  # a pair that people labelled has the judge `human:<number of people>`
 Treatment = Literal["default", "remove", "remove_hn", "relabel"]
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True)
 class Schema:
-    """Columns in order, the primary key, and which columns may be null."""
+    """The columns of a table in order, its primary key, and the columns that may hold nulls."""
 
     columns: dict[str, Dtype]
     key: tuple[str, ...]
     nullable: frozenset[str] = field(default_factory=frozenset)
 
     def empty(self) -> pl.DataFrame:
-        """A frame of this schema without rows."""
+        """Return a frame of this schema without rows."""
         return pl.DataFrame(schema=self.columns)
 
 
@@ -36,12 +37,12 @@ _PAIR: dict[str, Dtype] = {"dataset": _TEXT, "query_id": _TEXT, "doc_id": _TEXT}
 _PAIR_KEY = ("dataset", "query_id", "doc_id")
 _VERDICT: dict[str, Dtype] = {
     **_PAIR,
-    "tier": _TEXT,  # "similarity", the name of an LLM tier, or "cascade": the step of the cascade that answered
-    "judge": _TEXT,  # who answered: model digest and prompt, short
+    "tier": _TEXT,  # "similarity", the name of an LLM tier, or "cascade" for the final decision
+    "judge": _TEXT,  # which judge answered: digests of model and prompt, shortened
     "state": _TEXT,  # one of VERDICT_STATES
     "score": pl.Float64,  # P(relevant) in 0..1, null when unparsed
     "grade": pl.Float64,
-    "preference": _TEXT,  # better | equal | worse | none, against the positives
+    "preference": _TEXT,  # better | equal | worse | none, compared with the positives
     "call_id": _TEXT,
     "attempt": pl.Int32,
 }
@@ -55,14 +56,14 @@ PASSAGES = Schema(
     key=("dataset", "doc_id"),
 )
 POSITIVES = Schema({**_PAIR, "text_hash": _TEXT, "source": _TEXT}, key=_PAIR_KEY)
-# Negatives that the input rows carried, in their order; score is the input's own where it had one.
+# Negatives that the input rows contain, in their order, with the score of the input where it has one.
 GIVEN = Schema(
     {**_PAIR, "text_hash": _TEXT, "rank": pl.Int32, "score": pl.Float64},
     key=_PAIR_KEY,
     nullable=frozenset({"score"}),
 )
 QRELS = Schema({**_PAIR, "relevance": pl.Int32}, key=_PAIR_KEY)
-# False negatives that are known beforehand (planted, or by construction). No judge reads them.
+# False negatives that are known in advance (planted, or known by construction). No judge reads this table.
 KNOWN = Schema({**_PAIR}, key=_PAIR_KEY)
 EMBEDDINGS = Schema({"text_hash": _TEXT, "vector": pl.Array}, key=("text_hash",))
 HITS = Schema(
@@ -93,7 +94,7 @@ CALLS = Schema(
         "finish_reason": _TEXT,
         "prompt_tokens": pl.Int64,
         "output_tokens": pl.Int64,
-        "fingerprint": _TEXT,  # what an endpoint says of its model
+        "fingerprint": _TEXT,  # the `system_fingerprint` that an endpoint returns
     },
     key=("call_id",),
     nullable=frozenset({"order_seed", "fingerprint"}),
@@ -105,7 +106,7 @@ INSTANCES = Schema(
         "positives": pl.List(pl.String),
         "negatives": pl.List(pl.String),
         "treatment": _TEXT,
-        "texts_hash": _TEXT,  # over the hashes of query, positives and negatives, in order
+        "texts_hash": _TEXT,  # hash of the hashes of query, positives and negatives, in order
     },
     key=("dataset", "query_id"),
 )
@@ -114,10 +115,10 @@ EDITS = Schema(
     key=_PAIR_KEY,
     nullable=frozenset({"score"}),
 )
-# The gate before the treatments: how many pairs there are, and how many have no verdict.
+# The check before the treatments: how many pairs there are, and how many have no verdict.
 COMPLETENESS = Schema({"pairs": pl.Int64, "unparsed": pl.Int64}, key=())
 SAMPLES = Schema({**_PAIR, "stratum": _TEXT, "inclusion_probability": pl.Float64, "annotator": _TEXT}, key=_PAIR_KEY)
-# What one person says of one query and passage, by text: it holds wherever these texts stand, whatever their ids.
+# The label that one person gave one query and passage. It refers to the texts, so it also holds under other ids.
 HUMAN = Schema(
     {
         "query_hash": _TEXT,
@@ -125,24 +126,24 @@ HUMAN = Schema(
         "annotator": _TEXT,
         "label": _TEXT,  # one of LABELS
         "at": _TEXT,  # ISO 8601, UTC
-        "curation": _TEXT,  # whose sheet it came on
+        "curation": _TEXT,  # the curation whose sheet was labelled
         "comment": _TEXT,
     },
     key=("query_hash", "text_hash", "annotator"),
 )
-# What people say together of the candidates of one curation.
+# The label that people agreed on, for the candidates of one curation.
 LABELLED = Schema(
     {**_PAIR, "query_hash": _TEXT, "text_hash": _TEXT, "label": _TEXT, "annotators": pl.Int32, "tied": pl.Boolean},
     key=_PAIR_KEY,
 )
-# How each tier agrees with people, over the labelled pairs that it judged; see tasks.quality.labels.
+# How far each tier agrees with people, over the labelled pairs that it judged; see tasks.quality.labels.
 PEOPLE = Schema(
     {
         "tier": _TEXT,
         "labelled": pl.Int64,
-        "contradicted": pl.Int64,  # relevant to people and not to the tier, or the other way round
-        "unsure": pl.Int64,  # to people
-        "sampled": pl.Int64,  # drawn with a known probability and not unsure: what the estimates rest on
+        "contradicted": pl.Int64,  # people say relevant and the tier says not relevant, or the reverse
+        "unsure": pl.Int64,  # people are unsure
+        "sampled": pl.Int64,  # drawn with a known probability and not unsure: the estimates use these pairs
         "kappa": pl.Float64,
         "kappa_low": pl.Float64,
         "kappa_high": pl.Float64,
@@ -156,7 +157,7 @@ PEOPLE = Schema(
     key=("tier",),
     nullable=frozenset(f"{name}{end}" for name in ("kappa", "precision", "recall") for end in ("", "_low", "_high")),
 )
-# The gold set: pairs whose label is known and fixed, and what tonight's judges say of them.
+# The gold set: pairs with a known, fixed label, and the verdicts of tonight's judges on them.
 GOLD = Schema({**_PAIR, "label": _TEXT}, key=_PAIR_KEY)
 GOLD_VERDICTS = Schema(
     {**_PAIR, "tier": _TEXT, "label": _TEXT, "state": _TEXT, "score": pl.Float64},
@@ -190,7 +191,7 @@ SCORES = Schema(
     key=("model", "dataset", "measure", "query_id", "seed"),
 )
 REJECTS = Schema({"stage": _TEXT, "key": _TEXT, "reason": _TEXT, "detail": _TEXT}, key=())
-# How well each tier finds the known false negatives (all tiers over the same candidates).
+# How well each tier finds the known false negatives, all tiers over the same candidates.
 AGREEMENT = Schema(
     {
         "tier": _TEXT,
@@ -206,7 +207,7 @@ AGREEMENT = Schema(
     key=("tier",),
     nullable=frozenset({"recall", "precision", "precision_at_cascade_recall", "auc"}),
 )
-# What each stage cost, from the manifests of its parts; seconds are working time, summed over parts.
+# The cost of each stage, from the manifests of its parts. Seconds are working time, summed over the parts.
 COSTS = Schema(
     {
         "stage": _TEXT,
@@ -217,7 +218,7 @@ COSTS = Schema(
     },
     key=("stage",),
 )
-# What leaving a dataset out of training changes: `without` minus `complete`, per held-out set and measure.
+# The effect of training without one dataset: `without` minus `complete`, per held-out set and measure.
 PRUNING = Schema(
     {
         "left_out": _TEXT,
@@ -238,7 +239,7 @@ PRUNING = Schema(
     key=("left_out", "held_out", "measure"),
     nullable=frozenset({"low", "high", "p_value", "p_adjusted"}),
 )
-# How far people and judges agree, and what the judges' verdicts are worth by people's labels (tasks.quality.validate).
+# Agreement of people and judges, and precision and recall by the labels of people (tasks.quality.validate).
 VALIDATION = Schema(
     {
         "subject": _TEXT,  # a tier, "cascade", "pool", "people", or two annotators
@@ -246,7 +247,7 @@ VALIDATION = Schema(
         "value": pl.Float64,
         "low": pl.Float64,
         "high": pl.Float64,
-        "labels": pl.Int64,  # labelled pairs it rests on
+        "labels": pl.Int64,  # number of labelled pairs behind the value
     },
     key=("subject", "measure"),
     nullable=frozenset({"value", "low", "high"}),

@@ -1,8 +1,8 @@
-"""How sure a measured figure is: agreement and rates with intervals, from samples drawn with known probabilities.
+"""Estimate agreement and rates with intervals, from samples drawn with known probabilities.
 
-All intervals hold for the pool that was sampled, not for other queries. They are drawn from a posterior whose prior is
-one made-up observation, spread over the pool: with nothing found in a small sample the interval still leaves room,
-where the bootstrap would say zero to zero. Everything is seeded.
+All intervals hold for the pool that was sampled, not for other queries. They are quantiles of draws from a posterior.
+Its prior counts as one observation, spread over the pool. So the interval of a small sample in which nothing was found
+is wider than zero, where the bootstrap would give zero to zero. All draws are seeded.
 """
 
 from collections import Counter
@@ -19,20 +19,20 @@ Label = Hashable
 
 DRAWS = 10_000
 CONFIDENCE = 0.95
-EQUAL = 1e-12  # differences of scores no further apart than this are one and the same
-_PRIOR = 1.0  # observations in all, half of them positive; Jeffreys' prior where there is one stratum
-_ENOUGH = 10  # sampled in a stratum; with fewer, its own spread cannot be told and it is merged with its neighbours
+EQUAL = 1e-12  # differences of scores that are closer than this count as equal
+_PRIOR = 1.0  # weight of the prior in observations, half of them positive; with one stratum it is Jeffreys' prior
+_ENOUGH = 10  # a stratum with fewer sampled pairs is merged with its neighbours: its own spread is not known
 
 
 class Interval(NamedTuple):
-    """A figure and its interval; None where it is not defined."""
+    """A value with its interval. All three are None where it is not defined."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def rounded(self, digits: int = 4) -> dict[str, float | None]:
-        """Return it for a JSON file."""
+        """Return the three numbers rounded, by name, for a JSON file."""
         return {name: None if x is None else round(x, digits) for name, x in self._asdict().items()}
 
 
@@ -40,7 +40,7 @@ NOT_DEFINED = Interval(None, None, None)
 
 
 def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Give Wilson's interval of a share of independent trials; (0, 1) where nothing was counted.
+    """Return Wilson's interval (low, high) of a share of independent trials; (0, 1) for no trials.
 
     >>> low, high = wilson(8, 10)
     >>> f"{low:.3f} {high:.3f}"
@@ -61,18 +61,18 @@ def kappa_interval(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Measure Cohen's kappa of two labellings of the same pairs, with an interval.
+    """Compute Cohen's kappa of two labellings of the same pairs, with an interval.
 
     Args:
-        labels_a: one label per pair; any number of kinds.
-        labels_b: of the same length.
-        weights: of each pair, 1 / its inclusion probability; equal by default. Pairs of equal weight are taken for
-            one stratum.
-        seed: of the draws.
-        confidence: of the interval.
+        labels_a: one label per pair, of any number of classes.
+        labels_b: the other labelling, of the same length.
+        weights: 1 / inclusion probability of each pair; equal by default. Pairs of equal weight are treated as one
+            stratum.
+        seed: seed of the draws.
+        confidence: confidence of the interval.
 
     Returns:
-        kappa, low, high; not defined for no pair, or where both give one and the same label throughout.
+        kappa, low, high. Not defined for no pairs, or where all labels of both are the same.
 
     Raises:
         ValueError: the lengths differ, or a weight is not positive.
@@ -83,7 +83,7 @@ def kappa_interval(
     weighing = np.ones(len(labels_a)) if weights is None else np.asarray(weights, dtype=np.float64)
     _check_lengths("kappa", labels_a, labels_b, weighing)
     if not (np.isfinite(weighing) & (weighing > 0)).all():
-        raise ValueError("kappa: positive weights expected, 1 / inclusion probability")
+        raise ValueError("kappa: positive weights expected (1 / inclusion probability)")
     kinds = sorted({*labels_a, *labels_b}, key=str)
     if len(kinds) < 2:  # noqa: PLR2004 - agreement beyond chance needs two labels to choose from
         return NOT_DEFINED
@@ -103,10 +103,10 @@ def kappa_interval(
 
 @dataclass(frozen=True)
 class Strata:
-    """A stratified sample of a finite pool: how large each stratum is, how many were looked at, for how many it holds.
+    """A stratified sample of a finite pool.
 
-    All three are arrays of one length. Strata that nobody looked at may be among them; they are guessed from the
-    neighbours they are merged with, so like should stand beside like.
+    sizes: pairs in each stratum. sampled: labelled pairs. positive: positive ones among them. Shape (strata,) each.
+    A stratum without labels is estimated from the neighbours it is merged with, so similar strata should be adjacent.
     """
 
     sizes: Floats
@@ -115,12 +115,12 @@ class Strata:
 
     @property
     def total(self) -> float:
-        """Estimate for how many of the pool it holds; NaN where nobody looked."""
+        """Estimate the number of positive pairs in the pool; NaN without labels."""
         groups = self._groups
         return float(sum(g.size * g.counts[0] / g.counts.sum() if g.counts.sum() else np.nan for g in groups))
 
     def draw(self, seed: int) -> Floats:
-        """Draw for how many of the pool it holds: those counted, and a guess at the others."""
+        """Draw the number of positive pairs in the pool, shape (DRAWS,); unlabelled pairs are drawn at random."""
         rng, draws = np.random.default_rng(seed), DRAWS
         drawn = np.zeros(draws)
         for group in self._groups:
@@ -130,7 +130,7 @@ class Strata:
         return drawn
 
     def rate(self, seed: int, confidence: float = CONFIDENCE) -> Interval:
-        """Estimate for which share of the pool it holds (Hájek's estimator); not defined for an empty pool."""
+        """Estimate the share of positive pairs in the pool (Hájek's estimator); not defined for an empty pool."""
         pool = float(self.sizes.sum())
         return _interval(self.total / pool, self.draw(seed) / pool, confidence) if pool else NOT_DEFINED
 
@@ -141,9 +141,10 @@ class Strata:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring strata taken together: pairs in the pool, those seen of each kind, and what these are worth.
+    """Adjacent strata merged into one.
 
-    counts: of each kind in the group's own proportions, adding up to Kish's effective sample size.
+    size: pairs in the pool. seen: labelled pairs of each class. counts: estimated proportions of the classes, scaled so
+    that they add up to Kish's effective sample size.
     """
 
     size: float
@@ -152,9 +153,13 @@ class Group:
 
 
 def merge_small(sizes: Floats, seen: Floats) -> list[Group]:
-    """Merge strata (pairs in the pool; (strata, kinds) seen) with their neighbours until each has enough seen.
+    """Merge adjacent strata until each group has enough labelled pairs.
 
-    Strata that were looked at whole stay alone: there is nothing to guess. Strata without a pair are left out.
+    Strata that are labelled completely are not merged, as nothing is to be estimated. Empty strata are left out.
+
+    Args:
+        sizes: pairs in the pool, shape (strata,).
+        seen: labelled pairs of each class, shape (strata, classes).
     """
     open_ = [row for row in range(len(sizes)) if sizes[row] > 0 and seen[row].sum() < sizes[row] - 1e-9]
     whole = [[row] for row in range(len(sizes)) if sizes[row] > 0 and row not in set(open_)]
@@ -180,16 +185,16 @@ def _group(sizes: Floats, seen: Floats) -> Group:
 
 
 def recall_interval(found: Strata, others: Strata, seed: int, confidence: float = CONFIDENCE) -> Interval:
-    """Estimate which share of all for which it holds was found.
+    """Estimate the recall: the share of all positive pairs that are in `found`.
 
     Args:
-        found: the pairs that were taken for it.
+        found: the pairs that were called positive.
         others: the rest of the pool.
-        seed: of the draws: `found` is drawn with it, `others` with the next.
-        confidence: of the interval.
+        seed: seed of the draws of `found`; `others` are drawn with `seed` + 1.
+        confidence: confidence of the interval.
 
     Returns:
-        recall, low, high; not defined where nobody looked, or nothing is there to be found.
+        recall, low, high. Not defined without labels, or where no pair is positive.
     """
     one, two = found.draw(seed), others.draw(seed + 1)
     whole = found.total + others.total
@@ -200,18 +205,18 @@ def recall_interval(found: Strata, others: Strata, seed: int, confidence: float 
 
 
 def alpha_interval(units: Sequence[Sequence[Label]], seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
-    """Measure Krippendorff's alpha for nominal labels: agreement of any number of people, who may skip units.
+    """Compute Krippendorff's alpha for nominal labels: the agreement of any number of people, who may skip units.
 
     Krippendorff, Computing Krippendorff's Alpha-Reliability (2011), section C. The interval is the percentile
     bootstrap over units.
 
     Args:
-        units: the labels each unit got; units with fewer than two say nothing.
-        seed: of the draws.
-        confidence: of the interval.
+        units: the labels of each unit; units with fewer than two are ignored.
+        seed: seed of the draws.
+        confidence: confidence of the interval.
 
     Returns:
-        alpha, low, high; not defined where no unit has two labels, or all labels are one and the same.
+        alpha, low, high. Not defined where no unit has two labels, or where all labels are the same.
     """
     counted = [Counter(unit) for unit in units if len(unit) > 1]
     kinds = sorted({kind for unit in counted for kind in unit}, key=str)
@@ -231,7 +236,7 @@ def alpha_interval(units: Sequence[Sequence[Label]], seed: int = 0, confidence: 
 
 
 def _kappas(cells: Floats, kinds: int) -> Floats:
-    """Kappa of each row of cells (a's label by b's label); NaN where chance alone agrees always."""
+    """Compute kappa of each row of cells (label of a × label of b); NaN where chance agreement is 1."""
     tables = cells.reshape(len(cells), kinds, kinds) / cells.sum(axis=1)[:, None, None]
     observed = np.trace(tables, axis1=1, axis2=2)
     expected = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
@@ -240,7 +245,7 @@ def _kappas(cells: Floats, kinds: int) -> Floats:
 
 
 def _alphas(disagreeing: Floats, totals: Floats) -> Floats:
-    """Alpha from the observed disagreement and the labels' totals, one row per draw."""
+    """Compute alpha of each draw from the observed disagreement and the totals of the labels."""
     every = totals.sum(axis=1)
     expected = every**2 - (totals**2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -260,4 +265,4 @@ def _interval(value: float, drawn: Floats, confidence: float) -> Interval:
 def _check_lengths(name: str, *columns: Sequence[object] | Floats) -> None:
     lengths = [len(column) for column in columns]
     if len(set(lengths)) > 1:
-        raise ValueError(f"{name}: columns of one length expected, {lengths} came")
+        raise ValueError(f"{name}: columns of equal length expected, got lengths {lengths}")

@@ -1,4 +1,7 @@
-"""Hashes of texts: what a row *is*, whatever its id. The one place that decides what counts as the same text."""
+"""Hash texts, clean them, and join title and text.
+
+Two texts count as the same where their hashes are equal, whatever their ids.
+"""
 
 import hashlib
 import re
@@ -13,29 +16,29 @@ def hash_text(text: str) -> str:
 
 
 def hash_passage(title: str, text: str) -> str:
-    """Hash what the judge and the trainer see of a passage: title and text."""
+    """Hash the title and text of a passage (32 hexadecimal digits)."""
     return hash_text(title + _SEPARATOR + text)
 
 
 def combine_hashes(hashes: Iterable[str]) -> str:
-    """Hash several hashes in the given order; sort first where the order means nothing."""
+    """Hash several hashes in the given order. Sort them first where the order has no meaning."""
     return hash_text(_SEPARATOR.join(hashes))
 
 
 def part_of(text_hash: str, parts: int) -> int:
-    """Name the part that a query or a passage belongs to: by its text, so that it stays there whatever comes beside."""
+    """Return the part (0 to `parts` - 1) of a query or passage. It depends on its text alone."""
     return int(text_hash, 16) % parts
 
 
 def show_passage(title: str, text: str) -> str:
-    """Join title and text as every reader of a passage sees it: encoder, judge, trainer and person."""
+    """Join title and text, the form in which encoder, judge, trainer and people read a passage."""
     return f"{title} {text}" if title else text
 
 
-# Control characters but tab and line ends, and halves of surrogate pairs, which no table can hold.
+# All control characters except tab and line ends; and lone surrogates, which polars cannot store.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """Replace control characters (not tabs and line ends) by spaces and strip; the rest stays as it is."""
+    """Replace control characters except tabs and line ends by spaces, and strip the ends. Nothing else changes."""
     return (text if text.isprintable() else _CONTROL.sub(" ", text)).strip()

@@ -1,7 +1,7 @@
-"""Harvest the embedded demo corpus: documentation of installed libraries, written as a BEIR folder.
+"""Write the demo corpus: the documentation of installed libraries, as a BEIR folder.
 
-A query is an object's summary line, its positive passage the rest of the object's documentation. Where several objects
-share a summary line, one of their passages is labelled and the others are the query's known false negatives.
+A query is the summary line of an object; its positive passage is the rest of the object's documentation. Where several
+objects have the same summary line, one of their passages is labelled and the others are known false negatives.
 """
 
 import json
@@ -19,7 +19,7 @@ from tasks.data.docstring_text import cut, read_docstring, words
 from tasks.data.installed_docs import find_documentation
 from tasks.texts import hash_text
 
-# Named one by one: what a package happens to import as an attribute differs from process to process.
+# Named one by one: which submodules a package has as attributes depends on what was imported.
 MODULES = (
     *("numpy", "numpy.char", "numpy.fft", "numpy.lib.format", "numpy.lib.npyio", "numpy.lib.stride_tricks"),
     *("numpy.linalg", "numpy.ma", "numpy.polynomial", "numpy.polynomial.chebyshev", "numpy.polynomial.hermite"),
@@ -41,7 +41,7 @@ MODULES = (
     *("torch.sparse", "torch.special", "torch.testing", "torch.utils.data", "torch.xpu"),
 )
 
-# Summary lines that say nothing about their object, or that speak of another one.
+# Beginnings of summary lines that say nothing about their object, or that are about another one.
 _EMPTY_SUMMARIES = (
     *("see ", "see also", "alias for", "alias of", "deprecated", "refer to", "same as", "equivalent to", "like "),
     *("this is ", "this function", "this method", "this class", "note", "warning", "todo", "internal"),
@@ -49,14 +49,15 @@ _EMPTY_SUMMARIES = (
     *("scalar method", "scalar attribute", "wrapper ", "decorator", "method equivalent", "for details"),
     *("performs the same", "convenience"),
 )
-_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # of a default argument: another one in each process
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}")  # the address of a default argument, which changes with each process
 _LEAST_PASSAGES, _LEAST_QUERIES = 2000, 100
 
 
 class HarvestConfig(BaseModel):
-    """What is harvested, how it is cut, and how many queries and passages are kept.
+    """Which modules are read, how passages are cut, and how many queries and passages are kept.
 
-    modules: of installed libraries. train_queries, test_queries: how many, at most. seed: another one draws others.
+    modules: modules of installed libraries. train_queries, test_queries: the most queries of each split. seed: of the
+    choice of queries and passages.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,12 +77,12 @@ class HarvestConfig(BaseModel):
 
 
 class HarvestError(ValueError):
-    """The installed libraries do not document enough for the configured corpus."""
+    """The installed libraries have too little documentation for the configured corpus."""
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage with its canonical name (the shortest, then the first) and how many names share its text."""
+    """A passage with its shortest name, and how many names have this text."""
 
     doc_id: str
     summary: str
@@ -91,7 +92,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is written: the chosen passages, and the queries of both splits with the passages of their summary."""
+    """The chosen passages, and the queries of both splits, each with all passages of its summary line."""
 
     passages: list[Passage]
     train: list[list[Passage]]
@@ -103,11 +104,11 @@ def harvest(config: HarvestConfig, *, out: Path) -> dict[str, pl.DataFrame]:
 
     Writes `corpus.jsonl`, `queries.jsonl`, `qrels/train.tsv` (one labelled positive a query), `qrels/test.tsv` (every
     passage of the query's summary), `qrels/known.tsv` (the training queries' unlabelled passages of the same summary)
-    and `harvest.json` (counts and library versions). Titles are empty: a qualified name would give the answer away.
+    and `harvest.json` (counts and library versions). Titles are empty, as a qualified name would reveal the answer.
 
     Raises:
-    DocumentationError: a library is not installed.
-        HarvestError: too few passages or queries came of it.
+        DocumentationError: a library is not installed.
+        HarvestError: there are too few passages or queries.
     """
     documented = find_documentation(config.modules)
     groups, counts = group_passages(documented, config)
@@ -129,14 +130,14 @@ def harvest(config: HarvestConfig, *, out: Path) -> dict[str, pl.DataFrame]:
 def group_passages(
     documented: Mapping[str, Sequence[str]], config: HarvestConfig
 ) -> tuple[list[list[Passage]], dict[str, int]]:
-    """Group the distinct passages by their summary line; say what was left out and why.
+    """Group the distinct passages by their summary line, and count what is left out by reason.
 
     Args:
-        documented: each docstring with the names that carry it.
+        documented: each docstring with the names that have it.
         config: how passages are cut, and which are left out.
 
     Returns:
-        The groups sorted by summary, each sorted by a hash of its doc_ids, and counts by name.
+        The groups sorted by summary line, each sorted by a hash of its doc_ids; and counts by name.
     """
     counts = {"names": sum(map(len, documented.values())), "docstrings": len(documented)}
     counts |= dict.fromkeys(("without_prose", "short", "tells_summary", "two_summaries"), 0)
@@ -154,7 +155,7 @@ def group_passages(
     for text, found in owners.items():
         names = sorted((name for names, _ in found for name in names), key=lambda name: (len(name), name))
         summary = min(summary for _, summary in found)
-        if len({words(summary) for _, summary in found}) > 1:  # it would be relevant to both
+        if len({words(summary) for _, summary in found}) > 1:  # the passage would answer two queries
             counts["two_summaries"] += 1
         elif f" {words(summary)} " in f" {words(text)} ":
             counts["tells_summary"] += 1
@@ -170,14 +171,14 @@ def group_passages(
 
 
 def select(groups: list[list[Passage]], config: HarvestConfig) -> Selection:
-    """Choose queries of both splits and passages, all by hash: the same groups give the same choice in any order."""
+    """Choose queries of both splits and passages by hash. The order of the groups makes no difference."""
     asked = [group for group in groups if is_query(group[0].summary, config)]
     order = sorted(asked, key=lambda group: _rank(words(group[0].summary), config.seed))
     shared = [group for group in order if len(group) > 1]
     unique = [group for group in order if len(group) == 1]
     train = shared[: min(config.train_shared, config.train_queries)]
     test = shared[len(train) :][: min(config.test_shared, config.test_queries)]
-    # Where the libraries are too few for both, half each: a split without queries is of no use.
+    # Where there are too few queries for both splits, each gets half: a split without queries cannot be used.
     wanted = config.train_queries - len(train)
     rest = config.test_queries - len(test)
     at = min(wanted, max(len(unique) - rest, len(unique) // 2))
@@ -190,7 +191,7 @@ def select(groups: list[list[Passage]], config: HarvestConfig) -> Selection:
 
 
 def is_query(summary: str, config: HarvestConfig) -> bool:
-    """Say whether a summary line says enough about its object to be asked for.
+    """Tell whether a summary line says enough about its object to be a query.
 
     >>> is_query("Get the first n rows.", HarvestConfig()), is_query("See numpy.abs for its use.", HarvestConfig())
     (True, False)
@@ -226,7 +227,7 @@ def _check_counts(counts: Mapping[str, int], config: HarvestConfig) -> None:
 
 
 def _write(chosen: Selection, counts: Mapping[str, int], config: HarvestConfig, out: Path) -> None:
-    """Write the BEIR folder: ids of queries are hashes of their summaries."""
+    """Write the BEIR folder. The id of a query is a hash of its summary line."""
     labelled = [(group, group[:1]) for group in chosen.train]
     known = [(group, group[1:]) for group in chosen.train]
     held_out = [(group, group) for group in chosen.test]

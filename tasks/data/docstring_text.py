@@ -1,4 +1,4 @@
-"""Read a docstring as a summary line and the prose after it: what the embedded demo corpus is made of."""
+"""Split docstrings into a summary line and prose, for the demo corpus."""
 
 import inspect
 import re
@@ -23,14 +23,14 @@ _SENTENCE = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!etc\.)\s+(
 _SIGNATURE = re.compile(r"^(?:\.\. [\w:]+:: )?[A-Za-z_][\w.]*\(")
 _TABLE = re.compile(r"[┌│╞└─┆╡]|^\s*shape: \(|^\s*[=+|][-=+| ]{3,}")
 
-# Sections and directives that hold code, formulas or the summaries of other objects.
+# Sections and directives with code, formulas or the summaries of other objects.
 _SKIPPED_SECTIONS = frozenset({"examples", "example", "see also", "references", "usage"})
 _KEPT_DIRECTIVES = {"note": "Note", "warning": "Warning", "important": "Important", "tip": "Tip", "attention": "Note"}
 
 
 @dataclass(frozen=True)
 class Documentation:
-    """A docstring's first sentence and the prose that follows it, markup removed."""
+    """The first sentence of a docstring and the prose after it, without markup."""
 
     summary: str
     body: str
@@ -67,12 +67,12 @@ def plain(text: str) -> str:
 
 
 def words(text: str) -> str:
-    """Reduce a text to its words in lower case: equal for texts that differ in spaces, case and punctuation only."""
+    """Reduce a text to its words in lower case. Texts that differ only in spaces, case and punctuation become equal."""
     return " ".join(re.findall(r"\w+", text.casefold()))
 
 
 def cut(text: str, max_chars: int) -> str:
-    """Shorten a text to at most `max_chars` characters, at the end of a sentence where one fits, else of a word."""
+    """Shorten a text to at most `max_chars` characters, after a whole sentence where possible, else after a word."""
     if len(text) <= max_chars:
         return text
     head = text[: max_chars + 1]
@@ -83,7 +83,7 @@ def cut(text: str, max_chars: int) -> str:
 
 
 def _drop_signatures(lines: list[str]) -> list[str]:
-    """Drop the call signatures that functions written in C carry at their top."""
+    """Drop the call signatures at the top of the docstrings of C functions."""
     at = 0
     while at < len(lines):
         if not lines[at]:
@@ -96,7 +96,7 @@ def _drop_signatures(lines: list[str]) -> list[str]:
 
 
 def _signature_end(lines: list[str], start: int) -> int | None:
-    """The line after the signature that starts at `start`; None where there is none."""
+    """Return the index of the line after the signature that starts at `start`; None if no signature starts there."""
     if not _SIGNATURE.match(lines[start]):
         return None
     depth = 0
@@ -116,7 +116,7 @@ def _indent(line: str) -> int:
 
 
 def _prose(lines: list[str]) -> Iterator[str]:
-    """Keep the lines that are prose: no doctest, code block, table, formula, or section of references."""
+    """Yield the lines that are prose: no doctests, code blocks, tables, formulas or sections of references."""
     skip_deeper: int | None = None  # skip while the lines are indented deeper than this
     skip_section = in_doctest = False
     for line, below in pairwise([*lines, ""]):
@@ -144,7 +144,7 @@ def _prose(lines: list[str]) -> Iterator[str]:
 
 
 def _directive(name: str, argument: str) -> str:
-    """What remains of a directive's own line; empty where its block is to be left out."""
+    """Return the text for the line of a directive; empty where the block of the directive is to be left out."""
     if name == "deprecated":
         return f"Deprecated since {argument}:" if argument else "Deprecated:"
     label = _KEPT_DIRECTIVES.get(name)
@@ -152,7 +152,7 @@ def _directive(name: str, argument: str) -> str:
 
 
 def _units(lines: list[str]) -> Iterator[str]:
-    """Join the lines of each paragraph, list item and parameter; headings without content are left out."""
+    """Join the lines of each paragraph, list item and parameter. Headings without content are left out."""
     heading = ""
     unit: list[str] = []
     for line, below in pairwise([*lines, "", ""]):
@@ -173,7 +173,7 @@ def _units(lines: list[str]) -> Iterator[str]:
 
 
 def _join(unit: list[str]) -> str:
-    """One paragraph from its lines; a deeper block after the first line is that line's explanation."""
+    """Join the lines of a paragraph. A block that is indented deeper than the first line explains that line."""
     first = plain(unit[0])
     rest = plain(" ".join(unit[1:]))
     described = _ITEM.match(unit[0]) or _ARGUMENT.match(unit[0])

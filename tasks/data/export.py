@@ -1,6 +1,6 @@
-"""Export: curated instances in the file formats that trainers read; the same instances give the same bytes.
+"""Export curated instances in the file formats that trainers read. The same instances give the same bytes.
 
-Each format has its folder below `out`; `export.json` beside them counts what was written and what was left out.
+Each format has its own folder below `out`. `export.json` counts what was written and what was left out.
 """
 
 import json
@@ -25,11 +25,11 @@ _PASSAGE = ["dataset", "doc_id"]
 
 
 class ExportConfig(BaseModel):
-    """Which formats to write; all but `formats` is for sentence-transformers, whose rows have one length.
+    """Which formats to write. All fields except `formats` apply to sentence-transformers, whose rows have equal length.
 
-    formats: one folder each. file_type: of the rows for sentence-transformers.
-    short: what becomes of a row with fewer than `num_negatives`: `drop` leaves it out, `pad` repeats its own negatives
-        from the first (and leaves it out where it has none), `keep` leaves the missing columns null.
+    formats: one folder each. file_type: file type of the rows for sentence-transformers.
+    short: a row with fewer than `num_negatives` negatives is left out (`drop`), repeats its negatives from the first
+        (`pad`; without negatives it is left out), or has nulls in the missing columns (`keep`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +51,7 @@ class Document:
 
     @property
     def shown(self) -> str:
-        """Title and text as every reader of a passage sees them."""
+        """Title and text, joined as encoder, judge and trainer read them."""
         return show_passage(self.title, self.text)
 
 
@@ -111,7 +111,7 @@ def _example(
     texts: Mapping[tuple[str, str], tuple[str, str]],
     documents: Mapping[tuple[str, str], Document],
 ) -> Example:
-    """Put one instance and its texts together; what it was made of must still be what is there."""
+    """Join one instance with its texts, and check that they are the texts it was made of."""
     dataset, query_id = row["dataset"], row["query_id"]
     where = f"export: instance {dataset}/{query_id}"
     if not row["positives"]:
@@ -161,7 +161,7 @@ def _write_flagembedding(_config: ExportConfig, folder: Path, examples: list[Exa
 
 
 def _write_tuples(config: ExportConfig, folder: Path, examples: list[Example]) -> dict[str, int]:
-    """Write n-tuples for sentence-transformers; counts are of rows, one for each positive."""
+    """Write n-tuples for sentence-transformers, one row for each positive, and count the rows."""
     columns = ["anchor", "positive", *(f"negative_{number}" for number in range(1, config.num_negatives + 1))]
     counts = Counter(rows=0, short=0, dropped=0)
     rows: list[list[str | None]] = []
@@ -183,7 +183,7 @@ def _write_tuples(config: ExportConfig, folder: Path, examples: list[Example]) -
 
 
 def _fit(config: ExportConfig, negatives: list[str]) -> list[str | None] | None:
-    """Bring negatives to the configured number; None where the row is left out.
+    """Return exactly `num_negatives` negatives, or None where the row is left out.
 
     >>> _fit(ExportConfig(num_negatives=3), ["a", "b"])
     ['a', 'b', 'a']
@@ -241,7 +241,7 @@ def _by_dataset(examples: list[Example]) -> Iterator[tuple[str, list[Example]]]:
 
 
 def _file_name(dataset: str) -> str:
-    """Turn a dataset's name into the name of a file, whatever it holds.
+    """Turn the name of a dataset into a safe file name.
 
     >>> _file_name("../a b")
     '%2E.%2Fa%20b'
@@ -255,7 +255,7 @@ def _write_rows(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> int:
-    """Write lines and count them."""
+    """Write lines and return their number."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as stream:

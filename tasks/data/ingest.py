@@ -1,8 +1,8 @@
-"""Ingest: people's files into checked tables; every input row ends as kept or in `rejects` with its reason.
+"""Turn input files into checked tables. Each input row is kept, or is a row of `rejects` with its reason.
 
-Reading numbers queries and passages and notes who refers to whom (`_Intake`); resolving then works on those numbers
-alone: identical texts become one, contradictions go, the rest is cut into parts (DESIGN section 3). Ids are unique
-within a dataset only, so nothing is ever merged across datasets.
+Reading (`_Records`) gives numbers to queries and passages and stores references as pairs of numbers. Resolving
+(`_Resolver`) works on these numbers: it merges identical texts, removes contradictions, and cuts the rest into parts
+(DESIGN section 3). Ids are unique within a dataset only, so nothing is merged across datasets.
 """
 
 import math
@@ -20,15 +20,14 @@ from tasks.data.readers import IngestError, Judgement, Passage, Problem, Query, 
 from tasks.texts import hash_passage, hash_text, part_of
 
 __all__ = ["IngestConfig", "IngestError", "ingest"]
-
 _QUERIES_PER_PART = 1_000
 _PASSAGES_PER_PART = 50_000
-_PREFIX = 13  # hexadecimal digits of a hash that a float holds exactly
+_PREFIX = 13  # leading hexadecimal digits of a hash that a float represents exactly
 _SPLIT_NAME = r"^[\w.\-]+$"
 
 
 class IngestConfig(BaseModel):
-    """What the files hold, how to cut them into parts, and what to hold out."""
+    """The format of the files, how they are cut into parts, and which queries are held out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,33 +51,33 @@ class IngestConfig(BaseModel):
 
 
 def ingest(config: IngestConfig, *, source: Path) -> dict[str, pl.DataFrame | list[pl.DataFrame]]:
-    """Read a folder of training rows or a BEIR folder into aligned parts of queries, positives and given negatives.
+    """Read a folder of training rows, or a BEIR folder, into aligned parts of queries, positives and given negatives.
 
-    Identical queries of a dataset become one (the lowest id), as do identical passages; labels follow them. A query's
-    part is its text's hash modulo the number of parts, so parts stay what they are when rows are added elsewhere.
+    Identical queries of a dataset become one query with the lowest of their ids; identical passages likewise. Their
+    labels move to it. The part of a query is the hash of its text modulo the number of parts, so rows that are added
+    to other parts do not change it.
 
     Returns:
         `queries`, `positives`, `given` (one frame per query part), `passages` (one per corpus part), `qrels` (all
         judgements of the held-out queries), `known`, `rejects`.
 
     Raises:
-        IngestError: nothing usable was found; the message counts the reasons.
+        IngestError: no usable query was found; the message counts the reasons.
     """
     if not source.is_dir():
         raise IngestError(f"ingest: {source} is not a folder")
     form = readers.detect(source) if config.format == "auto" else config.format
-    intake = _Intake(config)
+    records = _Records(config)
     if form == "beir":
-        _read_beir(intake, source)
+        _read_beir(records, source)
     else:
-        for path in readers.row_files(source):
-            for item in readers.read_rows(path, form):
-                intake.problems.append(item) if isinstance(item, Problem) else intake.add_row(item)
-    return _Resolver(intake).resolve()
+        for item in (item for path in readers.row_files(source) for item in readers.read_rows(path, form)):
+            records.problems.append(item) if isinstance(item, Problem) else records.add_row(item)
+    return _Resolver(records).resolve()
 
 
 class _Texts:
-    """Texts by (dataset, id), numbered in the order of their first appearance."""
+    """Texts by (dataset, id), numbered in the order in which they first appear."""
 
     def __init__(self) -> None:
         self.numbers: dict[tuple[str, str], int] = {}
@@ -86,7 +85,7 @@ class _Texts:
         self.columns: dict[str, list[str]] = {name: [] for name in names}
 
     def put(self, *row: str) -> tuple[int, Literal["new", "same", "other"]]:
-        """Number a row of `columns`; an id keeps its first text, and the caller learns how this one compares."""
+        """Return the number of a row of `columns`, and whether its id is new, has the same text, or had another one."""
         dataset, identifier, _, _, text_hash, _ = row
         number = self.numbers.setdefault((dataset, identifier), len(self.numbers))
         if number < len(self.columns["id"]):
@@ -96,12 +95,12 @@ class _Texts:
         return number, "new"
 
     def frame(self) -> pl.DataFrame:
-        """All rows in the order of their `number`."""
+        """Return all rows in the order of their `number`."""
         return pl.DataFrame(self.columns, schema=dict.fromkeys(self.columns, pl.String)).with_row_index("number")
 
 
 class _Pairs:
-    """References of queries to passages by number, each with the number of the line it is from, and a value."""
+    """References from queries to passages, as numbers of query, passage and line, with a value (score or relevance)."""
 
     def __init__(self) -> None:
         self.query, self.passage, self.line, self.value = array("I"), array("I"), array("I"), array("d")
@@ -117,15 +116,15 @@ class _Pairs:
         return pl.DataFrame({name: np.asarray(column) for name, column in columns.items()})
 
 
-class _Intake:
-    """What was read so far; keeps every text once and all references as numbers."""
+class _Records:
+    """All records read so far: each text once, and all references as numbers."""
 
     def __init__(self, config: IngestConfig) -> None:
         self.config = config
         self.problems: list[Problem] = []
         self.lines: list[str] = []
         self.queries, self.passages = _Texts(), _Texts()
-        self.judged: dict[int, bool] = {}  # by number of the query, and whether the test split names it
+        self.judged: dict[int, bool] = {}  # query number → whether the test split names the query
         self.labels = {"train": _Pairs(), "test": _Pairs()}
         self.negatives, self.known = _Pairs(), _Pairs()
         self.holdout = config.holdout
@@ -135,7 +134,7 @@ class _Intake:
         self.problems.append(Problem(key, reason, detail))
 
     def add_row(self, row: Row) -> None:
-        """Take a training row, or reject it whole where its query or all its positives contradict earlier rows."""
+        """Add a training row; reject it if the id of its query, or of all its positives, had another text before."""
         self.problems.extend(row.problems)
         dataset = row.dataset or self.config.dataset
         earlier = self.queries.numbers.get((dataset, row.query_id))
@@ -158,7 +157,7 @@ class _Intake:
                 self.negatives.add(query, negative, line, math.nan if score is None else score)
 
     def add_query(self, query: Query, dataset: str) -> int:
-        """Number a query; a second row of the same query adds to the first, one with another text is rejected."""
+        """Return the number of a query. A repeated id is reported; it is merged if its text is the same."""
         text = self._cut(query.text)
         text_hash = hash_text(text)
         number, state = self.queries.put(dataset, query.query_id, "", text, text_hash, query.where)
@@ -172,7 +171,7 @@ class _Intake:
         return number
 
     def add_document(self, passage: Passage) -> None:
-        """Take a passage of a corpus file, where an id comes once."""
+        """Add a passage of a corpus file, where each id must come once."""
         count = len(self.passages.numbers)
         number = self._passage(self.config.dataset, passage)
         if number is not None and number < count:
@@ -180,7 +179,7 @@ class _Intake:
             self.reject(passage.where, "duplicate_passage", f"passage {passage.doc_id} is already at {first}")
 
     def add_judgement(self, judgement: Judgement, pairs: _Pairs) -> None:
-        """Take a line of qrels that names a query and a passage that are there."""
+        """Add a line of a qrels file; reject it if its query or its passage is missing."""
         query = self.queries.numbers.get((self.config.dataset, judgement.query_id))
         passage = self.passages.numbers.get((self.config.dataset, judgement.doc_id))
         if query is None:
@@ -196,7 +195,7 @@ class _Intake:
         pairs.add(query, passage, len(self.lines) - 1, judgement.relevance)
 
     def _passage(self, dataset: str, passage: Passage) -> int | None:
-        """Number a passage; None (and a reject) where its id came before with another text."""
+        """Return the number of a passage; None (and a reject) if its id came before with another text."""
         title, text = self._cut(passage.title), self._cut(passage.text)
         text_hash = hash_passage(title, text)
         number, state = self.passages.put(dataset, passage.doc_id, title, text, text_hash, passage.where)
@@ -218,47 +217,47 @@ class _Intake:
         self.reject(where, "id_conflict", f"id {identifier} has another text at {first}, which is kept")
 
 
-def _read_beir(intake: _Intake, source: Path) -> None:
-    """Read corpus, queries and the qrels of the configured splits; only a folder without test split holds out."""
-    config = intake.config
+def _read_beir(records: _Records, source: Path) -> None:
+    """Read corpus, queries and the qrels of the configured splits; `holdout` applies only without a test split."""
+    config = records.config
     corpus, queries = (readers.find_file(source, name) for name in ("corpus.jsonl", "queries.jsonl"))
     if corpus is None or queries is None:
         raise IngestError("ingest: a BEIR folder needs corpus.jsonl and queries.jsonl (or .gz) at its top")
-    wanted = ((config.train_split, intake.labels["train"]), (config.test_split, intake.labels["test"]))
+    wanted = ((config.train_split, records.labels["train"]), (config.test_split, records.labels["test"]))
     splits = [(readers.qrels_file(source, name), pairs) for name, pairs in wanted if name is not None]
     if config.known_split is not None:
-        splits.append((readers.qrels_file(source, config.known_split), intake.known))
-    intake.min_relevance = config.min_relevance
-    intake.holdout = config.holdout if config.test_split is None else 0.0
+        splits.append((readers.qrels_file(source, config.known_split), records.known))
+    records.min_relevance = config.min_relevance
+    records.holdout = config.holdout if config.test_split is None else 0.0
 
     for item in readers.read_corpus(corpus):
-        intake.problems.append(item) if isinstance(item, Problem) else intake.add_document(item)
+        records.problems.append(item) if isinstance(item, Problem) else records.add_document(item)
     for entry in readers.read_queries(queries):
-        intake.problems.append(entry) if isinstance(entry, Problem) else intake.add_query(entry, config.dataset)
+        records.problems.append(entry) if isinstance(entry, Problem) else records.add_query(entry, config.dataset)
     for path, pairs in splits:
         for line in readers.read_qrels(path):
-            intake.problems.append(line) if isinstance(line, Problem) else intake.add_judgement(line, pairs)
+            records.problems.append(line) if isinstance(line, Problem) else records.add_judgement(line, pairs)
 
 
 class _Resolver:
-    """Makes identical texts one, settles contradictions between labels, and cuts the rest into parts."""
+    """Merges identical texts, resolves contradictions between labels, and cuts the rest into parts."""
 
-    def __init__(self, intake: _Intake) -> None:
-        self.intake = intake
-        self.lines = pl.Series(intake.lines, dtype=pl.String)
-        self.queries = _split_queries(intake)
-        self.passages = _canonical(intake.passages.frame(), "dataset", "text_hash")
+    def __init__(self, records: _Records) -> None:
+        self.records = records
+        self.lines = pl.Series(records.lines, dtype=pl.String)
+        self.queries = _split_queries(records)
+        self.passages = _canonical(records.passages.frame(), "dataset", "text_hash")
         self.rejects: list[pl.DataFrame] = []
 
     def resolve(self) -> dict[str, pl.DataFrame | list[pl.DataFrame]]:
         """Return all outputs of `ingest`."""
         self._reject_texts()
-        config, labels = self.intake.config, self._labels()
-        positives = labels.filter(pl.col("value") >= self.intake.min_relevance)
+        config, labels = self.records.config, self._labels()
+        positives = labels.filter(pl.col("value") >= self.records.min_relevance)
         negatives, known = self._negatives(positives), self._known(positives)
         original = pl.col("number") == pl.col("canonical")
         asked = self.queries.filter("judged", original).rename({"number": "query", "id": "query_id"})
-        kept, unanswered = _apart(asked, positives, "query")
+        kept, unanswered = _split_by(asked, positives, "query")
         self._reject(unanswered, "no_positive", pl.format("query {} has no usable positive", "query_id"))
         rejects = pl.concat(self.rejects)
         if kept.is_empty():
@@ -267,7 +266,7 @@ class _Resolver:
         queries, count = _with_part(kept, config.query_parts, _QUERIES_PER_PART)
         corpus, corpus_count = _with_part(self.passages.filter(original), config.passage_parts, _PASSAGES_PER_PART)
         labelled, given, told = (self._join(pairs, queries) for pairs in (labels, negatives, known))
-        positives = labelled.filter(pl.col("value") >= self.intake.min_relevance).with_columns(source=pl.lit("label"))
+        positives = labelled.filter(pl.col("value") >= self.records.min_relevance).with_columns(source=pl.lit("label"))
         qrels = labelled.filter(pl.col("split") == "test").rename({"value": "relevance"})
         return {
             "queries": _parts(queries, count, schemas.QUERIES),
@@ -280,38 +279,38 @@ class _Resolver:
         }
 
     def _labels(self) -> pl.DataFrame:
-        """Keep one judgement per query and passage, the highest; low ones are of use for held-out queries only."""
+        """Keep the highest judgement of each query and passage; low ones are kept for held-out queries only."""
         splits = self.queries.select("tested", "split", query="number")
-        pairs = (self._canonical_pairs(self.intake.labels[name]) for name in ("train", "test"))
+        pairs = (self._canonical_pairs(self.records.labels[name]) for name in ("train", "test"))
         train, test = (frame.join(splits, on="query", maintain_order="left") for frame in pairs)
         self._reject_pairs(train.filter("tested"), "query_in_test", "is a training label of a held-out query")
         every = pl.concat([train.filter(~pl.col("tested")), test])
         labels = self._distinct(every.sort("value", descending=True, maintain_order=True), "duplicate_pair")
-        low = pl.col("value") < self.intake.min_relevance
+        low = pl.col("value") < self.records.min_relevance
         useless = low & ((pl.col("split") == "train") | low.all().over("query"))
-        says = f"scores below {self.intake.min_relevance}"
+        says = f"scores below {self.records.min_relevance}"
         self._reject_pairs(labels.filter(useless), "below_min_relevance", says)
         return labels.filter(~useless)
 
     def _negatives(self, positives: pl.DataFrame) -> pl.DataFrame:
-        """Keep each given negative once, where it is no positive, and rank the rest in reading order from 1."""
-        negatives = self._distinct(self._canonical_pairs(self.intake.negatives), "duplicate_negative")
-        contradicted, rest = _apart(negatives, positives, "query", "passage")
+        """Keep each given negative once, without those that are positives, ranked from 1 in reading order."""
+        negatives = self._distinct(self._canonical_pairs(self.records.negatives), "duplicate_negative")
+        contradicted, rest = _split_by(negatives, positives, "query", "passage")
         self._reject_pairs(contradicted, "negative_is_positive", "is also a positive of the query")
         return rest.with_columns(rank=pl.col("line").cum_count().over("query"), score=pl.col("value").fill_nan(None))
 
     def _known(self, positives: pl.DataFrame) -> pl.DataFrame:
-        """Keep each known false negative once, where its query is kept and does not name it a positive."""
-        every = self._canonical_pairs(self.intake.known)
+        """Keep each known false negative once, if its query is kept and it is not a positive of the query."""
+        every = self._canonical_pairs(self.records.known)
         self._reject_pairs(every.filter(pl.col("value") <= 0), "below_min_relevance", "scores 0 or less as known")
-        asked, unasked = _apart(every.filter(pl.col("value") > 0), positives, "query")
+        asked, unasked = _split_by(every.filter(pl.col("value") > 0), positives, "query")
         self._reject_pairs(unasked, "unknown_query", "is known for a query that is not kept")
-        contradicted, rest = _apart(self._distinct(asked, "duplicate_pair"), positives, "query", "passage")
+        contradicted, rest = _split_by(self._distinct(asked, "duplicate_pair"), positives, "query", "passage")
         self._reject_pairs(contradicted, "known_is_positive", "is also a positive of the query")
         return rest
 
     def _canonical_pairs(self, pairs: _Pairs) -> pl.DataFrame:
-        """References in reading order, moved to the canonical query and passage; `named` is the passage as written."""
+        """Return references in reading order, to canonical query and passage; `named` is the passage in the file."""
         frame = pairs.frame()
         return frame.with_columns(
             query=self.queries["canonical"].gather(frame["query"]),
@@ -326,14 +325,14 @@ class _Resolver:
         return pairs.filter(first)
 
     def _join(self, pairs: pl.DataFrame, queries: pl.DataFrame) -> pl.DataFrame:
-        """References of the kept queries with ids, text hashes and the query's part."""
+        """Join the references of the kept queries with ids, text hashes and the part of the query."""
         passages = self.passages.select("text_hash", passage="number", doc_id="id")
         return pairs.join(queries.select("query", "part", "dataset", "query_id"), on="query").join(
             passages, on="passage"
         )
 
     def _reject_texts(self) -> None:
-        problems = [(item.key, item.reason, item.detail) for item in self.intake.problems]
+        problems = [(item.key, item.reason, item.detail) for item in self.records.problems]
         columns = pl.DataFrame(problems, schema=dict.fromkeys(("where", "reason", "detail"), pl.String), orient="row")
         self._reject(columns, pl.col("reason"), pl.col("detail"))
         repeated = pl.col("number") != pl.col("canonical")
@@ -345,7 +344,7 @@ class _Resolver:
         self._reject(by_id, "duplicate_text", says)
 
     def _reject_pairs(self, pairs: pl.DataFrame, reason: str, says: str) -> None:
-        """Reject references at their lines, saying what is wrong with the passage."""
+        """Reject references, each at its line, with what is wrong with the passage."""
         named = self.passages[pairs["named"]].select("id", "canonical_id").with_columns(where=self.lines[pairs["line"]])
         alias = pl.format("{} (same text as {})", "id", "canonical_id")
         name = pl.when(pl.col("id") == pl.col("canonical_id")).then("id").otherwise(alias)
@@ -356,25 +355,25 @@ class _Resolver:
         self.rejects.append(frame.select(stage=pl.lit("ingest"), key="where", reason=why, detail=detail))
 
 
-def _split_queries(intake: _Intake) -> pl.DataFrame:
-    """Give every query its canonical one and its split: one text is held out as a whole."""
-    frame = intake.queries.frame()
-    tested = pl.Series("tested", [intake.judged.get(number) for number in range(frame.height)], dtype=pl.Boolean)
+def _split_queries(records: _Records) -> pl.DataFrame:
+    """Add the canonical query and the split of each query. All queries of one text are in the same split."""
+    frame = records.queries.frame()
+    tested = pl.Series("tested", [records.judged.get(number) for number in range(frame.height)], dtype=pl.Boolean)
     queries = _canonical(frame.with_columns(tested, judged=tested.is_not_null()), "dataset", "text_hash", "judged")
     in_test = pl.col("tested").fill_null(False).any().over("canonical")
     place = pl.col("text_hash").str.head(_PREFIX).str.to_integer(base=16)
-    held_out = in_test | (place < intake.holdout * 16**_PREFIX)
+    held_out = in_test | (place < records.holdout * 16**_PREFIX)
     return queries.with_columns(tested=in_test, split=pl.when(held_out).then(pl.lit("test")).otherwise(pl.lit("train")))
 
 
 def _canonical(texts: pl.DataFrame, *by: str) -> pl.DataFrame:
-    """Name for every text the row with the lowest id among those that agree in `by`."""
+    """Add the row with the lowest id among the rows with equal values in `by`: its number and its id."""
     lowest = pl.col("number").sort_by("id").first()
     return texts.with_columns(canonical=lowest.over(by), canonical_id=pl.col("id").min().over(by))
 
 
-def _apart(pairs: pl.DataFrame, others: pl.DataFrame, *on: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split rows into those that `others` hold and the rest, in their order."""
+def _split_by(pairs: pl.DataFrame, others: pl.DataFrame, *on: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split rows into those whose `on` is in `others`, and the rest. The order is kept."""
     there = pairs.join(others, on=on, how="semi", maintain_order="left")
     return there, pairs.join(others, on=on, how="anti", maintain_order="left")
 

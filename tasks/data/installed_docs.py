@@ -1,8 +1,8 @@
-"""Find the documentation of installed libraries, in an interpreter of its own.
+"""Find the docstrings of installed libraries, in a separate interpreter.
 
-Other libraries patch these at run time (scipy rewrites numpy's docstrings, vLLM replaces functions of torch), so what a
-process has imported would change the corpus. Nothing but the named modules is imported; run as a program by
-`find_documentation`, with the modules as arguments.
+Some libraries patch others at run time (scipy rewrites numpy's docstrings, vLLM replaces functions of torch). In the
+running process the corpus would depend on what was imported before. `find_documentation` therefore runs this file as a
+program, with the modules as arguments, and only these modules are imported.
 """
 
 import importlib
@@ -21,18 +21,18 @@ _DESCRIPTORS = (
 
 
 class DocumentationError(ValueError):
-    """A library to be harvested could not be imported."""
+    """A library to be read could not be imported."""
 
 
 def find_documentation(modules: Sequence[str]) -> dict[str, list[str]]:
-    """Map each docstring of the modules' public functions, classes and members to the names that carry it.
+    """Map each docstring of the modules' public functions, classes and members to the names that have it.
 
-    A submodule that the installed version lacks is passed over.
+    A submodule that does not exist in the installed version is skipped.
 
     Raises:
         DocumentationError: a library is not installed, or fails on import.
     """
-    # -P: this folder must not stand on the path, where its files would hide modules of the same name.
+    # -P keeps this folder off the path: its files would hide modules of the same name.
     command = [sys.executable, "-P", "-W", "ignore", __file__, *modules]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
     if done.returncode:
@@ -46,7 +46,7 @@ def find_documentation(modules: Sequence[str]) -> dict[str, list[str]]:
 
 
 def walk(modules: Iterable[str]) -> dict[str, list[str]]:
-    """Map each docstring to its qualified names, shortest first, as the running interpreter sees the modules."""
+    """Map each docstring of the modules, as imported here, to its qualified names, shortest first."""
     found: dict[str, list[str]] = {}
     roots = _roots(modules)
     for name in sorted(modules):
@@ -68,7 +68,7 @@ def _roots(modules: Iterable[str]) -> list[str]:
 
 
 def _members(module: types.ModuleType, name: str, roots: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield the public members of a module, and those of its classes, as they stand: no attribute is computed."""
+    """Yield the public members of a module and of its classes, without computing any attribute."""
     for attribute, member in _public(vars(module)):
         if isinstance(member, types.ModuleType) or not _belongs(member, roots):
             continue
@@ -89,12 +89,12 @@ def _public(members: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _is_private(base: type) -> bool:
-    """Say whether a base class has no public name under which its members are found (`torch._C.TensorBase`)."""
+    """Tell whether a base class has no public name of its own (`torch._C.TensorBase`)."""
     return any(part.startswith("_") for part in f"{base.__module__}.{base.__qualname__}".split("."))
 
 
 def _belongs(member: object, roots: Sequence[str]) -> bool:
-    """Say whether an object was made by one of the libraries, not merely imported by it."""
+    """Tell whether an object is defined in one of the libraries, not only imported by it."""
     owner = member.fget if isinstance(member, property) else member
     owner = owner.__objclass__ if isinstance(owner, _DESCRIPTORS) else owner
     module = getattr(owner, "__module__", None)

@@ -1,7 +1,7 @@
-"""Readers of the files people have: Tevatron and RLHN rows, FlagEmbedding rows, BEIR folders.
+"""Read input files line by line: Tevatron and RLHN rows, FlagEmbedding rows, BEIR folders.
 
-A reader walks a file line by line and yields records, and a `Problem` for whatever it cannot use. It knows one line
-at a time: what only shows between lines (duplicates, conflicts) is found by `tasks.data.ingest`.
+A reader yields records, and a `Problem` for everything that it cannot use. It looks at one line at a time. Duplicates
+and conflicts between lines are found by `tasks.data.ingest`.
 """
 
 import gzip
@@ -35,10 +35,10 @@ class IngestError(ValueError):
 
 
 class UnusableError(ValueError):
-    """A field of one line cannot be used; becomes a `Problem`."""
+    """A field of one line cannot be used. The reader turns it into a `Problem`."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Keep the reason, a constant in snake case, and the detail for people."""
+        """Store the reason (a constant in snake case) and the detail (a sentence for people)."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -46,9 +46,9 @@ class UnusableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something of the input that is not kept, or not as it was: one row of `rejects`.
+    """A part of the input that is left out or changed: one row of `rejects`.
 
-    `key` is `file:line`, or `dataset/id` for what several lines make together.
+    `key` is `file:line`, or `dataset/id` for a record made of several lines.
     """
 
     key: str
@@ -58,7 +58,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A passage, with texts cleaned and not yet cut."""
+    """A passage. Its texts are cleaned but not yet cut to the longest length."""
 
     where: str
     doc_id: str
@@ -87,9 +87,9 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A training row: a query with its positives and negatives; `scores` are the negatives', in their order.
+    """A training row: a query with its positives and negatives.
 
-    `problems` are about single passages of the row, which are left out.
+    scores: of the negatives, in their order. problems: one for each passage of the row that is left out.
     """
 
     where: str
@@ -103,7 +103,7 @@ class Row:
 
 
 def identifier(value: object, name: str) -> str:
-    """Read an id: a string or an integer, on one line.
+    """Read an id, a string or an integer. Line breaks and tabs become spaces.
 
     Raises:
         UnusableError: `no_id` where there is none, `wrong_type` for anything else.
@@ -119,10 +119,10 @@ def identifier(value: object, name: str) -> str:
 
 
 def required_text(value: object, name: str, missing: str) -> str:
-    """Read a text that must be there.
+    """Read a required text.
 
     Raises:
-        UnusableError: the reason `missing` where there is none, `empty_text` or `wrong_type`.
+        UnusableError: the reason given as `missing` where there is none; `empty_text` or `wrong_type`.
     """
     if value is None:
         raise UnusableError(missing, f"{name} is missing")
@@ -133,7 +133,7 @@ def required_text(value: object, name: str, missing: str) -> str:
 
 
 def read_lines(path: Path, name: str) -> Iterator[tuple[str, str] | Problem]:
-    """Decode a plain or gzipped UTF-8 file as `(file:line, text)`; blank lines and a byte order mark are left out."""
+    """Yield `(file:line, text)` for each line of a plain or gzipped UTF-8 file. Blank lines and a BOM are skipped."""
     number = 0
     with path.open("rb") as raw:
         packed = raw.read(2) == _GZIP_MAGIC
@@ -158,7 +158,7 @@ def _decode(data: bytes, where: str) -> tuple[str, str] | Problem:
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, object]] | Problem]:
-    """Read the JSON object of every line as `(file:line, object)`."""
+    """Yield `(file:line, object)` for the JSON object of each line."""
     return _parsed(read_lines(path, path.name), _object)
 
 
@@ -177,7 +177,7 @@ def _object(where: str, text: str) -> tuple[str, dict[str, object]]:
 def _parsed(
     items: Iterator[tuple[str, _Value] | Problem], parse: Callable[[str, _Value], _Record]
 ) -> Iterator[_Record | Problem]:
-    """Parse what each line holds; a line that `parse` cannot use becomes a problem."""
+    """Parse the value of each line. A line that `parse` cannot use becomes a problem."""
     for item in items:
         if isinstance(item, Problem):
             yield item
@@ -196,10 +196,10 @@ def row_files(source: Path) -> list[Path]:
 
 
 def detect(source: Path) -> Format:
-    """Tell the format from the folder's layout, or from the first row that shows one.
+    """Detect the format from the files of the folder, or from the keys of the first row that fits one.
 
     Raises:
-        IngestError: nothing there has the form of a known format.
+        IngestError: no file and no row fits a known format.
     """
     if find_file(source, "corpus.jsonl") and find_file(source, "queries.jsonl"):
         return "beir"
@@ -221,7 +221,7 @@ def detect(source: Path) -> Format:
 
 
 def read_rows(path: Path, form: Format) -> Iterator[Row | Problem]:
-    """Read a file of Tevatron or FlagEmbedding rows; what is wrong with one passage does not cost the row."""
+    """Read a file of Tevatron or FlagEmbedding rows. A passage that cannot be used is left out; its row is kept."""
     return _parsed(read_objects(path), _tevatron_row if form == "tevatron" else _flag_row)
 
 
@@ -257,7 +257,7 @@ def _positives(passages: list[Passage | None], problems: list[Problem]) -> list[
 
 
 def _passages(where: str, found: dict[str, object], name: str, problems: list[Problem]) -> list[Passage | None]:
-    """Read a list of passages, with None (and a problem) in the place of an unusable one."""
+    """Read a list of passages. An unusable one becomes None, and a problem is added."""
     values = found.get(name)
     if values is None:
         return []
@@ -283,7 +283,7 @@ def _passage(where: str, value: object, *, structured: bool) -> Passage:
 
 
 def _titled(where: str, doc_id: str, value: dict[str, object]) -> Passage:
-    """Read title and text; one of them is enough."""
+    """Read title and text, of which one may be missing."""
     title = _optional_text(value.get("title"), "title")
     text = _optional_text(value.get("text"), "text")
     if not title and not text:
@@ -292,7 +292,7 @@ def _titled(where: str, doc_id: str, value: dict[str, object]) -> Passage:
 
 
 def _scores(where: str, values: object, count: int, problems: list[Problem]) -> list[float | None]:
-    """Read the negatives' scores; a list that does not fit them is reported and left out, the row stays."""
+    """Read the scores of the negatives. A list that does not fit is reported and left out; the row is kept."""
     nothing: list[float | None] = [None] * count
     if values is None:
         return nothing
@@ -313,7 +313,7 @@ def _is_score(value: object) -> bool:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Find a file under its plain name or with `.gz` behind it."""
+    """Find a file under its name or with `.gz` appended; None if neither exists."""
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
@@ -321,7 +321,7 @@ def qrels_file(source: Path, split: str) -> Path:
     """Find `qrels/<split>.tsv`.
 
     Raises:
-        IngestError: there is none; the message names those there are.
+        IngestError: it does not exist; the message names the splits that exist.
     """
     path = find_file(source / "qrels", f"{split}.tsv")
     if path is None:
@@ -348,7 +348,7 @@ def _query(where: str, found: dict[str, object]) -> Query:
 
 
 def read_qrels(path: Path) -> Iterator[Judgement | Problem]:
-    """Read `query-id<TAB>corpus-id<TAB>score` lines, with or without the header."""
+    """Read `query-id<TAB>corpus-id<TAB>score` lines. The header may be missing."""
     name = f"{path.parent.name}/{path.name}"
     lines = read_lines(path, name)
     return _parsed((line for line in lines if not _is_header(line, f"{name}:1")), _judgement)

@@ -1,14 +1,14 @@
-"""Treat: make one training set of the data and the decisions, in one of the paper's four ways (paper §3.2, §3.3).
+"""Make a training set from data and decisions, by one of the four treatments of the paper (§3.2, §3.3).
 
-`default` changes nothing · `remove` drops a row with a false negative · `remove_hn` takes the false negatives out of
-the negatives · `relabel` makes them positives. Verdicts are a layer beside the data: all four come from the same
-decisions, every change is a row of `edits`, every query that is not trained on is one of `rejects`.
+`default` changes nothing. `remove` drops a query that has a false negative among its negatives. `remove_hn` removes
+false negatives from the negatives. `relabel` makes them positives. All four use the same decisions. Each change is a
+row of `edits`; each query that is left out is a row of `rejects`.
 
-Two readings of the paper are fixed here. Its row is judged whole (up to 25 negatives) and trained on in part (7 of
-them): the pool of candidates is that row, `negatives` are the 7. So `relabel` takes false negatives from the pool, and
-the cut of k counts them there, for `relabel` and `remove_hn` alike: both drop the same queries and stay comparable.
-`remove` and `remove_hn` repair what is trained on, the negatives. And the paper's text counts: more than 7 drop a row,
-so 8 do, where its code keeps 8; a passage under two ids counts once.
+Where the paper leaves a choice, this module decides as follows. The paper judges up to 25 negatives of a row and trains
+on 7 of them. Here the pool of candidates is what is judged, and `negatives` are the 7. `relabel` takes false negatives
+from the whole pool. `relabel` and `remove_hn` drop a query with too many false negatives in the pool, so both drop the
+same queries and can be compared. `remove` and `remove_hn` change only the negatives. A query is dropped for more than 7
+false negatives, as the text of the paper says; its code keeps 8. A passage with two ids counts once.
 """
 
 from dataclasses import dataclass, replace
@@ -21,13 +21,13 @@ from tasks.schemas import EDITS, HUMAN_JUDGE, INSTANCES, REJECTS, Treatment
 from tasks.texts import combine_hashes
 
 STAGE = "treat"
-# The query is not trained on. Queries in = instances + these.
+# Reasons for which a query is left out. Each training query is an instance or one of these rejects.
 NO_POSITIVES = "no_positives"
 NO_NEGATIVES = "no_negatives"
 AMBIGUOUS = "ambiguous"
 HAS_FALSE_NEGATIVE = "has_false_negative"
 DROP_REASONS = (NO_POSITIVES, AMBIGUOUS, HAS_FALSE_NEGATIVE, NO_NEGATIVES)
-# Counted only: what is named stays, or its query does.
+# Reasons that are only counted: the query stays.
 FEW_NEGATIVES = "few_negatives"
 UNPARSED_KEPT = "unparsed_kept"
 NEGATIVE_IS_POSITIVE = "negative_is_positive"
@@ -38,15 +38,15 @@ _TEXT = [*_QUERY, "text_hash"]
 
 
 class TreatConfig(BaseModel):
-    """Which treatment, and its rules.
+    """The treatment and its rules.
 
     treatment: one of `treatments`; set by the flow.
     max_false_negatives: a query with more distinct false negatives is dropped by `relabel` and `remove_hn` (§3.3: 7).
     relabel_from: where `relabel` and the cut look for false negatives: in the whole pool, or in the negatives only.
-    refill: a removed negative's place goes to the next candidate of the pool, so that all treatments train on as many.
-    drop_ambiguous: negatives that are `unsure` are removed, as ARHN does.
-    drop_unparsed: negatives that are `unparsed` are removed; without it they stay and are counted.
-    skip: datasets that were not judged: their rows pass untouched under every treatment; set by the flow.
+    refill: replace a removed negative by the next candidate of the pool, so that all treatments have as many negatives.
+    drop_ambiguous: remove negatives whose state is `unsure`, as ARHN does.
+    drop_unparsed: remove negatives whose state is `unparsed`; otherwise they stay and are counted.
+    skip: datasets that were not judged. No treatment changes their rows. Set by the flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,11 +62,12 @@ class TreatConfig(BaseModel):
 
 @dataclass(frozen=True)
 class _Rows:
-    """The training queries' rows before any edit.
+    """The tables of the training queries before any edit.
 
-    pool: candidates with state, score, who decided (`because`) and whether they are `picked` as negatives; no text of a
-        labelled positive.
-    picks: the picked ones alone, in the columns of the pool.
+    pool: candidates with state, score, who decided (`because`), and whether they are `picked` as negatives. Candidates
+        with the text of a labelled positive are not in it.
+    picks: the rows of the pool that are picked.
+    contradictions: picked candidates with the text of a labelled positive.
     """
 
     queries: pl.DataFrame
@@ -78,7 +79,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a treatment does, as rows of the pool: to whole queries, to positives, to negatives."""
+    """What a treatment does: queries it drops, and rows of the pool that it promotes to positives or removes."""
 
     dropped: pl.DataFrame  # with `reason`
     promoted: pl.DataFrame
@@ -94,16 +95,16 @@ def treat(
     negatives: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Build the instances of one treatment for the training queries.
+    """Build the training instances of one treatment.
 
     Returns:
-        instances: positives are the labelled ones by doc_id, then the relabelled by falling score; negatives the kept
-            picks by rank, then what refilled them.
-        edits: one row per false negative that was promoted, removed, or dropped with its query.
-        rejects: queries left out (`DROP_REASONS`; queries in = instances + these), and counted oddities.
+        instances: the positives are the labelled ones by doc_id, then the relabelled ones by falling score. The
+            negatives are the kept ones by rank, then the refills by rank.
+        edits: one row per pair that was promoted, removed, or dropped with its query.
+        rejects: queries that are left out (`DROP_REASONS`), and cases that are only counted.
 
     Raises:
-        ValueError: a candidate has no decision, or a negative is no candidate.
+        ValueError: a candidate has no decision, or a negative is not a candidate.
     """
     rows = _read(config, queries, positives, candidates, negatives, decisions)
     plan = _plan(config, rows)
@@ -126,7 +127,7 @@ def _read(
     negatives: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> _Rows:
-    """Restrict to training queries, join the decisions, take out negatives that contradict a labelled positive."""
+    """Keep the training queries, join the decisions, and take out negatives with the text of a labelled positive."""
     train = queries.filter(pl.col("split") == "train")
     labelled = positives.join(train, on=_QUERY, how="semi")
     pool = candidates.join(train, on=_QUERY, how="semi").join(
@@ -164,7 +165,7 @@ def _read(
 
 
 def _because() -> pl.Expr:
-    """Say who decided: a judge, or people."""
+    """Return who decided: "judge" or "human"."""
     human = pl.col("judge").str.starts_with(f"{HUMAN_JUDGE}:")
     return pl.when(human).then(pl.lit("human")).otherwise(pl.lit("judge"))
 
@@ -190,7 +191,7 @@ def _plan(config: TreatConfig, rows: _Rows) -> _Plan:
 
 
 def _removed(config: TreatConfig, rows: _Rows, false_picks: pl.DataFrame, promoted: pl.DataFrame) -> pl.DataFrame:
-    """Picks that leave the negatives without becoming positives, with who says so."""
+    """Return the picks that are removed without becoming positives; `because` says who decided that."""
     copies = rows.picks.join(promoted, on=_TEXT, how="semi").join(promoted, on=_PAIR, how="anti")
     frames = [
         copies.with_columns(because=pl.lit("rule")),
@@ -214,10 +215,10 @@ def _final_positives(rows: _Rows, plan: _Plan) -> pl.DataFrame:
 
 
 def _final_negatives(config: TreatConfig, rows: _Rows, plan: _Plan) -> pl.DataFrame:
-    """The picks that stay, and the next candidates of the pool in the places of those that went.
+    """Return the picks that stay, and the refills from the pool.
 
-    "Next" starts below the first pick's rank: mining's margins cut from the top of the ranking, so whatever ranks
-    before the first pick may have been too near a positive to be picked.
+    Only candidates that rank after the first pick are refills. The margins of mining exclude candidates at the top of
+    the ranking, so a candidate before the first pick may be too close to a positive.
     """
     gone = pl.concat([frame.select(_PAIR) for frame in (plan.promoted, plan.removed)])
     kept = rows.picks.join(gone, on=_PAIR, how="anti", maintain_order="left")
@@ -245,7 +246,7 @@ def _final_negatives(config: TreatConfig, rows: _Rows, plan: _Plan) -> pl.DataFr
 def _instances(
     config: TreatConfig, kept: pl.DataFrame, positives: pl.DataFrame, negatives: pl.DataFrame
 ) -> pl.DataFrame:
-    """One row per kept query; the order of `positives` and `negatives` is the order in the row."""
+    """Build one row per kept query. Positives and negatives keep the order of the two tables."""
     listed = kept.select(*_QUERY, query_hash="text_hash").sort(_QUERY)
     for name, side in (("positives", positives), ("negatives", negatives)):
         lists = side.group_by(_QUERY, maintain_order=True).agg(
@@ -268,7 +269,7 @@ def _instances(
 
 
 def _edits(rows: _Rows, plan: _Plan) -> pl.DataFrame:
-    """Every pair that a treatment touched, once."""
+    """Return one row per pair that the treatment changed."""
     lost = rows.pool.filter(pl.col("state") == "relevant").join(plan.dropped, on=_QUERY, how="semi")
     frames = [
         _without_dropped(plan.promoted, plan).with_columns(to=pl.lit("positive")),

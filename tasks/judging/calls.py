@@ -1,6 +1,7 @@
-"""Questions, calls and readings, the types that all protocols share; and the id of a call.
+"""Define questions, calls and readings, which all protocols use, and compute the id of a call.
 
-The id hashes what decides an answer: equal ids are the same call, in whatever dataset, part or run it is made.
+The id is a hash of everything that decides the answer. Calls with equal ids are the same call, also when they are made
+for another dataset, part or run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +13,12 @@ from tasks.judging.config import JudgeConfig, Preference
 from tasks.prompts.prompt import prompt_digest
 from tasks.texts import combine_hashes, hash_text
 
-_WRITES = frozenset({"listwise", "snippet"})  # protocols whose answer is a text, not one token
+_WRITES = frozenset({"listwise", "snippet"})  # protocols whose answer is a text instead of one token
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage as the judge is shown it: by its text's hash, cut and neutralised."""
+    """A passage as it is shown to the judge: the hash of its text, and the text cut and neutralised."""
 
     hash: str
     text: str
@@ -25,10 +26,10 @@ class Passage:
 
 @dataclass(frozen=True)
 class Question:
-    """One query with its positives and the passages to be judged, whatever the ids they go by.
+    """One query with its positives and the passages to be judged. It refers to texts by hash, not by id.
 
-    prompt, definition: after the dataset's policy. positives: as shown. subjects: hashes of the query and of every
-    positive. passages: distinct by hash, in the order of their hashes.
+    prompt, definition: by the policy of the dataset. positives: as shown. subjects: hashes of the query and of all
+    positives. passages: distinct by hash, in the order of their hashes.
     """
 
     prompt: str
@@ -43,10 +44,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Call:
-    """One chat made of a question: what an engine is given, and what is needed to read its answer.
+    """One chat made of a question: the request to an engine, and what is needed to read its answer.
 
-    call_id: hash of everything that decides the answer. ids: the passages' ids in this call, in the order shown, to
-    their hashes; a pointwise call has one, under the empty id.
+    call_id: hash of everything that decides the answer. ids: id in this call → hash of the passage, in the order shown.
+    A pointwise call has one passage, with the empty id.
     """
 
     call_id: str
@@ -62,7 +63,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says of one passage; `failure` names why nothing could be read (`length`, `missing_id`, …)."""
+    """What an answer says about one passage; `failure` is the reason if nothing could be read (`length`, …)."""
 
     score: float | None = None
     grade: float | None = None
@@ -72,21 +73,21 @@ class Reading:
 
 
 def unread(call: Call, failure: str) -> dict[str, Reading]:
-    """Say of every passage of a call that nothing could be read."""
+    """Return a reading with this failure for each passage of a call."""
     return {passage: Reading(failure=failure) for passage in call.ids.values()}
 
 
 def narrow(question: Question, passages: Sequence[str]) -> Question:
-    """Keep of a question the passages of these hashes."""
+    """Return the question with only the passages of these hashes."""
     wanted = set(passages)
     kept = tuple(passage for passage in question.passages if passage.hash in wanted)
     return Question(**{**question.__dict__, "passages": kept})
 
 
 def call_key(config: JudgeConfig, question: Question) -> str:
-    """Hash what decides an answer besides the texts: judge, prompt, definition and lengths.
+    """Hash what decides an answer, apart from the texts: judge, prompt, definition and lengths.
 
-    Not thresholds, votes or batches, which only decide what is made of an answer; and not the dataset's name.
+    Thresholds, votes and batch size are not in it, as they only decide how an answer is used. Nor is the dataset.
     """
     fields = [
         config.protocol,
@@ -106,9 +107,10 @@ def call_key(config: JudgeConfig, question: Question) -> str:
 
 
 def name_call(config: JudgeConfig, question: Question, passages: Sequence[Passage], attempt: int, seed: int) -> str:
-    """Give the `call_id` of one attempt at `passages`, in the order shown and in the order of that seed.
+    """Return the `call_id` of one attempt at `passages`, in the order shown and with the order seed `seed`.
 
-    Texts go in by their own hash and by what is shown of them: a passage is shown whole, and as its snippet.
+    It covers the hash of each passage and the hash of what is shown of it, as a passage may be shown whole or as a
+    snippet.
     """
     shown = [part for passage in passages for part in (passage.hash, hash_text(passage.text))]
     shown += [hash_text(text) for text in (question.query, *question.positives)]

@@ -1,8 +1,8 @@
-"""The cascade: which candidates a tier must see, and what the tiers say together (paper §3.1).
+"""Choose the candidates that the next tier is asked about, and combine the verdicts of all tiers (paper §3.1).
 
-The paper forwards a whole row when its weak judge flags anything in it (66% of all rows) and lets the strong judge
-decide alone. Here single pairs are forwarded, by the score of the tier before, under a budget; and the tiers' scores
-are fused, since together they rank better than any. The paper's way is `unit: row` and `mode: last`.
+The paper forwards a whole row if its weak judge flags anything in it (66% of all rows), and the strong judge decides
+alone. Here single pairs are forwarded, by the score of the tier before, within a budget. The scores of the tiers are
+fused, as together they rank better than any single one. `unit: row` and `mode: last` do as the paper does.
 """
 
 import math
@@ -18,23 +18,23 @@ TIER = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
 _ROW = ["query_hash", "positives_hash"]
 _QUESTION = [*_ROW, "text_hash"]
-_FEW_ASKED = 20  # below that a share says little
-_EPSILON = 1e-6  # a score of 0 or 1 would be an infinite logit
+_FEW_ASKED = 20  # with fewer pairs the share is too uncertain to check
+_EPSILON = 1e-6  # scores are clipped by this, as the logit of 0 or 1 is infinite
 
 
 class IncompleteError(ValueError):
-    """Too many pairs have no verdict for a treatment to be trusted."""
+    """Too many pairs have no verdict, so no treatment may be made."""
 
 
 class EscalateConfig(BaseModel):
     """Which candidates a tier is asked about, given the verdicts of the tier before it.
 
-    states: those that it left in one of these states; `unparsed` is always among them.
-    lower, upper: and those whose score lies in between, bounds included, whatever their state.
-    unit: `pair` forwards these candidates alone, `row` all candidates of their query (the paper's way).
-    max_share: at most this share of all distinct questions.
-    max_pairs: at most this many distinct questions.
-    pairs_per_part: size of the repacked parts, about; queries are never cut in two.
+    states: candidates in these states are forwarded; those in state `unparsed` always are.
+    lower, upper: candidates with a score between these, bounds included, are forwarded too, in any state.
+    unit: `pair` forwards these candidates only, `row` all candidates of their queries (as the paper does).
+    max_share: the largest share of all distinct questions that is forwarded.
+    max_pairs: the largest number of distinct questions that is forwarded.
+    pairs_per_part: approximate size of the new parts; the candidates of a query stay in one part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,15 +54,15 @@ class EscalateConfig(BaseModel):
 
 
 class DecideConfig(BaseModel):
-    """How the tiers' verdicts become one.
+    """How the verdicts of the tiers are combined.
 
-    mode: `fusion` adds the tiers' logits; `last` lets the last tier that was asked decide, as the paper does.
-    weights: of the fusion, by tier (`similarity`, then the tiers' names; 1 where not named), to be calibrated on
-        labelled pairs. bias: added to them.
-    relevant_from, not_relevant_below: on the fused score.
-    tiers: the tiers' names in the order asked; set by the flow.
-    lower, upper: the first tier's in `escalate`, so that what its budget left out is known to be undecided; set by the
-        flow.
+    mode: `fusion` adds the logits of the tiers; with `last` the last tier that was asked decides, as in the paper.
+    weights: weights of the fusion by tier (`similarity` and the names of the tiers; 1 if not named), to be calibrated
+        on labelled pairs. bias: is added to the sum.
+    relevant_from, not_relevant_below: thresholds of the fused score.
+    tiers: the names of the tiers in the order asked; set by the flow.
+    lower, upper: those of the first tier's `escalate`. A score between them that was not forwarded, for lack of budget,
+        is undecided. Set by the flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -87,9 +87,9 @@ class DecideConfig(BaseModel):
 
 
 class AdmitConfig(BaseModel):
-    """Which datasets are not judged at all.
+    """Which datasets are not judged.
 
-    skip: names of datasets, as the rows give them.
+    skip: names of datasets, as in the rows.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -98,25 +98,25 @@ class AdmitConfig(BaseModel):
 
 
 def admit(config: AdmitConfig, *, candidates: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Leave out the candidates of datasets that a policy skips, by the dataset's whole name, never by a path."""
+    """Leave out the candidates of datasets that a policy skips, by the full name of the dataset, not by a path."""
     return {"admitted": candidates.filter(~pl.col("dataset").is_in(config.skip))}
 
 
 def escalate(
     config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame
 ) -> dict[str, list[pl.DataFrame]]:
-    """Pick the candidates that the next tier is asked about, repacked into full parts.
+    """Pick the candidates that the next tier is asked about, and pack them into full parts.
 
-    A question is a (query, positives, passage) by text: copies under other ids go along and cost nothing. Under a
-    budget the unparsed come first (nobody has answered them), then the highest scores, ties by hash; whole rows with
-    `unit: row`. What the tier before was not asked about is not asked of this one, unless its row goes.
+    A question is a (query, positives, passage) by text. Copies with other ids are forwarded with it and cost nothing.
+    If the budget is too small, unparsed questions are taken first, then those with the highest scores, ties by hash;
+    with `unit: row` whole rows. A candidate that the tier before did not judge is forwarded only with its row.
 
     Returns:
-        `escalated`: parts in the order of the query's hash, all pairs of a query text in one; at least one part, which
-            is empty where nothing is escalated.
+        `escalated`: parts in the order of the query's hash. All pairs of a query text are in one part. There is at
+            least one part, which may be empty.
 
     Raises:
-        ValueError: a candidate, or a verdict's pair, comes twice.
+        ValueError: a candidate, or the pair of a verdict, comes twice.
     """
     _check_unique(candidates, "candidates")
     _check_unique(verdicts, "verdicts")
@@ -139,22 +139,23 @@ def escalate(
 def decide(
     config: DecideConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame, llm_verdicts: pl.DataFrame
 ) -> dict[str, pl.DataFrame]:
-    """Join the similarity tier's and the other tiers' verdicts into one decision per candidate (tier "cascade").
+    """Combine the verdicts of similarity and of the other tiers into one decision per candidate (tier "cascade").
 
-    Asked of a tier: `fusion` scores logistic(Σ w_t·logit(score_t) + bias) over the tiers that answered; where
-    similarity could not answer, and always in mode `last`, the last tier's verdict stands. If the last tier that was
-    asked could not be read, the decision is `unparsed`, with no score: an earlier tier had passed the pair on.
-    Not asked: the similarity tier's state stays, but a score that escalate's budget left out, between its bounds, is
-    `unsure`. Its score goes through the same fusion with tiers that know nothing (P = 0.5), so that the scores of
-    asked and unasked pairs are on one scale and order the whole pool; with weight 1 and bias 0 it is kept as it is.
-    Mode `last` does not fuse: there the scores of the kinds compare only as far as all judges are calibrated.
+    Pairs that a tier was asked about: in mode `fusion` the score is logistic(Σ w_t·logit(score_t) + bias) over the
+    tiers that answered. In mode `last`, or if similarity has no score, the verdict of the last tier is used. If the
+    answer of the last tier that was asked could not be read, the decision is `unparsed` without a score.
+
+    Other pairs: the state of similarity is kept, but a score between `lower` and `upper` is `unsure`. In mode `fusion`
+    the score is fused with P = 0.5 for the other tiers, so that the scores of all pairs are on one scale; with weight 1
+    and bias 0 this changes nothing. In mode `last` scores are not fused, and those of asked and other pairs can be
+    compared only as far as all judges are calibrated.
 
     Returns:
-        `decisions`: call_id, grade and preference are the last tier's, so a null call_id means that none was asked.
+        `decisions`: call_id, grade and preference are those of the last tier; call_id is null if none was asked.
 
     Raises:
-        ValueError: not exactly one similarity verdict, more than one verdict of a tier for a candidate, or a tier that
-            the configuration does not name.
+        ValueError: a candidate does not have exactly one similarity verdict, has several verdicts of one tier, or has a
+            verdict of an unknown tier.
     """
     judged = _with_verdicts(candidates, verdicts, "verdicts")
     answers = _last_answers(config, llm_verdicts)
@@ -175,9 +176,9 @@ def decide(
 class CompleteConfig(BaseModel):
     """How many pairs may be without a verdict.
 
-    max_unparsed: share of all pairs above which nothing is treated.
-    max_unparsed_of_asked: the same, of the pairs that a tier after similarity was asked about: a judge that answers
-        nothing must not pass because it was asked little.
+    max_unparsed: the largest share of all pairs with which treatments are made.
+    max_unparsed_of_asked: the same for the pairs that a tier after similarity was asked about, so that a judge that
+        never answers is noticed although it was asked about few pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -187,10 +188,10 @@ class CompleteConfig(BaseModel):
 
 
 def complete(config: CompleteConfig, *, decisions: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Pass the gate before any treatment: over all parts together, few enough pairs are unparsed.
+    """Check, before any treatment, that over all parts few enough pairs are unparsed, and count them.
 
     Raises:
-        IncompleteError: too many are.
+        IncompleteError: too many pairs are unparsed.
     """
     check_complete(decisions, config.max_unparsed)
     asked = decisions.filter(pl.col("call_id").is_not_null())
@@ -201,7 +202,7 @@ def complete(config: CompleteConfig, *, decisions: pl.DataFrame) -> dict[str, pl
 
 
 def check_complete(decisions: pl.DataFrame, max_unparsed: float, name: str = "max_unparsed") -> None:
-    """Refuse decisions of which too many are unparsed.
+    """Raise an error if too many decisions are unparsed.
 
     Raises:
         IncompleteError: the share of unparsed pairs exceeds `max_unparsed`.
@@ -236,7 +237,7 @@ def _pairs_within(questions: pl.DataFrame, budget: int) -> pl.DataFrame:
 
 
 def _rows_within(questions: pl.DataFrame, budget: int) -> pl.DataFrame:
-    """Whole rows of which any question is eligible, as many as the budget holds."""
+    """Return the questions of whole rows with an eligible question, as many rows as the budget allows."""
     rows = (
         questions.group_by(_ROW)
         .agg(pl.col("eligible", "unparsed").any(), pl.col("score").max(), pairs=pl.len())
@@ -247,7 +248,7 @@ def _rows_within(questions: pl.DataFrame, budget: int) -> pl.DataFrame:
 
 
 def _last_answers(config: DecideConfig, llm_verdicts: pl.DataFrame) -> pl.DataFrame:
-    """Per pair the last tier's answer, and what all tiers that could be read say together (`evidence`)."""
+    """Return, per pair, the answer of the last tier, and `evidence`, the weighted sum of the logits of all tiers."""
     _check_unique(llm_verdicts, "llm_verdicts", VERDICTS.key)
     unknown = sorted(set(llm_verdicts["tier"]) - set(config.tiers))
     if unknown:
@@ -268,7 +269,7 @@ def _last_answers(config: DecideConfig, llm_verdicts: pl.DataFrame) -> pl.DataFr
 
 
 def _with_verdicts(candidates: pl.DataFrame, verdicts: pl.DataFrame, table: str) -> pl.DataFrame:
-    """Candidates' hashes beside their verdicts (of the same pairs; further verdicts are of other parts)."""
+    """Join the hashes of the candidates with their verdicts. Verdicts on other pairs are ignored."""
     _check_unique(candidates, "candidates")
     _check_unique(verdicts, table)
     judged = candidates.select(*_PAIR, *_QUESTION).join(verdicts, on=_PAIR)
@@ -291,7 +292,7 @@ def _logit(score: pl.Expr) -> pl.Expr:
 
 
 def _fused_score(config: DecideConfig, asked: pl.Expr) -> pl.Expr:
-    """The decision's score; null exactly where nobody who counts has answered."""
+    """Return the score of the decision; null where the tier that counts could not be read."""
     similarity, llm = pl.col("score"), pl.col("llm_score")
     if config.mode == "last":
         return pl.when(asked).then(llm).otherwise(similarity)
@@ -325,7 +326,7 @@ def _state(config: DecideConfig, asked: pl.Expr, fused: pl.Expr) -> pl.Expr:
 
 
 def _pack(escalated: pl.DataFrame, pairs_per_part: int) -> list[pl.DataFrame]:
-    """Cut between queries into parts of at most `pairs_per_part`, but for a query that alone holds more."""
+    """Pack queries into parts of at most `pairs_per_part` pairs. A larger query has a part of its own."""
     parts: list[list[pl.DataFrame]] = [[]]
     filled = 0
     for query in escalated.partition_by("query_hash", maintain_order=True):

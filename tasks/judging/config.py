@@ -1,4 +1,4 @@
-"""The settings of a judge, whatever its protocol, and the policies of datasets."""
+"""Define the settings of a judge, of any protocol, and the policies of datasets."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -14,10 +14,10 @@ Preference = Literal["better", "equal", "worse", "none"]
 
 
 class Policy(BaseModel):
-    """How one dataset is judged; matched on the rows' `dataset` field, never on a path.
+    """How one dataset is judged. It is matched with the `dataset` field of the rows, not with a path.
 
-    skip: not judged at all, its rows pass untouched (the paper's ArguAna).
-    definition: what relevant means there: a name of `tasks/prompts/definitions.yaml`, or a sentence of one's own.
+    skip: do not judge it; its rows are left unchanged (ArguAna in the paper).
+    definition: what relevant means: a name of `tasks/prompts/definitions.yaml`, or a sentence.
     prompts: other prompt files, by protocol.
     """
 
@@ -44,33 +44,34 @@ class Policy(BaseModel):
 
 
 class JudgeConfig(BaseModel):
-    """How a judge is asked, and where its answer becomes a state.
+    """How a judge is asked, and which scores give which state.
 
-    judge, tier: who answers and as which tier, for the tables; set by the flow.
-    engine: model and settings alone, by which answers are remembered; set by the flow.
-    protocol: `yes_no` and `graded` ask about one passage and read the first token's log-probabilities; `listwise` asks
-        about up to `per_call` at once (the paper's); `snippet` extracts answers, then ranks them (ARHN);
-        `cross_encoder` takes a score.
-    prompt: name of the file in `tasks/prompts`; empty for the protocol's own.
-    definition: what relevant means, for datasets that `policies` does not name.
+    judge, tier: names of judge and tier for the tables; set by the flow.
+    engine: name of model and settings, under which answers are stored; set by the flow.
+    protocol: `yes_no` and `graded` ask about one passage and read the log-probabilities of the first token; `listwise`
+        asks about up to `per_call` passages at once (as the paper does); `snippet` extracts answers, then ranks them
+        (ARHN); `cross_encoder` takes a score.
+    prompt: name of the file in `tasks/prompts`; empty: the file named like the protocol.
+    definition: what relevant means, for datasets without a policy.
     policies: by dataset; set by the flow.
-    relevant_from, not_relevant_below: P(relevant) at or above, and below; between them the state is `unsure`.
-    min_mass: probability that the spellings asked for must hold together, else the answer is `unparsed`.
-    max_attempts: times a passage is asked about in all; the unparsed are asked again in other words or another order.
-    *_chars: lengths shown, in characters; what was cut is marked with […].
-    max_positives: known relevant texts shown, the first by text hash.
-    top: log-probabilities asked of the engine.
+    relevant_from, not_relevant_below: P(relevant) at or above the first is `relevant`, below the second
+        `not_relevant`, between them `unsure`.
+    min_mass: least total probability of the expected spellings; with less the answer is `unparsed`.
+    max_attempts: the most times a passage is asked about; an unparsed one is asked again, in other words or order.
+    *_chars: lengths shown, in characters; a cut is marked with […].
+    max_positives: the most positives shown, the first ones by text hash.
+    top: number of log-probabilities requested from the engine.
     relevant_grade: `graded`: the lowest grade that counts as relevant.
     per_call: `listwise`: passages in one call.
-    reasoning: `listwise`: let the judge write its reasons before the verdicts.
+    reasoning: `listwise`: the judge writes its reasons before the verdicts.
     max_output_tokens: `listwise` and `snippet`: the longest answer.
-    relevant_preferences: `listwise`: what counts as relevant; `worse` that is not among them is `unsure`.
-    isolate: passages that look like an attack on the judge are asked about alone, so that they cannot sway others.
+    relevant_preferences: `listwise`: preferences that count as relevant; the others except `none` are `unsure`.
+    isolate: ask about a passage alone if it looks like an attack on the judge, so that it cannot influence others.
     order_seed: seed of the order in which passages (or positives) are shown.
-    votes: orders tried in all; the majority counts, and voting stops once it is settled.
-    flip_share: share of the queries asked a second time in another order, to report how often verdicts flip.
-    batch_size: the most calls that a kill costs. The engine is handed half of them at a time: while one half is made
-        durable, the engine works on the other half, or for another part.
+    votes: the most orders asked; the majority counts, and asking stops once there is one.
+    flip_share: share of the queries asked again in another order, to report how often verdicts change.
+    batch_size: the most calls that are lost when the process is killed. The engine gets half of them at a time: while
+        one half is being stored, the engine works on the other half, or on another part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,22 +105,22 @@ class JudgeConfig(BaseModel):
 
     @property
     def asked(self) -> str:
-        """Name who is asked: model and settings. Prompts come in call by call, so that one more changes no other's."""
+        """Return the name of model and settings. Prompts are in the call ids, so a new one changes no other call."""
         return self.engine or self.judge
 
     @property
     def ledger_name(self) -> str:
-        """Name this judge's part of the ledger."""
+        """Return the name of this judge's part of the ledger."""
         return combine_hashes([self.asked])
 
     @property
     def prompt_name(self) -> str:
-        """The prompt file, for datasets whose policy names no other."""
+        """Return the prompt file for datasets whose policy names no other."""
         return self.prompt or self.protocol
 
     @property
     def prompt_names(self) -> tuple[str, ...]:
-        """Every prompt file that may be used."""
+        """Return the names of all prompt files that may be used, sorted."""
         if self.protocol == "cross_encoder":
             return ()
         named = {self.prompt_name, *(self.prompt_of(dataset) for dataset in self.policies)}
@@ -127,16 +128,16 @@ class JudgeConfig(BaseModel):
 
     @property
     def definition_names(self) -> tuple[str, ...]:
-        """Every definition of relevance that may be used, by its name or its sentence."""
+        """Return all definitions of relevance that may be used, by name or sentence, sorted."""
         return tuple(sorted({self.definition, *(p.definition for p in self.policies.values() if p.definition)}))
 
     def prompt_of(self, dataset: str) -> str:
-        """Name the prompt file for one dataset."""
+        """Return the name of the prompt file for one dataset."""
         policy = self.policies.get(dataset)
         return (policy.prompts.get(self.protocol) if policy else None) or self.prompt_name
 
     def definition_of(self, dataset: str) -> str:
-        """Say what relevant means in one dataset, as the judge reads it."""
+        """Return what relevant means in one dataset, as the judge reads it."""
         policy = self.policies.get(dataset)
         return load_definition((policy.definition if policy else None) or self.definition)
 
@@ -162,6 +163,6 @@ class JudgeConfig(BaseModel):
             if self.protocol in ("yes_no", "graded") and self.max_attempts > len(prompt.questions):
                 raise ValueError(
                     f"max_attempts={self.max_attempts}, but prompt {name!r} holds {len(prompt.questions)} questions; "
-                    "asking the same again greedily changes nothing: lower max_attempts or add a question"
+                    "asking the same question again gives the same answer: lower max_attempts or add a question"
                 )
         return self

@@ -1,6 +1,7 @@
-"""A cross-encoder as a judge: query and passage read together, one score, no prompt (paper §4.5, its weaker judges).
+"""Use a cross-encoder as a judge: it reads query and passage together and gives a score, without a prompt (§4.5).
 
-To the rest of the judge it looks like a protocol: a call is a pair, an answer is a score. `AsLLM` is that disguise.
+For the rest of the judge this is a protocol like the others: a call is a pair, and an answer is a score. `AsLLM` wraps
+the cross-encoder so that it answers calls like an LLM.
 """
 
 import json
@@ -15,7 +16,7 @@ from tasks.texts import combine_hashes
 
 @dataclass(frozen=True)
 class Scored:
-    """A score in an answer's clothes."""
+    """A score in the form of an answer: `text` is the score as JSON."""
 
     text: str
     finish_reason: str = "stop"
@@ -28,18 +29,18 @@ class Scored:
 
 @dataclass(frozen=True)
 class AsLLM:
-    """Answers calls by a cross-encoder's scores."""
+    """Wraps a cross-encoder as an LLM: each answer is a score."""
 
     encoder: CrossEncoder
 
     def answer(self, requests: Sequence[Request]) -> list[Scored]:
-        """Score the pairs; the first message is the query, the second the passage."""
+        """Score one pair per request. Its first message is the query, the second the passage."""
         pairs = [(request.chat[0]["content"], request.chat[1]["content"]) for request in requests]
         return [Scored(json.dumps(score)) for score in self.encoder.score(pairs)]
 
 
 def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
-    """Make one pair per passage; a second attempt would give the same score, so there is none."""
+    """Make one call per passage. There is no second attempt, as it would give the same score."""
     if attempt > 1:
         return []
     key = combine_hashes([config.asked, "cross_encoder", str(config.query_chars), str(config.passage_chars)])
@@ -57,7 +58,7 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
 
 
 def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
-    """Read the score, in 0..1.
+    """Read the score, a number in 0..1. Anything else is the failure `no_score`.
 
     >>> from types import SimpleNamespace
     >>> call = SimpleNamespace(ids={"": "hash"})

@@ -1,4 +1,4 @@
-"""Find the one JSON object that ends an answer, and keep what `json` would lose: keys that come twice."""
+"""Find the one JSON object that ends an answer. Repeated keys, which `json` drops, are kept."""
 
 import json
 import re
@@ -10,25 +10,25 @@ _START = re.compile(r'\{\s*"')  # a brace in prose is followed by something else
 
 
 class Pairs(list[tuple[str, Any]]):
-    """A JSON object as its pairs, in the order written."""
+    """A JSON object as a list of its (key, value) pairs, in the order written."""
 
     def only(self, key: str) -> Any:  # noqa: ANN401 - any JSON value
-        """Give the value of a key that comes once; None where it comes never or twice."""
+        """Return the value of a key that occurs once; None where it is missing or repeated."""
         values = [value for name, value in self if name == key]
         return values[0] if len(values) == 1 else None
 
 
-# Raw line breaks in strings are let through: models without a grammar write them. Numbers become floats of any size.
+# Line breaks in strings are accepted, as models without a grammar write them. Numbers of any size become floats.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=Pairs, parse_int=float, parse_float=float, parse_constant=float, strict=False
 )
 
 
 def final_object(text: str) -> Pairs | None:
-    """Read the object that ends `text`, after reasons in free words or `<think>` and in an optional fence.
+    """Return the object that ends `text`. Prose or `<think>…</think>` may come before it, and a code fence around it.
 
-    None unless it is the only one: after an earlier object outside the thoughts, or one that was never closed, nobody
-    can tell which was meant. Never raises.
+    None unless it is the only object: with another one before it, outside `<think>`, or one that is not closed, it is
+    not clear which is meant. Never raises.
 
     >>> final_object('<think>{"a": 1}?</think> So: {"a": 2}')
     [('a', 2.0)]
@@ -47,10 +47,10 @@ def final_object(text: str) -> Pairs | None:
 
 
 def _decode(body: str, start: int) -> Pairs | None:
-    """Read an object that starts there and ends with the text."""
+    """Return the object that starts at `start` and ends with the text; None if there is none."""
     try:
         value, end = _DECODER.raw_decode(body, start)
     except (ValueError, RecursionError):
         return None
-    inside_list = body[:start].rstrip().endswith("[")  # one that was never closed
+    inside_list = body[:start].rstrip().endswith("[")  # a list that is not closed
     return value if end == len(body) and not inside_list else None

@@ -1,8 +1,9 @@
-"""Ask a judge whether candidates are relevant too: every pair one verdict, no call paid for twice (paper §3.1).
+"""Ask a judge whether candidates are relevant: one verdict per pair, and no call is paid for twice (paper §3.1).
 
-The protocols (`yes_no`, `graded`, `listwise`, `snippet`, `cross_encoder`) say what is asked and how an answer is read;
-here is what they share. Copies of a text under several ids are asked about once. What cannot be read is `unparsed`: it
-is asked again, then left to the next tier, then reported. It is never "not relevant".
+The modules of the protocols (`yes_no`, `graded`, `listwise`, `snippet`, `cross_encoder`) make calls and read answers.
+This module does what they have in common. Copies of a text with several ids are asked about once. An answer that cannot
+be read is asked for again; if that fails too, the pair is `unparsed`, and the next tier is asked. An unreadable answer
+never counts as "not relevant".
 """
 
 import hashlib
@@ -27,29 +28,29 @@ from tasks.schemas import CALLS, VERDICTS
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _QUESTION = ["query_hash", "positives_hash"]
-_TELL_SECONDS = 10.0  # how often a long part says how far it is
+_TELL_SECONDS = 10.0  # seconds between two progress messages of a part
 _log = logging.getLogger(__name__)
-_AWAY = 50  # one question in so many may be unavailable without the engine being held to be
+_AWAY = 50  # up to one question in 50 may get no answer before the engine counts as unavailable
 MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
 ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
-# How each protocol asks and reads; `snippet` asks twice (`_extract_and_rank`).
+# The functions of each protocol that make calls and read answers. `snippet` asks twice (`_extract_and_rank`).
 _PROTOCOLS: Mapping[str, tuple[MakeCalls, ReadAnswer]] = {
     "yes_no": (pointwise.make_calls, pointwise.read_yes_no),
     "graded": (pointwise.make_calls, pointwise.read_grade),
     "listwise": (listwise.make_calls, listwise.read_answer),
     "cross_encoder": (cross_encoder.make_calls, cross_encoder.read_answer),
 }
-# A passage in a question: prompt, definition, query, positives, passage. Ids play no part.
+# Identifies a passage in a question: prompt, definition, and the hashes of query, positives and passage. No ids.
 Key = tuple[str, str, str, str, str]
 
 
 class EngineUnavailable(OSError):
-    """The engine could not answer now; the part is to be tried again, and pays only for what is missing."""
+    """The engine cannot answer now. The part must be run again, and then asks only for the missing answers."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An answer as the ledger keeps it."""
+    """An answer as it is stored in the ledger."""
 
     text: str
     logprobs: Mapping[str, float]
@@ -70,16 +71,16 @@ def judge(  # noqa: PLR0913 - tables by name
     engine: LLM | CrossEncoder,
     ledger: Ledger | None,
 ) -> dict[str, Any]:
-    """Judge every escalated candidate once.
+    """Judge each escalated candidate once.
 
     Returns:
-        `verdicts` (one per candidate; attempt and call_id are the last call's), `calls` (every call that was needed,
-        remembered ones too), and `facts`: what was asked, remembered, read and not read.
+        `verdicts`: one per candidate; attempt and call_id are those of the last call. `calls`: all calls needed, with
+        those recalled from the ledger. `facts`: counts of calls, recalled answers, tokens and failures.
 
     Raises:
         ValueError: the judge has no name, a candidate comes twice, its hashes do not fit the texts, or the engine left
             a call unanswered.
-        EngineUnavailable: the engine was away, so that questions stand open that it can answer another time.
+        EngineUnavailable: the engine was not available for too many questions.
     """
     if not config.judge:
         raise ValueError("judge: a name expected (model and digests), got an empty one; calls could not be told apart")
@@ -102,14 +103,14 @@ def _as_llm(config: JudgeConfig, engine: LLM | CrossEncoder) -> Any:  # noqa: AN
 
 
 def make_questions(config: JudgeConfig, pairs: pl.DataFrame) -> list[Question]:
-    """Make one question per distinct (prompt, definition, query, positives), the longest first, passages by hash."""
+    """Make one question per distinct (prompt, definition, query, positives), the longest ones first."""
     found: dict[tuple[str, str, str, str], dict[str, Any]] = {}
     for row in pairs.sort(*_QUESTION, "text_hash", *_PAIR).iter_rows(named=True):
         key = (config.prompt_of(row["dataset"]), config.definition_of(row["dataset"]), *(row[n] for n in _QUESTION))
         question = found.setdefault(key, {"row": row, "passages": {}})
         question["passages"].setdefault(row["text_hash"], quote(row["passage"], config.passage_chars))
     questions = [_question(config, key, made["row"], made["passages"]) for key, made in found.items()]
-    # Long ones first, so that a batch does not end with one straggler; all prompts of a query stay together.
+    # Long ones first, so that no batch waits for one long prompt at its end. Prompts of a query stay together.
     return sorted(questions, key=lambda q: (-max(len(p.text) for p in q.passages) // 256, q.query_hash, q.prompt))
 
 
@@ -131,7 +132,7 @@ def _question(
 
 @dataclass
 class Asker:
-    """Puts calls to the engine in batches, what the ledger remembers excepted, and counts."""
+    """Sends calls to the engine in batches, except those that the ledger has, and counts them."""
 
     config: JudgeConfig
     engine: Any
@@ -144,7 +145,7 @@ class Asker:
     def ask(
         self, make: MakeCalls, read: ReadAnswer, questions: Sequence[Question], seed: int
     ) -> dict[Key, tuple[Reading, Call]]:
-        """Ask about every passage until it is read or `max_attempts` are used up."""
+        """Ask about each passage until it is read or `max_attempts` is reached."""
         readings: dict[Key, tuple[Reading, Call]] = {}
         pending = list(questions)
         for attempt in range(1, self.config.max_attempts + 1):
@@ -160,10 +161,10 @@ class Asker:
         return readings
 
     def _answers(self, calls: Sequence[Call], read: ReadAnswer) -> list[Answer]:
-        """Get answers in the calls' order.
+        """Return the answers in the order of the calls.
 
-        Batches are cut without regard to what the ledger remembers, so that a run that was killed and resumed puts the
-        same lists to the engine as an undisturbed one: equal scores to the last bit.
+        The batches do not depend on what the ledger has. A run that was killed and resumed sends the same lists to the
+        engine as an undisturbed run, so scores are equal to the last bit.
         """
         known = {call.call_id: self.calls[call.call_id][1] for call in calls if call.call_id in self.calls}
         known |= self._recall([call for call in calls if call.call_id not in known])
@@ -185,7 +186,7 @@ class Asker:
         if not calls:
             return []
         if self.ledger is not None:
-            self.ledger.flush()  # the engine works for another part meanwhile; a kill costs no more than both halves
+            self.ledger.flush()  # the engine works for another part meanwhile; a kill loses at most both halves
         answers = list(self.engine.answer(calls))
         if len(answers) != len(calls):
             raise ValueError(
@@ -205,7 +206,7 @@ class Asker:
         return {call_id: Kept(**json.loads(payload)) for call_id, payload in found.items()}
 
     def _remember(self, calls: Sequence[Call], answers: Sequence[Answer], read: ReadAnswer) -> None:
-        """Keep what could be read; an answer of which nothing could be read is never remembered."""
+        """Store the answers in the ledger, except those of which nothing could be read."""
         if self.ledger is None:
             return
         rows = []
@@ -217,20 +218,22 @@ class Asker:
             self.ledger.remember(self.config.ledger_name, rows)
 
     def facts(self) -> dict[str, Any]:
-        """Say what was asked of the engine, what the ledger knew, and what could not be read, by reason."""
+        """Return the counts of calls, recalled answers, tokens and queries, and of failures by reason."""
         names = ("calls", "recalled", "prompt_tokens", "cached_tokens", "output_tokens")
         counts: dict[str, Any] = {name: self.counts[name] for name in names}
         return counts | {"queries": len(self.queries), "failures": dict(sorted(self.failures.items()))}
 
 
 def key_of(question: Question, passage: str) -> Key:
-    """Name a passage in a question, whatever the ids of either."""
+    """Return the key of a passage in a question. It does not depend on ids."""
     return (question.prompt, question.definition, question.query_hash, question.positives_hash, passage)
 
 
 def _payload(answer: Answer) -> str:
     kept = {name: getattr(answer, name) for name in Kept.__dataclass_fields__ if name != "cached_tokens"}
-    return json.dumps(kept | {"logprobs": dict(answer.logprobs)})  # ASCII: an endpoint's text may hold lone surrogates
+    return json.dumps(
+        kept | {"logprobs": dict(answer.logprobs)}
+    )  # ASCII, as the text of an endpoint may contain lone surrogates
 
 
 def _unread(questions: Iterable[Question], readings: Mapping[Key, tuple[Reading, Call]]) -> list[Question]:
@@ -250,7 +253,7 @@ def _ask_protocol(config: JudgeConfig, asker: Asker, questions: Sequence[Questio
 def _extract_and_rank(
     config: JudgeConfig, asker: Asker, questions: Sequence[Question], seed: int
 ) -> dict[Key, tuple[Reading, Call]]:
-    """Extract each passage's answer, then rank those that have one against the known relevant text (ARHN)."""
+    """Extract the answer of each passage, then rank those that have one against the positives (ARHN)."""
     readings = asker.ask(snippet.make_calls, snippet.read_answer, questions, seed)
     ranked: list[Question] = []
     back: dict[Key, Key] = {}
@@ -265,7 +268,7 @@ def _extract_and_rank(
 
 
 def _vote(config: JudgeConfig, questions: Sequence[Question], asker: Asker) -> dict[Key, Tally]:
-    """Ask in as many orders as there are votes; a passage whose majority is settled is not asked about again."""
+    """Ask once per vote, each time in another order. A passage with a settled majority is not asked about again."""
     tallies = {key_of(q, p.hash): Tally(config.votes) for q in questions for p in q.passages}
     pending = list(questions)
     for vote in range(config.votes):
@@ -281,12 +284,12 @@ def _vote(config: JudgeConfig, questions: Sequence[Question], asker: Asker) -> d
 def _try_other_order(
     config: JudgeConfig, questions: Sequence[Question], asker: Asker, tallies: Mapping[Key, Tally]
 ) -> dict[str, int]:
-    """Ask a sample of the queries once more in another order and count the verdicts that flip."""
+    """Ask a sample of the queries again in another order, and count the verdicts that change."""
     sample = [q for q in questions if _draw(q.query_hash) < config.flip_share]
     if not sample:
         return {}
     other = _ask_protocol(config, asker, sample, config.order_seed + config.votes)
-    # With one positive, or by a cross-encoder, there is no other order: the same call tells nothing.
+    # With one positive, or with a cross-encoder, there is no other order: the call is the same and is not counted.
     asked = {key: reading for key, (reading, call) in other.items() if call.call_id != tallies[key].last.call_id}
     states = {key: state_of_reading(config, reading) for key, reading in asked.items()}
     both = {k: s for k, s in states.items() if s != "unparsed" and tallies[k].state != "unparsed"}
@@ -298,9 +301,9 @@ def _draw(text_hash: str) -> float:
 
 
 def _demand_an_engine(tallies: Mapping[Key, Tally]) -> None:
-    """Fail the part where the engine was away: an outage must not end as verdicts; what was answered is remembered."""
+    """Fail the part if the engine was unavailable: an outage must not become verdicts. Answers are already stored."""
     away = sum(tally.readings[-1].failure == UNAVAILABLE for tally in tallies.values())
-    if away > max(1, len(tallies) // _AWAY):  # a question or two that always time out are the question's own fault
+    if away > max(1, len(tallies) // _AWAY):  # single questions that always time out are a fault of the question
         raise EngineUnavailable(
             f"{away} of {len(tallies)} questions got no answer because the engine was not available (limits, outage, "
             "timeouts); every answer that came is remembered: run again when it is back"

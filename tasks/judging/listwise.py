@@ -1,8 +1,8 @@
-"""Ask about many passages at once, each against the known relevant text: better, equal, worse or none (paper §3.1).
+"""Ask about many passages at once, each compared with the positives: better, equal, worse or none (paper §3.1).
 
-Every passage is in exactly one call: what does not fit into one is split into calls of like size, never cut off. Ids
-are random per call and stand in no text shown, so no text can name itself or shift another's verdict. An answer is read
-strictly, and what it does not say of a passage is a failure with a name: never "none".
+Each passage is in exactly one call. Passages that do not fit into one call are split into calls of nearly equal size.
+Ids are random per call and do not occur in any text shown, so no text can name itself or move the verdict of another.
+Answers are read strictly. A passage about which an answer says nothing is a named failure, not "none".
 """
 
 from collections import defaultdict
@@ -20,18 +20,18 @@ from tasks.protocols import Answer
 from tasks.texts import combine_hashes
 
 PREFERENCES: Mapping[str, Preference] = {word: word for word in get_args(Preference)}
-_ALPHABET = "cdfghjkmnpqrtvwx34679"  # no vowels, so no words; nothing that looks like another
+_ALPHABET = "cdfghjkmnpqrtvwx34679"  # no vowels, so no words; no characters that look alike
 _ID_LENGTH = 4
 _VERDICTS, _REASONING = "verdicts", "reasoning"
 
 
 def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
-    """Make as few calls of at most `per_call` passages as hold all, in an order drawn by `seed` and `attempt`.
+    """Make the fewest calls of at most `per_call` passages, in an order drawn by `seed` and `attempt`.
 
-    Passages that look like an attack are asked about alone (`isolate`): the other calls are those made without them.
+    With `isolate`, a passage that looks like an attack has a call of its own. It does not change the other calls.
 
     Raises:
-        ValueError: reasons are wanted of a prompt that has no question for them.
+        ValueError: `reasoning` is on and the prompt has no question that asks for reasons.
     """
     return [
         _call(config, question, group, attempt, seed)
@@ -54,7 +54,7 @@ def _groups(config: JudgeConfig, question: Question, attempt: int, seed: int) ->
 
 
 def _split(passages: Sequence[Passage], most: int) -> list[list[Passage]]:
-    """Split into as few groups of at most `most` as can be, their sizes differing by one at most."""
+    """Split into the fewest groups of at most `most`, whose sizes differ by at most one."""
     groups = -(-len(passages) // most)
     cuts = [round(group * len(passages) / groups) for group in range(groups + 1)] if groups else []
     return [list(passages[start:end]) for start, end in pairwise(cuts)]
@@ -92,7 +92,7 @@ def _ask(config: JudgeConfig, name: str, attempt: int) -> str:
 
 
 def _draw_ids(call_id: str, question: Question, passages: Sequence[Passage]) -> list[str]:
-    """Draw distinct ids from the call's content; one that stands in a text shown is drawn again."""
+    """Draw distinct ids from the content of the call. An id that occurs in a text shown is drawn again."""
     shown = "\n".join([question.query, *question.positives, *(passage.text for passage in passages)]).lower()
     ids: list[str] = []
     for position, passage in enumerate(passages):
@@ -113,7 +113,7 @@ def _draw_id(drawn_from: Sequence[str]) -> str:
 
 
 def _schema(ids: Sequence[str], reasoning: bool) -> dict[str, Any]:
-    """Describe the answer: every id once, in the order shown, with one of four words."""
+    """Return the JSON schema of the answer: each id once, in the order shown, with one of the four words."""
     verdicts = {
         "type": "object",
         "properties": {id_: {"type": "string", "enum": list(PREFERENCES)} for id_ in ids},
@@ -125,12 +125,12 @@ def _schema(ids: Sequence[str], reasoning: bool) -> dict[str, Any]:
 
 
 def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
-    """Read each passage's verdict, or why there is none.
+    """Read the verdict on each passage, or why there is none.
 
-    The answer must end with one JSON object, `{"verdicts": {"c7kd": "worse", …}}`; the list form
-    `{"verdicts": [{"id": "c7kd", "preference": "worse"}, …]}` is read too. Of the whole call: `length`, `too_long`,
-    `refused`, `error`, `empty`, `no_json`, `bad_shape`. Of one passage: `missing_id` (`unknown_id` if the answer names
-    ids that were not asked about, so that one may have been misspelt), `doubled_id`, `bad_value`.
+    The answer must end with one JSON object, `{"verdicts": {"c7kd": "worse", …}}`. The list form
+    `{"verdicts": [{"id": "c7kd", "preference": "worse"}, …]}` is read too. Failures of a whole call: `length`,
+    `too_long`, `refused`, `error`, `empty`, `no_json`, `bad_shape`. Failures of one passage: `missing_id` (`unknown_id`
+    if the answer names ids that were not asked about, as one may be misspelt), `doubled_id`, `bad_value`.
     """
     found = read_object(answer)
     if isinstance(found, str):
@@ -153,7 +153,7 @@ def _reading(values: Sequence[object], missing: str) -> Reading:
 
 
 def _stated(found: Pairs) -> list[tuple[str, object]] | None:
-    """List what an answer's object says, as (id, value); None where it is not of the form asked for."""
+    """Return the (id, value) pairs of an answer's object; None where it does not have the form asked for."""
     names = [name for name, _ in found]
     if len(set(names)) != len(names) or not set(names) <= {_VERDICTS, _REASONING}:
         return None
@@ -166,7 +166,7 @@ def _stated(found: Pairs) -> list[tuple[str, object]] | None:
 
 
 def _item(item: object) -> Iterator[tuple[str, object]]:
-    """Read one item of the list form; whatever it names without saying one thing of it has no value."""
+    """Yield the (id, value) pairs of one item of the list form. An id without exactly one value has the value None."""
     pairs = item if isinstance(item, Pairs) else Pairs()
     named = [value for name, value in pairs if name == "id" and isinstance(value, str)]
     value = pairs.only("preference") if len(named) == 1 else None

@@ -1,8 +1,8 @@
-"""Protocols `yes_no` and `graded`: ask about one passage at a time, read the first token's log-probabilities (§3.1).
+"""Ask about one passage at a time and read the first token's log-probabilities: protocols `yes_no`, `graded` (§3.1).
 
-Where the paper spends about 1,000 output tokens on a query's chain of thought and parses prose, these spend one token a
-pair and read a probability. The score is kept, so thresholds move later without a new call. `graded` asks for a grade
-from 0 to 3, the scale of TREC's assessors, and keeps the expected grade and P(grade at least `relevant_grade`).
+The paper generates about 1,000 tokens of reasoning for a query and parses the text. These protocols generate one token
+for a pair and read a probability. The score is stored, so thresholds can change without new calls. `graded` asks for a
+grade from 0 to 3, the scale of TREC, and stores the expected grade and P(grade >= `relevant_grade`).
 """
 
 import math
@@ -17,17 +17,17 @@ from tasks.prompts.prompt import load_prompt
 from tasks.protocols import Answer
 from tasks.texts import combine_hashes, hash_text
 
-# One generated token always ends by "length": that is a whole answer to a question about its log-probabilities.
+# One generated token always ends by "length". For protocols that read its log-probabilities this is a whole answer.
 FIRST_TOKEN = frozenset({"stop", "length"})
 WHOLE_TEXT = frozenset({"stop"})
 UNAVAILABLE = "unavailable"
 _NAMED = frozenset({"length", "too_long", "refused"})
-_HIGHEST = 0.01  # a log-probability is at most 0, but for rounding
+_HIGHEST = 0.01  # a log-probability is at most 0, apart from rounding
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the engine."""
+    """What is requested from the engine."""
 
     max_tokens: int = 1
     top: int = 0
@@ -35,7 +35,7 @@ class Wanted:
 
 
 def ask_each(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int, wanted: Wanted) -> list[Call]:
-    """Make one call per passage, those of a question adjacent: they share all but the candidate, which comes last."""
+    """Make one call per passage. The calls of a question are adjacent, as they share all text before the candidate."""
     return [
         _call(config, question, passage, (attempt, seed), wanted)
         for question in questions
@@ -45,7 +45,7 @@ def ask_each(config: JudgeConfig, questions: Sequence[Question], attempt: int, s
 
 def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted) -> Call:
     attempt, seed = nth
-    seed = seed if len(question.positives) > 1 else 0  # nothing to permute: another vote would be the same call
+    seed = seed if len(question.positives) > 1 else 0  # one positive has one order: another vote would be the same call
     content = load_prompt(question.prompt).render(
         definition=question.definition,
         query=question.query,
@@ -67,13 +67,13 @@ def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[
 
 
 def question_of(prompt: str, attempt: int) -> str:
-    """Give the words of one attempt; where the prompt has fewer, its last."""
+    """Return the question of one attempt; if the prompt has fewer questions, its last one."""
     questions = load_prompt(prompt).questions
     return questions[min(attempt, len(questions)) - 1]
 
 
 def order_positives(question: Question, seed: int) -> tuple[str, ...]:
-    """Put the positives in the order of a seed; seed 0 is the order of their hashes, in which they come."""
+    """Return the positives in an order drawn by the seed; seed 0 keeps their order, which is that of their hashes."""
     if seed == 0:
         return question.positives
     return tuple(
@@ -82,9 +82,9 @@ def order_positives(question: Question, seed: int) -> tuple[str, ...]:
 
 
 def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
-    """Say why an answer cannot be read whatever it holds; None if it can.
+    """Return why an answer cannot be read, by its finish reason; None if it can.
 
-    `length`, `too_long`, `refused`, `error`, or `unavailable`: the engine could not now, and may another time.
+    `length`, `too_long`, `refused`, `error`, or `unavailable` (the engine cannot answer now and may later).
     """
     if answer.finish_reason in finished:
         return None
@@ -94,7 +94,7 @@ def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
 
 
 def read_object(answer: Answer) -> Pairs | str:
-    """Read the JSON object that ends a whole answer, or the failure's name: an engine's, `empty`, `no_json`."""
+    """Return the JSON object that ends an answer, or the name of a failure: the engine's, `empty` or `no_json`."""
     failure = failure_of(answer, WHOLE_TEXT)
     if failure:
         return failure
@@ -107,10 +107,10 @@ def read_object(answer: Answer) -> Pairs | str:
 def read_first_token(
     config: JudgeConfig, call: Call, answer: Answer, measure: Callable[[Mapping[str, float]], Reading]
 ) -> dict[str, Reading]:
-    """Read the labels' shares off the first token's log-probabilities and measure them.
+    """Compute the share of each label from the log-probabilities of the first token, and measure the shares.
 
-    Nothing is read where the engine could not answer (its reason), gave no usable log-probabilities (`no_logprobs`),
-    or the answer is none of the labels (`neither`: together they hold less than `min_mass`).
+    Failures: the engine's reason; `no_logprobs` where there are no usable log-probabilities; `neither` where the labels
+    together have less than `min_mass`.
     """
     failure = failure_of(answer, FIRST_TOKEN)
     if failure:
@@ -138,15 +138,15 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
 def read_yes_no(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
     """Read P(relevant) = mass of the Yes spellings / (mass of Yes + mass of No).
 
-    `{"Yes": log 0.6, " no": log 0.2, "The": log 0.2}` is 0.75. The text of the answer is never looked at.
+    `{"Yes": log 0.6, " no": log 0.2, "The": log 0.2}` is 0.75. The text of the answer is not read.
     """
     return read_first_token(config, call, answer, lambda shares: Reading(score=shares["yes"]))
 
 
 def read_grade(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
-    """Read the expected grade, and as score the probability of a grade that counts as relevant.
+    """Read the expected grade, and as score the probability of the grades that count as relevant.
 
-    `{"3": log 0.5, " 2": log 0.25, "0": log 0.25}` is grade 2.0, and score 0.75 from grade 2 on.
+    `{"3": log 0.5, " 2": log 0.25, "0": log 0.25}` is grade 2.0; its score is 0.75 if grades 2 and 3 are relevant.
     """
     return read_first_token(config, call, answer, lambda shares: _measure(shares, config.relevant_grade))
 

@@ -1,7 +1,7 @@
-"""Judge by similarity: the free first tier, from the vectors that the search needed anyway (DESIGN section 6).
+"""Judge candidates by similarity: the first tier, computed from the vectors of the search (DESIGN section 6).
 
-A candidate that lies near the query and near a passage known to answer it is likely to answer it too. What was tried
-and measured on judged pairs is in docs/experiments.md.
+A candidate whose vector is close to the query and to a positive is likely to be relevant too. Measurements on judged
+pairs are in docs/experiments.md.
 """
 
 from typing import Self
@@ -18,11 +18,12 @@ _PAIR = [*_QUERY, "doc_id"]
 
 
 class SimilarityConfig(BaseModel):
-    """P(relevant) = logistic(w_query * to_query + w_positive * to_positive + bias), and what it takes to be sure.
+    """Weights and thresholds of P(relevant) = logistic(w_query * to_query + w_positive * to_positive + bias).
 
-    The weights are a logistic fit of benchmarks/similarity_trec_dl19.py on 1,867 judged BM25 candidates of TREC DL 2019
-    with MiniLM, 39% of them relevant: where fewer are, the score is too high, though its order holds. There 0.15 keeps
-    96% of the relevant ones above it, and 96% of those above 0.8 are relevant.
+    The weights are a logistic fit by benchmarks/similarity_trec_dl19.py on 1,867 judged BM25 candidates of TREC DL 2019
+    with MiniLM. 39% of them are relevant. For data with fewer relevant ones the score is too high, but the order of the
+    candidates is the same. On the fitted data 96% of the relevant ones are above 0.15, and 96% of those above 0.8 are
+    relevant.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,7 +36,7 @@ class SimilarityConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:
-        """Leave no score with two states."""
+        """Refuse thresholds for which a score would have two states."""
         if self.not_relevant_below > self.relevant_from:
             raise ValueError(
                 "not_relevant_below must not exceed relevant_from, "
@@ -52,7 +53,7 @@ def judge_similarity(
     passage_embeddings: pl.DataFrame,
     positives: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Give every candidate a verdict of tier "similarity"; between the two thresholds it is "unsure".
+    """Give each candidate a verdict of tier "similarity"; between the two thresholds its state is "unsure".
 
     Raises:
         ValueError: as `similarity_features`.
@@ -93,12 +94,12 @@ def similarity_features(
     passage_embeddings: pl.DataFrame,
     positives: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Candidates with two cosines more: `to_query`, and `to_positive`, the largest to one of the query's positives.
+    """Add two cosines to the candidates: `to_query`, and `to_positive`, the largest to a positive of the query.
 
-    Embeddings and positives may hold more than the candidates need.
+    Embeddings and positives may hold more rows than needed.
 
     Raises:
-        ValueError: texts without embedding (counted), or positives other than those the candidates were mined with.
+        ValueError: texts have no embedding, or the positives are not those with which the candidates were mined.
     """
     candidates = candidates.sort(_PAIR)
     positives = positives.join(candidates, on=_QUERY, how="semi")
@@ -117,7 +118,7 @@ def similarity_features(
 
 
 def _check_positives(candidates: pl.DataFrame, positives: pl.DataFrame) -> None:
-    """Hold the joined positives to the hash that the candidates were mined with."""
+    """Check that the positives have the hash with which the candidates were mined."""
     texts = positives.group_by(_QUERY).agg(pl.col("text_hash").sort())
     found = texts.select(
         *_QUERY, pl.Series("found", [combine_hashes(hashes) for hashes in texts["text_hash"]], dtype=pl.String)

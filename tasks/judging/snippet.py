@@ -1,7 +1,7 @@
-"""Extract from each passage the words that answer the query, then rank those against the known relevant text (ARHN).
+"""Extract from each passage the words that answer the query, then rank these against the positives (ARHN).
 
-Pass 1 asks about one passage at a time; a snippet that does not stand in the passage is a failure, not an answer. Pass
-2 is `tasks.judging.listwise` over the question that `ranked_question` makes of the snippets.
+Pass 1 asks about one passage at a time. A snippet that does not occur in the passage is a failure. Pass 2 is
+`tasks.judging.listwise`, with the question that `ranked_question` makes of the snippets.
 """
 
 import re
@@ -27,15 +27,15 @@ _SCHEMA: Mapping[str, Any] = {
 
 
 def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
-    """Make the first pass: one call per passage; `seed` orders the positives."""
+    """Make the calls of the first pass, one per passage. `seed` orders the positives."""
     return ask_each(config, questions, attempt, seed, Wanted(max_tokens=config.max_output_tokens, schema=_SCHEMA))
 
 
 def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
-    """Read the snippet as it stands in the passage, or preference `none` where the passage holds no answer.
+    """Read the snippet as it is written in the passage, or preference `none` where the passage has no answer.
 
-    Failures: those of an answer in `tasks.judging.listwise`, `bad_value`, and `not_verbatim` for words that are not the
-    passage's, whatever the spacing and case.
+    Failures: those of a whole call in `tasks.judging.listwise`, `bad_value`, and `not_verbatim` for words that are not
+    in the passage. Spacing and case make no difference.
     """
     found = read_object(answer)
     if isinstance(found, str):
@@ -56,7 +56,7 @@ def _reading(value: object, passage: str) -> Reading:
 
 
 def _locate(snippet: str, passage: str) -> str | None:
-    """Give the passage's own words for a snippet, None where it does not hold them.
+    """Return the snippet as written in the passage; None where the passage does not contain it.
 
     >>> _locate("the  QUICK fox", "See: The quick fox runs.")
     'The quick fox'
@@ -71,9 +71,9 @@ def _locate(snippet: str, passage: str) -> str | None:
 
 
 def ranked_question(question: Question, readings: Mapping[str, Reading]) -> Question | None:
-    """Make the question of the second pass: snippets in the place of their passages, those without one left out.
+    """Make the question of the second pass: snippets instead of passages, without the passages that have none.
 
-    `readings` are the first pass's, by passage hash. None where no passage has a snippet.
+    `readings` are those of the first pass, by passage hash. Returns None where no passage has a snippet.
     """
     snippets = ((passage.hash, readings[passage.hash].snippet) for passage in question.passages)
     passages = tuple(Passage(hash_, snippet) for hash_, snippet in snippets if snippet)

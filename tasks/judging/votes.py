@@ -1,4 +1,4 @@
-"""From readings to one verdict: the state of one answer, and the majority of several."""
+"""Turn readings into one verdict: the state of one reading, and the majority of several."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from tasks.judging.calls import Call, Reading
 from tasks.judging.config import JudgeConfig, Preference
 
-# The four preferences between 0 and 1: an order, not a probability; off the ends, where log-odds are infinite. What
-# counts as relevant stands above the middle, what does not below.
+# A score for each preference. It gives an order, not a probability. It is not 0 or 1, where log-odds are infinite.
+# Preferences that count as relevant are above 0.5, the others below.
 _IF_RELEVANT: dict[Preference, float] = {"none": 0.05, "worse": 0.55, "equal": 0.65, "better": 0.95}
 _IF_NOT: dict[Preference, float] = {"none": 0.05, "worse": 0.35, "equal": 0.45, "better": 0.48}
 
 
 def score_of(config: JudgeConfig, reading: Reading) -> float | None:
-    """Give a reading's score: its own, or its preference's place."""
+    """Return the score of a reading: its own, or the score of its preference; None if there is neither."""
     if reading.failure or reading.preference is None:
         return reading.score
     relevant = reading.preference in config.relevant_preferences
@@ -21,7 +21,7 @@ def score_of(config: JudgeConfig, reading: Reading) -> float | None:
 
 
 def state_of(score: float | None, relevant_from: float, not_relevant_below: float) -> str:
-    """Name the verdict state of a score; no score is `unparsed`."""
+    """Return the state of a score: `relevant`, `unsure`, `not_relevant`, or `unparsed` for None."""
     if score is None:
         return "unparsed"
     if score >= relevant_from:
@@ -30,7 +30,7 @@ def state_of(score: float | None, relevant_from: float, not_relevant_below: floa
 
 
 def state_of_reading(config: JudgeConfig, reading: Reading) -> str:
-    """Name the state of one reading; `worse` that does not count as relevant is `unsure`, as ARHN has it."""
+    """Return the state of one reading. A preference that does not count as relevant is `unsure`, as in ARHN."""
     if reading.failure:
         return "unparsed"
     if reading.preference is None:
@@ -42,7 +42,7 @@ def state_of_reading(config: JudgeConfig, reading: Reading) -> str:
 
 @dataclass
 class Tally:
-    """The votes on one passage: at most `of`, fewer where the majority is settled before."""
+    """The votes on one passage: at most `of`, and fewer where the majority is settled earlier."""
 
     of: int
     states: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Tally:
     calls: list[Call] = field(default_factory=list)
 
     def add(self, config: JudgeConfig, reading: Reading, call: Call) -> None:
-        """Count one vote."""
+        """Add one vote."""
         score = score_of(config, reading)
         if score is not None:
             self.scores.append(score)
@@ -61,12 +61,12 @@ class Tally:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether one parsed state has more than half of all the votes there may be."""
+        """Tell whether one parsed state has more than half of `of` votes."""
         return any(count > self.of // 2 for count in self._counts().values())
 
     @property
     def state(self) -> str:
-        """The majority of the parsed votes; `unsure` without one, `unparsed` where none could be read."""
+        """Return the majority of the parsed votes; `unsure` without a majority, `unparsed` without parsed votes."""
         counts = self._counts()
         if not counts:
             return "unparsed"
@@ -75,17 +75,17 @@ class Tally:
 
     @property
     def score(self) -> float | None:
-        """The mean of the votes' scores."""
+        """Return the mean score of the votes; None without scores."""
         return self._mean(self.scores)
 
     @property
     def grade(self) -> float | None:
-        """The mean of the votes' grades."""
+        """Return the mean grade of the votes; None without grades."""
         return self._mean([r.grade for r in self.readings if not r.failure and r.grade is not None])
 
     @property
     def preference(self) -> str | None:
-        """The most frequent preference, among equals the one nearer to `none`."""
+        """Return the most frequent preference; with a tie, the one closer to `none`."""
         counts = Counter(r.preference for r in self.readings if not r.failure and r.preference is not None)
         if not counts:
             return None
@@ -93,7 +93,7 @@ class Tally:
 
     @property
     def last(self) -> Call:
-        """The last call that was made about the passage."""
+        """Return the last call about the passage."""
         return self.calls[-1]
 
     def _counts(self) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Encode: every distinct text once, as a vector found again by the hash of the text (DESIGN section 6)."""
+"""Encode each distinct text once, and look vectors up by the hash of the text (DESIGN section 6)."""
 
 from typing import Literal
 
@@ -17,16 +17,16 @@ _PAIRS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: 100 MB at 384
 
 
 class EncodeConfig(BaseModel):
-    """Nothing to set: model, prompts, length and batch size belong to the engine."""
+    """No settings: model, prompts, length and batch size are settings of the engine."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def encode_passages(config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
-    """Encode passages, title and text as one, to `embeddings` (one row per distinct text).
+    """Encode passages, title and text joined, to `embeddings` with one row per distinct text.
 
     Raises:
-        ValueError: the engine returned something else than one finite vector per text.
+        ValueError: the engine did not return one finite vector per text.
     """
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
     texts = pl.DataFrame({"text_hash": passages["text_hash"], "shown": pl.Series(shown, dtype=pl.String)})
@@ -34,25 +34,28 @@ def encode_passages(config: EncodeConfig, *, passages: pl.DataFrame, engine: Enc
 
 
 def encode_queries(config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
-    """Encode the queries of split "train" to `embeddings`; held-out queries are never searched for negatives.
+    """Encode the queries of split "train" to `embeddings`. No negatives are mined for held-out queries.
 
     Raises:
-        ValueError: the engine returned something else than one finite vector per text.
+        ValueError: the engine did not return one finite vector per text.
     """
     texts = queries.filter(pl.col("split") == "train").select("text_hash", shown="text")
     return {"embeddings": _encode(texts, engine, "query")}
 
 
 def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
-    """Look vectors up by text hash: the distinct vectors, and for each hash its row in them.
+    """Look up vectors by text hash.
 
-    `embeddings` may hold more texts than asked for, and one text several times (in several parts).
+    `embeddings` may hold other texts too, and one text several times (in several parts).
+
+    Returns:
+        The distinct vectors, shape (distinct, dimension), and for each hash its row in them, shape (len(hashes),).
 
     Raises:
-        ValueError: hashes without an embedding; the message counts them and says what they belong to.
+        ValueError: some hashes have no embedding; the message counts them and names what they are `of`.
     """
     wanted = pl.DataFrame({"text_hash": hashes.unique().sort()})
-    # a part of many holds other bits of the same text only if batched otherwise: the first one is as good
+    # Parts that were batched differently may hold slightly different vectors of one text; the first one is used.
     known = embeddings.join(wanted, on="text_hash", how="semi").unique("text_hash", keep="first", maintain_order=True)
     if known.height < wanted.height:
         missing = wanted.join(known, on="text_hash", how="anti")["text_hash"]
@@ -66,10 +69,11 @@ def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple
 
 
 def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: Positions) -> pl.Series:
-    """Inner products of row pairs, each the same whatever else is computed along with it.
+    """Compute the inner products of row pairs, independent of what else is in the batch.
 
-    BLAS rounds differently with the shape of a batch; here products are summed in float64 and rounded to float32,
-    so equal vectors tie exactly. Returns Float64, for unit vectors the cosine.
+    BLAS rounds differently for batches of different shapes. Here the products are summed in float64 and rounded to
+    float32, so equal vectors have exactly equal scores. Returns Float64 of shape (len(left_rows),), the cosine for unit
+    vectors.
     """
     if left.shape[1] != right.shape[1] and len(left_rows):
         raise ValueError(
@@ -85,7 +89,7 @@ def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: P
 
 
 def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"]) -> pl.DataFrame:
-    """Encode each distinct hash once; neighbours are of like length, in an order the input's does not touch."""
+    """Encode each distinct hash once, sorted by length and hash, so that the order of the input makes no difference."""
     distinct = (
         texts.unique("text_hash", keep="first", maintain_order=True)
         .sort(pl.col("shown").str.len_bytes(), "text_hash")
@@ -97,7 +101,7 @@ def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passag
 
 
 def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
-    """Hold the engine to its protocol: one finite Array(Float32) per text."""
+    """Check that the engine returned one finite Array(Float32) per text."""
     if not isinstance(vectors.dtype, pl.Array) or vectors.dtype.inner != pl.Float32 or vectors.len() != texts.height:
         raise ValueError(
             f"the encoder must return Array(Float32) of length {texts.height}, "
@@ -113,7 +117,7 @@ def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
 
 
 def _matrix(vectors: pl.Series) -> Vectors:
-    """A Series of Array(Float32, d) as an n by d matrix, for no rows too."""
+    """Convert a Series of Array(Float32, d) with n rows (n may be 0) to a matrix of shape (n, d)."""
     if not isinstance(vectors.dtype, pl.Array):
         raise ValueError(f"vectors must be an Array of Float32, got {vectors.dtype}")
     dimension = vectors.dtype.size

@@ -1,8 +1,8 @@
-"""Mine: merge the hits, mask the positives, apply the margins, pick the negatives; the pool stays whole, with scores.
+"""Mine hard negatives: merge the hits, mask the positives, apply the margins, pick the negatives.
 
-Parameters keep the names and the meaning of sentence-transformers' `mine_hard_negatives`, with two differences. A
-margin never takes a candidate out of the pool, only out of the pick: one that scores too near a positive is exactly
-the suspected false negative that the judges must see. And the rank window is laid before the filters, not after them.
+Parameters have the names and meaning of those of `mine_hard_negatives` in sentence-transformers, with two differences.
+Margins limit what is picked, but not the pool: a candidate whose score is close to a positive may be a false negative,
+so the judges must see it. And the rank window is applied before the filters, not after them.
 """
 
 from typing import Literal, Self
@@ -27,7 +27,7 @@ UNKNOWN_QUERY = "unknown_query"
 
 
 class MineConfig(BaseModel):
-    """What enters the pool (`depth`, `range_min`, `range_max`), and what is picked from it (all the rest)."""
+    """What is in the pool (`depth`, `range_min`, `range_max`), and what is picked from it (all other fields)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -51,7 +51,7 @@ class MineConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
-        """Refuse settings under which nothing, or nothing sensible, could be mined."""
+        """Refuse settings with which nothing useful can be mined."""
         if self.relative_margin is not None and not 0 <= self.relative_margin <= 1:
             raise ValueError(
                 f"relative_margin must be between 0 and 1, got {self.relative_margin:g}; "
@@ -77,7 +77,7 @@ class MineConfig(BaseModel):
 
 
 class AdoptConfig(BaseModel):
-    """How many of the negatives that a row carries are its negatives."""
+    """How many of the given negatives of a row are used."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,18 +94,18 @@ def mine(  # noqa: PLR0913 - one keyword per table
     query_embeddings: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Mine hard negatives for the training queries that carry none.
+    """Mine hard negatives for the training queries that have no given ones.
 
-    `hits` holds these queries' hits in every part of the corpus; the embeddings may hold more than needed and give the
-    positives' own scores, which hits lack for a positive below the search's depth.
+    `hits` are the hits of these queries in all parts of the corpus. The embeddings may hold more texts than needed; the
+    scores of the positives are computed from them, as a positive below the depth of the search has no hit.
 
     Returns:
-        candidates: the pool, ranks range_min + 1 to range_max after masking, whether a filter lets them pass or not.
-        negatives: the pick, ranked from 1.
-        rejects: duplicates of positives and candidates, and queries left with few or no negatives, or without positive.
+        candidates: the pool: ranks range_min + 1 to range_max after masking, whether or not a filter excludes them.
+        negatives: the picked ones, ranked from 1.
+        rejects: copies of positives and candidates; queries with few or no negatives, or without a positive.
 
     Raises:
-        ValueError: hits of several retrievers, or a query or positive without embedding.
+        ValueError: there are hits of several retrievers, or a query or positive without embedding.
     """
     wanted = queries.filter(pl.col("split") == "train").join(given, on=_QUERY, how="anti")
     hits = hits.join(wanted, on=_QUERY, how="semi")
@@ -133,10 +133,10 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
 
 def merge_hits(config: MineConfig, *, hits: pl.DataFrame) -> pl.DataFrame:
-    """Merge a query's hits in all parts of the corpus: the top `depth` of their union, ranked anew.
+    """Merge the hits of each query in all parts of the corpus into its top `depth`, and rank them again.
 
     Raises:
-        ValueError: hits of several retrievers, whose scores do not compare.
+        ValueError: there are hits of several retrievers, whose scores cannot be compared.
     """
     retrievers = sorted(set(hits["retriever"]))
     if len(retrievers) > 1:
@@ -145,10 +145,10 @@ def merge_hits(config: MineConfig, *, hits: pl.DataFrame) -> pl.DataFrame:
 
 
 def mask_positives(*, hits: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take the positives out, by doc_id and by text, and second copies of one text; close the ranks up.
+    """Remove positives, by doc_id and by text, and repeated texts, and rank the rest again.
 
     Returns:
-        The hits that stay, and rejects for the copies (a positive found under its own id is no reject).
+        The hits that stay, and rejects for the copies. A positive found under its own id is not a reject.
     """
     others = hits.join(positives, on=_PAIR, how="anti")
     same_text = [*_QUERY, "text_hash"]
@@ -170,7 +170,7 @@ def score_positives(
     query_embeddings: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Score every positive against its query (`query_hash` in `queries`) exactly as the search scores a hit."""
+    """Score each positive against its query (`query_hash` in `queries`), exactly as the search scores a hit."""
     pairs = positives.join(queries.select(*_QUERY, "query_hash"), on=_QUERY).sort(_PAIR)
     left, left_rows = vectors_of(query_embeddings, pairs["query_hash"], of="queries")
     right, right_rows = vectors_of(passage_embeddings, pairs["text_hash"], of="positives")
@@ -180,8 +180,8 @@ def score_positives(
 def apply_margins(config: MineConfig, *, candidates: pl.DataFrame, positive_scores: pl.DataFrame) -> pl.DataFrame:
     """Keep the candidates that may be picked as negatives.
 
-    The relative margin lies below the positive whatever its sign: threshold = positive - |positive| * margin
-    (positive * (1 - margin) would rise above a negative score, sentence-transformers issue 3819).
+    The threshold of the relative margin is positive - |positive| * margin, which is below the positive for scores of
+    both signs. (positive * (1 - margin) is above a negative score: sentence-transformers issue 3819.)
     """
     of_query = pl.col("score").min() if config.margin_reference == "min" else pl.col("score").max()
     reference = positive_scores.group_by(_QUERY).agg(of_query.alias("reference"))
@@ -199,9 +199,9 @@ def apply_margins(config: MineConfig, *, candidates: pl.DataFrame, positive_scor
 
 
 def pick(config: MineConfig, *, candidates: pl.DataFrame) -> pl.DataFrame:
-    """Pick up to `num_negatives` per query, the nearest or a seeded sample, ranked from 1 in the candidates' order.
+    """Pick up to `num_negatives` per query, the nearest or a seeded sample, and rank them from 1 in candidate order.
 
-    The sample goes by a hash of seed, query and text, so it depends on nothing else in the table.
+    The sample is chosen by a hash of seed, query and text, so other rows of the table make no difference.
     """
     if config.sampling_strategy == "random":
         pairs = candidates.select("query_hash", "text_hash").iter_rows()
@@ -220,12 +220,12 @@ def pick(config: MineConfig, *, candidates: pl.DataFrame) -> pl.DataFrame:
 def adopt(
     config: AdoptConfig, *, given: pl.DataFrame, queries: pl.DataFrame, positives: pl.DataFrame
 ) -> dict[str, pl.DataFrame]:
-    """Take over the negatives that training rows already carry: all are candidates, in their order, none is filtered.
+    """Use the given negatives of training rows: all become candidates, in their order and without filters.
 
     Returns:
-        candidates: every given negative, retriever "given", its score if the input had one.
-        negatives: all of them, or each query's first `num_negatives`.
-        rejects: queries without positive, given negatives of a query that does not exist, queries with fewer negatives.
+        candidates: all given negatives, with retriever "given", and their score if the input has one.
+        negatives: all of them, or the first `num_negatives` of each query.
+        rejects: queries without positive, given negatives of an unknown query, queries with too few negatives.
     """
     train = queries.filter(pl.col("split") == "train").join(given, on=_QUERY, how="semi")
     labelled, unlabelled = _with_positives(train, positives)
@@ -252,7 +252,7 @@ def adopt(
 
 
 def _with_positives(queries: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Queries with their hash and their positives' hash, and the queries without any positive."""
+    """Return the queries with the hashes of query and positives, and the queries without any positive."""
     hashes = positives.group_by(_QUERY).agg(pl.col("text_hash").sort())
     combined = pl.Series("positives_hash", [combine_hashes(texts) for texts in hashes["text_hash"]], dtype=pl.String)
     labelled = queries.select(*_QUERY, query_hash="text_hash").join(hashes.select(*_QUERY, combined), on=_QUERY)
@@ -260,7 +260,7 @@ def _with_positives(queries: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.
 
 
 def _rank_negatives(picked: pl.DataFrame) -> pl.DataFrame:
-    """The schema's columns, ranked from 1 in the candidates' order."""
+    """Rank picked candidates from 1 in their order, with the columns of the schema."""
     rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
     return picked.sort(*_QUERY, "rank").with_columns(rank=rank).select(*schemas.NEGATIVES.columns)
 
@@ -268,7 +268,7 @@ def _rank_negatives(picked: pl.DataFrame) -> pl.DataFrame:
 def _count_short(
     stage: str, wanted: int, queries: pl.DataFrame, candidates: pl.DataFrame, negatives: pl.DataFrame
 ) -> pl.DataFrame:
-    """Rejects for queries with fewer negatives than wanted; they stay in the tables all the same."""
+    """Return rejects for queries with fewer negatives than wanted. The queries stay in the tables."""
     pool = candidates.group_by(_QUERY).agg(pool=pl.len())
     picked = negatives.group_by(_QUERY).agg(picked=pl.len())
     counts = queries.select(_QUERY).join(pool, on=_QUERY, how="left").join(picked, on=_QUERY, how="left")
@@ -281,12 +281,12 @@ def _count_short(
 
 
 def _reject(stage: str, rows: pl.DataFrame, reason: str, detail: pl.Expr, key: list[str] | None = None) -> pl.DataFrame:
-    """One reject per row, named by the key's columns joined with slashes."""
+    """Make one reject per row. Its key is the values of the key columns, joined with slashes."""
     return rows.select(
         stage=pl.lit(stage), key=pl.concat_str(key or _QUERY, separator="/"), reason=pl.lit(reason), detail=detail
     )
 
 
 def _rejects(*frames: pl.DataFrame) -> pl.DataFrame:
-    """All rejects in the schema, in one order."""
+    """Return all rejects in one table, sorted."""
     return pl.concat([schemas.REJECTS.empty(), *frames]).sort("reason", "key", "detail")

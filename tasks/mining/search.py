@@ -1,4 +1,4 @@
-"""Search: each query's nearest passages by exact inner product, one part of queries against one part of the corpus."""
+"""Find the nearest passages of each query by exact inner product, for one part of queries and one of the corpus."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks import schemas
 from tasks.mining.encode import Positions, Vectors, dot_pairs, vectors_of
 
-_SLACK = 16  # texts looked up beyond the depth, to see whether a tie crosses the cut
-_TIE = 1e-5  # faiss' float32 sums of unit vectors differ by less, whatever the batch
+_SLACK = 16  # texts searched beyond the depth, to see whether texts tie with the last one
+_TIE = 1e-5  # the float32 sums of faiss for unit vectors differ by less than this between batches
 
 
 class SearchConfig(BaseModel):
@@ -31,10 +31,10 @@ def search(
     passages: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Find the top `depth` passages of the query's own dataset for every query of split "train".
+    """Find the top `depth` passages of its own dataset for each query of split "train".
 
-    Ranks count from 1 within the query and this corpus part; equal scores rank by doc_id. A dataset that is on one
-    side only gives no hits.
+    Ranks count from 1 within the query and this part of the corpus. Equal scores are ranked by doc_id. A dataset
+    without queries or without passages gives no hits.
 
     Raises:
         ValueError: a query or passage without embedding, or embeddings of different dimensions.
@@ -63,7 +63,7 @@ def _search_dataset(
     passages: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Search distinct texts, then give each hit to every query and passage of that text."""
+    """Search distinct texts, then copy each hit to all queries and passages with these texts."""
     query_hashes, passage_hashes = queries["text_hash"].unique().sort(), passages["text_hash"].unique().sort()
     left, _ = vectors_of(query_embeddings, query_hashes, of="queries")
     right, _ = vectors_of(passage_embeddings, passage_hashes, of="passages")
@@ -92,15 +92,16 @@ def _search_dataset(
 
 
 def rank_by_score(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Sort by query, score (highest first) and doc_id, and number the rows of each query from 1 in `rank`."""
+    """Sort by query, score (highest first) and doc_id, and add `rank`, from 1 within each query."""
     ordered = pairs.sort("dataset", "query_id", "score", "doc_id", descending=[False, False, True, False])
     return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("dataset", "query_id"))
 
 
 def nearest(left: Vectors, right: Vectors, depth: int) -> tuple[Positions, Positions]:
-    """Row pairs that hold, for each left row, its `depth` nearest right rows and all that tie with the last of them.
+    """Return row pairs (left, right): for each left row its `depth` nearest right rows, and all that tie with the last.
 
-    faiss cuts ties as it likes, so a query is searched twice as deep until its last score lies clearly below the cut.
+    faiss keeps any of the tied rows. So a query is searched again, twice as deep, until the last score found is clearly
+    below the score at `depth`.
     """
     index: Any = faiss.IndexFlatIP(right.shape[1])
     index.add(right)

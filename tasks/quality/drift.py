@@ -1,9 +1,8 @@
-"""Drift: does tonight differ from the nights before by more than chance, and by enough to matter?
+"""Detect drift: whether tonight differs from the nights before by more than chance and by enough to matter.
 
-Three questions. Do the judges answer the gold set otherwise than they did? Are tonight's new pairs judged in another
-mix of verdicts? Is another share of them a false negative? An alarm needs both a small p (shared out among all tests of
-the night, after Bonferroni) and a change of stated size: with much data everything is significant, with little data
-every change looks large.
+Three things are compared: the answers of the judges to the gold set, the mix of verdicts on new pairs, and the share of
+false negatives among them. An alarm needs a small p-value (Bonferroni-corrected over all tests of the night) and a
+change of a set size. With much data the p-value of every change is small; with little data every change looks large.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,9 @@ Floats = npt.NDArray[np.float64]
 
 CASCADE, GOLD = "cascade", "gold"  # a tier; a kind of alarm
 _QUERY = ["dataset", "query_id"]
-_SPARSE = 5.0  # expected in a cell; below that the chi-square distribution is a poor guide
+_SPARSE = 5.0  # expected count of a cell, below which the chi-square distribution is not accurate
 _FEW_QUERIES = 5
-_SMOOTHING = 0.5  # added to each count where logarithms are taken
+_SMOOTHING = 0.5  # added to each count before taking logarithms
 _GUARD = 1e-9
 _ADVICE = {
     GOLD: "The judge answers otherwise than before. An endpoint's model may have changed behind its name: pin a "
@@ -37,12 +36,13 @@ _ADVICE = {
 class DriftConfig(BaseModel):
     """When a night raises an alarm.
 
-    min_nights: nights before it that are needed. window: the most that are looked back at.
-    alpha: chance of a false alarm in one night, over all its tests.
-    min_accuracy_change: of the gold set's accuracy. min_psi: population stability index of the mix of verdicts; 0.1 is
-        commonly called a small shift, 0.25 a large one. min_rate_change: of the share of false negatives.
-    min_pairs: new pairs below which a night's mix says nothing.
-    permutations: drawn where a distribution has to be sampled. seed: of these.
+    min_nights: the least number of earlier nights. window: the most earlier nights that are compared.
+    alpha: probability of a false alarm in one night, over all its tests.
+    min_accuracy_change: least change of the accuracy on the gold set. min_psi: least population stability index of the
+        mix of verdicts; 0.1 is usually called a small shift, 0.25 a large one. min_rate_change: least change of the
+        share of false negatives.
+    min_pairs: the least number of new pairs of a night.
+    permutations: draws where a distribution must be sampled. seed: seed of these draws.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,9 +60,9 @@ class DriftConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Answers:
-    """One judge's answers to the gold set in one night: which were right, in the items' order.
+    """The answers of one judge to the gold set in one night: which were right, in the order of the items.
 
-    judge, items: only nights of the same judge and the same items are compared.
+    judge, items: only nights with the same judge and the same items are compared.
     """
 
     judge: str
@@ -71,16 +71,16 @@ class Answers:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers."""
+        """Return the share of right answers."""
         return sum(self.right) / len(self.right)
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How one tier judged the pairs that were new in one night.
+    """How one tier judged the new pairs of one night.
 
-    states: how many pairs by state. effect: the design effect, by how much pairs of one query resemble each other:
-    `n` pairs tell as much as `n / effect` independent ones.
+    states: number of pairs by state. effect: the design effect, as pairs of one query are not independent: `n` pairs
+        have as much information as `n / effect` independent ones.
     """
 
     judge: str
@@ -89,18 +89,18 @@ class Mix:
 
     @property
     def pairs(self) -> int:
-        """How many there are."""
+        """Return the number of pairs."""
         return sum(self.states.values())
 
     @property
     def share(self) -> float:
-        """Share of false negatives."""
+        """Return the share of false negatives."""
         return self.states.get("relevant", 0) / self.pairs
 
 
 @dataclass(frozen=True)
 class Night:
-    """What is compared of one night, by tier."""
+    """The data of one night that is compared, by tier."""
 
     gold: Mapping[str, Answers] = field(default_factory=dict)
     mix: Mapping[str, Mix] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class Night:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What has drifted, by how much, how surely, and what to do."""
+    """One detected change: its kind, size and p-value, and what to do."""
 
     kind: str  # gold | mix | false_negatives
     tier: str
@@ -120,22 +120,22 @@ class Alarm:
     advice: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a record."""
+        """Return the fields for a JSON record."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class _Test:
-    """One comparison that was made, and whether its change is large enough to matter."""
+    """One comparison, and whether its change is large enough to matter."""
 
     alarm: Alarm
     matters: bool
 
 
 def find_drift(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> list[Alarm]:
-    """Compare tonight with the nights before, the oldest first; returns the alarms, the surest first.
+    """Compare tonight with the nights before (oldest first), and return the alarms, smallest p-value first.
 
-    A night with too few before it, or too few new pairs, raises none.
+    With too few nights before, or too few new pairs, there is no alarm.
     """
     before = before[-config.window :]
     tests = [*_gold_tests(config, tonight, before), *_mix_tests(config, tonight, before)]
@@ -198,7 +198,7 @@ def _two(mix: Mix) -> Mix:
 
 
 def _changed(pooled: Mix, mix: Mix) -> str:
-    """Name the state whose share changed most."""
+    """Describe the state whose share changed most."""
     shares = {
         state: (pooled.states.get(state, 0) / pooled.pairs, mix.states.get(state, 0) / mix.pairs)
         for state in VERDICT_STATES
@@ -208,7 +208,7 @@ def _changed(pooled: Mix, mix: Mix) -> str:
 
 
 def pool(mixes: Sequence[Mix]) -> Mix:
-    """Add up several nights; the design effect is the mean, weighted by pairs."""
+    """Add up the pairs of several nights. The design effect is the mean, weighted by pairs."""
     states = {state: sum(mix.states.get(state, 0) for mix in mixes) for state in VERDICT_STATES}
     pairs = sum(mix.pairs for mix in mixes)
     effect = sum(mix.effect * mix.pairs for mix in mixes) / pairs if pairs else 1.0
@@ -216,10 +216,10 @@ def pool(mixes: Sequence[Mix]) -> Mix:
 
 
 def design_effect(states: pl.DataFrame) -> float:
-    """Measure how much the pairs of one query resemble each other (Rao and Scott's mean design effect, at least 1).
+    """Compute the mean design effect of Rao and Scott (at least 1), the dependence of the pairs of a query.
 
     Args:
-        states: dataset, query_id, state: one row per pair.
+        states: dataset, query_id, state; one row per pair.
     """
     counts = states.group_by(*_QUERY, "state").len().pivot(on="state", index=_QUERY, values="len").fill_null(0)
     if counts.height < _FEW_QUERIES:
@@ -237,19 +237,20 @@ def design_effect(states: pl.DataFrame) -> float:
 
 
 def paired_p(before: npt.NDArray[np.bool_], tonight: npt.NDArray[np.bool_]) -> float:
-    """Test whether tonight's number of right answers is that of the nights before, on the same items; two-sided, exact.
+    """Return the p-value that tonight's number of right answers is that of the nights before (same items, two-sided).
 
-    If nothing drifts, any of an item's answers could be tonight's. With one earlier night this is McNemar's exact test.
+    Without drift, each answer to an item is equally likely to be tonight's. With one earlier night this is the exact
+    test of McNemar.
 
     Args:
-        before: (nights, items).
-        tonight: (items,).
+        before: shape (nights, items).
+        tonight: shape (items,).
     """
     from scipy.stats import binom
 
     answers = np.vstack([before, tonight]).astype(np.int64)
     chances = answers.sum(axis=0) / len(answers)
-    distribution = np.ones(1)  # of how many of tonight's would be right, items of equal chance added up together
+    distribution = np.ones(1)  # of the number of right answers tonight; items of equal probability are added together
     for chance, many in zip(*np.unique(chances, return_counts=True), strict=True):
         distribution = np.convolve(distribution, binom.pmf(np.arange(many + 1), many, chance))
     distance = np.abs(np.arange(len(distribution)) - chances.sum())
@@ -258,13 +259,13 @@ def paired_p(before: npt.NDArray[np.bool_], tonight: npt.NDArray[np.bool_]) -> f
 
 
 def mix_p(before: Mix, tonight: Mix, states: Sequence[str], permutations: int, seed: int) -> float:
-    """Test whether two mixes are of one population: chi-square, divided by the design effect (Rao and Scott).
+    """Return the p-value that two mixes are of one population, by chi-square over the design effect (Rao and Scott).
 
-    Where cells are sparse, the distribution is sampled with the margins held fixed instead.
+    If a cell has a small expected count, the distribution is sampled instead, with fixed margins.
     """
     table = np.array([[mix.states.get(state, 0) for state in states] for mix in (before, tonight)], dtype=np.int64)
     table = table[:, table.sum(axis=0) > 0]
-    if table.shape[1] < 2:  # noqa: PLR2004 - one state only: nothing can differ
+    if table.shape[1] < 2:  # noqa: PLR2004 - with one state the mixes are equal
         return 1.0
     effect = max(1.0, (before.effect * before.pairs + tonight.effect * tonight.pairs) / table.sum())
     effect = max(effect, tonight.effect)
@@ -283,7 +284,7 @@ def mix_p(before: Mix, tonight: Mix, states: Sequence[str], permutations: int, s
 
 
 def _chi_square(tonight: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Floats:
-    """Give Pearson's statistic of 2-row tables with given margins, of each row of `tonight`."""
+    """Return Pearson's statistic for each row of `tonight`, as the second row of a table with the given margins."""
     expected = columns * rows[1] / rows.sum()
     squared = (tonight - expected) ** 2
     result: Floats = (squared / expected + squared / (columns * rows[0] / rows.sum())).sum(axis=1)
@@ -291,7 +292,7 @@ def _chi_square(tonight: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], 
 
 
 def stability_index(before: Mapping[str, int], tonight: Mapping[str, int]) -> float:
-    """Measure how far two mixes are apart, whatever their size (PSI): 0 where they are alike.
+    """Return the population stability index (PSI) of two mixes: 0 for equal shares, independent of their sizes.
 
     >>> round(stability_index({"relevant": 100, "not_relevant": 900}, {"relevant": 250, "not_relevant": 750}), 2)
     0.16

@@ -1,7 +1,8 @@
-"""Gold: pairs whose label is known and fixed, judged every night, so that a judge that changes is noticed.
+"""Read the gold set and compare the judges with it. Its pairs have known labels and are judged every night.
 
-One JSON object a line: {"query": …, "positives": […], "passage": …, "label": "relevant" or "not_relevant"}, and
-optionally "title" (of the passage) and "dataset" (whose definition of relevance counts).
+If the agreement changes, a judge has changed. The file has one JSON object a line:
+{"query": …, "positives": […], "passage": …, "label": "relevant" or "not_relevant"}, and optionally "title" (of the
+passage) and "dataset" (whose definition of relevance is used).
 """
 
 import json
@@ -23,13 +24,14 @@ _LABELS = ("relevant", "not_relevant")
 
 
 class GoldError(ValueError):
-    """The gold set cannot be used; the message says why and what to do."""
+    """The gold set cannot be used. The message says why, and what to do."""
 
 
 class GoldConfig(BaseModel):
     """How the gold set is read and compared.
 
-    dataset: of rows that name none; set by the flow. tiers: the tiers beside similarity; set by the flow.
+    dataset: the dataset of rows that name none; set by the flow. tiers: the tiers apart from similarity; set by the
+        flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,10 +47,10 @@ class _Reject(Exception):
 
 
 def read_gold(config: GoldConfig, *, source: Path) -> dict[str, pl.DataFrame]:
-    """Read the gold set of a folder with one file, and lay it out as the judges read everything else.
+    """Read the gold set from the files of a folder, into the tables that judges read.
 
-    Ids are made from the texts, so that they stay when rows are added. Rows that cannot be used are rejects; two labels
-    for one pair reject both.
+    Ids are made from the texts, so they stay the same when rows are added. Rows that cannot be used are rejects. If a
+    pair has two different labels, all its rows are rejects.
 
     Raises:
         GoldError: no row can be used.
@@ -95,7 +97,7 @@ def _parse(line: str) -> object:
 
 
 def _item(config: GoldConfig, row: object) -> dict[str, Any]:
-    """Read one row: its texts cleaned as ingest cleans them, hashed, and named by their hashes."""
+    """Read one row. Its texts are cleaned as ingest does it, and their hashes are the ids."""
     if not isinstance(row, dict):
         raise _Reject("not_json", "one JSON object a line expected")
     label = row.get("label")
@@ -139,7 +141,7 @@ def _tables(items: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
         dataset = item["dataset"]
         query = (dataset, item["query_id"])
         ranks[query] = ranks.get(query, 0) + 1
-        # "train": the split that is encoded and judged.
+        # The split is "train", as only training queries are encoded and judged.
         queries[query] = (*query, item["query"], item["query_hash"], "train")
         passages[(dataset, item["doc_id"])] = (dataset, item["doc_id"], item["title"], item["passage"], item["doc_id"])
         for text_hash, text in item["positives"].items():
@@ -165,12 +167,13 @@ def agree_gold(
     llm_verdicts: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Compare every tier, and what they say together, with the gold labels; each tier was asked about every pair.
+    """Compare each tier, and the decisions of all tiers, with the gold labels. Each tier judges all pairs.
 
-    `unsure` and `unparsed` agree with no label. Kappa's interval takes the pairs for a sample, accuracy's is Wilson's.
+    `unsure` and `unparsed` agree with no label. The interval of kappa treats the pairs as a sample; that of the
+    accuracy is Wilson's.
 
     Returns:
-        `agreement`: one row per tier. `verdicts`: one per tier and pair, for the comparison with other nights.
+        `agreement`: one row per tier. `verdicts`: one row per tier and pair, to compare with other nights.
     """
     asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
     tiers = {"similarity": similarity, **asked, _CASCADE: decisions}

@@ -1,6 +1,6 @@
-"""How well each tier finds the false negatives that are known beforehand, all tiers over the same candidates.
+"""Measure how well each tier finds the false negatives that are known in advance, over the same candidates.
 
-Known pairs are a lower bound of the truth: a candidate that is relevant but not known counts against precision.
+Not all false negatives are known. A candidate that is relevant but not known lowers the precision.
 """
 
 import math
@@ -16,9 +16,9 @@ _UNJUDGED = -math.inf  # below every score
 
 
 class AgreeConfig(BaseModel):
-    """Every tier is read at its own threshold, and at the cascade's recall.
+    """Which tiers are measured.
 
-    tiers: the tiers beside similarity, in the order asked; set by the flow.
+    tiers: the tiers apart from similarity, in the order asked; set by the flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,15 +35,16 @@ def agree(
     decisions: pl.DataFrame,
     known: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Compare the tiers' verdicts with the known false negatives among the candidates.
+    """Compare the verdicts of the tiers with the known false negatives among the candidates.
 
-    A candidate that a tier did not judge, or could not parse, is not found by it and ranks last.
-    `precision_at_cascade_recall` is the precision at the smallest cut-off of the tier's own ranking at which its recall
-    reaches the cascade's; among equal scores the unknown candidates count first. Without any known candidate all rates
-    are null; precision is null where a tier found nothing, the last column also where the cascade found no known one.
+    A candidate that a tier did not judge or could not parse counts as not found, and ranks last.
+    `precision_at_cascade_recall` is the precision at the smallest cut-off of the ranking by score at which the recall
+    of the tier reaches that of the cascade; among equal scores unknown candidates rank first. Without known candidates
+    all rates are null. Precision is null where a tier found nothing, and the precision at the cascade's recall where
+    the cascade found no known one.
 
     Returns:
-        `agreement`: one row per tier, `cascade` and `similarity` among them.
+        `agreement`: one row per tier, including `cascade` and `similarity`.
     """
     labelled = candidates.select(_PAIR).join(
         known.select(_PAIR).unique().with_columns(known=pl.lit(True)), on=_PAIR, how="left"
@@ -83,7 +84,7 @@ def _measure(tier: str, judged: pl.DataFrame, target: int) -> dict[str, str | in
 
 
 def _precision_at(judged: pl.DataFrame, target: int) -> float:
-    """Precision at the rank of the `target`-th known candidate; the pessimistic order among equal scores."""
+    """Return the precision at the rank of the `target`-th known candidate; unknown ones with its score rank first."""
     ranked = judged.sort("score", "known", descending=[True, False])
     rank = ranked["known"].arg_true()[target - 1] + 1
     return float(target / rank)

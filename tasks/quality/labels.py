@@ -1,7 +1,7 @@
-"""Labels: what people say of a query and a passage, settled among them, laid over the machine's decisions, compared.
+"""Combine the labels of people, apply them to the decisions of the judges, and measure the judges by them.
 
-A label holds for two texts, wherever they stand: under other ids, in another dataset, on another night. The positives
-that were shown beside them do not belong to it: they help to see what is looked for, and change from night to night.
+A label is for two texts, a query and a passage. It also holds for these texts under other ids, in another dataset or on
+another night. The positives shown beside them are not part of it: they show what is searched for, and may change.
 """
 
 import polars as pl
@@ -20,7 +20,7 @@ _TRUTH = pl.when(pl.col("label") != "unsure").then(pl.col("label") == "relevant"
 
 
 class LabelsConfig(BaseModel):
-    """Nothing to set: people have the last word."""
+    """No settings: a label of people replaces the decision of the judges."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,7 +28,7 @@ class LabelsConfig(BaseModel):
 class PeopleConfig(BaseModel):
     """How the tiers are compared with people.
 
-    tiers: the tiers beside similarity, in the order asked; set by the flow. seed: of the intervals.
+    tiers: the tiers apart from similarity, in the order asked; set by the flow. seed: seed of the intervals.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,16 +38,16 @@ class PeopleConfig(BaseModel):
 
 
 def newest(labels: pl.DataFrame) -> pl.DataFrame:
-    """Keep of each person the last label of each pair of texts; of two at one instant the one later in the alphabet."""
+    """Keep the latest label of each person for each pair of texts; at equal times, the alphabetically last one."""
     order = labels.sort(*_TEXTS, "annotator", "at", "label", "curation", "comment")
     return order.unique([*_TEXTS, "annotator"], keep="last", maintain_order=True).select(*HUMAN.columns)
 
 
 def settle(labels: pl.DataFrame) -> pl.DataFrame:
-    """Make one label of several people's: the most frequent one; with a tie for the first place `unsure`.
+    """Combine the labels of several people into the most frequent one; with a tie the label is `unsure`.
 
     Returns:
-        query_hash, text_hash, label, annotators (how many), tied.
+        query_hash, text_hash, label, annotators (their number), tied.
     """
     votes = newest(labels).group_by(*_TEXTS, "label").agg(votes=pl.len())
     first = pl.col("votes") == pl.col("votes").max()
@@ -64,15 +64,14 @@ def settle(labels: pl.DataFrame) -> pl.DataFrame:
 
 
 def label_pairs(candidates: pl.DataFrame, settled: pl.DataFrame) -> pl.DataFrame:
-    """Find the candidates of which people have spoken."""
+    """Return the candidates that people labelled, with the combined label."""
     return candidates.join(settled, on=_TEXTS).select(*LABELLED.columns).sort(LABELLED.key)
 
 
 def apply_labels(config: LabelsConfig, *, decisions: pl.DataFrame, labelled: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Give each labelled pair the state that people gave it, judge `human:<number of people>`.
+    """Set state and score of each labelled pair by its label, and its judge to `human:<number of people>`.
 
-    The score becomes 1, 0, or 0.5 for `unsure`; call, grade and preference stay the machine's, whose own decisions are
-    what this stage was given.
+    The score becomes 1, 0, or 0.5 for `unsure`. Call, grade and preference stay those of the judges.
     """
     said = labelled.select(*_PAIR, "label", "annotators")
     both = decisions.join(said, on=_PAIR, how="left")
@@ -94,14 +93,14 @@ def agree_with_people(
     llm_verdicts: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Compare the machine with people, tier by tier, over the pairs that the tier judged and people labelled.
+    """Compare each tier with people, over the pairs that the tier judged and people labelled.
 
-    Kappa, precision and recall stand for all pairs that the tier judged. They rest on the drawn pairs: within a stratum
-    the labelled ones are taken for a random choice, and what people are unsure of counts as not labelled. What the
-    machine left `unsure` or `unparsed` was not found by it. `decisions` are the machine's, before any label.
+    Kappa, precision and recall are estimates for all pairs that the tier judged, from the drawn pairs. Labelled pairs
+    of a stratum are treated as a random choice. Pairs that people are unsure of count as not labelled. A pair that a
+    tier left `unsure` or `unparsed` counts as not found by it. `decisions` are those of the judges, without labels.
 
     Returns:
-        `people`: one row per tier, `similarity` and `cascade` among them.
+        `people`: one row per tier, including `similarity` and `cascade`.
     """
     strata = with_strata(decisions.select(_PAIR), decisions).select(*_PAIR, "stratum")
     drawn = labelled.join(samples, on=_PAIR, how="semi").select(*_PAIR, truth=_TRUTH)
@@ -116,12 +115,12 @@ def agree_with_people(
 
 
 def share_labelled(samples: pl.DataFrame, labelled: pl.DataFrame) -> tuple[int, int]:
-    """Count how many of the drawn pairs people have labelled, and how many were drawn."""
+    """Return how many of the drawn pairs are labelled, and how many were drawn."""
     return samples.join(labelled, on=_PAIR, how="semi").height, samples.height
 
 
 def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, str | int | float | None]:
-    """Measure one tier over the pairs it judged: stratum, state, label, and `truth` of those that were drawn."""
+    """Measure one tier. `pool` has the pairs it judged: stratum, state, label, and `truth` of the drawn pairs."""
     sure = pool.filter(pl.col("label").is_in(_SURE))
     sampled = pool.with_columns(weight=pl.len().over("stratum") / pl.col("truth").count().over("stratum"))
     sampled = sampled.filter(pl.col("truth").is_not_null())
@@ -140,7 +139,7 @@ def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, s
 
 
 def _rates(config: PeopleConfig, found: pl.DataFrame, rest: pl.DataFrame) -> dict[str, float | None]:
-    """Estimate precision and recall of what a tier found, against the rest of what it judged."""
+    """Estimate precision and recall from the pairs that a tier found and the rest of those it judged."""
     inside, outside = count_strata(found, "truth"), count_strata(rest, "truth")
     precision, recall = inside.rate(config.seed), recall_interval(inside, outside, config.seed)
     return {**_figure("precision", precision), **_figure("recall", recall)}

@@ -1,8 +1,8 @@
-"""Sample pairs for people: stratified, with known probabilities, on a sheet that shows no verdict (paper §7).
+"""Draw a stratified sample of pairs for people to label, and write it as a sheet without verdicts (paper §7).
 
-The paper sampled only rows in which something had been found, so what its judges missed was never measured. Here every
-state is a stratum, the unflagged ones too, and each pair's inclusion probability is kept, so that precision *and*
-recall can be estimated by weighting.
+The paper sampled only rows in which a judge had found something, so it could not measure what the judges missed. Here
+each state is a stratum, and the inclusion probability of each pair is stored. With these as weights both precision and
+recall can be estimated.
 """
 
 import re
@@ -19,7 +19,7 @@ from tasks.texts import combine_hashes
 _PAIR = ["dataset", "query_id", "doc_id"]
 _TEXTS = ["query_hash", "positives_hash", "text_hash"]
 _BETWEEN_POSITIVES = "\n\n---\n\n"
-# What a spreadsheet would run as a formula; leading spaces do not stop all of them, full-width signs start one too.
+# Cells that a spreadsheet would run as a formula. Some do so after leading spaces, and with full-width signs.
 _FORMULA = r"^('*\s*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20])"
 
 GUIDELINES = """\
@@ -39,12 +39,12 @@ A cell that a spreadsheet would take for a formula begins with an added apostrop
 
 
 class SampleConfig(BaseModel):
-    """How many pairs are drawn, and what the sheet shows of them.
+    """How many pairs are drawn, and how much of their texts the sheet shows.
 
-    size: pairs in all, shared out equally among the strata (what a small stratum lacks goes to the others).
-    seed: another one draws other pairs.
-    annotator: whom the sheet is for, if that is known already.
-    wait_for: share of the drawn pairs that people must have labelled before any treatment; 0: nothing waits.
+    size: number of pairs, divided equally among the strata; if a stratum is too small, the others get its share.
+    seed: seed of the draw.
+    annotator: who will label the sheet, if known.
+    wait_for: share of the drawn pairs that must be labelled before any treatment; 0: treatments do not wait.
     *_chars: lengths shown, in characters.
     """
 
@@ -70,12 +70,12 @@ def sample(  # noqa: PLR0913 - five tables
 ) -> dict[str, pl.DataFrame]:
     """Draw the sample and write `sheet.csv` and `guidelines.md` into `out`.
 
-    Strata are dataset / state / whether the LLM was asked. A pair is drawn by a hash of the seed and its texts, so the
-    draw depends on no order and no cluster. The sheet is UTF-8 with a byte order mark, without which Excel garbles it:
-    read it back as `utf-8-sig`.
+    A stratum is dataset / state / whether the LLM was asked. Pairs are drawn by a hash of the seed and their texts, so
+    the order of rows and the cluster make no difference. The sheet is UTF-8 with a byte order mark, which Excel needs:
+    read it as `utf-8-sig`.
 
     Returns:
-        `samples`: stratum and inclusion probability of each drawn pair. The sheet shows neither.
+        `samples`: stratum and inclusion probability of each drawn pair. These are not on the sheet.
 
     Raises:
         ValueError: a candidate has no decision, or its hashes do not fit the texts.
@@ -90,7 +90,7 @@ def sample(  # noqa: PLR0913 - five tables
 
 
 def as_given(cell: str) -> str:
-    """Undo what the sheet adds to a cell that a spreadsheet would take for a formula.
+    """Remove the apostrophe that the sheet adds to cells that a spreadsheet would run as a formula.
 
     >>> as_given("'=1+1"), as_given("'tis")
     ('=1+1', "'tis")
@@ -99,7 +99,7 @@ def as_given(cell: str) -> str:
 
 
 def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
-    """Add state, call and stratum (dataset / state / whether the LLM was asked) to every candidate."""
+    """Add `state`, `call_id` and `stratum` (dataset / state / whether the LLM was asked) to the candidates."""
     decided = candidates.join(decisions.select(*_PAIR, "state", "call_id"), on=_PAIR, how="left")
     if decided["state"].has_nulls():
         raise ValueError(
@@ -111,13 +111,14 @@ def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFra
 
 
 def count_strata(pairs: pl.DataFrame, relevant: str) -> Strata:
-    """Count pairs by stratum: how many there are, how many are labelled, how many of these are relevant.
+    """Count pairs, labelled pairs and relevant pairs by stratum.
 
-    Like stands beside like, for `Strata` to merge: the same state of several datasets, the less looked at first.
+    Similar strata are adjacent, as `Strata` merges neighbours: the same state of several datasets, by the share that is
+    labelled.
 
     Args:
-        pairs: stratum (as `with_strata` names it) and a column of booleans, null where nobody has labelled the pair.
-        relevant: the name of that column.
+        pairs: `stratum` (from `with_strata`) and a boolean column, null where the pair has no label.
+        relevant: the name of the boolean column.
     """
     counted = (
         pairs.group_by("stratum")
@@ -129,7 +130,7 @@ def count_strata(pairs: pl.DataFrame, relevant: str) -> Strata:
 
 
 def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Take each stratum's pairs with the smallest hashes, as many as are allotted to it."""
+    """Draw from each stratum the pairs with the smallest hashes, as many as are allotted to it."""
     sizes = dict(pairs.group_by("stratum").len().sort("stratum").iter_rows())
     allotted = pl.DataFrame(
         [(stratum, share, share / sizes[stratum]) for stratum, share in _allot(sizes, config.size).items()],
@@ -145,7 +146,7 @@ def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _allot(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """Share `total` equally among strata, none beyond its size; smallest first, so that what they lack goes on.
+    """Divide `total` equally among the strata. If a stratum is too small, the others get the rest of its share.
 
     >>> _allot({"a": 10, "b": 1, "c": 10}, 8)
     {'a': 3, 'b': 1, 'c': 4}
@@ -159,13 +160,13 @@ def _allot(sizes: dict[str, int], total: int) -> dict[str, int]:
 
 
 def _hashes(pairs: pl.DataFrame, salt: str) -> pl.Series:
-    """Hash each pair's texts, then its ids, which tell copies of one text apart."""
+    """Hash the texts of each pair, and its ids, which differ between copies of a text."""
     rows = pairs.select(*_TEXTS, *_PAIR).iter_rows()
     return pl.Series("hash", [combine_hashes([salt, *row]) for row in rows], dtype=pl.String)
 
 
 def _sheet(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
-    """The rows people see, in an order by another hash than the draw's, which would put thin strata first."""
+    """Return the rows of the sheet. They are ordered by another hash than the draw, which would group the strata."""
     shown = {
         "passage": [clip(text, config.passage_chars) for text in pairs["passage"]],
         "positives": [clip(_BETWEEN_POSITIVES.join(texts), config.positives_chars) for texts in pairs["positives"]],

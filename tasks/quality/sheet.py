@@ -1,7 +1,7 @@
-"""Sheet: read what people wrote into `sheet.csv` (or JSON lines) and check every row; nothing vanishes unseen.
+"""Read a labelled sheet (`sheet.csv` or JSON lines) and check each row. Each row is a label, blank, or a reject.
 
-A row names its pair by the ids of the sheet, and must show the texts that stood there: whoever sorted one column alone,
-or mended a text, has labelled something else. A row of JSON lines may also bring texts without ids.
+A row names its pair by the ids of the sheet and must have the same texts. If one column was sorted alone, or a text was
+changed, the label is for something else. A row of JSON lines may also have texts and no ids.
 """
 
 import csv
@@ -29,12 +29,12 @@ Pair = tuple[str, str, str]
 
 
 class SheetError(ValueError):
-    """The file as a whole cannot be read as a sheet."""
+    """The file cannot be read as a sheet."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A pair as its sheet shows it."""
+    """The hashes and texts of a pair, as on its sheet."""
 
     query_hash: str
     text_hash: str
@@ -44,7 +44,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where labels come from: the curation whose sheet it is, who filled it in where the rows do not say, and when."""
+    """Where labels come from: the curation of the sheet, and who labelled it and when, if the rows do not say so."""
 
     curation: str
     annotator: str
@@ -53,7 +53,7 @@ class Origin:
 
 @dataclass
 class Checked:
-    """What a file holds: its labels, how many rows were left blank or say the same twice, and the rejects."""
+    """The labels of a file, its number of blank and of repeated rows, and its rejects."""
 
     labels: pl.DataFrame = field(default_factory=HUMAN.empty)
     blank: int = 0
@@ -68,7 +68,7 @@ class _Reject(Exception):
 
 
 def read_rows(data: bytes) -> list[Mapping[str, Any]]:
-    """Read the rows of a sheet: CSV with commas, semicolons or tabs, or JSON lines. A row that is none is `{}`.
+    """Read the rows of a sheet: CSV with commas, semicolons or tabs, or JSON lines. An invalid row is `{}`.
 
     Raises:
         SheetError: it is not UTF-8, or its first line does not name the columns.
@@ -76,12 +76,12 @@ def read_rows(data: bytes) -> list[Mapping[str, Any]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SheetError(f"UTF-8 expected, byte {error.start} is none; {_REMEDY}") from error
+        raise SheetError(f"UTF-8 expected, byte {error.start} is not UTF-8; {_REMEDY}") from error
     if text.lstrip().startswith("{"):
         return [_object(line) for line in text.split("\n") if line.strip()]
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a passage may be longer than csv's own limit
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a passage may be longer than the default limit
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     missing = [name for name in (*_IDS, "query", "passage", "label") if name not in (reader.fieldnames or ())]
     if missing:
@@ -98,16 +98,17 @@ def _object(line: str) -> Mapping[str, Any]:
 
 
 def _whole(row: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """Undo the sheet's apostrophes; a row with cells too few or too many is none."""
+    """Remove the apostrophes that the sheet added. A row with too few or too many cells becomes `{}`."""
     if None in row or None in row.values():
         return {}
     return {name: as_given(cell) for name, cell in row.items()}
 
 
 def check(rows: list[Mapping[str, Any]], shown: Mapping[Pair, Shown], origin: Origin) -> Checked:
-    """Check every row against the pairs as they were shown.
+    """Check each row against the pairs as they were shown.
 
-    Two different labels of one person for the same texts are both rejected: nobody can say which one is meant.
+    If one person gave the same texts different labels, all of these rows are rejected, as it is not clear which one is
+    meant.
     """
     found: dict[tuple[str, str, str], list[tuple[str, dict[str, str]]]] = {}
     rejects: list[tuple[str, str, str, str]] = []
@@ -142,7 +143,7 @@ def check(rows: list[Mapping[str, Any]], shown: Mapping[Pair, Shown], origin: Or
 
 
 def _read(row: Mapping[str, Any], shown: Mapping[Pair, Shown], origin: Origin) -> dict[str, str] | None:
-    """Read one row; None where its label is blank."""
+    """Return the label of one row; None where it is blank."""
     if not row:
         raise _Reject("broken_row", "a row with the columns of the first line expected, or one JSON object a line")
     cells = {name: _cell(row, name) for name in (*_IDS, "query", "passage", "title", "label", "annotator", "comment")}
@@ -176,7 +177,7 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def _hashes(cells: Mapping[str, str], shown: Mapping[Pair, Shown]) -> tuple[str, str]:
-    """Find the texts a row is about: by its ids, which must show these texts, or by the texts it brings itself."""
+    """Return the hashes of query and passage of a row: by its ids, if its texts fit, or else by its own texts."""
     pair = (cells["dataset"], cells["query_id"], cells["doc_id"])
     if not any(pair):
         if not (cells["query"] and cells["passage"]):
@@ -196,7 +197,7 @@ def _hashes(cells: Mapping[str, str], shown: Mapping[Pair, Shown]) -> tuple[str,
 
 
 def _plain(text: str) -> str:
-    """Reduce a text to what spreadsheets leave alone: one form of each letter, single spaces, no leading apostrophe."""
+    """Remove what spreadsheets change: normalise letters and spaces, and drop leading apostrophes."""
     return " ".join(unicodedata.normalize("NFC", clean(text)).split()).lstrip("'")
 
 
@@ -210,16 +211,16 @@ def _time(given: str, otherwise: str) -> str:
 
 
 def in_utc(time: datetime) -> str:
-    """Write a time as labels carry it."""
+    """Format a time as in labels: ISO 8601 in UTC."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def shown_on(sheet: bytes, pairs: pl.DataFrame) -> Iterator[tuple[Pair, Shown]]:
-    """Pair the rows of a sheet as it was given out with the hashes of their texts.
+    """Yield the pairs of an unlabelled sheet with their texts and hashes.
 
     Args:
-        sheet: the bytes of `sheet.csv`, not filled in.
-        pairs: candidates, at least those on the sheet, with their hashes.
+        sheet: the bytes of `sheet.csv`.
+        pairs: candidates with their hashes, at least those on the sheet.
     """
     hashes = {
         tuple(ids): (query, text) for *ids, query, text in pairs.select(*_IDS, "query_hash", "text_hash").iter_rows()

@@ -1,10 +1,10 @@
-"""Validate: how far people and judges agree, and what the verdicts are worth, from people's labels of the sample.
+"""Measure agreement of people and judges, and precision and recall of the judges, from the labels of the sample.
 
-The paper (section 7) gives kappa of 0.32 and 0.39 on pairs from flagged rows only, without intervals, and no precision
-or recall. Here the sample is stratified over all pairs with known probabilities, so that precision, recall and the
-share of false negatives hold for the whole pool, each with an interval (tasks.statistics).
+The paper (section 7) reports kappa of 0.32 and 0.39 on pairs from flagged rows only, without intervals, and no
+precision or recall. Here the sample is stratified over all pairs with known probabilities. So precision, recall and the
+share of false negatives are estimates for the whole pool, each with an interval (tasks.statistics).
 
-Within a stratum the labelled pairs are taken for a random choice: people work through a shuffled sheet from the top.
+The labelled pairs of a stratum are treated as a random choice, as people label a shuffled sheet from the top.
 """
 
 import itertools
@@ -40,7 +40,7 @@ _TEXTS = ["query_hash", "text_hash"]
 _CASCADE = "cascade"
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the pool, called relevant
 _RELEVANT = pl.when(pl.col("label") != "unsure").then(pl.col("label") == "relevant")
-_FEW = 10  # labels; a precision from fewer says too little to build on
+_FEW = 10  # labels; thresholds with fewer labels above them are skipped
 
 Bools = npt.NDArray[np.bool_]
 
@@ -48,9 +48,9 @@ Bools = npt.NDArray[np.bool_]
 class ValidateConfig(BaseModel):
     """What is measured.
 
-    tiers: the tiers beside similarity, in the order asked; set by the flow.
-    wanted_precision: for which of these thresholds are looked for.
-    min_labels: with fewer labelled pairs nothing is estimated.
+    tiers: the tiers apart from similarity, in the order asked; set by the flow.
+    wanted_precision: precisions for which thresholds are searched.
+    min_labels: the least number of labelled pairs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,9 +64,9 @@ class ValidateConfig(BaseModel):
 
 @dataclass(frozen=True)
 class _Pool:
-    """All pairs in one order: their stratum, and of those that people labelled, what they say."""
+    """All pairs, with stratum, state, and `relevant` by people's labels."""
 
-    frame: pl.DataFrame  # _PAIR, stratum, state, relevant (null: not labelled, or not clearly)
+    frame: pl.DataFrame  # _PAIR, stratum, state, relevant (null: no label, or `unsure`)
     seed: int
 
     @property
@@ -74,11 +74,11 @@ class _Pool:
         return self.frame["relevant"].is_not_null().to_numpy()
 
     def strata(self, among: Bools) -> Strata:
-        """Count strata over some of the pairs."""
+        """Count the strata of the pairs that `among` selects."""
         return count_strata(self.frame.filter(pl.Series(among)), "relevant")
 
     def rates(self, called: Bools) -> dict[str, Interval]:
-        """Precision and recall of calling these pairs relevant, and how many relevant ones are among the others."""
+        """Estimate precision and recall of calling these pairs relevant, and the share of relevant ones in the rest."""
         inside, outside = self.strata(called), self.strata(~called)
         return {
             "precision": inside.rate(self.seed),
@@ -98,11 +98,11 @@ def validate(  # noqa: PLR0913 - tables by name
     human: pl.DataFrame,
     out: Path,
 ) -> dict[str, pl.DataFrame]:
-    """Measure agreement, precision and recall by people's labels; writes `validation.json` and `validation.md`.
+    """Measure agreement, precision and recall by people's labels; write `validation.json` and `validation.md`.
 
-    Labels count for a sampled pair whose texts they were given for, settled among annotators as `tasks.quality.labels`
-    does; `unsure` leaves a pair without a label. A pair that a tier was not asked about, or whose answer could not be
-    read, is not called relevant by it.
+    A label counts for the sampled pairs with its texts. Several labels are combined as in `tasks.quality.labels`. A
+    pair that is `unsure` counts as not labelled. A pair that a tier did not judge, or could not read, counts as not
+    called relevant by the tier.
 
     Returns:
         `validation`: kappa, precision, recall and missed_share per tier; relevant_share of the pool; alpha of all
@@ -154,7 +154,7 @@ def validate(  # noqa: PLR0913 - tables by name
 
 
 def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
-    """The sampled pairs with the hashes of their texts; refuses a sample of other verdicts."""
+    """Return the sampled pairs with the hashes of their texts; refuse a sample with other strata."""
     drawn = samples.join(strata.select(*_PAIR, *_TEXTS, now="stratum"), on=_PAIR, how="left")
     strange = drawn.filter(pl.col("now").is_null() | (pl.col("now") != pl.col("stratum"))).height
     if strange:
@@ -166,7 +166,7 @@ def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
 
 
 def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
-    """A tier's verdicts on all pairs, in the pool's order: called (relevant), and its score or null."""
+    """Return, for all pairs in the order of the pool, whether the tier called them relevant, and its score or null."""
     found = pool.frame.select(_PAIR).join(
         verdicts.select(*_PAIR, called=pl.col("state") == "relevant", score=pl.col("score").fill_nan(None)),
         on=_PAIR,
@@ -193,13 +193,13 @@ def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str,
 
 
 def _weights(pool: _Pool) -> npt.NDArray[np.float64]:
-    """How many pairs of its stratum each labelled pair stands for."""
+    """Return the weight of each labelled pair: pairs of its stratum per label."""
     weight = pl.len().over("stratum") / pl.col("relevant").count().over("stratum")
     return pool.frame.select(weight.alias("weight"))["weight"].to_numpy()
 
 
 def _between_people(labels: pl.DataFrame, seed: int) -> Iterator[tuple[str, str, Interval, int]]:
-    """Agreement of people with each other; `unsure` is a label like the others."""
+    """Measure the agreement of people with each other; `unsure` is a label like the others."""
     units = labels.group_by(_PAIR, maintain_order=True).agg(pl.col("label"))["label"].to_list()
     shared = [unit for unit in units if len(unit) > 1]
     yield "people", "alpha", alpha_interval(shared, seed) if shared else NOT_DEFINED, len(shared)
@@ -212,7 +212,7 @@ def _between_people(labels: pl.DataFrame, seed: int) -> Iterator[tuple[str, str,
 
 
 def _curve(pool: _Pool, scores: pl.Series) -> list[dict[str, Any]]:
-    """Precision and recall at thresholds that call ever more of the pool relevant, strictest first."""
+    """Return precision and recall at thresholds that call more and more of the pool relevant, strictest first."""
     known = scores.drop_nulls().to_numpy()
     values = scores.fill_null(-np.inf).to_numpy()
     wanted = [int(np.ceil(share * len(values))) for share in _SHARES]
@@ -235,10 +235,10 @@ def _curve(pool: _Pool, scores: pl.Series) -> list[dict[str, Any]]:
 
 
 def _thresholds(curve: list[dict[str, Any]], wanted: tuple[float, ...]) -> list[dict[str, Any]]:
-    """Find the threshold that calls most pairs relevant at a wanted precision: by estimate, and surely.
+    """Find the lowest threshold that reaches a wanted precision: by estimate (`likely`), and with confidence (`sure`).
 
-    The sure one is tested from the strictest threshold on and stops at the first that fails, so that looking at many
-    costs nothing (fixed sequence testing). Thresholds with few labels above them are passed over.
+    For `sure`, thresholds are tested from the strictest one until the first that fails. With this fixed sequence the
+    number of tests needs no correction. Thresholds with few labels above them are skipped.
     """
     found = []
     tested = [point for point in curve if point["labels"] >= _FEW]
@@ -258,7 +258,7 @@ def _thresholds(curve: list[dict[str, Any]], wanted: tuple[float, ...]) -> list[
 
 
 def _strata(pool: _Pool) -> list[dict[str, Any]]:
-    """Count what lies in each stratum, and what was labelled."""
+    """Count the pairs, labelled pairs and relevant pairs of each stratum."""
     counted = pool.frame.group_by("stratum").agg(
         pl.len().alias("pairs"),
         pl.col("relevant").count().alias("labelled"),

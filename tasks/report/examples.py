@@ -1,4 +1,4 @@
-"""Illustrate: a few queries before and after relabelling, with their texts, drawn by hash and not by hand."""
+"""Pick a few queries with relabelled passages as examples, by hash."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Passage:
     """A passage of an example.
 
     fate: "positive" (labelled), "relabelled", "unsure" or "kept" (a negative).
-    picked: it was one of the training negatives, not only a mined candidate.
-    known: it is known beforehand to be a false negative.
-    scores: P(relevant) by tier, of the tiers that gave one.
+    picked: whether it was one of the training negatives, not only a candidate.
+    known: whether it is known in advance to be a false negative.
+    scores: P(relevant) by tier, for tiers with a score.
     """
 
     doc_id: str
@@ -35,7 +35,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Example:
-    """A query with its labelled positives and what became of some of its candidates."""
+    """A query with its labelled positives and some of its candidates."""
 
     dataset: str
     query_id: str
@@ -54,10 +54,10 @@ def pick_examples(  # noqa: PLR0913 - tables by name
     known: pl.DataFrame,
     limit: int,
 ) -> list[Example]:
-    """Show up to `limit` of the queries with a relabelled passage, in the order of their ids' hashes.
+    """Return up to `limit` queries with a relabelled passage, in the order of the hashes of their ids.
 
-    `verdicts` are those of all tiers. Of each query: all relabelled passages by falling score, then the likeliest
-    unsure ones and the likeliest that stays a negative.
+    `verdicts` are those of all tiers. Each example has all relabelled passages by falling score, then the unsure ones
+    with the highest scores, then the kept negative with the highest score.
     """
     relabelled = edits.filter(pl.col("to") == "positive")
     chosen = sorted(set(relabelled.select(_QUERY).iter_rows()), key=lambda key: (hash_text("/".join(key)), key))[:limit]
@@ -94,7 +94,7 @@ def _of(frame: pl.DataFrame, dataset: str, query_id: str) -> pl.DataFrame:
 
 
 def _with_scores(verdicts: pl.DataFrame) -> pl.DataFrame:
-    """One row per pair: the decision's state, and every tier's score as a list of structs."""
+    """Return one row per pair: the state of the decision, and the scores of all tiers as a list of structs."""
     tiers = verdicts.sort(*_PAIR, "tier").group_by(_PAIR, maintain_order=True).agg(scores=pl.struct("tier", "score"))
     decided = verdicts.filter(pl.col("tier") == "cascade").select(*_PAIR, "state", decided="score")
     return decided.join(tiers, on=_PAIR, how="left")

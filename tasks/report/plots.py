@@ -1,7 +1,7 @@
-"""Plots as inline SVG: static, self-contained, coloured by the page's CSS variables, in light and dark.
+"""Draw plots as inline SVG. The colours are CSS variables of the page, for light and dark mode.
 
-Colour is never the only sign: series have names, intervals have marks. Every plot is as wide as its column; the view
-boxes are narrow, so that the text stays legible on a phone. All text is escaped.
+Colour is never the only distinction: series have names, and intervals have marks. A plot is as wide as its column. The
+view boxes are narrow, so that text is readable on a phone. All text is escaped.
 """
 
 import math
@@ -16,7 +16,7 @@ _TOP, _RIGHT, _BOTTOM, _LEFT = 10.0, 12.0, 38.0, 44.0
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a histogram: `low` ≤ value < `high` (the last one includes `high`)."""
+    """One bar of a histogram: the count of `low` ≤ value < `high` (the last bar includes `high`)."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of an interval plot; without bounds only the point is drawn."""
+    """One row of an interval plot. Without bounds only the point is drawn."""
 
     label: str
     detail: str
@@ -59,7 +59,7 @@ class _Scale:
 
 
 def bin_values(values: Sequence[float], low: float, high: float, bins: int) -> list[Bar]:
-    """Count values in equal bins from `low` to `high`; values outside go to the outermost bins.
+    """Count values in equal bins from `low` to `high`. Values outside are counted in the first or last bin.
 
     >>> [bar.count for bar in bin_values([0.1, 0.4, 0.5, 1.0], 0, 1, 2)]
     [2, 2]
@@ -73,7 +73,7 @@ def bin_values(values: Sequence[float], low: float, high: float, bins: int) -> l
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Give round numbers from `low` to `high`, about so many.
+    """Return round numbers from `low` to `high`, roughly `about` many.
 
     >>> ticks(0, 9)
     [0.0, 2.0, 4.0, 6.0, 8.0]
@@ -88,7 +88,7 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def histogram(bars: Sequence[Bar], *, label: str, x_title: str, y_title: str) -> Markup:
-    """Draw counts over a number line."""
+    """Draw a histogram."""
     height = 230.0
     low, high = (bars[0].low, bars[-1].high) if bars else (0.0, 1.0)
     top = max([bar.count for bar in bars] or [0]) or 1
@@ -106,7 +106,7 @@ def histogram(bars: Sequence[Bar], *, label: str, x_title: str, y_title: str) ->
 def counts(
     values: Mapping[int, int], *, label: str, x_title: str, y_title: str, cut: tuple[int, str] | None = None
 ) -> Markup:
-    """Draw how many cases there are of each whole number, a bar centred on each; `cut` marks the last number kept."""
+    """Draw the count of each whole number as a bar centred on it. `cut` marks the last number that is kept."""
     last = max([*values, cut[0] + 1 if cut else 0, 4])
     bars = [Bar(i - 0.5, i + 0.5, values.get(i, 0)) for i in range(last + 1)]
     mark = (cut[0] + 0.5, cut[1]) if cut else None
@@ -131,7 +131,7 @@ def counts(
 
 
 def ridges(rows: Sequence[tuple[str, str, Sequence[Bar]]], *, label: str, x_title: str) -> Markup:
-    """Draw one small histogram per (kind, name, bars) above each other on one x axis, each to its own height."""
+    """Draw a small histogram per (kind, name, bars), one above the other on one x axis, each with its own scale."""
     width, band = 330, 66.0
     height = band * max(len(rows), 1) + _BOTTOM
     bounds = rows[0][2] if rows else [Bar(0.0, 1.0, 0)]
@@ -154,7 +154,7 @@ def ridges(rows: Sequence[tuple[str, str, Sequence[Bar]]], *, label: str, x_titl
 
 
 def intervals(rows: Sequence[Interval], *, label: str, x_title: str) -> Markup:
-    """Draw a forest plot: a point and its interval per row, against a line at zero."""
+    """Draw a forest plot: a point and its interval per row, with a line at zero."""
     band, height = 46.0, 46.0 * max(len(rows), 1) + _BOTTOM + 6
     ends = [abs(v) for row in rows for v in (row.value, row.low, row.high) if v is not None]
     reach = max([*ends, 0.01]) * 1.12
@@ -190,7 +190,7 @@ def scatter(dots: Sequence[Dot], *, label: str, x_title: str, y_title: str) -> M
 
 
 def _symbol(kind: str, x: float, y: float) -> Markup:
-    """A shape of its own for each kind, so that colour is not needed."""
+    """Return the shape of a point. Each kind has another shape, so colour is not needed."""
     shapes = {
         "relevant": f"M{x - 4} {y}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z",
         "unsure": f"M{x} {y - 4.6:.2f}L{x + 4.4:.2f} {y + 3.4:.2f}H{x - 4.4:.2f}z",
@@ -222,7 +222,7 @@ def _x_axis(x: _Scale, at: Sequence[float], height: float, title: str, *, signed
 
 
 def _mark(x: float, text: str, height: float) -> Markup:
-    """A dashed line at the cut, its meaning beside it on the side that has room."""
+    """Draw a dashed line at the cut, with its name on the side that has room."""
     right = x < WIDTH * 0.6
     name = _text(x + (5 if right else -5), _TOP + 8, text, anchor="start" if right else "end", class_="name halo")
     return _line(x, _TOP, x, height - _BOTTOM, "cut") + name
@@ -247,7 +247,7 @@ def _text(x: float, y: float, text: object, *, anchor: str = "start", class_: st
 
 
 def _tag(name: str, content: str = "", **attributes: str | float) -> Markup:
-    """An element; a trailing underscore is dropped from an attribute's name, others become hyphens."""
+    """Return an element. In attribute names a trailing underscore is dropped, and others become hyphens."""
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value != ""}
     listed = Markup("").join(Markup(' {}="{}"').format(key, _short(value)) for key, value in given.items())
     return Markup("<{0}{1}>{2}</{0}>").format(name, listed, escape(content))
@@ -258,7 +258,7 @@ def _label(value: float) -> str:
 
 
 def _short(value: str | float) -> str:
-    """A number without a tail of noise; text as it is."""
+    """Format a number with at most six digits. Text is returned unchanged."""
     if isinstance(value, str):
         return value
     return f"{value:.6g}"

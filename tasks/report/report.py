@@ -1,6 +1,6 @@
-"""Report: one self-contained page that says what a curation found, what it cost and whether it helped.
+"""Write the report page: what a curation found, what it cost, and whether it improved the model.
 
-The page has no script and asks for nothing from outside; the same tables give the same bytes.
+The page is one file without scripts or external resources. The same tables give the same bytes.
 """
 
 import json
@@ -32,19 +32,19 @@ _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no s
 _BINS = 25
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
-# What HTML does not allow, or shows as nothing: control characters, lone surrogates, non-characters.
+# Characters that HTML does not allow or does not show: control characters, lone surrogates, non-characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class ReportConfig(BaseModel):
-    """What the page shows beside the tables.
+    """What the page shows in addition to the tables.
 
-    title: at the head of it; set by the flow. configuration: the curation's, as YAML; set by the flow.
-    command: how to run it again; set by the flow. versions: of the software; set by the flow.
-    max_false_negatives: the treatment's cut, marked in the plot; set by the flow.
-    tiers: beside similarity, in the order asked; set by the flow.
-    examples: how many queries are shown with their texts. example_chars: how much of a text.
-    datasets: the most that have a row of their own.
+    title: the title; set by the flow. configuration: the configuration as YAML; set by the flow.
+    command: the command to run it again; set by the flow. versions: versions of the software; set by the flow.
+    max_false_negatives: the limit of the treatment, marked in the plot; set by the flow.
+    tiers: the tiers apart from similarity, in the order asked; set by the flow.
+    examples: number of queries shown with their texts. example_chars: the most characters of a text.
+    datasets: the most datasets with a row of their own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,10 +109,10 @@ def report(  # noqa: PLR0913 - tables by name
     known: pl.DataFrame | None = None,
     people: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Write `report.html` and `summary.json` below `out`; any table may be empty, and the page says what is missing.
+    """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
-    `edits` are those of the treatment `relabel`; `known` marks the examples, nothing else reads it. `people` is there
-    where anybody has labelled a candidate.
+    `edits` are those of the treatment `relabel`. `known` is used only to mark the examples. `people` is passed if
+    people labelled a candidate.
     """
     tables = _Tables(
         queries=queries,
@@ -182,7 +182,7 @@ def _render(config: ReportConfig, context: Mapping[str, Any]) -> str:
 def _context(
     config: ReportConfig, tables: _Tables, figures: Figures, comparisons: Sequence[Comparison]
 ) -> dict[str, Any]:
-    """Everything the template names, apart from the conclusions."""
+    """Return all variables of the template except `conclusions`."""
     seconds = dict(tables.costs.select("stage", "seconds").iter_rows())
     return {
         "config": config,
@@ -217,7 +217,7 @@ def _context(
 
 
 def _datasets(config: ReportConfig, tables: _Tables) -> list[dict[str, Any]]:
-    """False negatives by dataset, the largest first."""
+    """Return verdicts and false negatives by dataset, the largest dataset first."""
     states = [(pl.col("state") == state).sum().alias(state) for state in VERDICT_STATES]
     rows = (
         tables.decisions.group_by("dataset")
@@ -234,7 +234,7 @@ def _datasets(config: ReportConfig, tables: _Tables) -> list[dict[str, Any]]:
 
 
 def _per_query(config: ReportConfig, tables: _Tables) -> Markup | None:
-    """How many queries have how many false negatives, distinct texts counted, against the cut."""
+    """Plot how many queries have how many false negatives (distinct texts), with the limit of the treatment."""
     if tables.decisions.is_empty():
         return None
     judged = tables.decisions.join(tables.candidates.select(*_PAIR, "text_hash"), on=_PAIR, how="left")
@@ -262,7 +262,7 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
 
 
 def _scatter(tables: _Tables) -> Markup | None:
-    """The scores of similarity and of the last tier where both have judged, by the decision."""
+    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision."""
     last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
         tables.similarity.select(*_PAIR, x="score")
@@ -283,7 +283,7 @@ def _scatter(tables: _Tables) -> Markup | None:
 
 
 def _tiers(tables: _Tables, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Per tier what it judged, what it cost and, where pairs are known, how well it did."""
+    """Return, per tier, the number of verdicts, the cost and, if false negatives are known, precision and recall."""
     measured = {row["tier"]: row for row in tables.agreement.to_dicts()}
     stages = {"similarity": "judge_similarity", CASCADE: "decide"}
     rows: list[dict[str, Any]] = []
@@ -310,14 +310,14 @@ def _name(tier: str) -> str:
 
 
 def _measures(scores: pl.DataFrame) -> list[str]:
-    """The evaluated measures, the usual ones first."""
+    """Return the evaluated measures, the usual ones first."""
     named = set(scores["measure"].unique())
     usual = [name for name in (NDCG, "R@100", "RR@10") if name in named]
     return [*usual, *sorted(named - set(usual))]
 
 
 def _forest(comparisons: Sequence[Comparison]) -> Markup | None:
-    """Intervals of the differences; each dataset's too, but only its nDCG@10."""
+    """Plot the intervals of the differences over all queries, and those in nDCG@10 of each dataset."""
     shown = [c for c in comparisons if c.dataset == ALL_DATASETS or c.measure == NDCG]
     if not shown:
         return None
@@ -343,14 +343,14 @@ def _forest(comparisons: Sequence[Comparison]) -> Markup | None:
 
 
 def _differences(scores: pl.DataFrame) -> Markup | None:
-    """Per-query differences in nDCG@10 as a histogram."""
+    """Plot a histogram of the differences in nDCG@10 per query."""
     values = paired_differences(scores).filter(pl.col("measure") == NDCG)["difference"].to_list()
     if not values:
         return None
     reach = max(0.1, *(abs(value) for value in values))
     edge = next(limit for limit in (0.1, 0.2, 0.5, 1.0) if reach <= limit + 1e-9)
     return plots.histogram(
-        plots.bin_values(values, -edge, edge, _BINS),  # an odd number: the bin in the middle holds zero
+        plots.bin_values(values, -edge, edge, _BINS),  # an odd number of bins: the middle one contains zero
         label=f"How much {NDCG} of a query changes from default to relabel",
         x_title=f"change in {NDCG} of a query",
         y_title="queries",
@@ -358,7 +358,7 @@ def _differences(scores: pl.DataFrame) -> Markup | None:
 
 
 def _rejects(rejects: pl.DataFrame) -> list[dict[str, Any]]:
-    """Rejects by stage and reason, with the first key and detail as a sample."""
+    """Count rejects by stage and reason, with the first key and detail as an example."""
     return (
         rejects.sort("stage", "reason", "key")
         .group_by("stage", "reason", maintain_order=True)
@@ -368,12 +368,12 @@ def _rejects(rejects: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _printable(text: str) -> str:
-    """Replace what HTML does not allow; everything else is the escaping's work."""
+    """Replace characters that HTML does not allow. The template escapes all others."""
     return _UNPRINTABLE.sub("\ufffd", text)
 
 
 def _clip(text: str, length: int) -> str:
-    """Cut a long text at a word's end and mark the cut."""
+    """Cut a long text after a word and mark the cut."""
     if len(text) <= length:
         return text
     end = text.rfind(" ", length // 2, length + 1)
@@ -381,14 +381,14 @@ def _clip(text: str, length: int) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    """Show a time as people say it.
+    """Format a duration in seconds for people.
 
     >>> _duration(0.04), _duration(7.21), _duration(75), _duration(4020)
     ('<0.1 s', '7.2 s', '1 min 15 s', '1 h 7 min')
     """
     if seconds is None:
         return "–"
-    if seconds < 0.1:  # noqa: PLR2004 - less is not worth a digit
+    if seconds < 0.1:  # noqa: PLR2004 - shorter times need no digits
         return "<0.1 s"
     if round(seconds, 1) < 60:  # noqa: PLR2004 - a minute
         return f"{seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""Summarise: the numbers of a curation, each defined once, for the page, the terminal and the JSON line."""
+"""Count the figures of a curation, for page, terminal and JSON, and describe them in sentences."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +21,12 @@ _QUERY = ["dataset", "query_id"]
 
 @dataclass(frozen=True)
 class Figures:
-    """The numbers of a curation.
+    """The figures of a curation.
 
-    states: decisions by state, all four named.
-    found: candidates that were relabelled as positives; fewer than the relevant ones where a query was dropped whole,
-        or where a text stands under several ids.
-    known, known_found: candidates known beforehand to be false negatives, and those of them the cascade calls relevant.
+    states: number of decisions by state, for all four states.
+    found: candidates that were relabelled as positives. They are fewer than the relevant ones if a query was dropped,
+        or if a text has several ids.
+    known, known_found: candidates known in advance to be false negatives, and those of them that the cascade found.
     means: mean score by (measure, model), over the held-out queries.
     """
 
@@ -53,40 +53,40 @@ class Figures:
 
     @property
     def relevant(self) -> int:
-        """Candidates decided to be relevant: the false negatives."""
+        """Return the number of candidates decided to be relevant: the false negatives."""
         return self.states["relevant"]
 
     @property
     def share(self) -> float | None:
-        """Share of false negatives among the candidates."""
+        """Return the share of false negatives among the candidates; None without candidates."""
         return self.relevant / self.candidates if self.candidates else None
 
     @property
     def share_interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the share, pairs taken as independent."""
+        """Return Wilson's 95% interval of the share, with pairs treated as independent."""
         return wilson(self.relevant, self.candidates)
 
     @property
     def recall(self) -> float | None:
-        """Share of the known false negatives that the cascade found; None where none is known."""
+        """Return the share of the known false negatives that the cascade found; None if none is known."""
         return self.known_found / self.known if self.known else None
 
     @property
     def recall_interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the recall."""
+        """Return Wilson's 95% interval of the recall."""
         return wilson(self.known_found, self.known)
 
     @property
     def llm_share(self) -> float | None:
-        """Share of the candidates that the LLM was asked about."""
+        """Return the share of the candidates that an LLM was asked about; None without candidates."""
         return self.llm_pairs / self.candidates if self.candidates else None
 
     def mean(self, model: str, measure: str = NDCG) -> float | None:
-        """Mean score of a model; None where it was not evaluated."""
+        """Return the mean score of a model; None if it was not evaluated."""
         return self.means.get((measure, model))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the terminal prints and a script reads."""
+        """Return the figures that the terminal prints and scripts read."""
         return {
             "queries": self.queries,
             "passages": self.passages,
@@ -143,12 +143,12 @@ def count_figures(  # noqa: PLR0913 - tables by name
 
 
 def summarise(**tables: pl.DataFrame) -> dict[str, Any]:
-    """Sum a curation up as the terminal and the JSON line show it; the tables are those of `count_figures`."""
+    """Return the figures that the terminal and the JSON line show. The tables are those of `count_figures`."""
     return count_figures(**tables).as_dict()
 
 
 def conclude(figures: Figures, comparisons: Sequence[Comparison]) -> list[str]:
-    """Say in one plain sentence each what a reader should take away, and what was not measured."""
+    """Return the conclusions, one sentence each: what was found, missed and spent, and what was not measured."""
     return [
         _say_found(figures),
         _say_trust(figures),
@@ -159,7 +159,7 @@ def conclude(figures: Figures, comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def say_people(people: pl.DataFrame) -> list[str]:
-    """Say how many pairs people decided, and how far the cascade agrees with them; nothing where nobody labelled any.
+    """Return a sentence on the pairs that people decided and how far the cascade agrees; empty without labels.
 
     `people` is a table of `tasks.schemas.PEOPLE`.
     """
@@ -255,7 +255,7 @@ def _known(agreement: pl.DataFrame) -> tuple[int, int]:
 
 
 def _means(scores: pl.DataFrame) -> dict[tuple[str, str], float]:
-    """Mean over the queries of each query's mean over the seeds."""
+    """Return the mean over queries of the mean over seeds, by (measure, model)."""
     per_query = scores.group_by("measure", "model", *_QUERY).agg(pl.col("value").mean()).sort(pl.all())
     means = per_query.group_by("measure", "model", maintain_order=True).agg(pl.col("value").mean())
     return {(measure, model): value for measure, model, value in means.iter_rows()}

@@ -1,8 +1,8 @@
-"""Compare: whether models trained on different data differ, over queries and over training seeds.
+"""Compare models that are trained on different data, over queries and training seeds.
 
-A difference is measured on every held-out query with every seed. Queries and seeds are both drawn from many, so both
-make it uncertain: the interval covers other queries of the same kind and other seeds of the same training. With one
-seed it covers queries only, and says so.
+A difference is measured for each held-out query and each seed. Both are samples, and both make the mean uncertain. The
+interval covers other queries of the same kind and other seeds of the same training. With one seed it covers queries
+only, and the page says so.
 """
 
 import json
@@ -33,9 +33,9 @@ _COVERS = {
 
 
 class CompareConfig(BaseModel):
-    """Which models are set against which baseline, and what the page says of the training.
+    """Which models are compared with which baseline.
 
-    training: what a reader needs to know of it, such as steps and seeds.
+    training: facts about the training for the page, such as steps and seeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +47,7 @@ class CompareConfig(BaseModel):
 
 
 def compare_models(config: CompareConfig, *, scores: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
-    """Compare each model with the baseline; writes `comparison.json` and `comparison.md` below `out`."""
+    """Compare each model with the baseline; write `comparison.json` and `comparison.md` below `out`."""
     seeds = sorted(scores["seed"].unique())
     found = {name: compare_over_seeds(scores, config.baseline, name) for name in config.models}
     summary = {
@@ -65,10 +65,10 @@ def compare_models(config: CompareConfig, *, scores: pl.DataFrame, out: Path) ->
 
 
 def compare_over_seeds(scores: pl.DataFrame, baseline: str, model: str) -> list[Comparison]:
-    """Compare two models query by query and seed by seed: all queries together, then each of several datasets.
+    """Compare two models over queries and seeds: all queries together, then each dataset if there are several.
 
-    Only queries and seeds that both models have are compared; a query without all of these seeds is left out. Interval
-    and p-value are those of a two-way random-effects analysis of the differences, queries crossed with seeds.
+    Only queries and seeds that both models have are compared. A query without all of these seeds is left out. Interval
+    and p-value are those of a two-way random-effects analysis of the differences (queries crossed with seeds).
     """
     paired = _paired(scores, baseline, model)
     together = pl.concat_str("dataset", "query_id", separator="/")  # two datasets may use the same ids
@@ -85,7 +85,7 @@ def compare_over_seeds(scores: pl.DataFrame, baseline: str, model: str) -> list[
 
 
 def mean_scores(scores: pl.DataFrame) -> list[dict[str, Any]]:
-    """Mean score of each model and measure over all held-out queries, and of each seed alone."""
+    """Return the mean score of each model and measure over all held-out queries, in total and by seed."""
     groups = scores.group_by("model", "measure").agg(pl.col("value").mean().alias("mean"))
     by_seed = scores.group_by("model", "measure", "seed").agg(pl.col("value").mean())
     rows = []
@@ -99,13 +99,12 @@ def mean_scores(scores: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def crossed_interval(differences: Floats, confidence: float = CONFIDENCE) -> tuple[float, float, float] | None:
-    """Give low, high and the two-sided p-value of the mean of (queries, seeds) differences.
+    """Return low, high and the two-sided p-value of the mean of `differences`, shape (queries, seeds).
 
-    None for one query, and where all differences are one and the same but not zero: neither shows how queries vary.
+    None for one query, and if all differences are equal but not zero: such a sample does not show how queries vary.
 
-    The variance of the mean is (MS of queries + MS of seeds - MS of the rest) / size, a component that comes out below
-    zero taken for zero; degrees of freedom are Satterthwaite's. With few seeds that differ the interval is wide, as it
-    should be.
+    The variance of the mean is (MS of queries + MS of seeds - MS of the rest) / size. A negative component counts as
+    zero. The degrees of freedom are Satterthwaite's. With few seeds that differ much the interval is wide.
     """
     from scipy import stats
 
@@ -135,7 +134,7 @@ def crossed_interval(differences: Floats, confidence: float = CONFIDENCE) -> tup
 
 
 def _paired(scores: pl.DataFrame, baseline: str, model: str) -> pl.DataFrame:
-    """Queries and seeds that both models have, without gaps: `_QUERY`, seed, baseline, treatment, difference."""
+    """Join queries and seeds that both models have, without gaps: `_QUERY`, seed, baseline, treatment, difference."""
     sides = [
         scores.filter(pl.col("model") == name).select(*_QUERY, "seed", pl.col("value").alias(side))
         for name, side in ((baseline, "baseline"), (model, "treatment"))
@@ -146,7 +145,7 @@ def _paired(scores: pl.DataFrame, baseline: str, model: str) -> pl.DataFrame:
 
 
 def _compare(group: pl.DataFrame) -> Comparison:
-    """Compare on one dataset and measure; rows lie query by query, seed by seed."""
+    """Compare on one dataset and measure. Rows are sorted by query, then seed."""
     seeds = group["seed"].n_unique()
     differences = group["difference"].to_numpy().reshape(-1, seeds)
     low, high, p_value = crossed_interval(differences) or (None, None, None)
@@ -169,13 +168,13 @@ def _compare(group: pl.DataFrame) -> Comparison:
 
 
 def _order_of(column: str) -> pl.Expr:
-    """The usual measures first, in their order."""
+    """Return the sort key of measures: those of `MEASURES` first, in their order."""
     places = {name: place for place, name in enumerate(MEASURES)}
     return pl.col(column).replace_strict(places, default=len(places), return_dtype=pl.Int64).alias("_order")
 
 
 def say_difference(comparison: Comparison) -> str:
-    """Say in a few words whether a difference is shown.
+    """Format a difference with its interval and p-value.
 
     >>> say_difference(Comparison("all", "nDCG@10", 40, 0.5, 0.53, 0.03, 0.01, 0.05, 0.004, 20, 15, 5))
     '+0.030 (+0.010 to +0.050), p = 0.004'

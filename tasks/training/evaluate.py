@@ -1,7 +1,7 @@
-"""Evaluate: how well a model finds the held-out queries' passages among all passages, and whether two models differ.
+"""Evaluate a model by dense search for the held-out queries, and compare the scores of two models.
 
-Exact dense search over the whole corpus; measures and their spelling are ir_measures'. Scores are per query, so that
-two models are compared on the same queries, pair by pair.
+The search is exact and over the whole corpus. The measures, and their names, are those of ir_measures. Scores are per
+query, so two models are compared on the same queries, pair by pair.
 """
 
 from collections.abc import Iterator
@@ -28,18 +28,18 @@ ALL_DATASETS = "all"
 RESAMPLES = 10_000
 
 _PAIRED = ["dataset", "measure", "query_id"]
-_BLOCK = 5_000_000  # numbers resampled at a time: 40 MB
+_BLOCK = 5_000_000  # numbers resampled at once: 40 MB
 
 
 class EvaluateConfig(BaseModel):
-    """Which model it is, how it reads, and what is measured.
+    """Which model is evaluated, how it reads texts, and what is measured.
 
-    model_name: what the scores are filed under: "base", or the treatment it was trained on; set by the flow.
-    seed: of the training, so that several can stand side by side.
-    measures: as ir_measures names them. depth: passages ranked for each query. dtype, device: of the model.
-    query_prompt, passage_prompt: put before each text of that role.
-    max_seq_length: tokens read of a text, at most as many as the model reads.
-    batch_size: texts at once, of like length.
+    model_name: name of the model in the scores: "base", or the treatment it was trained on; set by the flow.
+    seed: seed of the training, to tell several trainings apart.
+    measures: names of ir_measures. depth: passages ranked for each query. dtype, device: of the model.
+    query_prompt, passage_prompt: prefix of each text of that role.
+    max_seq_length: the most tokens read of a text, limited by the model.
+    batch_size: texts encoded at once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class EvaluateConfig(BaseModel):
     @field_validator("measures")
     @classmethod
     def _check_measures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse what ir_measures does not know; keep its own spelling."""
+        """Refuse measures that ir_measures does not know, and use its spelling of the others."""
         import ir_measures
 
         try:
@@ -71,11 +71,12 @@ class EvaluateConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a treatment's scores differ from a baseline's on the same queries.
+    """The difference between the scores of a treatment and of a baseline on the same queries.
 
-    dataset: the dataset's name, or "all" for all queries alike.
-    low, high: bootstrap interval of the mean difference at `confidence`; None for fewer than two queries.
-    p_value: two-sided, of the paired randomisation test; None for fewer than two queries.
+    dataset: name of the dataset, or "all" for the queries of all datasets.
+    low, high: interval of the mean difference at `confidence`; None where it is not defined.
+    p_value: two-sided; None for fewer than two queries.
+    better, equal, worse: number of queries.
     """
 
     dataset: str
@@ -94,18 +95,18 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """Return whether zero is outside the interval."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def evaluate(
     config: EvaluateConfig, *, queries: pl.DataFrame, passages: pl.DataFrame, qrels: pl.DataFrame, model: Path
 ) -> dict[str, pl.DataFrame]:
-    """Score a model on the queries of split "test" that have a relevant passage, each dataset on its own.
+    """Score a model on the queries of split "test" with a relevant passage, each dataset separately.
 
     Returns:
-        `scores`: one row per measure and query; a query whose relevant passages are not returned has 0. No rows
-            where nothing is held out.
+        `scores`: one row per measure and query; 0 for a query whose relevant passages are not found. No rows if no
+            query is held out.
     """
     relevant = qrels.filter(pl.col("relevance") > 0)
     held_out = queries.filter(pl.col("split") == "test").join(relevant, on=["dataset", "query_id"], how="semi")
@@ -120,11 +121,11 @@ def evaluate(
 def compare(
     scores: pl.DataFrame, baseline: str = "default", treatment: str = "relabel", *, seed: int = 0, resamples: int = 0
 ) -> list[Comparison]:
-    """Compare two models on the queries both were scored on: all queries together, then each of several datasets.
+    """Compare two models on the queries that both have scores for: all, then each dataset if there are several.
 
-    The value of a query is its mean over the training seeds. The interval is the percentile bootstrap of the mean
-    difference, the p-value that of the paired randomisation test (random signs), both over `resamples` (10,000)
-    draws from `seed`. Without common queries the list is empty.
+    The value of a query is its mean over the training seeds. The interval is a percentile bootstrap of the mean
+    difference. The p-value is that of the paired randomisation test (random signs). Both use `resamples` draws (default
+    10,000) from `seed`. Without common queries the list is empty.
     """
     paired = paired_differences(scores, baseline, treatment)
     frames = [paired.with_columns(dataset=pl.lit(ALL_DATASETS))]
@@ -139,7 +140,7 @@ def compare(
 
 
 def paired_differences(scores: pl.DataFrame, baseline: str = "default", treatment: str = "relabel") -> pl.DataFrame:
-    """Pair two models' scores: dataset, measure, query_id, baseline, treatment, difference (means over seeds)."""
+    """Join the scores of two models: dataset, measure, query_id, baseline, treatment, difference (means over seeds)."""
     sides = [
         scores.filter(pl.col("model") == name).group_by(_PAIRED).agg(pl.col("value").mean().alias(side))
         for name, side in ((baseline, "baseline"), (treatment, "treatment"))
@@ -178,7 +179,7 @@ def _score(
     passages: pl.DataFrame,
     qrels: pl.DataFrame,
 ) -> pl.DataFrame:
-    """Search one dataset's passages for its held-out queries and measure the result."""
+    """Search the passages of one dataset for its held-out queries, and measure the result."""
     import ir_measures
 
     queries, passages = queries.sort("query_id"), passages.sort("doc_id")
@@ -202,7 +203,7 @@ def _score(
 
 
 def _encode(config: EvaluateConfig, encoder: "SentenceTransformer", texts: list[str], prompt: str) -> Vectors:
-    """Encode each distinct text once, so that equal passages tie; the library sorts by length."""
+    """Encode each distinct text once, so that equal passages have equal scores; the library sorts by length."""
     distinct = sorted(set(texts))
     vectors = encoder.encode(
         distinct,
@@ -219,7 +220,7 @@ def _encode(config: EvaluateConfig, encoder: "SentenceTransformer", texts: list[
 def _search(
     queries: Vectors, passages: Vectors, query_ids: pl.Series, doc_ids: pl.Series, depth: int
 ) -> dict[str, dict[str, float]]:
-    """Rank all passages by inner product; the `depth` best of each query."""
+    """Return the `depth` passages with the highest inner product for each query, with their scores."""
     import faiss
 
     index = faiss.IndexFlatIP(passages.shape[1])
@@ -233,7 +234,7 @@ def _search(
 
 
 def _measure_order(scores: pl.DataFrame) -> dict[str, int]:
-    """The usual measures first, in their order, then others by name."""
+    """Return the position of each measure: those of `MEASURES` in their order, then others by name."""
     others = sorted(set(scores["measure"].unique()) - set(MEASURES))
     return {name: position for position, name in enumerate((*MEASURES, *others))}
 
@@ -260,9 +261,9 @@ def _compare(group: pl.DataFrame, seed: int, resamples: int) -> Comparison:
 def _interval_and_p(
     differences: npt.NDArray[np.float64], seed: int, resamples: int
 ) -> tuple[float | None, float | None, float | None]:
-    """Percentile bootstrap and sign-flip test of the mean; nothing for fewer than two queries.
+    """Return the bootstrap interval and the p-value of the sign-flip test of the mean; None for fewer than two queries.
 
-    No interval where every query differs by the same amount: such a sample says nothing of how queries vary.
+    There is no interval if all queries have the same difference, as such a sample does not show how queries vary.
     """
     from scipy import stats
 

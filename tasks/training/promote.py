@@ -1,8 +1,8 @@
-"""Promote: decides whether tonight's training set replaces the one that trainers read, each reason with its figure.
+"""Decide whether tonight's training set replaces the one that trainers read. Each reason has a figure.
 
-The comparison is between two models trained alike from the same start, one on the treatment, one on the data it would
-replace (`default`: the labels as they came), on the same held-out queries. The other checks are brakes: they stop a
-night on which a judge, a source or a set-up went wrong, whatever the scores say.
+Two models are compared on the same held-out queries. They are trained in the same way from the same base model: one on
+the treatment, one on `against` (`default`: the original labels). The other checks stop a promotion if a judge, a source
+or the set-up failed, whatever the scores are.
 """
 
 import math
@@ -23,17 +23,17 @@ Requirement = Literal["better", "not_worse", "none"]
 class PromoteConfig(BaseModel):
     """What must hold before a training set is promoted.
 
-    treatment: which training set is released. against: what its model is compared with.
-    measure: one of `evaluate.measures`. margin: by how much it may be worse under `not_worse`.
-    require: `better`, the paired interval of the difference lies above 0; `not_worse`, it lies above -margin; `none`,
-        no training happened or is wanted: the other checks decide alone.
-    min_queries: held-out queries below which no difference is taken for shown: intervals of so few are too narrow.
-    max_relevant_share: share of the candidates judged relevant, whatever became of them; a judge that agrees with
-        everything is stopped.
-    max_unparsed_share: share of the candidates without a verdict.
-    min_size_ratio: instances, relative to the current release's.
-    hold_on_drift: whether an alarm of the night's drift checks holds the promotion back.
-    publish_model: whether the model trained on the treatment is published beside the training set.
+    treatment: the training set to release. against: the training set whose model it is compared with.
+    measure: one of `evaluate.measures`. margin: with `not_worse`, how much worse it may be.
+    require: `better`: the interval of the difference is above 0; `not_worse`: it is above -margin; `none`: models are
+        not compared, and only the other checks decide.
+    min_queries: the least number of held-out queries; the intervals of fewer queries are too narrow.
+    max_relevant_share: the largest share of candidates judged relevant, so that a judge that accepts everything is
+        noticed.
+    max_unparsed_share: the largest share of candidates without a verdict.
+    min_size_ratio: the least number of instances, relative to the current release.
+    hold_on_drift: whether a drift alarm of the night prevents the promotion.
+    publish_model: whether the model trained on the treatment is published with the training set.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,15 +51,15 @@ class PromoteConfig(BaseModel):
     publish_model: bool = False
 
     def check(self, treatments: Collection[str], trained: Collection[str], measures: Collection[str]) -> None:
-        """Refuse requirements that no night could meet.
+        """Refuse requirements that cannot be met.
 
         Args:
             treatments: the training sets that are made.
-            trained: those a model is trained on.
-            measures: what the models are scored by.
+            trained: the training sets on which a model is trained.
+            measures: the measures of the scores.
 
         Raises:
-            ValueError: what does not fit, and what to give instead.
+            ValueError: a requirement cannot be met; the message says what to set instead.
         """
         if self.treatment not in treatments:
             raise ValueError(
@@ -83,10 +83,11 @@ class PromoteConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at before a promotion.
+    """One check before a promotion.
 
-    figure: what was found; None where there is nothing to measure. low, high: its 95% interval, where it has one.
-    threshold: what the figure, or the interval's end, is held against. passed: None where it is only reported.
+    figure: the measured value; None where there is none. low, high: its 95% interval, if it has one.
+    threshold: the value that the figure, or the low end of the interval, is compared with.
+    passed: None where the check is only reported.
     """
 
     name: str
@@ -98,13 +99,13 @@ class Check:
     threshold: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a record keeps of it."""
+        """Return the fields for a record."""
         return dict(self.__dict__)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to promote, why in one sentence, and everything that was looked at."""
+    """Whether to promote, the reason in one sentence, and all checks."""
 
     promote: bool
     because: str
@@ -120,15 +121,15 @@ def decide_promotion(
     previous: int | None = None,
     alarms: Sequence[str] = (),
 ) -> Decision:
-    """Decide from a finished curation's figures.
+    """Decide on a promotion from the results of a curation.
 
     Args:
-        config: what must hold.
-        scores: per model, dataset, measure, query and seed; empty where nothing was trained.
-        summary: the figures of `summarise`: `candidates`, `verdicts`.
-        instances: of the training set that would be promoted.
-        previous: instances of the current release; None where there is none.
-        alarms: what the night's drift checks raised, one sentence each.
+        config: the requirements.
+        scores: scores by model, dataset, measure, query and seed; empty if no model was trained.
+        summary: the result of `summarise`, with `candidates` and `verdicts`.
+        instances: number of instances of the training set to promote.
+        previous: number of instances of the current release; None if there is none.
+        alarms: the drift alarms of the night, one sentence each.
     """
     checks = (
         *_compare_models(config, scores),
@@ -144,7 +145,7 @@ def decide_promotion(
 
 
 def _compare_models(config: PromoteConfig, scores: pl.DataFrame) -> list[Check]:
-    """Hold the difference over all queries against what is required; each dataset's own is only reported."""
+    """Compare the difference over all queries with what is required; those of single datasets are only reported."""
     if config.require == "none":
         return [Check("score", True, "no comparison of models is required")]
     found = [c for c in compare(scores, config.against, config.treatment) if c.measure == config.measure]
@@ -190,11 +191,11 @@ def _span(found: Comparison) -> str:
 
 
 def _needed(found: Comparison, bound: float) -> str:
-    """Say how many queries would show a difference of this size: the interval narrows with their square root."""
+    """Say how many queries would show this difference, as the width of the interval falls with their square root."""
     distance, width = found.difference - bound, found.difference - (found.low or 0.0)
     if distance <= 0 or not width:
         return ""
-    queries = math.ceil(found.queries * (width / distance) ** 2 * 1.1 / 10) * 10  # a tenth more, and a round number
+    queries = math.ceil(found.queries * (width / distance) ** 2 * 1.1 / 10) * 10  # plus 10%, rounded up to tens
     return f"; a difference of this size shows on about {queries:,}"
 
 

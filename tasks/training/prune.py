@@ -1,8 +1,8 @@
-"""Prune: which of several source datasets hurt, by leaving each out of training in turn (paper section 5.1).
+"""Find source datasets that make the model worse, by training without each one in turn (paper section 5.1).
 
-The paper read its choice from single runs, on the test sets it then reported, with differences of 0.001. Here every
-difference has an interval over queries and training seeds and a p-value corrected for the number of datasets tried.
-What is chosen on these held-out queries must be reported on others.
+The paper chose from single runs, on the test sets that it reports, with differences of 0.001. Here each difference has
+an interval over queries and training seeds, and a p-value that is corrected for the number of datasets. The result of
+the choice must be measured on other queries.
 """
 
 import json
@@ -33,11 +33,11 @@ class LeaveOutConfig(BaseModel):
 
 
 class PruneConfig(BaseModel):
-    """How the models are named in the scores, and when a difference counts.
+    """The names of the models in the scores, and when a difference counts.
 
-    models: dataset left out to the name its model has in the scores. complete: the name of the model of the whole mix.
-    level: of the corrected p-value below which a difference is shown.
-    training: what a reader needs to know of it, such as steps and seeds.
+    models: dataset that is left out → name of its model in the scores. complete: name of the model of all datasets.
+    level: a difference counts as shown if its corrected p-value is below this.
+    training: facts about the training for the page, such as steps and seeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,17 +50,17 @@ class PruneConfig(BaseModel):
 
 
 def leave_out(config: LeaveOutConfig, *, instances: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Take one dataset's rows out of the training mix."""
+    """Remove the rows of one dataset from the training mix."""
     return {"mix": instances.filter(pl.col("dataset") != config.dataset)}
 
 
 def prune(config: PruneConfig, *, instances: pl.DataFrame, scores: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
-    """Say of each dataset whether the model is better or worse without it; writes `pruning.json` and `pruning.md`.
+    """Compare the model with those trained without each dataset; write `pruning.json` and `pruning.md`.
 
-    P-values are corrected after Holm over the datasets, for each held-out set and measure on its own.
+    P-values are corrected by the method of Holm over the datasets, separately for each held-out set and measure.
 
     Returns:
-        `pruning`: one row per dataset left out, held-out set ("all" and each) and measure.
+        `pruning`: one row per dataset left out, held-out set ("all" and each one) and measure.
     """
     seeds = scores["seed"].n_unique()
     sizes = dict(instances.group_by("dataset").len().iter_rows())
@@ -78,7 +78,7 @@ def prune(config: PruneConfig, *, instances: pl.DataFrame, scores: pl.DataFrame,
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """Correct p-values for their number (Holm 1979): each stays what it was or grows.
+    """Correct p-values for their number (Holm 1979). No p-value becomes smaller.
 
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
@@ -106,7 +106,7 @@ def _row(comparison: Comparison) -> dict[str, Any]:
 
 
 def _judged(rows: pl.DataFrame, level: float) -> pl.DataFrame:
-    """Add the corrected p-values and what they say."""
+    """Add the corrected p-values and the verdicts."""
     families = []
     for family in rows.partition_by("held_out", "measure", maintain_order=True):
         known = family.filter(pl.col("p_value").is_not_null())

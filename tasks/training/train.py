@@ -1,8 +1,8 @@
-"""Train: fine-tune an embedding model on the instances of one treatment (paper §4: InfoNCE with hard negatives).
+"""Fine-tune an embedding model on the instances of one treatment (paper §4: InfoNCE with hard negatives).
 
-One row per (query, positive), with the same number of hard negatives each; the other rows of the batch lend theirs.
-A batch never holds a text twice, so no row's positive is another row's negative. Every treatment gets the same number
-of optimiser steps: more rows mean fewer rounds, not more training.
+There is one row per (query, positive), each with the same number of hard negatives. The texts of the other rows of the
+batch are negatives too. A batch contains no text twice, so the positive of a row is not a negative of another row. Each
+treatment is trained for the same number of optimiser steps, whatever its number of rows.
 """
 
 import json
@@ -26,14 +26,13 @@ def train(
 ) -> dict[str, pl.DataFrame]:
     """Fine-tune a model and write it below `out`, with `training.json` (rows, steps, seed, loss by step).
 
-    The model is `base`, where a directory came with the part, or else `config.model`, which not every machine has.
-
-    `queries` and `passages` may hold more than the instances name. On one kind of machine the same input gives the
-    same weights.
+    The model is `base` if a directory was passed with the part, else `config.model`, which may exist on some machines
+    only. `queries` and `passages` may hold more rows than needed. On one kind of machine the same input gives the same
+    weights.
 
     Raises:
-        ValueError: a text is missing or not the one the instances were made with, a query is held out, or no instance
-            has a negative.
+        ValueError: a text is missing or is not the one that the instance was made with, a query is held out, or no
+            instance has a negative.
     """
     rows = training_rows(config, instances=instances, queries=queries, passages=passages)
     if not len(rows):

@@ -1,4 +1,4 @@
-"""The training loop of `train`: sentence-transformers' trainer, kept deterministic, silent and off the network."""
+"""Run the training loop of `train` with the trainer of sentence-transformers: deterministic, quiet and offline."""
 
 import logging
 import re
@@ -21,14 +21,14 @@ from transformers import PrinterCallback, TrainerCallback
 
 from tasks.training.training_rows import TrainConfig
 
-_TELL_SECONDS = 10.0  # how often a training says how far it is
+_TELL_SECONDS = 10.0  # seconds between two progress messages
 _log = logging.getLogger(__name__)
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
 
 class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the library has no types
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Do without: the card's callback samples the data and asks the model hub."""
+        """Add no model card callback, as it samples the data and contacts the model hub."""
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]  # the library has no types
@@ -36,17 +36,17 @@ class _Progress(TrainerCallback):  # type: ignore[misc]  # the library has no ty
         self._told = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ANN401
-        """Say now and then how far the training is."""
+        """Log the progress at most once per `_TELL_SECONDS`."""
         if time.monotonic() - self._told >= _TELL_SECONDS and "loss" in (logs or {}):
             self._told = time.monotonic()
             _log.info("step %d of %d, loss %.4f", state.global_step, state.max_steps, float(logs["loss"]))
 
 
 def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[float]:
-    """Train on the columns for exactly `config.steps` steps, save the model below `out`, return the loss of each step.
+    """Train for exactly `config.steps` steps, save the model below `out`, and return the loss of each step.
 
     Raises:
-        ValueError: more layers are to be frozen than the model has, or the trainer stopped early.
+        ValueError: `frozen_layers` is not below the number of layers, or the trainer stopped early.
     """
     model = SentenceTransformer(config.model, device=config.device, local_files_only=True)
     length = model.max_seq_length
@@ -55,7 +55,7 @@ def fit(config: TrainConfig, columns: dict[str, list[str]], out: Path) -> list[f
     with _deterministic(config.threads):
         losses = _train(config, model, columns, out)
     if isinstance(length, int):
-        model.max_seq_length = length  # the short texts of a quick training do not limit the model's users
+        model.max_seq_length = length  # the limit of the training is not saved with the model
     model.save_pretrained(str(out), create_model_card=False, safe_serialization=True)
     return losses
 
@@ -93,7 +93,7 @@ def _train(config: TrainConfig, model: SentenceTransformer, columns: dict[str, l
 
 
 def _freeze(model: SentenceTransformer, layers: int) -> None:
-    """Exclude embeddings and the lowest `layers` layers from training; nothing for 0."""
+    """Exclude the embeddings and the lowest `layers` layers from training; for 0 nothing is excluded."""
     if not layers:
         return
     frozen = set()
@@ -103,12 +103,12 @@ def _freeze(model: SentenceTransformer, layers: int) -> None:
             parameter.requires_grad = False
             frozen.add(layer[1] if layer else "")
     if len(frozen - {""}) != layers or not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError(f"frozen_layers={layers} expects a model of more layers than that; lower it")
+        raise ValueError(f"frozen_layers={layers} expects a model of more layers; lower it")
 
 
 @contextmanager
 def _deterministic(threads: int) -> Iterator[None]:
-    """Let torch use deterministic algorithms only, as far as it has them, on so many threads; undo both after."""
+    """Use deterministic algorithms of torch, where they exist, and this number of threads; restore both at the end."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     threads_before = torch.get_num_threads()
     torch.use_deterministic_algorithms(True, warn_only=True)

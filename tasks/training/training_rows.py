@@ -1,4 +1,4 @@
-"""The rows a model is trained on: instances with their texts, and the settings of training."""
+"""Build the rows that a model is trained on from instances and texts, and define the settings of training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from tasks.texts import combine_hashes, show_passage
 
 
 class TrainConfig(BaseModel):
-    """What is trained and how; the defaults suit a small model on two cores.
+    """Settings of training; the defaults are for a small model on two cores.
 
     The paper (§4) trains on 7 negatives and 350 tokens at temperature 0.01 and learning rate 2e-5.
 
-    model: directory of the base model; its digest belongs in the stage's key, the path does not; set by the flow.
-    steps: optimiser steps, the same for every treatment.
-    batch_size: rows a step. num_negatives: of each row.
-    learning_rate, warmup_ratio: of AdamW; after the warm-up it falls linearly.
-    query_prompt, passage_prompt: put before each text of that role. seed: of the order of rows, and of dropout.
-    device: where it runs. bf16: mixed precision, for GPUs.
-    positives: "all" makes a row of each positive of a query, "first" of the first one only.
+    model: directory of the base model. Its digest is in the key of the stage, the path is not. Set by the flow.
+    steps: optimiser steps, the same for each treatment.
+    batch_size: rows per step. num_negatives: hard negatives per row.
+    learning_rate, warmup_ratio: of AdamW; after the warm-up the rate falls linearly.
+    query_prompt, passage_prompt: prefix of each text of that role. seed: of the order of rows and of dropout.
+    device: device of the model. bf16: mixed precision, for GPUs.
+    positives: "all" makes one row for each positive of a query, "first" only for the first one.
     temperature: similarities are divided by it.
-    max_seq_length: tokens read of a text, at most as many as the model reads.
-    threads: of the CPU; sums are split between them, so the last bits of the weights depend on their number.
-    frozen_layers: that many of the lowest layers, and the token embeddings, stay as they are and cost no backward pass.
+    max_seq_length: the most tokens read of a text, limited by the model.
+    threads: CPU threads. Sums are split between them, so the last bits of the weights depend on their number.
+    frozen_layers: number of lowest layers that are not trained; the token embeddings are not trained then either.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -53,11 +53,11 @@ class TrainConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Rows:
-    """The training rows, and what became of the instances.
+    """The training rows, and counts of instances and rows.
 
     columns: anchor, positive, negative_1 … negative_n, all of the same length.
-    padded: rows whose negatives were fewer and are repeated in turn.
-    skipped: instances without a negative (none where num_negatives is 0).
+    padded: rows in which too few negatives are repeated.
+    skipped: instances without a negative (none if num_negatives is 0).
     """
 
     columns: dict[str, list[str]]
@@ -73,9 +73,9 @@ class Rows:
 def training_rows(
     config: TrainConfig, *, instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
 ) -> Rows:
-    """Join the texts, check them against `texts_hash`, and lay them out as rows of equal width.
+    """Join the texts, check them against `texts_hash`, and build rows of equal width.
 
-    A row with fewer than `num_negatives` negatives repeats its own in turn: n1 n2 n1.
+    A row with fewer than `num_negatives` negatives repeats them in turn: n1 n2 n1.
     """
     names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, config.num_negatives + 1))]
     table: list[tuple[str, ...]] = []
@@ -95,7 +95,7 @@ def training_rows(
 def _with_texts(
     instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Query, positives and negatives as texts, instance by instance in the order of the ids."""
+    """Yield the texts of query, positives and negatives of each instance, in the order of the ids."""
     pairs = pl.concat(
         instances.select("dataset", doc_id=side).explode("doc_id").drop_nulls() for side in ("positives", "negatives")
     )

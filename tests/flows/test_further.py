@@ -22,7 +22,7 @@ from infra.storage.store import Store
 from tasks.schemas import HUMAN
 from tests.flows.fakes import InProcess
 from tests.flows.test_method import ANIMALS, make_setup
-from tests.tasks.test_train import build_tiny_model
+from tests.tasks.training.tables import build_tiny_model
 
 pytestmark = pytest.mark.slow  # a model is trained, tiny as it is
 

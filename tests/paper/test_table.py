@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 TABLE = (ROOT / "docs" / "paper_defects.md").read_text(encoding="utf-8")
 ROWS = {cells[0]: cells for line in TABLE.splitlines() if (cells := line.strip("| ").split(" | "))[0].startswith("7.")}
 TESTS = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", TABLE)
-PLACES = re.findall(r"`((?:tasks|infra|flows)/\w+\.py):(\w+)`", TABLE)
+PLACES = re.findall(r"`((?:tasks|infra|flows)/[\w/]+\.py):(\w+)`", TABLE)
 
 
 @cache

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 from sklearn.metrics import cohen_kappa_score
 
 from tasks import statistics
 from tasks.statistics import (
     NOT_DEFINED,
+    Interval,
     Strata,
     alpha_interval,
     kappa_interval,
@@ -53,7 +55,7 @@ def test_full_agreement_on_few_pairs_is_no_certainty() -> None:
 
 
 def test_lengths_and_weights_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"columns of one length expected, \[2, 1, 2\] came"):
+    with pytest.raises(ValueError, match=r"columns of equal length expected, got lengths \[2, 1, 2\]"):
         kappa_interval(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="positive weights expected"):
         kappa_interval(["a", "b"], ["a", "b"], [1.0, 0.0])
@@ -164,3 +166,95 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     a, b = ["yes", "no", "no"] * 9, ["yes", "yes", "no"] * 9
     assert kappa_interval(a, b, seed=3) == kappa_interval(a, b, seed=3)
     assert kappa_interval(a, b, seed=3) != kappa_interval(a, b, seed=4)
+
+
+def test_a_group_counts_its_estimated_shares_as_kishs_effective_sample() -> None:
+    """Two labels of 10 pairs weigh 5 each, two of 30 weigh 15 each: 3.2 effective labels, an eighth positive."""
+    (group,) = merge_small(np.array([10.0, 30.0]), np.array([[1.0, 1.0], [0.0, 2.0]]))
+    assert (group.size, group.seen.tolist()) == (40.0, [1.0, 3.0])
+    assert group.counts == pytest.approx([0.4, 2.8])
+
+
+@pytest.mark.parametrize(
+    ("seen", "sizes"),
+    [
+        ((10, 10, 10), [100, 100, 100]),
+        ((9, 1, 10), [200, 100]),
+        ((10, 10, 9), [100, 200]),
+        ((10, 0, 0), [300]),
+        ((0, 0, 0), [300]),
+    ],
+)
+def test_ten_labels_are_enough_for_a_stratum_of_its_own(seen: tuple[int, ...], sizes: list[int]) -> None:
+    groups = merge_small(np.full(3, 100.0), np.array([[0.0, n] for n in seen]))
+    assert [group.size for group in groups] == sizes
+
+
+def test_an_empty_stratum_is_left_out_and_a_whole_one_stays_alone() -> None:
+    groups = merge_small(np.array([0.0, 5.0, 100.0]), np.array([[0.0, 0.0], [2.0, 3.0], [10.0, 0.0]]))
+    assert [(group.size, group.seen.tolist()) for group in groups] == [(5.0, [2.0, 3.0]), (100.0, [10.0, 0.0])]
+
+
+def test_one_stratum_has_the_interval_of_jeffreys() -> None:
+    _, low, high = strata((10**7, 10, 0)).rate(seed=0)
+    assert (low, high) == (0.0, pytest.approx(beta.ppf(0.975, 0.5, 10.5), abs=0.01))
+    _, low, high = strata((10**7, 40, 10)).rate(seed=0, confidence=0.5)
+    assert (low, high) == pytest.approx((beta.ppf(0.25, 10.5, 30.5), beta.ppf(0.75, 10.5, 30.5)), abs=0.003)
+
+
+def test_the_prior_is_shared_out_by_the_sizes_of_the_strata() -> None:
+    _, _, high = strata((10**7, 10, 0), (3 * 10**7, 3 * 10**7, 0)).rate(seed=0)
+    assert high == pytest.approx(beta.ppf(0.975, 0.125, 10.125) / 4, abs=0.003)
+
+
+def test_the_pairs_that_were_looked_at_are_certain() -> None:
+    drawn = strata((20, 19, 19)).draw(seed=0)
+    assert set(drawn) <= {19.0, 20.0}
+    assert (drawn == 20).mean() > 0.9
+
+
+def test_a_recall_is_drawn_from_both_sides_with_seeds_of_their_own() -> None:
+    found, others = strata((50, 20, 15)), strata((500, 30, 2))
+    value, low, high = recall_interval(found, others, seed=7)
+    assert value == pytest.approx(37.5 / (37.5 + 500 * 2 / 30))
+    one, two = found.draw(7), others.draw(8)
+    assert (low, high) == pytest.approx(tuple(np.quantile(one / (one + two), [0.025, 0.975])))
+    assert recall_interval(strata((5, 5, 0)), strata((5, 5, 0)), seed=0) == NOT_DEFINED
+
+
+def test_the_interval_of_kappa_is_that_of_a_dirichlet_posterior() -> None:
+    a, b = ["y"] * 12 + ["n"] * 8, ["y"] * 9 + ["n"] * 9 + ["y"] * 2
+    cells = np.array([sum((x, y) == pair for x, y in zip(a, b, strict=True))
+                      for pair in (("n", "n"), ("n", "y"), ("y", "n"), ("y", "y"))])  # fmt: skip
+    drawn = np.random.default_rng(99).dirichlet(cells + 0.25, 40_000).reshape(-1, 2, 2)
+    expected = (drawn.sum(axis=1) * drawn.sum(axis=2)).sum(axis=1)
+    kappas = (np.trace(drawn, axis1=1, axis2=2) - expected) / (1 - expected)
+    _, low, high = kappa_interval(a, b)
+    assert (low, high) == pytest.approx(tuple(np.quantile(kappas, [0.025, 0.975])), abs=0.02)
+
+
+def test_alpha_of_two_people_by_hand_and_units_with_one_label_say_nothing() -> None:
+    """Six labels in three units, three of each kind, one unit in disagreement: 1 - 5 * 2 / (36 - 18)."""
+    units = [["a", "a"], ["a", "b"], ["b", "b"]]
+    value, low, high = alpha_interval(units)
+    assert value == pytest.approx(1 - 5 * 2 / 18)
+    assert alpha_interval([*units, ["a"], []]) == (value, low, high)
+    assert low < value < high == 1.0
+    assert alpha_interval([["a", "a"], ["a", "a"]]) == NOT_DEFINED
+
+
+def test_the_interval_of_alpha_is_the_bootstrap_over_units() -> None:
+    rng = np.random.default_rng(1)
+    units = [["a", "a"]] * 20 + [["b", "b"]] * 15 + [["a", "b"]] * 5
+    values = []
+    for _ in range(2000):
+        drawn = rng.multinomial(40, [0.5, 0.375, 0.125])
+        a, b = 2 * drawn[0] + drawn[2], 2 * drawn[1] + drawn[2]
+        values.append(1 - 79 * 2 * drawn[2] / (80**2 - a**2 - b**2))
+    _, low, high = alpha_interval(units)
+    assert (low, high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.04)
+
+
+def test_an_interval_is_rounded_for_json() -> None:
+    assert Interval(0.123456, None, 1.0).rounded() == {"value": 0.1235, "low": None, "high": 1.0}
+    assert Interval(0.123456, 0.1, 1.0).rounded(2) == {"value": 0.12, "low": 0.1, "high": 1.0}

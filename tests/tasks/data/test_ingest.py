@@ -1,0 +1,386 @@
+"""Ingest: what is kept, what is rejected and why; no input row is in neither."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks import schemas
+from tasks.data import ingest as ingest_module
+from tasks.data.ingest import IngestConfig, IngestError, ingest
+from tasks.texts import hash_passage, hash_text
+from tests.tasks.data.inputs import TABLES, ingest_all, pairs_of, reasons_of, row_of, write_beir, write_lines
+from tests.tasks.settings import REQUIRED, settings_of
+
+
+def test_rows_become_queries_positives_given_negatives_and_the_union_of_their_passages(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q2", "d3", "d1 d2"), row_of("q1", "d1", "d4", subset="other"))
+    out = ingest_all(tmp_path)
+    assert out["queries"].select("dataset", "query_id", "text", "split").rows() == [
+        ("d", "q2", "about q2", "train"),
+        ("other", "q1", "about q1", "train"),
+    ]
+    assert out["queries"]["text_hash"].to_list() == [hash_text("about q2"), hash_text("about q1")]
+    assert out["positives"].select("dataset", "query_id", "doc_id", "text_hash").rows() == [
+        ("d", "q2", "d3", hash_passage("", "text of d3")),
+        ("other", "q1", "d1", hash_passage("", "text of d1")),
+    ]
+    assert pairs_of(out["given"]) == ["q2 d1 1 None", "q2 d2 2 None", "q1 d4 1 None"]
+    passages = [("d", "d1"), ("d", "d2"), ("d", "d3"), ("other", "d1"), ("other", "d4")]
+    assert out["passages"].select("dataset", "doc_id").sort("dataset", "doc_id").rows() == passages
+    assert out["rejects"].is_empty()
+
+
+def test_given_scores_and_order_survive_and_identical_texts_of_flagembedding_rows_are_one_passage(
+    tmp_path: Path,
+) -> None:
+    write_lines(tmp_path / "a.jsonl", {"query": "x", "pos": ["p"], "neg": ["c", "b", "c"], "neg_scores": [3, 2.5, 1]})
+    out = ingest_all(tmp_path)
+    given = out["given"].sort("rank").select("doc_id", "rank", "score").rows()
+    assert given == [(hash_passage("", "c"), 1, 3.0), (hash_passage("", "b"), 2, 2.5)]
+    assert out["passages"].height == 3
+    assert reasons_of(out) == [("a.jsonl:1", "duplicate_negative")]
+
+
+def test_a_passage_on_both_sides_is_dropped_from_the_negatives_by_id_and_by_text(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1 d5=same", "d1 d2 d4=same d3"))
+    out = ingest_all(tmp_path)
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d4"]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q1 d3 2 None"]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("d/d5", "duplicate_text", "same text as d4, which stands for it"),
+        ("a.jsonl:1", "negative_is_positive", "passage d1 is also a positive of the query"),
+        ("a.jsonl:1", "negative_is_positive", "passage d4 is also a positive of the query"),
+    ]
+
+
+def test_an_id_keeps_its_first_text_and_references_to_another_one_are_rejected(tmp_path: Path) -> None:
+    rows = [
+        row_of("q1", "d1", "d2"),
+        row_of("q2", "d3", "d1=changed d2"),
+        row_of("q3", "d1=changed"),
+        row_of("q1", "d9"),
+    ]
+    write_lines(tmp_path / "a.jsonl", *rows, row_of("q1", "d1", query="another question"))
+    out = ingest_all(tmp_path)
+    assert out["passages"].filter(doc_id="d1")["text"].to_list() == ["text of d1"]
+    assert out["queries"]["query_id"].to_list() == ["q1", "q2"]
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d9", "q2 d3"]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q2 d2 1 None"]
+    assert reasons_of(out) == [
+        ("a.jsonl:2", "id_conflict"),
+        ("a.jsonl:3", "id_conflict"),
+        ("a.jsonl:3", "no_positive"),
+        ("a.jsonl:4", "duplicate_query"),
+        ("a.jsonl:5", "id_conflict"),
+    ]
+    assert "d1 has another text at a.jsonl:1, which is kept" in out["rejects"]["detail"][0]
+
+
+def test_rows_of_one_query_are_merged_and_counted_whether_they_share_the_id_or_the_text(tmp_path: Path) -> None:
+    first, second = row_of("q2", "d1", "d2 d3"), row_of("q2", "d2", "d3 d4")
+    write_lines(tmp_path / "a.jsonl", first, second, row_of("q1", "d5", "d6", query="about q2"))
+    out = ingest_all(tmp_path)
+    assert out["queries"].select("query_id", "text").rows() == [("q1", "about q2")]
+    assert pairs_of(out["positives"]) == ["q1 d1", "q1 d2", "q1 d5"]
+    assert pairs_of(out["given"].sort("rank")) == ["q1 d3 1 None", "q1 d4 2 None", "q1 d6 3 None"]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("a.jsonl:2", "duplicate_query", "query q2 again; merged into a.jsonl:1"),
+        ("a.jsonl:1", "duplicate_query", "same text as q1, which stands for it"),
+        ("a.jsonl:2", "duplicate_negative", "passage d3 is there more than once for the query"),
+        ("a.jsonl:1", "negative_is_positive", "passage d2 is also a positive of the query"),
+    ]
+
+
+def test_a_very_long_passage_is_cut_once_and_its_length_told(tmp_path: Path) -> None:
+    long = "x" * 100_000
+    write_lines(tmp_path / "a.jsonl", row_of("q1", f"d1={long}", "d2"), row_of("q2", "d2", f"d1={long}"))
+    out = ingest_all(tmp_path)
+    assert out["passages"].filter(doc_id="d1")["text"].str.len_chars().to_list() == [20_000]
+    assert pairs_of(out["given"]) == ["q1 d2 1 None", "q2 d1 1 None"]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("d/d1", "passage_cut", "100000 characters long, cut to 20000")
+    ]
+
+
+def test_a_very_long_query_is_cut_and_told(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1", query="abc def"))
+    out = ingest_all(tmp_path, max_chars=4)
+    assert out["queries"]["text"].to_list() == ["abc"]
+    assert reasons_of(out) == [("d/d1", "passage_cut"), ("d/q1", "query_cut")]
+
+
+def test_every_planted_fault_ends_as_one_reject_and_everything_else_is_kept(tmp_path: Path) -> None:
+    faults: list[tuple[Any, str | None]] = [
+        ({}, None),
+        ("{broken", "broken_json"),
+        ({"query": None}, "no_query"),
+        ({"query": " "}, "empty_text"),
+        ({"query_id": None}, "no_id"),
+        ({"query_id": []}, "wrong_type"),
+        ({"positive_passages": []}, "no_positive"),
+        ({"negative_passages": 3}, "wrong_type"),
+    ]
+    cases, lines = [faults[number % len(faults)] for number in range(80)], []
+    for number, (change, _) in enumerate(cases):
+        row = row_of(f"q{number}", f"p{number}", f"n{number} d{number % 7}")
+        lines.append(change if isinstance(change, str) else row | change)
+    write_lines(tmp_path / "a.jsonl", *lines)
+    out = ingest_all(tmp_path, query_parts=3)
+    assert reasons_of(out) == [(f"a.jsonl:{number}", why) for number, (_, why) in enumerate(cases, start=1) if why]
+    kept = [f"q{number}" for number, (_, why) in enumerate(cases) if why is None]
+    assert sorted(out["queries"]["query_id"]) == sorted(kept)
+    assert (out["positives"].height, out["given"].height) == (len(kept), 2 * len(kept))
+
+
+def test_bytes_that_are_no_utf8_cost_one_row(tmp_path: Path) -> None:
+    row = json.dumps(row_of("q1", "d1")).encode()
+    (tmp_path / "a.jsonl").write_bytes(row.replace(b"about", b"\xff") + b"\n" + row + b"\n")
+    out = ingest_all(tmp_path)
+    assert out["queries"].height == 1
+    assert reasons_of(out) == [("a.jsonl:1", "not_utf8")]
+
+
+def test_queries_and_their_tables_are_cut_alike_by_the_hash_of_the_text(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", "d1", f"n{number}") for number in range(20)))
+    out = ingest(IngestConfig(dataset="d", query_parts=4, passage_parts=3), source=tmp_path)
+    assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [4, 4, 4, 3]
+    for part, (queries, positives, given) in enumerate(zip(*(out[name] for name in list(TABLES)[:3]), strict=True)):
+        assert all(int(text_hash, 16) % 4 == part for text_hash in queries["text_hash"])
+        assert queries["query_id"].to_list() == positives["query_id"].to_list() == given["query_id"].to_list()
+    for part, passages in enumerate(out["passages"]):
+        assert all(int(text_hash, 16) % 3 == part for text_hash in passages["text_hash"])
+
+
+def test_a_part_without_queries_is_an_empty_frame(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1"))
+    out = ingest(IngestConfig(dataset="d", query_parts=3), source=tmp_path)
+    assert sorted(frame.height for frame in out["queries"]) == [0, 0, 1]
+    assert all(dict(frame.schema) == schemas.GIVEN.columns for frame in out["given"])
+
+
+def test_the_order_of_files_does_not_change_what_is_kept_and_all_are_read(tmp_path: Path) -> None:
+    write_lines(tmp_path / "one" / "a.jsonl", row_of("q1", "d1"), row_of("q2", "d2"))
+    write_lines(tmp_path / "two" / "b.jsonl", row_of("q1", "d1"))
+    write_lines(tmp_path / "two" / "a.jsonl", row_of("q2", "d2"))
+    one, two = (ingest_all(tmp_path / name) for name in ("one", "two"))
+    assert all(one[name].equals(two[name]) for name in TABLES)
+
+
+def test_a_share_of_the_queries_is_held_out_by_their_text_and_their_positives_become_qrels(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", "d1", "d2") for number in range(200)))
+    out = ingest_all(tmp_path, holdout=0.25)
+    test = out["queries"].filter(split="test")
+    assert 30 < test.height < 70
+    assert out["qrels"].rows() == [("d", query_id, "d1", 1) for query_id in test["query_id"]]
+    assert out["positives"].height == out["given"].height == 200
+    assert all(int(text_hash[:13], 16) / 16**13 < 0.25 for text_hash in test["text_hash"])
+
+
+def test_a_beir_folder_gives_train_queries_held_out_queries_and_known_false_negatives(tmp_path: Path) -> None:
+    documents = {"d1": "one", "d2": "two", "d3": "three"}
+    queries = {"q1": "first?", "q2": "second?", "q3": "never judged?"}
+    write_beir(
+        tmp_path, documents, queries, train="q1 d1 1", test="q2 d2 2, q2 d3 0", known="q1 d2 1, q1 d1 1, q1 d3 0"
+    )
+    out = ingest_all(tmp_path, known_split="known")
+    assert out["queries"].select("query_id", "split").rows() == [("q1", "train"), ("q2", "test")]
+    assert pairs_of(out["positives"]) == ["q1 d1", "q2 d2"]
+    assert pairs_of(out["qrels"]) == ["q2 d2 2", "q2 d3 0"]
+    assert pairs_of(out["known"]) == ["q1 d2"]
+    assert out["given"].is_empty()
+    assert reasons_of(out) == [
+        ("queries.jsonl:3", "not_in_splits"),
+        ("qrels/known.tsv:4", "below_min_relevance"),
+        ("qrels/known.tsv:3", "known_is_positive"),
+    ]
+
+
+def test_qrels_that_name_nothing_known_are_rejected_at_their_line(tmp_path: Path) -> None:
+    train = "q1 d1 1, q9 d1 1, q1 d9 1, q2 d9 1, q1 d1 1"
+    write_beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train=train)
+    out = ingest_all(tmp_path, test_split=None)
+    assert reasons_of(out) == [
+        ("qrels/train.tsv:3", "unknown_query"),
+        ("qrels/train.tsv:4", "unknown_document"),
+        ("qrels/train.tsv:5", "unknown_document"),
+        ("qrels/train.tsv:6", "duplicate_pair"),
+        ("queries.jsonl:2", "no_positive"),
+    ]
+    assert out["queries"]["query_id"].to_list() == ["q1"]
+
+
+def test_low_scores_are_no_positives_and_stay_in_the_qrels_of_answered_held_out_queries_only(tmp_path: Path) -> None:
+    queries = {key: f"{key}?" for key in ("q1", "q2", "q3")}
+    write_beir(
+        tmp_path, {"d1": "one", "d2": "two"}, queries, train="q1 d1 2, q1 d2 1", test="q2 d1 3, q2 d2 1, q3 d1 1"
+    )
+    out = ingest_all(tmp_path, min_relevance=2)
+    assert pairs_of(out["positives"]) == ["q1 d1", "q2 d1"]
+    assert pairs_of(out["qrels"]) == ["q2 d1 3", "q2 d2 1"]
+    assert reasons_of(out) == [
+        ("qrels/train.tsv:3", "below_min_relevance"),
+        ("qrels/test.tsv:4", "below_min_relevance"),
+        ("queries.jsonl:3", "no_positive"),
+    ]
+
+
+def test_a_query_that_is_held_out_anywhere_is_trained_on_nowhere(tmp_path: Path) -> None:
+    queries = {"q1": "same?", "q2": "same?", "q3": "third?", "q4": "fourth?"}
+    train = "q1 d1 1, q3 d1 1, q4 d2 1"
+    write_beir(tmp_path, {"d1": "one", "d2": "two"}, queries, train=train, test="q2 d2 1, q4 d9 1")
+    out = ingest_all(tmp_path)
+    assert out["queries"].select("query_id", "split").rows() == [("q1", "test"), ("q3", "train")]
+    assert pairs_of(out["qrels"]) == ["q1 d2 1"]
+    assert reasons_of(out) == [
+        ("qrels/test.tsv:3", "unknown_document"),
+        ("queries.jsonl:2", "duplicate_query"),
+        ("qrels/train.tsv:2", "query_in_test"),
+        ("qrels/train.tsv:4", "query_in_test"),
+        ("queries.jsonl:4", "no_positive"),
+    ]
+
+
+def test_labels_move_to_the_passage_that_stands_for_identical_texts(tmp_path: Path) -> None:
+    documents = {"d9": "same", "d10": "same", "d2": "two"}
+    qrels = {"train": "q1 d9 1, q1 d10 2", "test": "q2 d9 1", "known": "q1 d2 1"}
+    write_beir(tmp_path, documents, {"q1": "first?", "q2": "second?"}, **qrels)
+    out = ingest_all(tmp_path, known_split="known")
+    assert out["passages"]["doc_id"].to_list() == ["d10", "d2"]
+    assert (pairs_of(out["positives"]), pairs_of(out["qrels"])) == (["q1 d10", "q2 d10"], ["q2 d10 1"])
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("d/d9", "duplicate_text", "same text as d10, which stands for it"),
+        ("qrels/train.tsv:2", "duplicate_pair", "passage d9 (same text as d10) is there more than once for the query"),
+    ]
+
+
+def test_lines_of_a_corpus_or_of_queries_that_repeat_an_id_are_told_apart_by_their_text(tmp_path: Path) -> None:
+    write_beir(tmp_path, {"d1": "one", "d2": " "}, {"q1": "first?"}, train="q1 d1 1, q1 d2 1")
+    with (tmp_path / "corpus.jsonl").open("a") as corpus, (tmp_path / "queries.jsonl").open("a") as queries:
+        corpus.write('{"_id": "d1", "text": "one"}\n{"_id": "d1", "text": "uno"}\n')
+        queries.write('{"_id": "q1", "text": "first?"}\n{"_id": "q1", "text": "primero?"}\n')
+    out = ingest_all(tmp_path, test_split=None)
+    assert (out["passages"].height, out["queries"]["text"].to_list()) == (1, ["first?"])
+    assert reasons_of(out) == [
+        ("corpus.jsonl:2", "empty_text"),
+        ("corpus.jsonl:3", "duplicate_passage"),
+        ("corpus.jsonl:4", "id_conflict"),
+        ("queries.jsonl:2", "duplicate_query"),
+        ("queries.jsonl:3", "id_conflict"),
+        ("qrels/train.tsv:3", "unknown_document"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "form", "says"),
+    [
+        ([], "tevatron", r"no usable query is left\. 1 empty_file \(first a\.jsonl:1: the file holds no line\)"),
+        ([{"query": "x"}, "{", "{"], "flagembedding", r"2 broken_json \(first a\.jsonl:2: .*; 1 no_positive"),
+        (["{"], "auto", r"no row of a known format in 1 file\(s\); a\.jsonl:1: broken_json"),
+        ([], "beir", r"a BEIR folder needs corpus\.jsonl and queries\.jsonl"),
+    ],
+)
+def test_nothing_usable_is_one_clear_error(tmp_path: Path, lines: list[object], form: str, says: str) -> None:
+    write_lines(tmp_path / "a.jsonl", *lines)
+    with pytest.raises(IngestError, match=says):
+        ingest_all(tmp_path, format=form)
+
+
+def test_a_source_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IngestError, match="is not a folder"):
+        ingest_all(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"holdout": 1.5}, {"query_parts": 0}, {"train_split": "test"}, {"train_split": "../x"}, {"dataset": ""}, {"x": 1}],
+)
+def test_a_config_that_cannot_be_meant_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        IngestConfig.model_validate({"dataset": "d"} | config)
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(IngestConfig) == {
+        "dataset": (REQUIRED, "len>=1"),
+        "format": "auto",
+        "query_parts": (None, ">=1"),
+        "passage_parts": (None, ">=1"),
+        "train_split": "train",
+        "test_split": "test",
+        "known_split": None,
+        "holdout": (0.0, ">=0", "<=1"),
+        "min_relevance": 1,
+        "max_chars": (20000, ">=1"),
+    }
+
+
+def _train_and_test(tmp_path: Path, **config: object) -> list[tuple[str, str]]:
+    return ingest_all(tmp_path, **config)["queries"].select("query_id", "split").rows()
+
+
+def test_a_beir_folder_holds_out_a_share_only_where_no_test_split_is_named(tmp_path: Path) -> None:
+    write_beir(tmp_path, {"d1": "one"}, {"q1": "first?", "q2": "second?"}, train="q1 d1 1", test="q2 d1 1")
+    assert _train_and_test(tmp_path, holdout=1.0) == [("q1", "train"), ("q2", "test")]
+    assert _train_and_test(tmp_path, holdout=1.0, test_split=None) == [("q1", "test")]
+    assert _train_and_test(tmp_path, holdout=0.0, test_split=None) == [("q1", "train")]
+
+
+def test_a_text_of_exactly_the_longest_length_is_kept_whole_and_not_reported(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1=12345", "d2=abcdef", query="abcde"))
+    out = ingest_all(tmp_path, max_chars=5)
+    assert out["queries"]["text"].to_list() == ["abcde"]
+    assert out["passages"].sort("doc_id")["text"].to_list() == ["12345", "abcde"]
+    assert out["rejects"].filter(reason="passage_cut").select("key", "detail").rows() == [
+        ("d/d2", "6 characters long, cut to 5")
+    ]
+
+
+def test_a_title_is_cut_and_reported_like_a_text(tmp_path: Path) -> None:
+    passage = {"docid": "d1", "title": "a long title", "text": "text"}
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "", positive_passages=[passage], query="ask"))
+    out = ingest_all(tmp_path, max_chars=6)
+    assert out["passages"].select("title", "text").rows() == [("a long", "text")]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("d/d1", "passage_cut", "12 characters long, cut to 6")
+    ]
+
+
+def test_a_score_of_zero_says_that_a_pair_is_not_known_as_a_false_negative(tmp_path: Path) -> None:
+    documents = {"d1": "one", "d2": "two", "d3": "three"}
+    write_beir(tmp_path, documents, {"q1": "first?"}, train="q1 d1 1", known="q1 d2 0, q1 d3 1")
+    out = ingest_all(tmp_path, known_split="known", test_split=None)
+    assert pairs_of(out["known"]) == ["q1 d3"]
+    assert reasons_of(out) == [("qrels/known.tsv:2", "below_min_relevance")]
+
+
+def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
+    monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
+    write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", f"d{number}") for number in range(7)))
+    out = ingest(IngestConfig(dataset="d"), source=tmp_path)
+    assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
+
+
+def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
+    assert (ingest_module._QUERIES_PER_PART, ingest_module._PASSAGES_PER_PART) == (1_000, 50_000)
+
+
+def test_a_beir_folder_without_queries_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / "corpus.jsonl", {"_id": "d1", "text": "one"})
+    with pytest.raises(IngestError, match=r"a BEIR folder needs corpus\.jsonl and queries\.jsonl"):
+        ingest_all(tmp_path, format="beir")
+
+
+def test_the_commonest_reason_comes_first_where_nothing_is_left(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", "{", row_of("q1", ""), row_of("q2", ""))
+    with pytest.raises(IngestError, match=r"left\. 2 no_positive \(first a\.jsonl:2: .*\); 1 broken_json"):
+        ingest_all(tmp_path)
+
+
+def test_reasons_that_are_equally_common_come_by_name(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", ""), "{")
+    with pytest.raises(IngestError, match=r"left\. 1 broken_json \(.*\); 1 no_positive"):
+        ingest_all(tmp_path)

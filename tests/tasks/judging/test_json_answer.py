@@ -1,0 +1,64 @@
+"""The JSON object that ends an answer: found after reasons, read once, and never guessed at."""
+
+import time
+
+import pytest
+
+from tasks.judging.json_answer import Pairs, final_object
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 2}',
+        ' \n{"a": 2}\n ',
+        '```json\n{"a": 2}\n```',
+        'Because x > 1: {"a": 2}',
+        'A set {1, 2} is no object: {"a": 2}',
+        '<think>{"a": 1}?</think> So: {"a": 2}',
+        'maybe {"a": 1}</think>{"a": 2}',
+    ],
+    ids=["bare", "spaced", "fenced", "prose", "brace_in_prose", "thoughts", "thoughts_unopened"],
+)
+def test_the_object_that_ends_an_answer_is_read(text: str) -> None:
+    assert final_object(text) == [("a", 2.0)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no object",
+        '{"a": 1} or rather {"a": 2}',
+        '{"a": 1} and so on',
+        '{"final": {"a": 1}',
+        '[{"a": 1}',
+        '[1, {"a": 1}]',
+        '{"a": 1}}',
+        '{"a": 1}</think>{"a": 2}',
+        '```{"a": 1}</think>{"a": 2}',
+        '<think>{"a": 1}</think> {1}',
+        '</think>{"a": 1} {"a": 2}',
+    ],
+)
+def test_where_it_is_not_the_only_object_nothing_is_read(text: str) -> None:
+    assert final_object(text) is None
+
+
+def test_a_key_that_comes_twice_has_no_value_and_stays_in_the_list() -> None:
+    found = final_object('{"a": 1, "a": 2, "b": {"c": null}}')
+    assert found == [("a", 1.0), ("a", 2.0), ("b", [("c", None)])]
+    assert (found.only("a"), found.only("missing"), found.only("b")) == (None, None, [("c", None)])
+    assert isinstance(found.only("b"), Pairs)
+
+
+def test_raw_line_breaks_and_numbers_of_any_size_are_let_through() -> None:
+    assert final_object('{"a": "one\ntwo", "b": ' + "9" * 5000 + ', "c": NaN}') is not None
+    assert final_object('{"a": "one\ntwo"}') == [("a", "one\ntwo")]
+
+
+def test_a_megabyte_of_nonsense_is_refused_within_a_second() -> None:
+    started = time.process_time()
+    for part in ("{", '{"', '{"a":', '{"verdicts":{', "[", '{ "', "</think>{", '"'):
+        assert final_object(part * (1_000_000 // len(part)) + "}") is None
+    assert time.process_time() - started < 8

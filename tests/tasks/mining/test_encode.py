@@ -1,0 +1,164 @@
+"""Encoding: distinct texts once, independent of the rows' order."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks import schemas
+from tasks.mining.encode import EncodeConfig, dot_pairs, encode_passages, encode_queries, vectors_of
+from tests.tasks.settings import settings_of
+
+CONFIG = EncodeConfig()
+
+
+class LengthEncoder:
+    """Encodes a text as (number of characters, 1 for a query) and remembers what it was asked."""
+
+    def __init__(self, fill: float = 1.0) -> None:
+        """Store the value by which every vector is multiplied."""
+        self.fill = fill
+        self.seen: list[str] = []
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
+        """Encode."""
+        self.seen += texts
+        vectors = np.array([[len(text), role == "query"] for text in texts], dtype=np.float32).reshape(-1, 2)
+        return pl.Series(vectors * np.float32(self.fill), dtype=pl.Array(pl.Float32, 2))
+
+
+def _passages(*rows: tuple[str, str, str]) -> pl.DataFrame:
+    """Passages from (title, text, hash)."""
+    return pl.DataFrame(
+        [("d", f"p{number}", *row) for number, row in enumerate(rows)], schema=schemas.PASSAGES.columns, orient="row"
+    )
+
+
+def _queries(*rows: tuple[str, str, str]) -> pl.DataFrame:
+    """Queries from (text, hash, split)."""
+    return pl.DataFrame(
+        [("d", f"q{number}", *row) for number, row in enumerate(rows)], schema=schemas.QUERIES.columns, orient="row"
+    )
+
+
+def test_identical_texts_are_encoded_once_and_rows_are_sorted_by_hash() -> None:
+    engine = LengthEncoder()
+    passages = _passages(("", "long text", "h1"), ("", "ab", "h2"), ("", "long text", "h1"))
+    embeddings = encode_passages(CONFIG, passages=passages, engine=engine)["embeddings"]
+    assert engine.seen == ["ab", "long text"]
+    assert embeddings.rows() == [("h1", [9.0, 0.0]), ("h2", [2.0, 0.0])]
+
+
+def test_a_title_is_read_with_its_text() -> None:
+    engine = LengthEncoder()
+    encode_passages(CONFIG, passages=_passages(("Title", "text", "h1"), ("", "text", "h2")), engine=engine)
+    assert engine.seen == ["text", "Title text"]
+
+
+def test_the_order_of_rows_reaches_neither_encoder_nor_output() -> None:
+    rows = [("", "bb", "h3"), ("", "aa", "h1"), ("", "c", "h2")]
+    one, other = LengthEncoder(), LengthEncoder()
+    first = encode_passages(CONFIG, passages=_passages(*rows), engine=one)["embeddings"]
+    second = encode_passages(CONFIG, passages=_passages(*rows[::-1]), engine=other)["embeddings"]
+    assert one.seen == other.seen == ["c", "aa", "bb"]
+    assert first.equals(second)
+
+
+def test_only_training_queries_are_encoded_and_as_queries() -> None:
+    queries = _queries(("abc", "h1", "train"), ("abcd", "h2", "test"))
+    embeddings = encode_queries(CONFIG, queries=queries, engine=LengthEncoder())["embeddings"]
+    assert embeddings.rows() == [("h1", [3.0, 1.0])]
+
+
+def test_an_empty_part_gives_no_rows_of_the_engines_dimension() -> None:
+    embeddings = encode_passages(CONFIG, passages=schemas.PASSAGES.empty(), engine=LengthEncoder())["embeddings"]
+    assert embeddings.schema == {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
+    assert embeddings.height == 0
+
+
+def test_vectors_that_are_not_finite_are_refused_with_their_number() -> None:
+    with pytest.raises(ValueError, match="1 of 1 query vectors are not finite"):
+        encode_queries(CONFIG, queries=_queries(("a", "h1", "train")), engine=LengthEncoder(float("nan")))
+
+
+def test_vectors_are_found_by_hash_whatever_else_is_there() -> None:
+    embeddings = pl.DataFrame(
+        {"text_hash": ["c", "a", "b", "a"], "vector": [[3.0], [1.0], [2.0], [9.0]]},
+        schema={"text_hash": pl.String, "vector": pl.Array(pl.Float32, 1)},
+    )
+    vectors, rows = vectors_of(embeddings, pl.Series(["c", "a", "c"]), of="queries")
+    assert vectors[rows].tolist() == [[3.0], [1.0], [3.0]]
+
+
+def test_a_missing_embedding_is_counted_and_named() -> None:
+    embeddings = pl.DataFrame(
+        {"text_hash": ["a"], "vector": [[1.0]]}, schema={"text_hash": pl.String, "vector": pl.Array(pl.Float32, 1)}
+    )
+    with pytest.raises(ValueError, match=r"2 of 3 distinct positives have no embedding \(first: b\)"):
+        vectors_of(embeddings, pl.Series(["c", "a", "b", "b"]), of="positives")
+
+
+def test_equal_vectors_tie_exactly() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.normal(size=(1, 384)).astype(np.float32), rng.normal(size=(1, 384)).astype(np.float32)
+    scores = dot_pairs(left, np.repeat(right, 40_000, axis=0), np.zeros(40_000, np.int64), np.arange(40_000))
+    assert scores.n_unique() == 1
+    assert scores[0] == float(np.float32(scores[0]))
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(EncodeConfig) == {}
+
+
+class Returning:
+    """An encoder that returns what it is given."""
+
+    def __init__(self, vectors: pl.Series) -> None:
+        self.vectors = vectors
+
+    def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
+        return self.vectors
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        pl.Series([[1.0], [2.0]], dtype=pl.Array(pl.Float32, 1)),
+        pl.Series([[1.0]], dtype=pl.Array(pl.Float64, 1)),
+        pl.Series([[1.0]], dtype=pl.List(pl.Float32)),
+    ],
+    ids=["too many", "float64", "list"],
+)
+def test_an_encoder_that_breaks_its_protocol_is_refused(vectors: pl.Series) -> None:
+    with pytest.raises(ValueError, match=r"must return Array\(Float32\) of length 1, got "):
+        encode_queries(CONFIG, queries=_queries(("a", "h1", "train")), engine=Returning(vectors))
+
+
+def test_the_first_vector_that_is_not_finite_is_named() -> None:
+    vectors = pl.Series([[1.0], [float("inf")], [float("nan")]], dtype=pl.Array(pl.Float32, 1))
+    queries = _queries(("a", "h1", "train"), ("bb", "h2", "train"), ("ccc", "h3", "train"))
+    with pytest.raises(ValueError, match=r"2 of 3 query vectors are not finite \(first text_hash: h2\)"):
+        encode_queries(CONFIG, queries=queries, engine=Returning(vectors))
+
+
+def test_vectors_of_different_dimensions_cannot_be_compared_unless_there_is_nothing_to_compare() -> None:
+    left, right = np.ones((1, 2), np.float32), np.ones((1, 3), np.float32)
+    with pytest.raises(ValueError, match="vectors of 2 and 3 dimensions cannot be compared"):
+        dot_pairs(left, right, np.zeros(1, np.int64), np.zeros(1, np.int64))
+    nothing = np.empty(0, np.int64)
+    assert dot_pairs(left, right, nothing, nothing).len() == 0
+
+
+def test_every_pair_has_its_own_product_across_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.mining.encode._PAIRS_AT_ONCE", 3)
+    left, right = np.arange(8, dtype=np.float32).reshape(-1, 1), np.array([[1.0], [-2.0]], np.float32)
+    rows = np.arange(8)
+    assert dot_pairs(left, right, rows, rows % 2).to_list() == [0.0, -2.0, 2.0, -6.0, 4.0, -10.0, 6.0, -14.0]
+
+
+def test_vectors_that_are_no_array_are_refused() -> None:
+    embeddings = pl.DataFrame({"text_hash": ["a"], "vector": [[1.0]]})
+    with pytest.raises(ValueError, match="vectors must be an Array of Float32, got List"):
+        vectors_of(embeddings, pl.Series(["a"]), of="queries")

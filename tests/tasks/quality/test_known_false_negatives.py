@@ -1,0 +1,110 @@
+"""How well each tier finds the known false negatives, over the same candidates."""
+
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+import pytest
+
+from tasks.quality.known_false_negatives import AgreeConfig, agree
+from tasks.schemas import AGREEMENT, CANDIDATES, KNOWN, VERDICTS
+from tests.tasks.settings import settings_of
+
+Scores = Mapping[str, tuple[str, float | None]]
+
+
+def verdicts(tier: str, scores: Scores) -> pl.DataFrame:
+    return pl.DataFrame(
+        [("d", "q", doc, tier, "judge", state, score, None, None, None, 1) for doc, (state, score) in scores.items()],
+        schema=VERDICTS.columns,
+        orient="row",
+    )
+
+
+def measured(similarity: Scores, llm: Scores, cascade: Scores, known: Sequence[str]) -> dict[str, dict[str, object]]:
+    candidates = pl.DataFrame(
+        [("d", "q", doc, doc, "q", "p", "dense", 1, 0.5) for doc in cascade], schema=CANDIDATES.columns, orient="row"
+    )
+    table = agree(
+        AgreeConfig(),
+        candidates=candidates,
+        similarity=verdicts("similarity", similarity),
+        llm_verdicts=verdicts("llm", llm),
+        decisions=verdicts("cascade", cascade),
+        known=pl.DataFrame([("d", "q", doc) for doc in known], schema=KNOWN.columns, orient="row"),
+    )["agreement"]
+    assert dict(table.schema) == AGREEMENT.columns
+    assert table["tier"].to_list() == ["cascade", "llm", "similarity"]
+    return {row["tier"]: row for row in table.iter_rows(named=True)}
+
+
+CASCADE: Scores = {
+    "a": ("relevant", 0.9),
+    "b": ("relevant", 0.8),
+    "c": ("not_relevant", 0.3),
+    "e": ("not_relevant", 0.1),
+}
+
+
+def test_each_tier_is_measured_at_its_own_threshold_over_all_candidates() -> None:
+    similarity = {
+        "a": ("relevant", 0.9),
+        "b": ("unsure", 0.5),
+        "c": ("relevant", 0.8),
+        "e": ("relevant", 0.7),
+    }
+    rows = measured(similarity, {"a": ("relevant", 0.9)}, CASCADE, ["a", "b", "not-a-candidate"])
+    counts = ("candidates", "known", "found", "known_found", "recall", "precision")
+    assert [rows["cascade"][name] for name in counts] == [4, 2, 2, 2, 1.0, 1.0]
+    assert [rows["similarity"][name] for name in counts] == [4, 2, 3, 1, 0.5, pytest.approx(1 / 3)]
+    assert [rows["llm"][name] for name in counts] == [4, 2, 1, 1, 0.5, 1.0]
+
+
+def test_auc_counts_ties_half_and_ranks_the_unjudged_last() -> None:
+    tied: Scores = dict.fromkeys("abce", ("unsure", 0.5))
+    rows = measured(tied, {"a": ("relevant", 0.1)}, CASCADE, ["a", "b"])
+    assert rows["cascade"]["auc"] == 1.0
+    assert rows["similarity"]["auc"] == 0.5
+    assert rows["llm"]["auc"] == (1 + 1 + 0.5 + 0.5) / 4
+
+
+def test_precision_is_read_where_a_tier_first_reaches_the_cascades_recall() -> None:
+    similarity = {"a": ("unsure", 0.9), "c": ("unsure", 0.8), "b": ("unsure", 0.7), "e": ("unsure", 0.1)}
+    rows = measured(similarity, {}, CASCADE, ["a", "b"])
+    assert rows["cascade"]["precision_at_cascade_recall"] == 1.0
+    assert rows["similarity"]["precision_at_cascade_recall"] == 2 / 3
+
+
+def test_among_equal_scores_and_among_the_unjudged_the_known_come_last() -> None:
+    similarity: Scores = dict.fromkeys("abce", ("unsure", 0.5))
+    llm: Scores = {"a": ("relevant", 0.9), "b": ("unparsed", None)}
+    rows = measured(similarity, llm, CASCADE, ["a", "b"])
+    assert rows["similarity"]["precision_at_cascade_recall"] == 2 / 4
+    assert rows["llm"]["precision_at_cascade_recall"] == 2 / 4
+    assert rows["llm"]["found"] == 1
+
+
+def test_without_a_known_pair_every_rate_is_null() -> None:
+    rows = measured(CASCADE, {}, CASCADE, [])
+    rates = ("recall", "precision", "precision_at_cascade_recall", "auc")
+    assert [rows[tier][rate] for tier in rows for rate in rates] == [None] * 12
+    assert rows["cascade"]["found"] == 2
+
+
+def test_a_cascade_that_finds_no_known_pair_sets_no_recall_to_compare_at() -> None:
+    rows = measured(CASCADE, {}, CASCADE, ["e"])
+    assert rows["cascade"]["recall"] == 0.0
+    assert rows["similarity"]["precision_at_cascade_recall"] is None
+    assert rows["llm"]["precision"] is None
+
+
+def test_only_known_pairs_leave_nothing_to_rank_them_against() -> None:
+    assert measured(CASCADE, {}, CASCADE, list("abce"))["cascade"]["auc"] is None
+
+
+def test_no_candidates_at_all_is_a_table_of_zeros() -> None:
+    rows = measured({}, {}, {}, ["a"])
+    assert [rows[tier]["candidates"] for tier in rows] == [0, 0, 0]
+
+
+def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
+    assert settings_of(AgreeConfig) == {"tiers": ("llm",)}

@@ -1,0 +1,88 @@
+"""Examples of the report: which queries and passages are shown, in which order."""
+
+import polars as pl
+
+from tasks import schemas
+from tasks.report.examples import Example, pick_examples
+from tasks.texts import hash_text
+from tests.tasks.report.tables import rows, toy_tables, verdicts
+
+
+def test_an_example_shows_positives_then_relabelled_then_unsure_then_kept() -> None:
+    tables = toy_tables()
+    tables["decisions"] = verdicts(
+        "cascade", ("q1", "d2", "relevant", 0.9), ("q1", "d3", "unsure", 0.5), ("q1", "d4", "not_relevant", 0.2)
+    )
+    (example,) = pick_examples(
+        queries=tables["queries"],
+        passages=tables["passages"],
+        positives=tables["positives"],
+        verdicts=pl.concat([tables["llm_verdicts"], tables["decisions"]]),
+        edits=tables["edits"],
+        known=rows(schemas.KNOWN, ("toy", "q1", "d2")),
+        limit=3,
+    )
+    assert [(p.doc_id, p.fate) for p in example.positives] == [("d1", "positive")]
+    assert [(p.doc_id, p.fate, p.picked, p.known) for p in example.candidates] == [
+        ("d2", "relabelled", True, True),
+        ("d3", "unsure", False, False),
+        ("d4", "kept", False, False),
+    ]
+    assert example.candidates[0].scores == {"cascade": 0.9, "llm": 0.95}
+
+
+def picked(limit: int = 9, **changes: pl.DataFrame) -> list[Example]:
+    tables = toy_tables() | changes
+    return pick_examples(
+        queries=tables["queries"],
+        passages=tables["passages"],
+        positives=tables["positives"],
+        verdicts=pl.concat([tables["llm_verdicts"], tables["decisions"]]),
+        edits=tables["edits"],
+        known=schemas.KNOWN.empty(),
+        limit=limit,
+    )
+
+
+def test_all_relabelled_are_shown_two_unsure_and_one_that_stays_the_likeliest_first() -> None:
+    states = ["relevant"] * 3 + ["unsure"] * 4 + ["not_relevant"] * 3 + ["unparsed"]
+    found = [("q1", f"{state}{n}", state, n / 20) for n, state in enumerate(states)]
+    edits = rows(
+        schemas.EDITS,
+        *[("toy", "q1", f"relevant{n}", "pool", "positive", "judge", "relevant", n / 20) for n in range(3)],
+    )
+    (example,) = picked(decisions=verdicts("cascade", *found), edits=edits)
+    assert [(p.doc_id, p.fate) for p in example.candidates] == [
+        ("relevant2", "relabelled"), ("relevant1", "relabelled"), ("relevant0", "relabelled"),
+        ("unsure6", "unsure"), ("unsure5", "unsure"),
+        ("not_relevant9", "kept"),
+    ]  # fmt: skip
+    assert not any(p.picked or p.known for p in example.candidates)
+
+
+def test_equal_scores_are_shown_in_the_order_of_their_ids_and_none_comes_last() -> None:
+    found = verdicts("cascade", *[("q1", doc, "unsure", score) for doc, score in (("b", 0.5), ("a", 0.5), ("c", None))])
+    edits = rows(schemas.EDITS, ("toy", "q1", "x", "pool", "positive", "judge", "relevant", 0.9))
+    (example,) = picked(decisions=found, edits=edits)
+    assert [p.doc_id for p in example.candidates] == ["a", "b"]
+    only = verdicts("cascade", ("q1", "c", "unsure", None), ("q1", "a", "unsure", 0.1))
+    assert [p.doc_id for p in picked(decisions=only, edits=edits)[0].candidates] == ["a", "c"]
+
+
+def test_queries_are_drawn_by_a_hash_of_their_ids_up_to_the_limit() -> None:
+    edits = rows(
+        schemas.EDITS, *[("toy", f"q{n}", "d2", "pool", "positive", "judge", "relevant", 0.9) for n in range(6)]
+    )
+    wanted = sorted((f"q{n}" for n in range(6)), key=lambda q: hash_text(f"toy/{q}"))
+    assert [example.query_id for example in picked(4, edits=edits)] == wanted[:4]
+    removed = edits.with_columns(to=pl.lit("removed"))
+    assert picked(edits=removed) == []
+
+
+def test_the_positives_of_an_example_come_by_id_with_their_texts() -> None:
+    positives = rows(schemas.POSITIVES, *[("toy", "q1", doc, doc, "given") for doc in ("d4", "d1", "gone")])
+    (example,) = picked(positives=positives)
+    assert [(p.doc_id, p.text) for p in example.positives] == [
+        ("d1", "boil it in water"), ("d4", "wheat is a grass"), ("gone", ""),
+    ]  # fmt: skip
+    assert (example.dataset, example.query_id, example.query) == ("toy", "q1", "how to cook rice")

@@ -1,0 +1,137 @@
+"""The figures of a curation, each counted once, and the sentences made of them."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from tasks import schemas
+from tasks.formatting import percent
+from tasks.report.summary import Figures, conclude, count_figures, say_people, summarise
+from tasks.statistics import wilson
+from tasks.training.evaluate import Comparison
+from tests.tasks.report.tables import empty_tables, figure_tables, rows, toy_tables
+
+
+def test_a_dropped_query_is_counted_and_said() -> None:
+    tables = figure_tables(toy_tables())
+    tables["edits"] = rows(schemas.EDITS, ("toy", "q1", "d2", "pool", "dropped", "judge", "relevant", 0.9))
+    figures = count_figures(**tables)
+    assert (figures.found, figures.dropped) == (0, 1)
+    assert conclude(figures, [])[-1] == "1 query was dropped whole, having too many false negatives to be clear."
+
+
+def test_summarise_gives_the_same_numbers_without_a_page() -> None:
+    assert summarise(**figure_tables(toy_tables()))["found"] == 1
+
+
+def figures(**changes: Any) -> Figures:
+    return replace(count_figures(**figure_tables(toy_tables())), **changes)
+
+
+def comparison(**changes: Any) -> Comparison:
+    found = Comparison("all", "nDCG@10", 40, 0.5, 0.53, 0.03, 0.01, 0.05, 0.004, 20, 15, 5)
+    return replace(found, **changes)
+
+
+def test_every_figure_of_the_toy_curation_is_counted() -> None:
+    found = figures()
+    assert asdict(found) | {"means": None} == {
+        "queries": 3,
+        "training_queries": 2,
+        "test_queries": 1,
+        "passages": 4,
+        "candidates": 4,
+        "states": {"relevant": 1, "not_relevant": 1, "unsure": 1, "unparsed": 1},
+        "queries_with_relevant": 1,
+        "found": 1,
+        "removed": 0,
+        "dropped": 0,
+        "known": 2,
+        "known_found": 1,
+        "llm_pairs": 2,
+        "llm_calls": 2,
+        "prompt_tokens": 150,
+        "output_tokens": 2,
+        "rejected": 2,
+        "seconds": 75.04,
+        "evaluated_queries": 1,
+        "means": None,
+    }
+    assert (found.relevant, found.share, found.recall, found.llm_share) == (1, 0.25, 0.5, 0.5)
+    assert (found.share_interval, found.recall_interval) == (wilson(1, 4), wilson(1, 2))
+    assert (found.mean("relabel"), found.mean("relabel", "RR@10"), found.mean("remove")) == (0.75, 0.75, None)
+
+
+def test_without_anything_there_is_no_share() -> None:
+    nothing = count_figures(**figure_tables(empty_tables()))
+    assert (nothing.share, nothing.recall, nothing.llm_share, nothing.known) == (None, None, None, 0)
+    assert conclude(nothing, []) == [
+        "Nothing was judged: there are no candidates.",
+        "How many were missed was not measured: no false negatives are known beforehand. "
+        "Label the sample sheet to learn precision and recall.",
+        "No language model was asked: similarity alone decided.",
+        "Retraining was not evaluated, so whether the new labels help a model is not known.",
+    ]
+
+
+def test_a_query_scored_with_several_seeds_counts_once_in_the_mean() -> None:
+    tables = figure_tables(toy_tables())
+    scored = [("base", "toy", "nDCG@10", q, value, seed) for q, value, seed in
+              (("q1", 0.0, 1), ("q1", 0.2, 2), ("q1", 0.4, 3), ("q2", 1.0, 1))]  # fmt: skip
+    tables["scores"] = rows(schemas.SCORES, *scored)
+    found = count_figures(**tables)
+    assert found.mean("base") == pytest.approx((0.2 + 1.0) / 2)
+    assert found.evaluated_queries == 2
+
+
+def test_the_conclusions_are_these_sentences() -> None:
+    low, high = (percent(end) for end in wilson(1, 4))
+    known_low, known_high = (percent(end) for end in wilson(1, 2))
+    assert conclude(figures(), [comparison(measure="RR@10"), comparison()]) == [
+        f"1 of 4 candidates (25%, 95% interval {low} to {high}) were judged to be false negatives; they belong to "
+        "1 of 2 training queries, and 1 were relabelled as positives.",
+        f"Of 2 false negatives known beforehand the cascade found 1 (50%, 95% interval {known_low} to {known_high}).",
+        "The language model was asked about 2 candidates (50%) in 2 calls and read 150 tokens; "
+        "the rest was left to similarity.",
+        "Training on the relabelled instead of the default data raised nDCG@10 by 0.030 "
+        "(+0.010 to +0.050, 95%, 40 held-out queries).",
+        "1 candidates have no verdict because the answer could not be read; "
+        "they count neither as relevant nor as not relevant.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"difference": -0.03, "low": -0.05, "high": -0.01}, "data lowered nDCG@10 by 0.030 (−0.050 to −0.010, 95%"),
+        (
+            {"low": -0.01},
+            "No difference in nDCG@10 between training on the relabelled and on the default data could be",
+        ),
+        ({"low": None, "high": None}, "nDCG@10 differs by +0.030 on 40 held-out queries, on each alike"),
+        ({"measure": "RR@10"}, "Retraining was not evaluated"),
+    ],
+)
+def test_a_difference_is_said_to_be_shown_only_where_it_is(changes: dict[str, Any], said: str) -> None:
+    assert said in conclude(figures(), [comparison(**changes)])[3]
+
+
+def test_queries_dropped_whole_are_counted_in_the_last_sentence() -> None:
+    assert conclude(figures(dropped=1_200), [])[-1].startswith("1,200 queries were dropped whole")
+    assert len(conclude(figures(dropped=0, states={**figures().states, "unparsed": 0}), [])) == 4
+
+
+def test_people_are_quoted_with_the_figures_that_are_defined() -> None:
+    measured = (0.5, 0.2, 0.7, 0.8, 0.6, 0.9, None, None, None)
+    assert say_people(rows(schemas.PEOPLE, ("llm", 30, 4, 2, 28, *measured))) == []
+    assert say_people(rows(schemas.PEOPLE, ("cascade", 1_030, 4, 2, 28, *measured))) == [
+        "People decided 1,030 of the pairs; on 4 of them the judges had said the opposite, "
+        "and people were unsure of 2. "
+        "The judges’ own decisions, against people’s: kappa 0.50 (0.20 to 0.70), precision 80% (60% to 90%), "
+        "95% intervals."
+    ]
+
+
+def test_means_are_rounded_for_the_terminal() -> None:
+    assert figures(means={("nDCG@10", "default"): 1 / 3}).as_dict()["ndcg10"] == {"default": 0.333333, "relabel": None}
