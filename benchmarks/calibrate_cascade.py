@@ -3,9 +3,9 @@
     reneg curate benchmarks/demo_dev.yaml
     python -m benchmarks.calibrate_cascade demo-dev-000001
 
-Fits P(known false negative) on the pairs that both tiers judged, by logistic regression on the two log-odds, and
-writes weights, counts and the tiers' AUC to benchmarks/results/calibrate_cascade.json. Unlabelled true pairs count as
-negatives here, so the fitted probabilities are too low; the ranking is what is used.
+Fits P(known false negative) by logistic regression on the two log-odds, on the pairs that both tiers judged. Writes
+weights, counts and the AUC of the tiers to benchmarks/results/calibrate_cascade.json. Relevant pairs without a label
+count as negatives here, so the fitted probabilities are too low. Only the ranking is used.
 """
 
 import argparse

@@ -1,12 +1,13 @@
-"""Kill random processes of the whole system at random moments, and see whether anything is lost, wrong or paid twice.
+"""Kill random processes of the whole system at random moments, and check what is lost, wrong or paid twice.
 
     python -m benchmarks.chaos --kills 200 --seed 0
 
-SeaweedFS, three Ray nodes, `reneg serve` with its Prefect server, and an endpoint that judges and counts, all on
-loopback. One undisturbed curation first; then one curation after another, each in a store of its own, while processes
-are killed with SIGKILL. What a service manager restarts (S3 server, Ray head and nodes, `reneg serve`), this starts
-again; the rest is the system's own business. A flow run that failed or crashed is retried through the API, as by a
-person. Every finished curation is compared with the undisturbed one byte by byte.
+The system is SeaweedFS, three Ray nodes, `reneg serve` with its Prefect server, and an endpoint that judges and counts
+its calls. All of it listens on loopback. The first curation runs without kills. Then one curation after another runs,
+each in a store of its own, while processes are killed with SIGKILL. The script restarts what a service manager would
+restart: the S3 server, Ray's head and nodes, `reneg serve`. The system must restart everything else itself. A flow run
+that failed or crashed is retried through the API, as a person would do. Every finished curation is compared with the
+first one, byte by byte.
 """
 
 import argparse
@@ -64,7 +65,7 @@ class Disturbed:
         self._moved = time.monotonic()
 
     def play(self, config: CurationConfig, *, kills: int) -> dict[str, Any]:
-        """Curate under at most so many kills; the record of how it went, its kills in the tally."""
+        """Run the curation with at most `kills` kills, note them in the tally, and return a record of the run."""
         self.judge.paid.clear()
         self.id = start(self.stage, config, self.store_url, self.home)
         began = time.monotonic()
@@ -106,7 +107,7 @@ class Disturbed:
             return None  # Prefect is being started again
 
     def _look(self, run: Mapping[str, Any] | None) -> None:
-        """Note progress, which ends the recovery of every kill before it, and what is judged again."""
+        """Note progress, which ends the recovery of every earlier kill, and note what is judged again."""
         if run is not None:
             state = f"{run['state']['name']} {run['run_count']}"
             if [state] != self.record["states"][-1:]:
@@ -150,7 +151,7 @@ class Disturbed:
         return f"flow run {state}; processes {alive}; kills {[kill.kind for kill in self.kills]}"
 
     def _take(self, run: Mapping[str, Any]) -> None:
-        """Take an ended flow run as the end, or retry it."""
+        """Accept a flow run that completed, and retry one that did not."""
         if run["state_type"] == "COMPLETED":
             self.record["ended"] = True
             return
@@ -188,7 +189,7 @@ class Disturbed:
         self._moved = time.monotonic()
 
     def _victim(self) -> tuple[str, list[int]] | None:
-        """Draw a kind by what is lacking, and wait a little for a process of it; else another that is there."""
+        """Draw a kind that needs more kills and wait a little for its process; otherwise take another kind."""
         lacking = self.tally.lacking()
         wanted = self.draw.choices(KINDS, [lacking[kind] for kind in KINDS])[0]
         deadline = time.monotonic() + _VICTIM_SECONDS
@@ -212,7 +213,7 @@ def start(stage: StageSet, config: CurationConfig, store: str, home: Path) -> st
 
 
 def check(stage: StageSet, played: Disturbed, expected: Mapping[str, Any]) -> None:
-    """Compare a curation that ended with the undisturbed one, and look for what it left behind."""
+    """Compare a curation that ended with the one without kills, and look for damaged or temporary files."""
     record, tally = played.record, played.tally
     try:
         wait_until(lambda: not stage.api.open(), "no open run", _SETTLE_SECONDS, 1.0)
@@ -259,13 +260,13 @@ def write_config(folder: Path, url: str) -> CurationConfig:
 
 
 def slowly(body: Mapping[str, Any]) -> tuple[str, Mapping[str, float]]:
-    """Answer so slowly that judging can be interrupted."""
+    """Answer slowly, so that judging can be interrupted."""
     time.sleep(_CALL_SECONDS)
     return answer_by_hash(body)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> Tally:
-    """Play until the kills are done or the time is up; returns the tally."""
+    """Run curations until the kills are done or the time is over; return the tally."""
     head = {
         "command": f"python -m benchmarks.chaos --kills {arguments.kills} --seed {arguments.seed}",
         "seed": arguments.seed,
@@ -297,7 +298,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> Tally:
 
 
 def undisturbed(stage: StageSet, config: CurationConfig, tally: Tally) -> dict[str, Any]:
-    """Curate without a kill; what everything else is compared with."""
+    """Run a curation without kills, with which the others are compared."""
     store, home = "s3://reneg/undisturbed", stage.folder / "homes" / "undisturbed"
     began = time.monotonic()
     ended = stage.api.wait(start(stage, config, store, home), 600)
@@ -314,7 +315,7 @@ def _over(tally: Tally, minutes: float | None) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> Tally:
-    """Read the command line and play."""
+    """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)

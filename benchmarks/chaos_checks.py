@@ -1,4 +1,4 @@
-"""What a curation left in its store and home: its content as digests, and what is damaged or half-written."""
+"""Check what a curation left in its store and home: content as digests, damaged objects, temporary files."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ _NAMED_BY_DIGEST = re.compile(r"^(?:objects|ledger|labels)/(?:.*[/-])?([0-9a-f]{
 
 
 def content(url: str) -> dict[str, list[tuple[str, str, str]]]:
-    """Give by stage the key, tables and directories of every part: equal digests are equal bytes."""
+    """Return for each stage the key, tables and directories of every part; equal digests mean equal bytes."""
     store = Store(url)
     stages = sorted({key.split("/")[1] for key in store.list("parts")} - _SECONDS)
     parts = {stage: sorted(newest_attempts(store, stage).items()) for stage in stages}
@@ -26,14 +26,14 @@ def _described(store: Store, stage: str, key: str, attempt: int) -> tuple[str, s
 
 
 def laid_out(home: Path) -> dict[str, str]:
-    """Give the SHA-256 of every file that a person opens, but the report's, which hold seconds."""
+    """Return the SHA-256 of every file that people open, except the report's files, which hold seconds."""
     files = [path for path in sorted((home / "curations").rglob("*")) if path.is_file()]
     kept = [path for path in files if path.parent.name == "sample" or "export" in path.relative_to(home).parts]
     return {str(path.relative_to(home)): hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
 
 
 def damaged(url: str, home: Path) -> Iterator[str]:
-    """Name every object whose bytes are not those of its name, and every temporary file left behind."""
+    """List every object whose bytes do not match its name, and every temporary file that was left."""
     store = Store(url)
     root = f"{store._root}/"
     for path in store._fs.find(store._root):

@@ -1,4 +1,4 @@
-"""What is told of the kills: every one with its recovery, every curation, and what was found wrong; as JSON."""
+"""The record of a run with kills, written as JSON: every kill with its recovery, every curation, every fault found."""
 
 import json
 import math
@@ -17,7 +17,7 @@ KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "meter", "rayle
 
 @dataclass
 class Kill:
-    """One kill: when, whom, how many judges lived, and how long until the system was back or went on."""
+    """One kill: when, which kind, how many judges were alive, and how long until the system continued."""
 
     kind: str
     at: float
@@ -30,7 +30,7 @@ class Kill:
 
 @dataclass
 class Tally:
-    """Everything that is reported, written after each change."""
+    """Everything that is reported; the file is written after each change."""
 
     path: Path
     wanted: int
@@ -49,7 +49,7 @@ class Tally:
         self.say(f"FINDING: {text}")
 
     def lacking(self) -> dict[str, int]:
-        """How many kills each kind lacks of its share; once none lacks any, all are equal."""
+        """Count the kills that each kind still needs for its share; once no kind needs any, all are equal."""
         done = Counter(kill.kind for kill in self.kills)
         lacking = {kind: max(0, self.wanted // len(KINDS) - done[kind]) for kind in KINDS}
         return lacking if any(lacking.values()) else dict.fromkeys(KINDS, 1)

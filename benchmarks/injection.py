@@ -1,8 +1,8 @@
-"""How far passages that speak to the judge sway it: their own verdicts, and their neighbours'.
+"""Measure how far a passage with an attack on the judge changes its own verdict and those of its neighbours.
 
-Passages that do not answer their query are judged as they are and with each attack of tests/tasks/hostile.yaml put
-after them. Pointwise (`yes_no`) an attack can move its own score only. Listwise its neighbours share the call, unless
-it is recognised and asked about alone (`isolate`): then their prompts are the same with and without it.
+Passages that do not answer their query are judged as they are, and again with each attack of tests/tasks/hostile.yaml
+after them. With `yes_no` an attack can change its own score only. With `listwise` its neighbours are in the same call,
+unless the attack is recognised and asked about alone (`isolate`): then their prompts are the same with and without it.
 
     python -m benchmarks.injection --model w8a8:package:qwen2.5-coder-1.5b-instruct
 
@@ -68,7 +68,7 @@ def question_of(case: Any, texts: list[str], prompt: str) -> Any:
 
 
 def readings(engine: Any, config: Any, questions: list[Any]) -> list[dict[str, Any]]:
-    """Ask once about every question; per question, text to reading."""
+    """Ask each question once; return for each question the reading of every text."""
     from tasks.judging import listwise
     from tasks.judging import pointwise as one_by_one
     from tasks.texts import hash_text
@@ -124,7 +124,9 @@ def listwise_neighbours(engine: Any, attacks: dict[str, str], isolate: bool) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="w8a8:package:qwen2.5-coder-1.5b-instruct")
-    parser.add_argument("--attacks", type=int, default=14, help="how many are tried, evenly over the file")
+    parser.add_argument(
+        "--attacks", type=int, default=14, help="how many attacks are tried, taken evenly from the file"
+    )
     arguments = parser.parse_args()
     from infra.engines.kinds import build_engine, environment
     from infra.engines.specs import VLLMSpec

@@ -1,15 +1,15 @@
-"""How well the judges agree with people's grades (TREC DL 2019): similarity, LLM protocols, and their fusion.
+"""Measure how well the judges agree with the grades of people (TREC DL 2019): similarity, LLM protocols, fusion.
 
     python -m benchmarks.judge [--data ../shared/data/trec_dl19] [--prompt yes_no] [--fresh]
 
-Similarity is measured on all judged pairs; on one seeded subset of hard pairs also the LLM, asked Yes/No and listwise,
-and logistic fits on what they say, each query scored by weights fitted on the other queries. Writes
-benchmarks/results/judge.json and prints its table. Prompts were chosen on half of the queries; every judge is
-measured on the other half as well. Similarity's own weights were fitted on all judged pairs (`similarity_trec_dl19`),
-the fits' never see the query they score.
+Similarity is measured on all judged pairs. The LLM, asked Yes/No and listwise, is measured on one seeded subset of hard
+pairs. So are logistic fits on the scores of both, where each query is scored with weights fitted on the other queries.
+The script writes benchmarks/results/judge.json and prints its table. Prompts were chosen on half of the queries, so
+every judge is also measured on the other half. The weights of similarity were fitted on all judged pairs
+(`similarity_trec_dl19`).
 
-Answers are kept in the ledger of `--store`, so a run that was stopped goes on; tokens and seconds are those of the real
-computing, kept beside them. `--fresh` forgets both. Seven minutes for each LLM protocol on two cores.
+Answers are kept in the ledger of `--store`, so a run that was stopped continues. The tokens and seconds of each call
+are kept beside them. `--fresh` deletes both. It takes seven minutes for each LLM protocol on two cores.
 """
 
 import argparse
@@ -47,18 +47,18 @@ _PAIR = ["dataset", "query_id", "doc_id"]
 
 @dataclass
 class Costs:
-    """What each call really cost, over all runs on one store; written after every batch."""
+    """The real cost of each call, over all runs on one store; written after every batch."""
 
     path: Path
     spent: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Costs":
-        """Read what earlier runs spent."""
+        """Read the costs of earlier runs."""
         return cls(path, json.loads(path.read_text()) if path.exists() else {})
 
     def add(self, call_ids: Sequence[str], answers: Sequence[Any], seconds: float) -> None:
-        """Write down a batch; its seconds are shared out evenly."""
+        """Write the costs of a batch; each call gets an equal share of its seconds."""
         for call_id, answer in zip(call_ids, answers, strict=True):
             tokens = {name: getattr(answer, name) for name in TOKENS}
             self.spent[call_id] = {**tokens, "seconds": seconds / len(answers)}
@@ -73,14 +73,14 @@ class Costs:
 
 @dataclass
 class Engine:
-    """An engine that is built when first asked, since the ledger may know all answers, and its costs."""
+    """An engine and its costs. It is built at the first question, because the ledger may have all answers."""
 
     spec: VLLMSpec
     costs: Costs
     built: Any = None
 
     def answer(self, requests: Sequence[Any]) -> Sequence[Any]:
-        """Answer, and count tokens and seconds; building the engine is not counted."""
+        """Answer, and count tokens and seconds, without the time to build the engine."""
         self.built = self.built or build_engine(self.spec)
         began = time.perf_counter()
         answers: Sequence[Any] = self.built.answer(requests)
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Judges against people's grades on TREC DL 2019")
+    parser = argparse.ArgumentParser(description="Compare the judges with the grades of people on TREC DL 2019")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/trec_dl19"), help="folder of the collection")
     parser.add_argument("--model", default=MODEL, help="reference of the language model")
     parser.add_argument("--prompt", default="yes_no", help="prompt file of the Yes/No judge")
@@ -137,7 +137,7 @@ def name_judge(config: JudgeConfig, model: str, spec: VLLMSpec) -> JudgeConfig:
 def compare(  # imports inside: they load torch, which must find the environment set
     arguments: argparse.Namespace, encoder: Path, configs: Mapping[str, JudgeConfig], engine: Engine
 ) -> dict[str, Any]:
-    """Judge the collection by every judge, and measure them."""
+    """Judge the collection with every judge, and measure them."""
     from benchmarks.judge_data import (
         HARDEST,
         PER_QUERY,

@@ -1,8 +1,8 @@
-"""TREC DL 2019 as the method's tables, with people's grades beside them, and the pairs that judges are compared on.
+"""Read TREC DL 2019 into the method's tables, with the grades of people, and choose the pairs to compare judges on.
 
-Judged BM25 candidates only, relevant from grade 2. A query's labelled positive is one grade-3 passage (see
-`similarity_trec_dl19`); queries without one are left out. `hard` are the pairs an LLM can be asked about in minutes: of
-the 20 candidates that BM25 ranks highest, 14 drawn per query, so that every query counts the same.
+Only judged BM25 candidates are used; relevant means grade 2 and above. The labelled positive of a query is one grade-3
+passage (see `similarity_trec_dl19`). Queries without one are left out. The `hard` pairs are few enough to ask an LLM
+about in minutes: 14 drawn from the 20 highest BM25 candidates of each query, so that every query counts the same.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Collection:
 
 
 def read_collection(data: Path) -> Collection:
-    """Read the collection's folder; its BM25 candidates become candidates with hashes, ranked among the judged ones."""
+    """Read the folder of the collection; candidates are the judged BM25 candidates, with hashes and new ranks."""
     tables = read_tables(data, SETS["bm25"])
     adopted = adopt(AdoptConfig(), given=tables["given"], queries=tables["queries"], positives=tables["positives"])
     return Collection(
@@ -57,13 +57,13 @@ def hard_pairs(candidates: pl.DataFrame) -> pl.DataFrame:
 
 
 def queries_tuned_on(candidates: pl.DataFrame) -> list[str]:
-    """Name the half of the queries on which prompts were chosen; the others never saw a choice."""
+    """Return the half of the queries on which prompts were chosen."""
     queries = np.random.default_rng(SEED).permutation(candidates["query_id"].unique().sort().to_numpy())
     return sorted(queries[: len(queries) // 2].tolist())
 
 
 def similarities(collection: Collection, model: Path) -> pl.DataFrame:
-    """Judge all candidates by similarity: `to_query`, `to_positive`, `positive_to_query`, `score`, `relevant`."""
+    """Judge all candidates with similarity: `to_query`, `to_positive`, `positive_to_query`, `score`, `relevant`."""
     encoder = Model(model)
     embeddings = {
         "query_embeddings": encode_queries(EncodeConfig(), queries=collection.queries, engine=encoder)["embeddings"],

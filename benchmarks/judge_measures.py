@@ -1,7 +1,7 @@
-"""How well a judge's scores agree with people's labels, each measure with a bootstrap interval over queries.
+"""Measure how well the scores of a judge agree with labels, with bootstrap intervals over queries.
 
-Pairs of one query are not independent, so whole queries are drawn. Every measure is of the pairs that have a score;
-what a judge left unparsed is counted by the caller, never taken for "not relevant".
+Pairs of one query are not independent, so whole queries are drawn. Every measure uses the pairs that have a score. The
+caller counts the unparsed pairs; they never count as "not relevant".
 """
 
 import math
@@ -24,7 +24,7 @@ _PENALTY = 1.0
 
 @dataclass(frozen=True)
 class Scored:
-    """Pairs with P(relevant) in `score`, people's label in `relevant`, and the query each belongs to."""
+    """Pairs with P(relevant) in `score`, the label of people in `relevant`, and the query of each pair."""
 
     score: Floats
     relevant: npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ class Weights:
 
 
 def measure(scored: Scored, draws: int = DRAWS, seed: int = SEED) -> dict[str, Any]:
-    """Measure scores against labels; `kappa_best` is at the threshold that is best on these very pairs."""
+    """Measure scores against labels; `kappa_best` is at the threshold that is best on these same pairs."""
     threshold = best_threshold(scored)
     measures: dict[str, Callable[[Scored], float]] = {
         "auc": auc,
@@ -90,7 +90,7 @@ def difference(
 
 
 def auc(scored: Scored) -> float:
-    """P(a relevant pair scores above one that is not), ties half; NaN where either is missing."""
+    """Return P(a relevant pair scores above one that is not), ties half; NaN if one class is missing."""
     positive, negative = scored.score[scored.relevant], np.sort(scored.score[~scored.relevant])
     if not len(positive) or not len(negative):
         return math.nan
@@ -99,18 +99,18 @@ def auc(scored: Scored) -> float:
 
 
 def within_query_auc(scored: Scored) -> float:
-    """The mean of the queries' own AUC, over those that have both classes; NaN where none has."""
+    """Return the mean AUC of single queries, over those that have both classes; NaN if none has."""
     found = [value for rows in scored.by_query() if not math.isnan(value := auc(scored.take(rows)))]
     return float(np.mean(found)) if found else math.nan
 
 
 def kappa(scored: Scored, threshold: float) -> float:
-    """Cohen's κ of "score at least `threshold`" with the labels; 0 where one side knows one class only."""
+    """Return Cohen's κ of "score at least `threshold`" with the labels; 0 if one of the two has one class only."""
     return float(_kappas(scored.relevant, (scored.score >= threshold)[None, :])[0])
 
 
 def best_threshold(scored: Scored) -> float:
-    """The score from which on calling pairs relevant gives the highest κ on these pairs; the lowest among equals."""
+    """Return the threshold with the highest κ on these pairs; the lowest of several."""
     thresholds = np.unique(scored.score)
     return float(thresholds[np.argmax(_kappas(scored.relevant, scored.score[None, :] >= thresholds[:, None]))])
 
@@ -124,18 +124,18 @@ def _kappas(relevant: npt.NDArray[np.bool_], called: npt.NDArray[np.bool_]) -> F
 
 
 def brier(scored: Scored) -> float:
-    """Mean squared error of the score."""
+    """Return the mean squared error of the score."""
     return float(np.mean((scored.score - scored.relevant) ** 2))
 
 
 def brier_base_rate(scored: Scored) -> float:
-    """The same of a judge that says the share of relevant pairs to everything."""
+    """Return the Brier score of a judge that gives every pair the share of relevant pairs."""
     share = float(scored.relevant.mean())
     return share * (1 - share)
 
 
 def calibration_error(scored: Scored) -> float:
-    """Expected calibration error: mean |score - share relevant| over ten bins of equal mass; ties share a bin."""
+    """Return the calibration error: mean |score - share relevant| over ten bins of equal mass; ties share a bin."""
     edges = np.quantile(scored.score, np.linspace(0, 1, BINS + 1)[1:-1])
     bins = np.searchsorted(edges, scored.score, side="right")
     size = np.bincount(bins, minlength=BINS)
@@ -144,13 +144,13 @@ def calibration_error(scored: Scored) -> float:
 
 
 def logit(score: Floats) -> Floats:
-    """Log-odds, finite for scores of 0 and 1 too."""
+    """Return the log-odds; they are finite for scores of 0 and 1 too."""
     clipped = np.clip(score, _EPSILON, 1 - _EPSILON)
     return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float64)
 
 
 def expit(value: Floats) -> Floats:
-    """The probability of log-odds."""
+    """Return the probability of log-odds."""
     return np.asarray(1 / (1 + np.exp(-value)), dtype=np.float64)
 
 
@@ -164,7 +164,7 @@ def fit(features: Floats, relevant: npt.NDArray[np.bool_]) -> Weights:
 
 
 def score_held_out(features: Floats, relevant: npt.NDArray[np.bool_], query: npt.NDArray[Any]) -> Floats:
-    """P(relevant) of each query's pairs by a fusion fitted on all the other queries."""
+    """Return P(relevant) of the pairs of each query, by a fusion fitted on all other queries."""
     scores = np.full(len(relevant), np.nan)
     for held_out in np.unique(query):
         rows = query == held_out
@@ -183,7 +183,7 @@ def _draw(scored: Scored, draws: int, seed: int) -> Iterator[Scored]:
 
 
 def _interval(values: Sequence[float]) -> list[float | None]:
-    """The middle 95% of the draws that could be measured."""
+    """Return the middle 95% of the draws that could be measured."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return [None, None]

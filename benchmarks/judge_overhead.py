@@ -1,15 +1,15 @@
-"""What the pipeline costs the judge: pairs judged per second through Prefect, Ray, ledger and store, over raw vLLM.
+"""Measure what the pipeline costs the judge: pairs judged per second through the pipeline, compared with vLLM alone.
 
-Each round judges the same pairs twice: through the whole pipeline (a Prefect flow run, one task run per part, the
-engine in its Ray actor, inputs read from the store, answers into an empty ledger, tables and manifests written), and by
-one call of `vllm.LLM.generate` over the same prompts in the same order, with the same engine arguments, in an actor
-beside it. Both engines are warm, both start with an empty prefix cache, all servers stand idle for both. The clock runs
+Each round judges the same pairs twice. Once through the whole pipeline: a Prefect flow run, one task run per part, the
+engine in its Ray actor, inputs from the store, answers into an empty ledger, tables and manifests written. And once by
+one call of `vllm.LLM.generate` in an actor of its own, with the same prompts in the same order and the same arguments
+of the engine. Both engines are warm and start with an empty prefix cache, and all servers are idle. Time is measured
 from the submission of the stage to its last manifest. `ratio` is the median over the rounds of raw seconds / pipeline
-seconds; which of the two goes first alternates.
+seconds. The order of the two alternates.
 
     python -m benchmarks.judge_overhead --model w8a8:package:qwen2.5-coder-1.5b-instruct
 
-writes benchmarks/results/judge_overhead.json. Take the median on an otherwise idle machine.
+writes benchmarks/results/judge_overhead.json. Run it on a machine that is otherwise idle.
 """
 
 import argparse
@@ -30,7 +30,7 @@ RESULT = Path(__file__).parent / "results" / "judge_overhead.json"
 
 
 def make_tables(folder: Path, queries: int, passages: int) -> dict[str, pl.DataFrame]:
-    """Take documentation as text: each query with its labelled passage, and other passages as candidates."""
+    """Make pairs from documentation: each query with its labelled passage, and other passages as candidates."""
     from tasks.data.demo_corpus import HarvestConfig, harvest
     from tasks.data.ingest import IngestConfig, ingest
     from tasks.schemas import CANDIDATES
@@ -54,7 +54,7 @@ def make_tables(folder: Path, queries: int, passages: int) -> dict[str, pl.DataF
 
 
 def raw_engine(spec: Any) -> Any:
-    """An actor that holds the same engine and nothing else of ours."""
+    """An actor that holds the same engine without the pipeline."""
     import ray
 
     from infra.engines.kinds import build_engine, environment
@@ -90,7 +90,7 @@ def raw_engine(spec: Any) -> Any:
 
 
 class Pipeline:
-    """The judging stage over a fresh store, through an executor whose engine is kept warm."""
+    """The judging stage over a new store, through an executor whose engine is kept warm."""
 
     def __init__(self, executor: Any, tables: dict[str, pl.DataFrame], parts: int, batch_size: int, spec: Any) -> None:
         from tasks.judging.config import JudgeConfig
@@ -99,7 +99,7 @@ class Pipeline:
         self.config = JudgeConfig(judge="bench:0/0", batch_size=batch_size, max_attempts=1)
 
     def run(self, folder: Path) -> tuple[float, Any]:
-        """Judge everything in a store of its own; returns seconds and the stage's run."""
+        """Judge everything in a store of its own; return the seconds and the run of the stage."""
         from flows import stages as st
         from infra.stages.runner import Runner
         from infra.storage.artifacts import Table, write_table
@@ -125,7 +125,7 @@ class Pipeline:
 
 
 def chats_in_order(pipeline: Pipeline) -> list[Any]:
-    """The prompts that the pipeline asks, in its order."""
+    """Return the prompts that the pipeline asks, in its order."""
     from tasks.judging.judge import make_questions
     from tasks.judging.pointwise import make_calls
     from tasks.prompts.prompt import join_texts

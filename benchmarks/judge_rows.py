@@ -1,4 +1,4 @@
-"""The rows of the judges' comparison: who is measured on which pairs, the fusion, and the table that is printed."""
+"""The rows of the comparison of judges: which judge on which pairs, the fusion, and the printed table."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _COMPARED: dict[str, Callable[[Scored], float]] = {"auc": auc, "within_query_auc
 
 @dataclass(frozen=True)
 class Judged:
-    """What the judges said.
+    """The scores of the judges.
 
     similarity: all pairs with cosines, score and label. answers: by LLM judge, verdicts on the hard pairs.
     tuned_on: queries on which prompts were chosen.
@@ -46,7 +46,7 @@ class Judged:
 
 
 def compare_rows(judged: Judged, costs: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Measure every judge on every set of pairs, and what is fitted against its best member."""
+    """Measure every judge on every set of pairs, and compare each fit with its best member."""
     hard = _join(judged)
     features = make_features(hard, list(judged.answers))
     relevant, query = hard["relevant"].to_numpy(), hard["query_id"].to_numpy()
@@ -75,7 +75,7 @@ def compare_rows(judged: Judged, costs: Mapping[str, Mapping[str, float]]) -> di
 
 
 def make_features(hard: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
-    """Cosines, log-odds, and log-odds less their mean over the query; a missing score counts as the mean."""
+    """Return cosines, log-odds, and log-odds minus their mean over the query; a missing score counts as the mean."""
     columns = [
         pl.Series(name, logit(hard[name].cast(pl.Float64).to_numpy()), nan_to_null=True)
         for name in (SIMILARITY, *judges)
@@ -93,7 +93,7 @@ def make_features(hard: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
 
 
 def scored(frame: pl.DataFrame, name: str) -> Scored:
-    """The pairs that a judge has scored."""
+    """Return the pairs that a judge has scored."""
     known = frame.drop_nulls(name).sort(_PAIR)
     return Scored(known[name].to_numpy(), known["relevant"].to_numpy(), known["query_id"].to_numpy())
 
@@ -117,7 +117,7 @@ def _describe(frame: pl.DataFrame) -> dict[str, Any]:
 
 
 def _gain(frame: pl.DataFrame, name: str, members: Sequence[str]) -> dict[str, Any]:
-    """What is fitted less its best member, by each measure, on the pairs that both have scored."""
+    """Return the fit minus its best member, in each measure, on the pairs that both have scored."""
     found = {}
     for measured, of in _COMPARED.items():
         best = max(members, key=lambda member: of(scored(frame, member)))
@@ -127,7 +127,7 @@ def _gain(frame: pl.DataFrame, name: str, members: Sequence[str]) -> dict[str, A
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Lay the rows out as a Markdown table."""
+    """Write the rows as a Markdown table."""
     head = "| pairs | judge | AUC | within a query | κ at 0.5 | κ at best | Brier (base rate's) | ECE | unparsed |"
     lines = [head + " tokens in, out | s |", "|" + "---|" * 11]
     return "\n".join([*lines, *(_line(row) for row in result["rows"]), *_gains(result["fitted"])])

@@ -1,18 +1,18 @@
-"""What orchestration costs: seconds per part that Prefect, Ray, runner and store add to the bare function; memory.
+"""Measure what orchestration costs: the seconds per part that are added to a bare function, and memory.
 
-A toy stage reads a table of a thousand numbers and writes another. Three ways to compute the same parts into stores of
-their own, all with the same reads, writes and manifests:
+A toy stage reads a table of a thousand numbers and writes another. The same parts are computed in three ways, each
+into a store of its own, with the same reads, writes and manifests:
 
 - `pipeline`: through Runner and PrefectRayExecutor, a real Prefect server and a local Ray: one task run per part.
 - `bare`: the same function called in a loop in this process.
 - `ray`: the same function as bare Ray tasks, submitted all at once, without Prefect.
 
-`flow_run_whole` adds what happens once: the numbers written, the flow run begun and ended.
-Overhead per part = (seconds of the pipeline - seconds of `bare`) / parts, servers up and one small run behind them.
-While the pipeline runs, the memory of this process, of the Prefect server and of Ray's processes is sampled: PSS, and
-for `growth` the anonymous memory (what is allocated, whoever maps the same libraries). Growth is the slope over the
-second half of all rounds, in MB per 100 parts; a leak would show in it. Of Ray's workers, which come and go, the growth
-is that of the largest one.
+`flow_run_whole` also counts what happens once: the numbers are written, the flow run starts and ends. Overhead per
+part = (seconds of the pipeline - seconds of `bare`) / parts. The servers are running and have had one small run
+before. While the pipeline runs, the memory of this process, of the Prefect server and of Ray's processes is sampled:
+PSS, and for `growth` the anonymous memory (without shared libraries). Growth is the slope over the second half of all
+rounds, in MB per 100 parts; it would show a leak. Ray's workers start and end, so their growth is that of the largest
+one.
 
     python -m benchmarks.orchestration --parts 300 --rounds 3
 
@@ -54,14 +54,14 @@ _HISTORY_SECONDS = 120.0
 
 
 class ToyConfig(BaseModel):
-    """What the toy multiplies by."""
+    """The factor of the toy stage."""
 
     model_config = ConfigDict(frozen=True)
     factor: int = 2
 
 
 def multiply(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Multiply numbers: next to no work, so that what is measured is everything around it."""
+    """Multiply numbers. This takes almost no time, so the benchmark measures everything around it."""
     return {"multiplied": numbers.select(pl.col("n") * config.factor)}
 
 
@@ -77,13 +77,13 @@ MULTIPLY = Stage(
 
 
 def make_numbers(store: Store, parts: int) -> Table:
-    """Write as many pieces of a thousand numbers each, all different."""
+    """Write this many pieces of a thousand numbers each, all different."""
     frames = (pl.DataFrame({"n": np.arange(n * 1000, (n + 1) * 1000)}) for n in range(parts))
     return Table("numbers", tuple(write_table(store, "numbers", frame, NUMBERS, n) for n, frame in enumerate(frames)))
 
 
 class Loop:
-    """An executor without anything: parts one after the other, in this process."""
+    """An executor that computes parts one after another in this process."""
 
     def __init__(self, store: Store, scratch: Path) -> None:
         self.store, self.scratch = store, scratch
@@ -108,7 +108,7 @@ class BareRay(Loop):
 
 
 def run_parts(store: Store, executor: Any, parts: int) -> float:
-    """Compute all parts; returns the seconds."""
+    """Compute all parts; return the seconds."""
     numbers = make_numbers(store, parts)
     runner = Runner(store, executor)
     started = time.monotonic()
@@ -169,7 +169,7 @@ class Memory:
             self.look()
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """First, last and highest MB of each group, and its growth over the second half."""
+        """Return the first, last and highest MB of each group, and its growth over the second half."""
         found = {}
         for name in sorted({group for _, group, _, _ in self.samples}):
             rows = [(done, size, allocated) for done, group, size, allocated in self.samples if group == name]
@@ -248,7 +248,7 @@ def _measure_round(folder: Path, parts: int, memory: Memory) -> dict[str, Any]:
 
 
 def _pipeline(folder: Path, parts: int, memory: Memory) -> tuple[float, str]:
-    """Compute the parts in a flow run; returns the seconds of the stage, and the flow run's id."""
+    """Compute the parts in a flow run; return the seconds of the stage and the id of the flow run."""
     from prefect import flow
     from prefect.runtime import flow_run
     from prefect.task_runners import ThreadPoolTaskRunner
@@ -268,7 +268,7 @@ def _pipeline(folder: Path, parts: int, memory: Memory) -> tuple[float, str]:
 
 
 def _task_runs(address: str, flow_run: str, expected: int) -> int:
-    """Count what the server recorded as completed, waiting for its events to arrive."""
+    """Count the task runs that the server recorded as completed; wait until its events have arrived."""
     import httpx
 
     query = {
@@ -284,7 +284,7 @@ def _task_runs(address: str, flow_run: str, expected: int) -> int:
 
 
 def _tree() -> dict[int, list[int]]:
-    """Children of every process."""
+    """Return the children of every process."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -310,7 +310,7 @@ def _command(pid: int) -> str:
 
 
 def _memory(pid: int) -> tuple[float, float]:
-    """Proportional and anonymous memory of a process in MB; none for one that has just ended."""
+    """Return the proportional and anonymous memory of a process in MB; zero for one that has just ended."""
     with suppress(OSError):
         rows = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
         sizes = {row[0]: int(row[1]) / 1024 for row in rows}

@@ -1,13 +1,13 @@
-"""How well the similarity judge tells relevant from irrelevant candidates, on people's grades (TREC DL 2019).
+"""Measure how well the similarity judge ranks relevant candidates above others, by grades of people (TREC DL 2019).
 
     python -m benchmarks.similarity_trec_dl19 --model PATH [--data ../shared/data/trec_dl19]
 
-PATH is a sentence-transformers folder; the stored figures are all-MiniLM-L6-v2's. Judged pairs only, relevant from
-grade 2. A query's positive is its grade-3 passage with the lowest doc_id in the collection's qrels, retrieved or not;
-queries without one are left out; the other judged candidates are the candidates. They go through the same `adopt`,
-`encode` and `judge_similarity` as in a curation. `bm25` is the set the default weights are fitted on (`fit`); `splade`
-is another retriever's candidates for the same queries. `folds` is the mean AUC of test folds (5 folds of queries,
-drawn 20 times) when the weights are fitted on the other folds: what to expect on queries not fitted on.
+PATH is a sentence-transformers folder; the stored figures are for all-MiniLM-L6-v2. Only judged pairs are used;
+relevant means grade 2 and above. The positive of a query is its grade-3 passage with the lowest doc_id in the qrels of
+the collection, retrieved or not. Queries without one are left out. The other judged passages are the candidates. They
+go through the same `adopt`, `encode` and `judge_similarity` as in a curation. `bm25` is the set on which the default
+weights are fitted (`fit`). `splade` has the candidates of another retriever for the same queries. `folds` is the mean
+AUC on test folds (5 folds of queries, drawn 20 times) when the weights are fitted on the other folds.
 """
 
 import argparse
@@ -45,15 +45,15 @@ Tables = dict[str, pl.DataFrame]
 
 
 class Model:
-    """A sentence-transformers model as the method's `Encoder`."""
+    """A sentence-transformers model as an `Encoder` of the method."""
 
     def __init__(self, path: Path) -> None:
-        """Load the model; its digest names it in the results."""
+        """Load the model; the results name it by its digest."""
         self.model = SentenceTransformer(str(path), device="cpu")
         self.digest = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
 
     def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
-        """Encode texts to unit vectors; this model has no prompts, so the role changes nothing."""
+        """Encode texts as unit vectors; this model has no prompts, so the role makes no difference."""
         vectors = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
 
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def read_tables(data: Path, file: str) -> Tables:
-    """Read one candidate file as the tables that `ingest` would make of rows that carry negatives, and their grades."""
+    """Read one file of candidates into the tables that `ingest` makes of rows with negatives, and their grades."""
     qrels = pl.read_csv(data / "qrels" / "test.tsv", separator="\t", new_columns=["query_id", "doc_id", "grade"]).cast(
         {"query_id": pl.String, "doc_id": pl.String}
     )
@@ -130,7 +130,7 @@ def read_tables(data: Path, file: str) -> Tables:
 
 
 def measure(tables: Tables, embeddings: Tables) -> dict[str, Any]:
-    """Judge one set and compare with the grades: the judge, its fit, and other scores from the same vectors."""
+    """Judge one set and compare the judge, its fit and other scores of the same vectors with the grades."""
     adopted = adopt(AdoptConfig(), given=tables["given"], queries=tables["queries"], positives=tables["positives"])
     inputs = {"candidates": adopted["candidates"], "positives": tables["positives"], **embeddings}
     verdicts = judge_similarity(SimilarityConfig(), **inputs)["verdicts"]
@@ -174,7 +174,7 @@ def measure(tables: Tables, embeddings: Tables) -> dict[str, Any]:
 
 
 def _within(column: str) -> pl.Expr:
-    """A column z-scored within the query's candidates."""
+    """Return a column as z-scores within the candidates of a query."""
     value = pl.col(column)
     return (value - value.mean().over("query_id")) / value.std().over("query_id")
 
@@ -193,7 +193,7 @@ OTHERS = {
 
 
 def auc(score: Floats, relevant: npt.NDArray[np.bool_], queries: npt.NDArray[Any]) -> dict[str, Any]:
-    """AUC over all pairs and, on average, within a query, each with a bootstrap interval over queries (95%)."""
+    """Return AUC over all pairs and mean AUC within a query, with bootstrap intervals over queries (95%)."""
     groups = [np.flatnonzero(queries == query) for query in np.unique(queries)]
     within = [roc_auc_score(relevant[rows], score[rows]) for rows in groups if 0 < relevant[rows].sum() < len(rows)]
     rng = np.random.default_rng(SEED)
@@ -210,7 +210,7 @@ def auc(score: Floats, relevant: npt.NDArray[np.bool_], queries: npt.NDArray[Any
 
 
 def fold_auc(features: Floats, relevant: npt.NDArray[np.bool_], queries: npt.NDArray[Any]) -> float:
-    """Mean AUC of held-out folds of queries, each scored by a fit on the rest."""
+    """Return the mean AUC on held-out folds of queries, each scored by a fit on the rest."""
     rng, found = np.random.default_rng(SEED), []
     for _ in range(20):
         order = rng.permutation(np.unique(queries))
@@ -222,7 +222,7 @@ def fold_auc(features: Floats, relevant: npt.NDArray[np.bool_], queries: npt.NDA
 
 
 def count_states(table: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Pairs and relevant pairs in each of the judge's states."""
+    """Count pairs and relevant pairs in each state of the judge."""
     counts = table.group_by("state").agg(pairs=pl.len(), relevant=pl.col("relevant").sum()).sort("state")
     return {state: {"pairs": pairs, "relevant": relevant} for state, pairs, relevant in counts.iter_rows()}
 

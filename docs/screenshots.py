@@ -1,8 +1,9 @@
-"""Makes the pictures of the README: a night with one failed part in the Prefect UI, and the same night repaired.
+"""Make the pictures of the README: a night with one failed part in the Prefect UI, and the same night after Retry.
 
     python -m docs.screenshots            # needs playwright (pip) and Chromium (CHROMIUM=/usr/bin/chromium)
 
-It runs the system of tests/system/test_operations.py: real servers on loopback, a judge that is away for one query.
+It runs the system of tests/system/test_operations.py: real servers on loopback, and a judge that does not answer one
+query.
 """
 
 import os
@@ -20,7 +21,7 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"
 
 
 def main() -> None:
-    """Run a night, take a picture, repair it, take another."""
+    """Run a night, take a picture, retry it, and take another picture."""
     from playwright.sync_api import sync_playwright
 
     endpoint = Endpoint()
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def take(page: Any, url: str, name: str) -> None:  # noqa: ANN401 - playwright is not always there
-    """Open a page, wait until it stands still, and keep a picture of it."""
+    """Open a page, wait until it no longer changes, and save a picture of it."""
     page.goto(url, wait_until="load")  # the UI keeps a connection open, so the network is never idle
     page.wait_for_timeout(6000)
     IMAGES.mkdir(exist_ok=True)
