@@ -5,7 +5,6 @@ The Prefect server is the embedded one: `reneg serve` starts it and keeps it up.
 """
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import httpx
 
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
-from tests.conftest import ACCESS_KEY, ROOT, SECRET_KEY, free_port, require_binary, s3_variables, wait_for_http
+from tests.conftest import ROOT, free_port, s3_variables, wait_for_http, weed_command
 from tests.infra.ray_nodes import LOOPBACK, RayNodes
 
 TAG = "RENEG_STAGE_SET"
@@ -44,30 +43,17 @@ class Weed:
     """SeaweedFS, an authenticated S3 server whose data outlive it; bucket `reneg`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.folder, self.port = folder, free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.folder, port = folder, free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
         self.environment = s3_variables(self.endpoint)
+        self._command = weed_command(folder, port)  # a server that is started again finds its data by the same ports
         self._variables = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again if it died; a second and a half."""
-        weed = require_binary("weed")
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        identity = {
-            "name": "test",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        command = [
-            str(weed), "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder / 's3.json'}",
-            f"-s3.port={self.port}", "-bucket=reneg",
-        ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=self._variables)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder, env=self._variables)
         wait_for_http(self.endpoint, self.process)
 
     def kill(self) -> None:
