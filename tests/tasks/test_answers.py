@@ -88,9 +88,9 @@ def test_no_text_makes_a_reader_raise(text: str) -> None:
 
 
 def test_a_megabyte_of_nonsense_is_refused_within_a_second() -> None:
-    started = time.monotonic()
+    started = time.process_time()  # of this process alone, however busy the machine is
     for part in ("{", '{"', '{"a":', '{"verdicts":{', "[", '{ "', "</think>{", '"'):
         text = part * (1_000_000 // len(part)) + "}"
         readings = listwise.read_answer(LISTWISE, CALLS[0], FakeAnswer(text))
         assert {reading.failure for reading in readings.values()} == {"no_json"}
-    assert time.monotonic() - started < 8
+    assert time.process_time() - started < 8

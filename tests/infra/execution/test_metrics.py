@@ -31,7 +31,7 @@ def test_what_parts_did_is_exported_for_prometheus(services: None, tmp_path: Pat
     address = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
     wanted = re.compile(r'^ray_reneg_parts_total{.*ended="(killed|computed)".*stage="double".*} (\d+)', re.MULTILINE)
     found: dict[str, str] = {}
-    for _ in range(60):  # Ray passes numbers on every ten seconds
+    for _ in range(240):  # Ray passes numbers on every ten seconds
         page = urllib.request.urlopen(address, timeout=5).read().decode()
         found = dict(wanted.findall(page))
         if int(found.get("computed", 0)) >= 4 and "add_up" in page:

@@ -28,7 +28,7 @@ from infra.prefect_api.dead_runs import owner_tag
 @task
 def part():
     print("working", flush=True)
-    time.sleep(120)
+    time.sleep(600)
 
 @flow(name="endless")
 def endless():
@@ -60,7 +60,7 @@ def start(url: str, tmp_path: Path) -> tuple[subprocess.Popen[str], UUID]:
     assert process.stdout is not None
     id_ = UUID(process.stdout.readline().strip())
     assert process.stdout.readline() == "working\n"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not any(run.state and run.state.is_running() for run in task_runs(id_)):
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -126,7 +126,7 @@ def test_a_server_that_stays_ill_is_an_error_with_its_remedy_after_seconds(proxy
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"SlowDown|injected") as caught:
         store.create("parts/x", b"x")
-    assert 5 < time.monotonic() - started < 30
+    assert 5 < time.monotonic() - started < 60
     assert "tried for 10 s, nothing half-written was kept. See the server's log" in str(caught.value)
     proxy.plan.rate = 0.0
     assert store.read("parts/x") is None
