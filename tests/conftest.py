@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -29,11 +30,19 @@ _PROCESSES = 16  # more test processes than anybody starts
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all tests one cache of models (tiny ones take 10 s each to build); RENEG_TEST_CACHE names a lasting one."""
-    if "RENEG_TEST_CACHE" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="reneg-test-cache-")
-        os.environ["RENEG_TEST_CACHE"] = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    """Give all test processes one cache of models (tiny ones take 10 s each to build) and one token of Ray's.
+
+    RENEG_TEST_CACHE names a cache that lasts. Without a token the first cluster writes one to the user's home, and two
+    clusters that start at once would each write their own.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="reneg-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.setdefault("RENEG_TEST_CACHE", str(folder / "cache"))  # the processes of xdist find it set
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        token = folder / "ray-token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
 
 
 # The groups that take longest, the longest first: begun late, one of them would run alone at the end.

@@ -30,7 +30,7 @@ OPEN = ("PENDING", "RUNNING")
 QUICK = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_WORKER_HEARTBEAT_SECONDS": "5"}
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0, pause: float = 0.25) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300.0, pause: float = 0.25) -> Any:
     """Return the first value of the condition that is true; an AssertionError that says `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -111,7 +111,7 @@ class Api:
         found: list[dict[str, Any]] = self.call("POST", "flow_runs/filter", body)
         return found
 
-    def wait(self, id_: str, seconds: float = 240.0) -> dict[str, Any]:
+    def wait(self, id_: str, seconds: float = 600.0) -> dict[str, Any]:
         """Wait until a flow run ended, however."""
         self_ended = lambda: (run := self.run(id_))["state_type"] in ENDED and run  # noqa: E731
         found: dict[str, Any] = wait_until(self_ended, f"flow run {id_} ended", seconds, 0.5)
@@ -127,6 +127,12 @@ class Api:
         time.sleep(max(0.0, 6.0 - (datetime.now(UTC) - ended).total_seconds()))
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry"}
         self.call("POST", f"flow_runs/{id_}/set_state", {"state": state, "force": False})
+
+    def unschedule(self, deployment: str) -> None:
+        """Switch the schedules of a deployment off, as in its page: nothing more starts by itself."""
+        found = self.call("GET", f"deployments/name/{deployment}")
+        for schedule in found["schedules"]:
+            self.call("PATCH", f"deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
     def task_runs(self, id_: str) -> list[dict[str, Any]]:
         """List the task runs of a flow run; `name`, `state_type`, `state_name`, `flow_run_run_count` (the attempt)."""
@@ -178,8 +184,9 @@ class StageSet:
         self.store = "s3://reneg/store"
         cache = os.environ.get("RENEG_TEST_CACHE", str(folder / "cache"))
         own = {"RENEG_HOME": str(self.home), "RENEG_STORE": self.store, "RENEG_CACHE": cache}
-        self.environment = {**tag, **own, **QUICK, **LOOPBACK, **self.weed.environment, **(environment or {})}
         self._nodes, self._cpus, self._ray_port = nodes, cpus, free_port()
+        ray = {**LOOPBACK, "RAY_ADDRESS": f"127.0.0.1:{self._ray_port}"}
+        self.environment = {**tag, **own, **QUICK, **ray, **self.weed.environment, **(environment or {})}
         self.ray: RayNodes | None = None
         self.serve: subprocess.Popen[bytes] | None = None
         self.api = Api(self.api_url)
@@ -187,9 +194,9 @@ class StageSet:
     def __enter__(self) -> Self:
         try:
             self.weed.start()
+            self.start_serve()  # its server starts while Ray does; nothing asks for Ray before that
             self.start_ray()
-            self.start_serve()
-            self.api_url(wait=120)
+            self.api_url(wait=240)
         except BaseException:
             self.end()
             raise
@@ -205,7 +212,7 @@ class StageSet:
     def start_ray(self) -> None:
         """Start a head and the nodes, at the same address each time; 9 s."""
         self.ray = RayNodes(self._nodes, num_cpus=self._cpus, environment=self.environment, head_port=self._ray_port)
-        self.environment = {**self.environment, "RAY_ADDRESS": self.ray.address}
+        assert self.ray.address == self.environment["RAY_ADDRESS"]
 
     def restart_ray(self) -> None:
         """End what is left of the cluster, which has lost its head, and start it anew."""
