@@ -4,6 +4,7 @@ VENV := .venv
 S3 := .venv-s3
 BIN := $(VENV)/bin
 REQUIREMENTS := infra/requirements
+JOBS ?= 2
 DEVICE ?= $(if $(wildcard $(VENV)/.installed-gpu),gpu,cpu)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Packages are compiled when they are installed. Else, with PYTHONDONTWRITEBYTECODE, every process compiles for tens of seconds.
@@ -19,13 +20,14 @@ STEP = step() { local name="$$1"; shift; echo "==> $$name" >&2; "$$@" >&2 || { \
 demo: install  ## curate the demo corpus, from the source to the report
 	@$(BIN)/reneg demo
 
-test: install-dev  ## every test, the fast ones first
-	@$(BIN)/python -m pytest
+test: install-dev  ## every test, the fast ones first; JOBS groups of tests run side by side
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations 15
 
-check: install-dev  ## lint, types, formatting, audit of the requirements
+check: install-dev  ## lint, types, formatting, layout of the code, audit of the requirements
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m tests.house
 	@$(BIN)/python $(REQUIREMENTS)/audit.py
 
 install: $(VENV)/.installed-$(DEVICE)

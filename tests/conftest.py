@@ -1,7 +1,9 @@
-"""Fixtures shared by all tests: order (fast first), a real S3 server on loopback, isolated homes."""
+"""Fixtures shared by all tests: order (fast first), groups that run side by side, real S3 servers on loopback."""
 
 import json
 import os
+import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.prefect_api.server import free_port
+from infra.prefect_api.server import free_port as any_free_port
 from infra.settings import silence_telemetry
 
 silence_telemetry()
@@ -24,19 +26,71 @@ ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
 RAY_EXTRAS = S3_BIN.parent / "ray"  # what `ray[default]` adds: without it a node exports no metrics
 ACCESS_KEY, SECRET_KEY = "renegtest", "renegtestsecret"
+_PROCESSES = 16  # more test processes than anybody starts
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give all tests one cache of models (tiny ones take 10 s each to build); RENEG_TEST_CACHE names a lasting one."""
-    if "RENEG_TEST_CACHE" not in os.environ:
-        folder = tempfile.mkdtemp(prefix="reneg-test-cache-")
-        os.environ["RENEG_TEST_CACHE"] = folder
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    """Give all test processes one cache of models (tiny ones take 10 s each to build) and one token of Ray's.
+
+    RENEG_TEST_CACHE names a cache that lasts. Without a token the first cluster writes one to the user's home, and two
+    clusters that start at once would each write their own.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="reneg-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.setdefault("RENEG_TEST_CACHE", str(folder / "cache"))  # the processes of xdist find it set
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        token = folder / "ray-token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+
+
+# The groups that take longest, the longest first: begun late, one of them would run alone at the end.
+LONGEST = ("system/test_chaos", "system/test_operations", "system/test_secrets", "system/test_kill_judge")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the fast tests first: a failure shows within seconds."""
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is not None, "system" in str(item.path)))
+    """Order the tests, the fast ones first, and group them: pytest-xdist gives each group to one process as a whole."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item.path, is_slow=is_slow(item))))
+    items.sort(key=lambda item: order_of(item.path, is_slow=is_slow(item)))
+
+
+def is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def group_of(path: Path, *, is_slow: bool) -> str:
+    """Name the tests that run in one process, one after another.
+
+    The fast tests of a file, and its slow ones. The slow tests of a folder with a `conftest.py` share its servers.
+    """
+    file = path.relative_to(ROOT / "tests").with_suffix("")
+    if not is_slow:
+        return file.as_posix()
+    shared = (path.parent / "conftest.py").exists() and path.parent != ROOT / "tests"
+    return f"{(file.parent if shared else file).as_posix()}:slow"
+
+
+def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
+    """Return the place of a test: the fast ones, the slow ones, those of the whole system."""
+    file = path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+    place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+    return is_slow, is_slow and file.startswith("system/"), place
+
+
+def free_port() -> int:
+    """Draw a free port that no other test process draws: each process has every 16th port for itself."""
+    own = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PROCESSES
+    while (port := any_free_port()) % _PROCESSES != own:
+        pass
+    return port
+
+
+@pytest.fixture(autouse=True)
+def own_random_numbers() -> None:
+    """Forget the seed that an earlier test set: two processes with the same seed would draw the same ports."""
+    random.seed()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,24 +140,36 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+def weed_command(folder: Path, port: int, *, is_known: bool = True) -> list[str]:
+    """Give the command that serves S3 from a folder, on ports of its own: data in `data`, one bucket, `reneg`.
+
+    is_known: the tests' account is configured; without, the server takes the one of its environment.
+    """
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    command = [
+        str(require_binary("weed")), "-logtostderr=true", "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}", f"-s3.port.grpc={free_port()}", "-bucket=reneg",
+    ]  # fmt: skip
+    for name in ("master", "volume", "filer", "admin"):
+        command += [f"-{name}.port={free_port()}", f"-{name}.port.grpc={free_port()}"]
+    if is_known:
+        identity = {
+            "name": "test",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+        (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+        command.append(f"-s3.config={folder / 's3.json'}")
+    return command
+
+
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real, authenticated S3 server on loopback; yields its endpoint."""
-    weed = require_binary("weed")
     folder = tmp_path_factory.mktemp("seaweedfs")
-    identity = {
-        "name": "test",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-    (folder / "data").mkdir()
     port = free_port()
-    command = [
-        str(weed), "-logtostderr=true", "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        "-master.telemetry=false", "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-        f"-s3.config={folder / 's3.json'}", f"-s3.port={port}", "-bucket=reneg",
-    ]  # fmt: skip
+    command = weed_command(folder, port)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     wait_for_http(f"http://127.0.0.1:{port}", process)

@@ -130,8 +130,6 @@ def upward(graph: Mapping[str, set[str]]) -> list[str]:
     for path in modules():
         outside = _top_level_imports(path) & FORBIDDEN.get(path.parts[0], set())
         found += [f"{path} imports {name}" for name in sorted(outside)]
-        if path.parts[0] != "flows":
-            found += [f"{path} imports flows"] if "flows" in _top_level_imports(path) else []
     return found
 
 

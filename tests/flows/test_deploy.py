@@ -106,7 +106,7 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
                 client.set_flow_run_state(run.id, state, force=False)
             assert slots(settings, deployment.id) == 1
             beat(settings, str(run.id))  # and then its machine died
-            wait_until(lambda: crashed(client, UUID(str(run.id))), 90)
+            wait_until(lambda: crashed(client, UUID(str(run.id))), 240)
             assert slots(settings, deployment.id) == 0
         finally:
             _ensure_automation(client, _dead_runs())

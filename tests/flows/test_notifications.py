@@ -39,7 +39,7 @@ class Receiver:
     url: str
     received: list[dict[str, Any]] = field(default_factory=list)
 
-    def wait(self, seconds: float = 60.0, **wanted: str) -> dict[str, Any]:
+    def wait(self, seconds: float = 180.0, **wanted: str) -> dict[str, Any]:
         """Wait for a message with these values."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -5,7 +5,6 @@ The Prefect server is the embedded one: `reneg serve` starts it and keeps it up.
 """
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ import httpx
 
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
-from tests.conftest import ACCESS_KEY, ROOT, SECRET_KEY, free_port, require_binary, s3_variables, wait_for_http
+from tests.conftest import ROOT, free_port, s3_variables, wait_for_http, weed_command
 from tests.infra.ray_nodes import LOOPBACK, RayNodes
 
 TAG = "RENEG_STAGE_SET"
@@ -31,7 +30,7 @@ OPEN = ("PENDING", "RUNNING")
 QUICK = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_WORKER_HEARTBEAT_SECONDS": "5"}
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 120.0, pause: float = 0.25) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300.0, pause: float = 0.25) -> Any:
     """Return the first value of the condition that is true; an AssertionError that says `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -44,30 +43,17 @@ class Weed:
     """SeaweedFS, an authenticated S3 server whose data outlive it; bucket `reneg`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None) -> None:
-        self.folder, self.port = folder, free_port()
-        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.folder, port = folder, free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
         self.environment = s3_variables(self.endpoint)
+        self._command = weed_command(folder, port)  # a server that is started again finds its data by the same ports
         self._variables = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, again if it died; a second and a half."""
-        weed = require_binary("weed")
-        (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        identity = {
-            "name": "test",
-            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-        }
-        (self.folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
-        command = [
-            str(weed), "-logtostderr=true", "mini", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={self.folder / 's3.json'}",
-            f"-s3.port={self.port}", "-bucket=reneg",
-        ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=self._variables)
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self.folder, env=self._variables)
         wait_for_http(self.endpoint, self.process)
 
     def kill(self) -> None:
@@ -125,7 +111,7 @@ class Api:
         found: list[dict[str, Any]] = self.call("POST", "flow_runs/filter", body)
         return found
 
-    def wait(self, id_: str, seconds: float = 240.0) -> dict[str, Any]:
+    def wait(self, id_: str, seconds: float = 600.0) -> dict[str, Any]:
         """Wait until a flow run ended, however."""
         self_ended = lambda: (run := self.run(id_))["state_type"] in ENDED and run  # noqa: E731
         found: dict[str, Any] = wait_until(self_ended, f"flow run {id_} ended", seconds, 0.5)
@@ -141,6 +127,12 @@ class Api:
         time.sleep(max(0.0, 6.0 - (datetime.now(UTC) - ended).total_seconds()))
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry"}
         self.call("POST", f"flow_runs/{id_}/set_state", {"state": state, "force": False})
+
+    def unschedule(self, deployment: str) -> None:
+        """Switch the schedules of a deployment off, as in its page: nothing more starts by itself."""
+        found = self.call("GET", f"deployments/name/{deployment}")
+        for schedule in found["schedules"]:
+            self.call("PATCH", f"deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
     def task_runs(self, id_: str) -> list[dict[str, Any]]:
         """List the task runs of a flow run; `name`, `state_type`, `state_name`, `flow_run_run_count` (the attempt)."""
@@ -192,8 +184,9 @@ class StageSet:
         self.store = "s3://reneg/store"
         cache = os.environ.get("RENEG_TEST_CACHE", str(folder / "cache"))
         own = {"RENEG_HOME": str(self.home), "RENEG_STORE": self.store, "RENEG_CACHE": cache}
-        self.environment = {**tag, **own, **QUICK, **LOOPBACK, **self.weed.environment, **(environment or {})}
         self._nodes, self._cpus, self._ray_port = nodes, cpus, free_port()
+        ray = {**LOOPBACK, "RAY_ADDRESS": f"127.0.0.1:{self._ray_port}"}
+        self.environment = {**tag, **own, **QUICK, **ray, **self.weed.environment, **(environment or {})}
         self.ray: RayNodes | None = None
         self.serve: subprocess.Popen[bytes] | None = None
         self.api = Api(self.api_url)
@@ -201,9 +194,9 @@ class StageSet:
     def __enter__(self) -> Self:
         try:
             self.weed.start()
+            self.start_serve()  # its server starts while Ray does; nothing asks for Ray before that
             self.start_ray()
-            self.start_serve()
-            self.api_url(wait=120)
+            self.api_url(wait=240)
         except BaseException:
             self.end()
             raise
@@ -219,7 +212,7 @@ class StageSet:
     def start_ray(self) -> None:
         """Start a head and the nodes, at the same address each time; 9 s."""
         self.ray = RayNodes(self._nodes, num_cpus=self._cpus, environment=self.environment, head_port=self._ray_port)
-        self.environment = {**self.environment, "RAY_ADDRESS": self.ray.address}
+        assert self.ray.address == self.environment["RAY_ADDRESS"]
 
     def restart_ray(self) -> None:
         """End what is left of the cluster, which has lost its head, and start it anew."""

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.chaos_tally import KINDS
 from tests.conftest import ROOT, require_binary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-KILLS = len(KINDS) + 2
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+KILLS = len(KINDS)  # each kill is of a kind that none was of before
 
 
 def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_is_judged_twice(tmp_path: Path) -> None:
@@ -20,12 +20,12 @@ def test_whatever_is_killed_every_curation_ends_with_the_same_bytes_and_little_i
 
     # A process of its own: this one may have spoken to another S3 server, and its client would go on doing so.
     command = ["--kills", str(KILLS), "--seed", "1", "--out", str(out), "--keep", str(tmp_path / "played")]
-    done = subprocess.run([sys.executable, "-m", "benchmarks.chaos", *command], cwd=ROOT, timeout=1100, check=False)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.chaos", *command], cwd=ROOT, timeout=1700, check=False)
 
     told = json.loads(out.read_text())
     assert (done.returncode, told["findings"]) == (0, [])
     assert told["kills"] == KILLS
-    assert {kind: told["by_kind"][kind]["kills"] > 0 for kind in KINDS} == dict.fromkeys(KINDS, True)
+    assert {kind: told["by_kind"][kind]["kills"] for kind in KINDS} == dict.fromkeys(KINDS, 1)
     assert told["curations"] == told["ended"] == told["identical"]["count"] == told["identical"]["of"] > 0
     assert told["judged_twice"]["within_bound"]
     assert not list(Path(tmp_path).rglob("*.tmp"))

@@ -6,7 +6,6 @@ Only the judge's endpoint is ours: it drops the connection for one query of each
 
 import json
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import StageSet, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 KEY = {"OPENAI_API_KEY": "sk-a-key-of-the-test"}
 BROKEN = {"nightly-run": "lynx", "by-deployment": "heron", "by-command": "beaver"}
 
@@ -76,8 +75,7 @@ def write_config(folder: Path, name: str, url: str, **changes: Any) -> Path:
 def failed(stage: StageSet, server: MisbehavingServer, endpoint: Endpoint) -> dict[str, dict[str, Any]]:
     """Three curations, each with one part failed; the first by its nightly schedule."""
     write_source(stage.folder / "source")
-    soon = datetime.now(UTC) + timedelta(seconds=100)
-    schedule = {"cron": f"{soon.minute} {soon.hour} * * *", "timezone": "UTC", "overlap": "refuse"}
+    schedule = {"cron": "* * * * *", "timezone": "UTC", "overlap": "refuse"}  # due at the next full minute
     nightly = write_config(stage.folder, "nightly-run", server.url, nightly=schedule)
     others = [write_config(stage.folder, name, server.url) for name in BROKEN if name != "nightly-run"]
     stage.reneg("deploy", str(nightly), *map(str, others))
@@ -87,11 +85,12 @@ def failed(stage: StageSet, server: MisbehavingServer, endpoint: Endpoint) -> di
         "the night was fired by its schedule",
         300,
     )
+    stage.api.unschedule("nightly/nightly-run")
     assert fired[0]["auto_scheduled"]
     ids["nightly-run"] = fired[0]["id"]
     second = stage.api.wait(stage.api.start("nightly/nightly-run"))
     assert (second["state_type"], second["run_count"]) == ("CANCELLED", 0)  # two nights at once are refused
-    runs = {name: stage.api.wait(id_, 400) for name, id_ in ids.items()}
+    runs = {name: stage.api.wait(id_) for name, id_ in ids.items()}
     endpoint.away.clear()
     return runs
 
@@ -103,7 +102,7 @@ def parts(stage: StageSet, id_: str, state: str, attempt: int | None = None) -> 
 
 
 def failed_part(stage: StageSet, run: Mapping[str, Any]) -> str:
-    found: list[str] = wait_until(lambda: parts(stage, run["id"], "Failed"), "the failed part is recorded", 30)
+    found: list[str] = wait_until(lambda: parts(stage, run["id"], "Failed"), "the failed part is recorded", 120)
     assert len(found) == 1
     return found[0]
 
@@ -127,7 +126,7 @@ def test_one_failed_part_stops_neither_its_siblings_nor_the_truth(
         assert run["state_type"] == "FAILED"
         number = int(part.rsplit("-", 1)[1])
         assert f"reneg rerun {name}-000001 --stage judge-llm --part {number} --downstream" in message
-        wait_until(lambda run=run: not stage.api.open(run["id"]), "every task run has ended", 30)
+        wait_until(lambda run=run: not stage.api.open(run["id"]), "every task run has ended", 120)
         judged = [n for n in parts(stage, run["id"], "Completed") if n.startswith("judge-llm")]
         assert len(judged) >= 4
         assert part not in judged
@@ -143,10 +142,10 @@ def test_retry_of_the_flow_run_computes_that_part_and_what_lies_downstream(
     part = failed_part(stage, run)
     first = parts(stage, run["id"], "Completed")
     stage.api.retry(run["id"])
-    wait_until(lambda: stage.api.run(run["id"])["run_count"] > 1, "the worker took the retry up", 180)
+    wait_until(lambda: stage.api.run(run["id"])["run_count"] > 1, "the worker took the retry up", 300)
     again = stage.api.wait(run["id"])
     assert again["state_type"] == "COMPLETED", again["state"]["message"]
-    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed", 2), "the history is in", 30)
+    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed", 2), "the history is in", 120)
     computed, cached = (parts(stage, run["id"], state, 2) for state in ("Completed", "Cached"))
     downstream(computed, part)
     assert set(first) <= set(cached) | set(computed)
@@ -164,13 +163,13 @@ def test_the_rerun_part_deployment_computes_one_part_and_a_retry_takes_it_up(
     }  # fmt: skip
     alone = stage.api.wait(stage.api.start("rerun-part/any", {"target": target}))
     assert alone["state_type"] == "COMPLETED", alone["state"]["message"]
-    wait_until(lambda: stage.api.task_runs(alone["id"]), "the task run is recorded", 30)
+    wait_until(lambda: stage.api.task_runs(alone["id"]), "the task run is recorded", 120)
     assert [(r["name"], r["state_name"]) for r in stage.api.task_runs(alone["id"])] == [(part, "Completed")]
     stage.api.retry(run["id"])
-    wait_until(lambda: stage.api.run(run["id"])["run_count"] > 1, "the worker took the retry up", 180)
+    wait_until(lambda: stage.api.run(run["id"])["run_count"] > 1, "the worker took the retry up", 300)
     again = stage.api.wait(run["id"])
     assert again["state_type"] == "COMPLETED", again["state"]["message"]
-    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed", 2), "the history is in", 30)
+    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed", 2), "the history is in", 120)
     assert part in parts(stage, run["id"], "Cached", 2)
     assert not [n for n in parts(stage, run["id"], "Completed", 2) if n.startswith("judge-")]
 
@@ -183,14 +182,14 @@ def test_the_command_computes_that_part_and_what_lies_downstream(
     command = ("rerun", "by-command-000001", "--stage", "judge-llm", "--part", part.rsplit("-", 1)[1])
     record = json.loads(stage.reneg(*command, "--downstream", "--json").splitlines()[-1])
     (run,) = [r for r in stage.api.runs() if r["id"] not in known and r["name"] == "by-command-000001"]
-    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed"), "the history is in", 30)
+    wait_until(lambda: "report-00000" in parts(stage, run["id"], "Completed"), "the history is in", 120)
     computed = parts(stage, run["id"], "Completed")
     downstream(computed, part)
     assert record["parts"]["computed"] == len(computed)
     assert record["parts"]["reused"] == len(parts(stage, run["id"], "Cached"))
 
 
-def test_a_night_without_change_costs_a_look(stage: StageSet, failed: dict[str, dict[str, Any]]) -> None:
+def test_a_night_without_change_computes_nothing(stage: StageSet, failed: dict[str, dict[str, Any]]) -> None:
     run = stage.api.wait(stage.api.start("nightly/nightly-run"))
     assert (run["state_type"], run["state_name"]) == ("COMPLETED", "NoChange")
     assert stage.api.task_runs(run["id"]) == []
@@ -239,5 +238,5 @@ def test_validate_retrain_and_prune_are_flow_runs_of_their_deployments(
 
 def computed(stage: StageSet, id_: str, prefix: str) -> list[str]:
     """Name the parts of a stage that a flow run computed, once its history is in."""
-    wait_until(lambda: not stage.api.open(id_) and stage.api.task_runs(id_), "the history is in", 30)
+    wait_until(lambda: not stage.api.open(id_) and stage.api.task_runs(id_), "the history is in", 120)
     return [name for name in stage.api.computed(id_) if name.startswith(prefix)]

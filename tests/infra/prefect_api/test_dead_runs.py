@@ -110,7 +110,7 @@ def part_of(run: FlowRun) -> TaskRun:
         ([], 1, "RUNNING", False),
     ],
 )
-def test_a_run_is_dead_when_every_has_process_this_machine_that_works_on_this_attempt_is_gone(
+def test_a_run_is_dead_when_no_process_of_this_machine_works_on_this_attempt_any_more(
     api: Api, tags: list[str], count: int, state: str, dead: bool
 ) -> None:
     api.runs = [run_of(*tags, count=count, state=state)]

@@ -418,7 +418,7 @@ def test_remembering_returns_at_once_until_thousands_wait(tmp_path: Path, monkey
         started = time.monotonic()
         for row in rows[:20]:
             ledger.remember("judge", [row])
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 15  # a write waits for 20 s
         late = threading.Thread(target=lambda: [ledger.remember("judge", [row]) for row in rows[20:]])
         late.start()
         late.join(0.2)

@@ -23,6 +23,7 @@ from tests.infra.faulty import KINDS, FaultyProxy, faulty
 from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
 
 pytestmark = pytest.mark.slow
+FAULTS = 60  # of a run with faults at random
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_server_that_stays_ill_is_an_error_with_its_remedy_after_seconds(proxy
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"SlowDown|injected") as caught:
         store.create("parts/x", b"x")
-    assert 5 < time.monotonic() - started < 30
+    assert 5 < time.monotonic() - started < 60
     assert "tried for 10 s, nothing half-written was kept. See the server's log" in str(caught.value)
     proxy.plan.rate = 0.0
     assert store.read("parts/x") is None
@@ -206,12 +207,9 @@ def test_whatever_the_network_does_nothing_is_half_and_nothing_is_lost(
 ) -> None:
     proxy.plan.seed, proxy.plan.rate = seed, 0.2
     model = Model(store, random.Random(seed))
-    started = time.monotonic()
-    while time.monotonic() - started < 8:
+    while sum(proxy.plan.injected.values()) < FAULTS:
         model.step()
-    injected = sum(proxy.plan.injected.values())
     proxy.plan.rate = 0.0
-    assert injected > 10
     assert not [error for error in model.errors if "then run again" not in str(error)], model.errors
     for key, data in model.created.items():
         assert store.read(key) == data

@@ -1,0 +1,43 @@
+"""How the tests are ordered and grouped, so that several processes can run them side by side."""
+
+import random
+
+import pytest
+
+from tests import conftest
+from tests.conftest import ROOT, free_port, group_of, order_of
+
+TESTS = ROOT / "tests"
+
+
+def test_a_files_fast_tests_are_one_group_and_its_slow_ones_another() -> None:
+    path = TESTS / "infra" / "storage" / "test_ledger.py"
+    assert group_of(path, is_slow=False) == "infra/storage/test_ledger"
+    assert group_of(path, is_slow=True) == "infra/storage/test_ledger:slow"
+
+
+def test_the_slow_tests_of_a_folder_that_shares_servers_are_one_group() -> None:
+    files = [TESTS / "infra" / "execution" / f"test_{name}.py" for name in ("executor", "metrics")]
+    assert {group_of(path, is_slow=True) for path in files} == {"infra/execution:slow"}
+    assert len({group_of(path, is_slow=False) for path in files}) == 2
+
+
+def test_fast_tests_come_first_and_the_longest_of_the_whole_system_begin_before_the_others() -> None:
+    ledger = TESTS / "infra" / "storage" / "test_ledger.py"
+    system = [TESTS / "system" / f"test_{name}.py" for name in ("other", "secrets", "chaos", "operations")]
+    tests = [*((path, True) for path in system), (ledger, True), (system[1], False), (ledger, False)]
+    tests.sort(key=lambda test: order_of(test[0], is_slow=test[1]))
+    assert [(path.stem.removeprefix("test_"), slow) for path, slow in tests] == [
+        ("secrets", False), ("ledger", False), ("ledger", True),
+        ("chaos", True), ("operations", True), ("secrets", True), ("other", True),
+    ]  # fmt: skip
+    assert all((TESTS / f"{name}.py").exists() for name in conftest.LONGEST)
+
+
+def test_two_processes_never_draw_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for worker in ("gw0", "gw1", "gw2"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        random.seed(0)
+        drawn.append({free_port() for _ in range(20)})
+    assert not drawn[0] & drawn[1] | drawn[0] & drawn[2] | drawn[1] & drawn[2]
