@@ -19,8 +19,8 @@ from flows.runs.failures import failure_of
 from infra.settings import Settings
 from infra.stages.runner import Runner, StageRun
 from infra.storage.store import Store
+from tests.flows.animals import tier, write_source
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
-from tests.flows.test_method import tier, write_source
 
 FIRST = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
 ENDPOINT = {"kind": "openai", "model": "judge-2026-01-01", "base_url": "http://127.0.0.1:9/v1"}
