@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
+from pydantic import ValidationError
 
 from flows.config.load import parse_config
 from flows.config.schedule import NightlyConfig, end_of_night, lateness, night_of
@@ -58,3 +59,34 @@ def test_a_night_has_the_date_of_its_own_time_zone() -> None:
     at = datetime(2026, 3, 1, 23, 30, tzinfo=UTC)
     assert night_of(None, at) == "2026-03-01"
     assert night_of(NightlyConfig(timezone="Europe/Berlin"), at) == "2026-03-02"
+
+
+def test_a_night_that_is_late_by_exactly_its_hours_still_runs() -> None:
+    skip = NightlyConfig(missed="skip", late_hours=12)
+    assert lateness(SCHEDULED, skip, SCHEDULED + timedelta(hours=12)) is None
+    assert lateness(SCHEDULED, skip, SCHEDULED + timedelta(hours=12, seconds=1)) == (
+        "skipped: 12.0 hours late, and nightly.missed is `skip` beyond 12"
+    )
+    assert lateness(SCHEDULED, None, SCHEDULED + timedelta(hours=99)) is None
+
+
+def test_a_night_that_begins_at_the_very_end_has_a_whole_day() -> None:
+    begun = datetime(2026, 11, 23, 7, 0, tzinfo=BERLIN)
+    end = end_of_night(NightlyConfig(end_by="07:00", timezone="Europe/Berlin"), begun)
+    assert end == datetime(2026, 11, 24, 7, 0, tzinfo=BERLIN).timestamp()
+
+
+def test_the_seconds_of_the_beginning_are_no_part_of_the_end() -> None:
+    begun = datetime(2026, 11, 23, 2, 30, 41, 999, tzinfo=BERLIN)
+    end = end_of_night(NightlyConfig(end_by="02:31", timezone="Europe/Berlin"), begun)
+    assert end == datetime(2026, 11, 23, 2, 31, tzinfo=BERLIN).timestamp()
+    assert end_of_night(None, begun) is None
+
+
+def test_the_defaults_run_once_a_night_and_never_end() -> None:
+    assert NightlyConfig().model_dump() == {
+        "cron": "30 2 * * *", "timezone": "UTC", "overlap": "queue", "missed": "run", "late_hours": 12.0,
+        "end_by": None,
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match="late_hours"):
+        NightlyConfig(late_hours=0)
