@@ -1,6 +1,5 @@
 """Where a command works: one store, the folders of its results, and who is told of progress."""
 
-import os
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,10 +32,10 @@ def test_a_store_of_another_format_is_refused(settings: Settings) -> None:
 
 def test_opened_only_to_read_it_leaves_the_store_as_it_is(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     Workspace.open(settings)
-    before = sorted(os.listdir(settings.store))
+    before = sorted(Path(settings.store).iterdir())
     monkeypatch.setattr("infra.storage.store.Store._probe", lambda store: pytest.fail("the store was written"))
     assert Workspace.open(settings, write=False).store.list("parts") == []
-    assert sorted(os.listdir(settings.store)) == before
+    assert sorted(Path(settings.store).iterdir()) == before
 
 
 def test_nobody_is_told_unless_hooks_are_given(settings: Settings) -> None:
