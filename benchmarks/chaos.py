@@ -32,7 +32,7 @@ from flows.config.curation import CurationConfig
 from flows.config.load import load_config
 from flows.curation.records import keep_config
 from infra.storage.store import Store, StoreError
-from tests.flows.test_method import tier, write_source
+from tests.flows.animals import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
 

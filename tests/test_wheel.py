@@ -13,7 +13,7 @@ import pytest
 
 from tests import house
 from tests.conftest import ROOT
-from tests.flows.test_method import write_source
+from tests.flows.animals import write_source
 
 pytestmark = pytest.mark.slow
 DATA = {

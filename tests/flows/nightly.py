@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from flows.config.load import parse_config
 from flows.curation.lookup import Job
 from flows.curation.records import open_curation
@@ -19,8 +21,8 @@ from flows.runs.failures import failure_of
 from infra.settings import Settings
 from infra.stages.runner import Runner, StageRun
 from infra.storage.store import Store
+from tests.flows.animals import tier, write_source
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
-from tests.flows.test_method import tier, write_source
 
 FIRST = datetime(2026, 3, 1, 2, 30, tzinfo=UTC)
 ENDPOINT = {"kind": "openai", "model": "judge-2026-01-01", "base_url": "http://127.0.0.1:9/v1"}
@@ -68,13 +70,14 @@ class Nights:
                 raise failure_of(setup.curation, failed)
         return outcome, tuple(run.runs)
 
-    def config(self, source: Path, **changes: Any) -> Any:
+    def asked(self, source: Path, **changes: Any) -> dict[str, Any]:
+        """Give the settings as a configuration file holds them."""
         model = self.folder / "model"
         if not model.exists():
             model.mkdir(parents=True)
             (model / "config.json").write_text("{}")
             (model / "model.safetensors").write_bytes(b"weights")
-        settings = {
+        return {
             "name": "animals",
             "source": {"path": str(source)},
             "encoder": {"model": str(model)},
@@ -86,8 +89,17 @@ class Nights:
             "treatments": ["default", "relabel"],
             "sample": {"size": 12},
             "train": None,
+            **changes,
         }
-        return parse_config(settings | changes, "test")
+
+    def config(self, source: Path, **changes: Any) -> Any:
+        return parse_config(self.asked(source, **changes), "test")
+
+    def written(self, source: Path, **changes: Any) -> Path:
+        """Write a configuration file."""
+        path = self.folder / "animals.yaml"
+        path.write_text(yaml.safe_dump(self.asked(source, **changes)))
+        return path
 
     def curate(self, source: Path, **changes: Any) -> Result:
         workspace = self.workspace

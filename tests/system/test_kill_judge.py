@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.flows.test_demo_small import Place
-from tests.flows.test_method import tier, write_source
+from tests.flows.animals import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
+from tests.system.place import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BATCH = 6

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.flows.animals import tier, write_rows, write_source
 from tests.flows.nightly import fill
-from tests.flows.test_further import write_rows
-from tests.flows.test_method import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.stage_set import StageSet, wait_until
 

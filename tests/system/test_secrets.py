@@ -27,8 +27,8 @@ import s3fs
 import yaml
 
 from tests.conftest import free_port, stop, wait_for_http, weed_command
-from tests.flows.test_demo_small import Place
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
+from tests.system.place import Place
 from tests.system.test_kill_judge import write_config
 
 SECRETS = {

@@ -1,0 +1,124 @@
+"""The settings of the encoder and of the judges: their defaults, what is refused, what follows from the engine."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from flows.config.engines import CrossEncoderConfig, EncoderConfig, TierConfig, VLLMConfig
+from infra.stages.part_keys import semantic
+from tests.flows.settings import refuse
+
+OPENAI = {"model": "gpt-4o-2024-11-20"}
+
+
+def tier(**changes: Any) -> TierConfig:
+    return TierConfig.model_validate(changes)
+
+
+def test_the_defaults_are_those_of_the_demo() -> None:
+    assert EncoderConfig().model_dump() == {
+        "model": "package:minilm", "dtype": "float32", "max_seq_length": 256, "query_prompt": "", "passage_prompt": "",
+        "device": "cpu", "batch_size": 32, "threads": None,
+    }  # fmt: skip
+    assert VLLMConfig().model_dump() == {
+        "kind": "vllm", "model": "package:qwen2.5-coder-1.5b-instruct", "dtype": "bfloat16", "max_model_len": 2048,
+        "quantization": None, "device": "cpu", "tensor_parallel_size": 1, "gpu_memory_utilization": 0.9,
+        "cpu_kvcache_gib": 1.0, "threads": None,
+    }  # fmt: skip
+    assert CrossEncoderConfig(model="m").model_dump() == {
+        "kind": "cross_encoder", "model": "m", "dtype": "float32", "max_seq_length": 512, "activation": "sigmoid",
+        "device": "cpu", "batch_size": 32, "threads": None,
+    }  # fmt: skip
+    assert (tier().name, tier().engines, tier().engine.kind) == ("llm", 1, "vllm")
+
+
+def test_an_engine_without_a_kind_is_vllm() -> None:
+    engine = tier(engine={"model": "path:/models/judge"}).engine
+    assert (engine.kind, engine.model) == ("vllm", "path:/models/judge")
+
+
+def test_a_cross_encoder_is_asked_by_its_own_protocol_without_saying_so() -> None:
+    assert tier(engine={"kind": "cross_encoder", "model": "m"}).judge.protocol == "cross_encoder"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": {"kind": "cross_encoder", "model": "m"}, "judge": {"protocol": "yes_no"}},
+        {"judge": {"protocol": "cross_encoder"}},
+    ],
+)
+def test_an_engine_that_cannot_be_asked_by_the_protocol_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="cannot be asked by protocol"):
+        tier(**changes)
+
+
+def test_batch_jobs_are_large_unless_the_configuration_says_otherwise() -> None:
+    large = tier(engine={"kind": "openai_batch", **OPENAI})
+    assert (large.judge.batch_size, large.escalate.pairs_per_part) == (100_000, 100_000)
+    said = {"judge": {"batch_size": 10}, "escalate": {"pairs_per_part": 20}}
+    small = tier(engine={"kind": "openai_batch", **OPENAI}, **said)
+    assert (small.judge.batch_size, small.escalate.pairs_per_part) == (10, 20)
+    single = tier(engine={"kind": "openai", **OPENAI})
+    assert (single.judge.batch_size, single.escalate.pairs_per_part) == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("judge", "hint"),
+    [
+        ({"judge": "mine"}, "the judge is named after its engine and prompts"),
+        ({"tier": "mine"}, "give the tier's `name`"),
+        ({"engine": "mine"}, "give the tier's `engine`"),
+        ({"policies": {"nq": {"skip": True}}}, "put `policies` beside `tiers`"),
+    ],
+)
+def test_what_the_flow_sets_itself_is_refused_with_where_to_put_it(judge: dict[str, Any], hint: str) -> None:
+    with pytest.raises(ValidationError, match=f"judge.{next(iter(judge))} is set by the flow; {hint}"):
+        tier(judge=judge)
+
+
+@pytest.mark.parametrize("name", ["similarity", "cascade", "gold"])
+def test_a_name_that_the_method_uses_itself_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"name '{name}' is taken"):
+        tier(name=name)
+
+
+@pytest.mark.parametrize("name", ["", "Llm", "1st", "a-b", "a" * 22])
+def test_a_name_that_could_not_stand_in_a_stages_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="String should match pattern"):
+        tier(name=name)
+    assert tier(name="a" * 21).name == "a" * 21
+
+
+@pytest.mark.parametrize(
+    ("engine", "allowed", "refused"),
+    [
+        (EncoderConfig, {"max_seq_length": 8}, {"max_seq_length": 7}),
+        (EncoderConfig, {"batch_size": 1}, {"batch_size": 0}),
+        (EncoderConfig, {"threads": 1}, {"threads": 0}),
+        (VLLMConfig, {"max_model_len": 128}, {"max_model_len": 127}),
+        (VLLMConfig, {"tensor_parallel_size": 1}, {"tensor_parallel_size": 0}),
+        (VLLMConfig, {"gpu_memory_utilization": 1.0}, {"gpu_memory_utilization": 1.01}),
+        (VLLMConfig, {"gpu_memory_utilization": 0.01}, {"gpu_memory_utilization": 0.0}),
+        (VLLMConfig, {"cpu_kvcache_gib": 0.1}, {"cpu_kvcache_gib": 0.0}),
+        (VLLMConfig, {"threads": 1}, {"threads": 0}),
+    ],
+)
+def test_sizes_have_bounds(engine: Any, allowed: dict[str, Any], refused: dict[str, Any]) -> None:
+    engine.model_validate(allowed)
+    with pytest.raises(ValidationError, match=next(iter(refused))):
+        engine.model_validate(refused)
+
+
+def test_a_tier_needs_an_engine() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        tier(engines=0)
+    assert "tiers.0.engine" in refuse({"tiers": [{"engine": "gpt-4o"}]})
+
+
+def test_how_fast_an_engine_works_is_in_no_key() -> None:
+    fast = {"gpu_memory_utilization": 0.5, "cpu_kvcache_gib": 4.0}
+    assert semantic(VLLMConfig.model_validate(fast)) == semantic(VLLMConfig())
+    assert semantic(EncoderConfig(batch_size=1)) == semantic(EncoderConfig())
+    assert semantic(EncoderConfig(max_seq_length=128)) != semantic(EncoderConfig())

@@ -1,0 +1,34 @@
+"""A purge as a script sees it, and a search of its own for what is left of a text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from flows.maintenance.purge import Wanted, purge
+from infra.settings import Settings
+from infra.storage.store import Store
+
+
+def purged(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
+    """Purge, and return the line a script reads."""
+    return purge(settings, wanted, yes=yes).as_json(yes)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def traces(settings: Settings, text: str, text_hash: str) -> list[str]:
+    """Name everything below the store, the home and the cache that holds a text or its hash: a search of its own."""
+    store = Store(settings.store)
+    contents = {key: store.read(key) or b"" for key in store.list("")}
+    contents |= files_below(settings.home / "curations") | files_below(settings.scratch)
+    found = []
+    for name, data in contents.items():
+        rows = json.dumps(pl.read_parquet(data).drop(pl.selectors.array()).to_dicts()) if data[:4] == b"PAR1" else ""
+        plain = rows or data.decode()
+        if text in plain or text_hash in plain:
+            found.append(name)
+    return found

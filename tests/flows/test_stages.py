@@ -1,0 +1,19 @@
+"""The stage table and the functions it names."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from flows.stages import STAGES
+from infra.stages.compute_part import load_function
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_the_stage_table_fits_the_functions_it_names(stage: Any) -> None:
+    parameters = inspect.signature(load_function(stage.function)).parameters
+    expected = {"config", *stage.inputs}
+    expected |= {"engine"} if stage.engine else set()
+    expected |= {"ledger"} if stage.ledger else set()
+    expected |= {"out"} if stage.directories else set()
+    assert set(parameters) == expected
