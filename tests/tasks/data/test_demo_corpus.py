@@ -182,9 +182,8 @@ def _documented(**sharers: int) -> dict[str, list[str]]:
 def test_a_summary_line_of_six_texts_is_kept_and_one_of_seven_left_out() -> None:
     groups, counts = group_passages(_documented(six=6, seven=7, one=1), LITERAL)
     assert sorted(len(group) for group in groups) == [1, 6]
-    assert {name: counts[name] for name in ("widely_shared", "summaries", "shared_summaries", "docstrings", "names")} == {
-        "widely_shared": 7, "summaries": 2, "shared_summaries": 1, "docstrings": 14, "names": 14,
-    }  # fmt: skip
+    expected = {"widely_shared": 7, "summaries": 2, "shared_summaries": 1, "docstrings": 14, "names": 14}
+    assert {name: counts[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
