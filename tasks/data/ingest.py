@@ -265,7 +265,7 @@ class _Resolver:
 
         queries, count = _with_part(kept, config.query_parts, _QUERIES_PER_PART)
         corpus, corpus_count = _with_part(self.passages.filter(original), config.passage_parts, _PASSAGES_PER_PART)
-        labelled, given, told = (self._join(pairs, queries) for pairs in (labels, negatives, known))
+        labelled, given, known_pairs = (self._join(pairs, queries) for pairs in (labels, negatives, known))
         positives = labelled.filter(pl.col("value") >= self.records.min_relevance).with_columns(source=pl.lit("label"))
         qrels = labelled.filter(pl.col("split") == "test").rename({"value": "relevance"})
         return {
@@ -274,7 +274,7 @@ class _Resolver:
             "given": _parts(given, count, schemas.GIVEN),
             "passages": _parts(corpus.rename({"id": "doc_id"}), corpus_count, schemas.PASSAGES),
             "qrels": _table(qrels, schemas.QRELS),
-            "known": _table(told, schemas.KNOWN),
+            "known": _table(known_pairs, schemas.KNOWN),
             "rejects": rejects,
         }
 

@@ -28,9 +28,9 @@ from tasks.schemas import CALLS, VERDICTS
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _QUESTION = ["query_hash", "positives_hash"]
-_TELL_SECONDS = 10.0  # seconds between two progress messages of a part
+_PROGRESS_SECONDS = 10.0  # seconds between two progress messages of a part
 _log = logging.getLogger(__name__)
-_AWAY = 50  # up to one question in 50 may get no answer before the engine counts as unavailable
+_QUESTIONS_PER_FAILURE = 50  # up to one question in 50 may get no answer before the engine counts as unavailable
 MakeCalls = Callable[[JudgeConfig, Sequence[Question], int, int], list[Call]]
 ReadAnswer = Callable[[JudgeConfig, Call, Answer], dict[str, Reading]]
 # The functions of each protocol that make calls and read answers. `snippet` asks twice (`_extract_and_rank`).
@@ -83,14 +83,16 @@ def judge(  # noqa: PLR0913 - tables by name
         EngineUnavailable: the engine was not available for too many questions.
     """
     if not config.judge:
-        raise ValueError("judge: a name expected (model and digests), got an empty one; calls could not be told apart")
+        raise ValueError(
+            "judge: a name expected (model and digests), got an empty one; the calls of judges would be mixed up"
+        )
     if escalated.select(_PAIR).is_duplicated().any():
         raise ValueError("escalated: one row per (dataset, query_id, doc_id) expected, some come twice")
     pairs = join_texts(escalated, queries=queries, passages=passages, positives=positives)
     questions = make_questions(config, pairs)
     asker = Asker(config, _as_llm(config, engine), ledger)
     tallies = _vote(config, questions, asker)
-    _demand_an_engine(tallies)
+    _check_engine(tallies)
     flips = _try_other_order(config, questions, asker, tallies)
     verdicts = _verdicts(config, pairs, tallies)
     facts = asker.facts() | flips
@@ -169,15 +171,15 @@ class Asker:
         known = {call.call_id: self.calls[call.call_id][1] for call in calls if call.call_id in self.calls}
         known |= self._recall([call for call in calls if call.call_id not in known])
         _log.info("%d calls, %d of them remembered", len(calls), len(known))
-        half, told = self.config.batch_size // 2, time.monotonic()
+        half, logged = self.config.batch_size // 2, time.monotonic()
         for start in range(0, len(calls), half):
             batch = calls[start : start + half]
             unknown = [call for call in batch if call.call_id not in known]
             fresh = self._engine_answers(unknown)
             self._remember(unknown, fresh, read)
             known |= {call.call_id: answer for call, answer in zip(unknown, fresh, strict=True)}
-            if time.monotonic() - told >= _TELL_SECONDS:
-                told = time.monotonic()
+            if time.monotonic() - logged >= _PROGRESS_SECONDS:
+                logged = time.monotonic()
                 _log.info("%d of %d calls answered", start + len(batch), len(calls))
         self.calls |= {call.call_id: (call, known[call.call_id]) for call in calls}
         return [known[call.call_id] for call in calls]
@@ -300,13 +302,14 @@ def _draw(text_hash: str) -> float:
     return int(hashlib.sha256(f"flip:{text_hash}".encode()).hexdigest()[:8], 16) / 16**8
 
 
-def _demand_an_engine(tallies: Mapping[Key, Tally]) -> None:
+def _check_engine(tallies: Mapping[Key, Tally]) -> None:
     """Fail the part if the engine was unavailable: an outage must not become verdicts. Answers are already stored."""
-    away = sum(tally.readings[-1].failure == UNAVAILABLE for tally in tallies.values())
-    if away > max(1, len(tallies) // _AWAY):  # single questions that always time out are a fault of the question
+    missing = sum(tally.readings[-1].failure == UNAVAILABLE for tally in tallies.values())
+    # Single questions that always time out are a fault of the question.
+    if missing > max(1, len(tallies) // _QUESTIONS_PER_FAILURE):
         raise EngineUnavailable(
-            f"{away} of {len(tallies)} questions got no answer because the engine was not available (limits, outage, "
-            "timeouts); every answer that came is remembered: run again when it is back"
+            f"{missing} of {len(tallies)} questions got no answer because the engine was not available (limits, "
+            "outage, timeouts); every answer that came is remembered: run again when it is back"
         )
 
 

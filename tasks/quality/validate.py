@@ -129,28 +129,40 @@ def validate(  # noqa: PLR0913 - tables by name
     }
     asked = {name: _asked(pool, verdicts) for name, verdicts in judged.items()}
     rows = list(_measure(pool, asked)) + list(_between_people(labels, config.seed))
+    counts = {
+        "sampled": samples.height,
+        "labelled": decided.height,
+        "clear": clear,
+        "unsure": decided.height - clear,
+        "of_these_tied": settled.filter("tied").height,
+        "labels": labels.height,
+        "labels_elsewhere": newest(human).join(drawn, on=_TEXTS, how="anti").height,
+        "annotators": sorted(labels["annotator"].unique()),
+    }
+    summary = _summary(config, pool, asked, counts, rows)
+    (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / PAGE_FILE).write_text(_page(summary), encoding="utf-8")
+    table = [(subject, measure, *interval, labels_) for subject, measure, interval, labels_ in rows]
+    return {"validation": pl.DataFrame(table, schema=VALIDATION.columns, orient="row").sort(VALIDATION.key)}
+
+
+def _summary(
+    config: ValidateConfig,
+    pool: _Pool,
+    asked: dict[str, pl.DataFrame],
+    counts: dict[str, Any],
+    rows: list[tuple[str, str, Interval, int]],
+) -> dict[str, Any]:
+    """Return the content of `validation.json`."""
     curves = {name: _curve(pool, verdicts["score"]) for name, verdicts in asked.items()}
-    summary = {
+    return {
         "title": config.title,
-        "counts": {
-            "sampled": samples.height,
-            "labelled": decided.height,
-            "clear": clear,
-            "unsure": decided.height - clear,
-            "of_these_tied": settled.filter("tied").height,
-            "labels": labels.height,
-            "labels_elsewhere": newest(human).join(drawn, on=_TEXTS, how="anti").height,
-            "annotators": sorted(labels["annotator"].unique()),
-        },
+        "counts": counts,
         "measures": [{"subject": s, "measure": m, **i.rounded(), "labels": n} for s, m, i, n in rows],
         "strata": _strata(pool),
         "thresholds": {name: _thresholds(curve, config.wanted_precision) for name, curve in curves.items()},
         "curves": curves,
     }
-    (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / PAGE_FILE).write_text(_page(summary), encoding="utf-8")
-    table = [(subject, measure, *interval, labels_) for subject, measure, interval, labels_ in rows]
-    return {"validation": pl.DataFrame(table, schema=VALIDATION.columns, orient="row").sort(VALIDATION.key)}
 
 
 def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from tasks.training.training_rows import TrainConfig
 
-_TELL_SECONDS = 10.0  # seconds between two progress messages
+_PROGRESS_SECONDS = 10.0  # seconds between two progress messages
 _log = logging.getLogger(__name__)
 _LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
@@ -33,12 +33,12 @@ class _Trainer(SentenceTransformerTrainer):  # type: ignore[misc]  # the library
 
 class _Progress(TrainerCallback):  # type: ignore[misc]  # the library has no types
     def __init__(self) -> None:
-        self._told = time.monotonic()
+        self._logged = time.monotonic()
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ANN401
-        """Log the progress at most once per `_TELL_SECONDS`."""
-        if time.monotonic() - self._told >= _TELL_SECONDS and "loss" in (logs or {}):
-            self._told = time.monotonic()
+        """Log the progress at most once per `_PROGRESS_SECONDS`."""
+        if time.monotonic() - self._logged >= _PROGRESS_SECONDS and "loss" in (logs or {}):
+            self._logged = time.monotonic()
             _log.info("step %d of %d, loss %.4f", state.global_step, state.max_steps, float(logs["loss"]))
 
 

@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.data.demo_corpus import MODULES, HarvestConfig, HarvestError, group_passages, harvest, is_query, select
+from tasks.data.demo_corpus import (
+    MODULES,
+    HarvestConfig,
+    HarvestError,
+    _check_counts,
+    _write_lines,
+    group_passages,
+    harvest,
+    is_query,
+    select,
+)
 from tasks.data.docstring_text import read_docstring, words
 from tasks.data.installed_docs import find_documentation
 from tests.tasks.settings import settings_of
@@ -158,3 +168,89 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "max_sharers": (6, ">=2"),
         "seed": 0,
     }
+
+
+def _documented(**sharers: int) -> dict[str, list[str]]:
+    """Docstrings whose summary line so many texts share; a summary is "Do <name> for the values."."""
+    return {
+        f"Do {name} for the values.\n\nCase {n} of {name}.": [f"lib.{name}{n}"]
+        for name, count in sharers.items()
+        for n in range(count)
+    }
+
+
+def test_a_summary_line_of_six_texts_is_kept_and_one_of_seven_left_out() -> None:
+    groups, counts = group_passages(_documented(six=6, seven=7, one=1), LITERAL)
+    assert sorted(len(group) for group in groups) == [1, 6]
+    expected = {"widely_shared": 7, "summaries": 2, "shared_summaries": 1, "docstrings": 14, "names": 14}
+    assert {name: counts[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("unique", "shared", "train", "test"),
+    [
+        (20, 4, (5, 2), (5, 1)),  # enough for both splits: (queries, shared ones)
+        (6, 0, (3, 0), (3, 0)),  # too few: half each
+        (7, 0, (3, 0), (4, 0)),
+        (9, 0, (4, 0), (5, 0)),
+        (20, 1, (5, 1), (5, 0)),
+    ],
+)
+def test_both_splits_get_their_queries_and_half_each_where_there_are_too_few(
+    unique: int, shared: int, train: tuple[int, int], test: tuple[int, int]
+) -> None:
+    config = LITERAL.model_copy(
+        update={"train_queries": 5, "train_shared": 2, "test_queries": 5, "test_shared": 1, "passages": 100}
+    )
+    sharers = {f"single{n}": 1 for n in range(unique)} | {f"double{n}": 2 for n in range(shared)}
+    groups, _ = group_passages(_documented(**sharers), config)
+    chosen = select(groups, config)
+    for split, expected in ((chosen.train, train), (chosen.test, test)):
+        assert (len(split), sum(len(group) > 1 for group in split)) == expected
+    assert len(chosen.passages) == unique + 2 * shared
+
+
+@pytest.mark.parametrize(("passages", "kept"), [(4, 6), (6, 6), (8, 8), (100, 22)])
+def test_passages_fill_up_to_the_number_asked_for_and_those_of_queries_always_stay(passages: int, kept: int) -> None:
+    update = {"train_queries": 2, "train_shared": 1, "test_queries": 2, "test_shared": 1, "passages": passages}
+    config = LITERAL.model_copy(update=update)
+    groups, _ = group_passages(_documented(two=2, pair=2, **{f"s{n}": 1 for n in range(18)}), config)
+    assert len(select(groups, config).passages) == kept
+
+
+def test_counts_of_the_written_corpus_add_up(small: Path) -> None:
+    counts = json.loads((small / "harvest.json").read_text())["counts"]
+    known, test = _judged(small / "qrels/known.tsv"), _judged(small / "qrels/test.tsv")
+    assert counts["known_false_negatives"] == sum(map(len, known.values()))
+    assert counts["test_judgments"] == sum(map(len, test.values()))
+    assert (counts["train_queries"], counts["train_shared"]) == (12, len(known))
+    assert (counts["test_queries"], counts["test_shared"]) == (12, 5)
+
+
+@pytest.mark.parametrize(
+    ("summary", "asked"),
+    [
+        ("one two three", False),
+        ("one two three four", True),
+        (" ".join(["word"] * 25), True),
+        (" ".join(["word"] * 26), False),
+        ("one {two} three four", False),
+        ("look at http://x.y now", False),
+    ],
+)
+def test_a_query_has_four_to_twenty_five_words_and_no_formula(summary: str, asked: bool) -> None:
+    assert is_query(summary, HarvestConfig()) is asked
+
+
+def test_a_corpus_of_exactly_the_least_size_is_accepted() -> None:
+    enough = {"passages": 2000, "train_queries": 50, "test_queries": 50}
+    _check_counts(enough, HarvestConfig())
+    for changes in ({"passages": 1999}, {"train_queries": 49}, {"train_queries": 100, "test_queries": 0}):
+        with pytest.raises(HarvestError):
+            _check_counts(enough | changes, HarvestConfig())
+    _check_counts({"passages": 3, "train_queries": 1, "test_queries": 1}, LITERAL)
+
+
+def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
+    _write_lines(tmp_path / "a.jsonl", [{"text": "é"}])
+    assert (tmp_path / "a.jsonl").read_bytes() == '{"text": "é"}\n'.encode()

@@ -1,8 +1,10 @@
 """The id of a call: what decides an answer is in it, what is made of the answer is not."""
 
+from dataclasses import replace
+
 import pytest
 
-from tasks.judging.calls import call_key
+from tasks.judging.calls import Call, Passage, Reading, call_key, name_call, narrow, unread
 from tasks.judging.config import JudgeConfig
 from tasks.judging.pointwise import make_calls
 from tasks.texts import combine_hashes, hash_passage, hash_text
@@ -76,3 +78,34 @@ def test_the_longest_answer_and_the_reasons_are_in_the_key_of_a_judge_that_write
         for changes in ({}, {"reasoning": True}, {"max_output_tokens": 7})
     ]
     assert len({call_key(config, question) for config in configs}) == 3
+
+
+def test_a_question_is_narrowed_to_the_passages_asked_for_in_its_own_order() -> None:
+    hashes = [passage.hash for passage in QUESTION.passages]
+    assert narrow(QUESTION, hashes[::-1]) == QUESTION
+    one = narrow(QUESTION, [hashes[1], "elsewhere"])
+    assert [passage.hash for passage in one.passages] == [hashes[1]]
+    assert replace(one, passages=QUESTION.passages) == QUESTION
+
+
+def test_of_an_unread_call_every_passage_has_the_failure() -> None:
+    assert unread(CALL, "length") == {CALL.ids[""]: Reading(failure="length")}
+
+
+def test_every_text_shown_and_the_attempt_and_the_seed_name_a_call() -> None:
+    passage = QUESTION.passages[:1]
+    base = name_call(CONFIG, QUESTION, passage, 1, 0)
+    others = [
+        name_call(CONFIG, QUESTION, passage, 2, 0),
+        name_call(CONFIG, QUESTION, passage, 1, 1),
+        name_call(CONFIG, QUESTION, QUESTION.passages, 1, 0),
+        name_call(CONFIG, QUESTION, [Passage(passage[0].hash, "a snippet")], 1, 0),
+        name_call(CONFIG, replace(QUESTION, query="cut"), passage, 1, 0),
+        name_call(CONFIG, replace(QUESTION, positives=("cut",)), passage, 1, 0),
+    ]
+    assert len({base, *others}) == 7
+
+
+def test_a_call_asks_for_one_token_and_no_log_probabilities_unless_told_otherwise() -> None:
+    call = Call("id", (), QUESTION, {}, 1)
+    assert (call.max_tokens, call.top, call.schema, call.order_seed) == (1, 0, None, None)

@@ -8,7 +8,7 @@ import pytest
 from tasks.judging import pointwise
 from tasks.judging.calls import Reading
 from tasks.judging.config import JudgeConfig
-from tasks.judging.pointwise import make_calls, read_grade, read_yes_no
+from tasks.judging.pointwise import WHOLE_TEXT, failure_of, make_calls, read_grade, read_object, read_yes_no
 from tasks.texts import show_passage
 from tests.tasks.answers import (
     FakeAnswer,
@@ -193,3 +193,37 @@ def test_log_probabilities_of_any_kind_give_a_share_or_a_named_failure() -> None
                 assert not any(math.isnan(value) or value > 0.01 for value in logprobs.values())
                 parsed += 1
         assert parsed > 500
+
+
+def test_labels_that_hold_exactly_the_least_mass_are_read() -> None:
+    assert read(says(Yes=0.25, No=0.25, The=0.5)).score == pytest.approx(0.5)
+    config = CONFIG.model_copy(update={"min_mass": 0.5})
+    logs = {"Yes": math.log(0.25), "No": math.log(0.25)}
+    assert read_yes_no(config, CALL, FakeAnswer("", logs))[CALL.ids[""]].failure is None
+    over = CONFIG.model_copy(update={"min_mass": 0.51})
+    assert read_yes_no(over, CALL, FakeAnswer("", logs))[CALL.ids[""]] == Reading(failure="neither")
+
+
+def test_a_log_probability_a_little_above_zero_is_rounding() -> None:
+    assert read(FakeAnswer("", {"Yes": 0.01})).score == 1.0
+    assert read(FakeAnswer("", {"Yes": 0.011})) == Reading(failure="no_logprobs")
+
+
+def test_an_engine_that_could_not_answer_now_is_told_from_other_failures() -> None:
+    assert read(says("unavailable: status 503", Yes=0.9)) == Reading(failure="unavailable")
+    assert failure_of(FakeAnswer(finish_reason="length"), WHOLE_TEXT) == "length"
+    assert failure_of(FakeAnswer(finish_reason="stop"), WHOLE_TEXT) is None
+
+
+def test_one_positive_has_one_order_and_one_call_for_all_seeds() -> None:
+    question = make_question(["a"], "yes_no", positives=("one",))
+    first, second = (make_calls(CONFIG, [question], 1, seed)[0] for seed in (0, 7))
+    assert first == second
+    assert first.order_seed == 0
+
+
+def test_an_object_is_read_only_of_a_whole_answer_that_is_not_empty() -> None:
+    assert read_object(FakeAnswer('{"a": 1}', finish_reason="length")) == "length"
+    assert read_object(FakeAnswer(" \n")) == "empty"
+    assert read_object(FakeAnswer("prose")) == "no_json"
+    assert read_object(FakeAnswer('{"a": 1}')) == [("a", 1.0)]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.tasks.training.tables import build_tiny_model, train_toy
@@ -59,3 +60,51 @@ def test_prompts_are_kept_with_the_model(base_model: Path, tmp_path: Path) -> No
     train_toy(base_model, tmp_path / "out", steps=1, query_prompt="what ", passage_prompt="about ")
     kept = json.loads((tmp_path / "out" / "config_sentence_transformers.json").read_text())
     assert kept["prompts"] == {"query": "what ", "document": "about "}
+
+
+def test_threads_and_algorithms_of_torch_are_as_before_after_a_training() -> None:
+    import torch
+
+    from tasks.training.trainer import _deterministic
+
+    torch.use_deterministic_algorithms(False)
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="stop"), _deterministic(threads + 1):
+        assert torch.get_num_threads() == threads + 1
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        raise RuntimeError("stop")
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_embeddings_and_the_lowest_layers_are_frozen_and_no_others(base_model: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    from tasks.training.trainer import _freeze
+
+    def trained(layers: int) -> set[str]:
+        model = SentenceTransformer(str(base_model), device="cpu")
+        _freeze(model, layers)
+        names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        return {part for name in names for part in ("embeddings", "layer.0.", "layer.1.") if part in name}
+
+    assert trained(0) == {"embeddings", "layer.0.", "layer.1."}
+    assert trained(1) == {"layer.1."}
+    with pytest.raises(ValueError, match="frozen_layers=3"):
+        trained(3)
+
+
+def test_a_short_limit_holds_for_the_training_and_not_for_the_model(base_model: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    settings = {"steps": 2, "query_prompt": "what what what what what what "}
+    cut = train_toy(base_model, tmp_path / "cut", max_seq_length=8, **settings)
+    assert cut["loss"] != train_toy(base_model, tmp_path / "whole", **settings)["loss"]
+    assert SentenceTransformer(str(tmp_path / "cut"), device="cpu").max_seq_length == 64
+
+
+def test_a_lower_temperature_sharpens_the_loss(base_model: Path, tmp_path: Path) -> None:
+    """At a temperature of 1,000 all similarities are alike: the loss is the logarithm of the candidates of a row."""
+    summary = train_toy(base_model, tmp_path / "warm", steps=1, temperature=1000.0, num_negatives=2, batch_size=4)
+    assert summary["loss"][0] == pytest.approx(np.log(4 * (1 + 2)), abs=0.01)

@@ -94,3 +94,19 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "device": "cpu",
         "bf16": False,
     }
+
+
+def test_rows_are_counted_as_padded_one_by_one_and_skipped_only_where_negatives_are_wanted() -> None:
+    instances = instances_table([("q0", ["p0", "s0"], ["n0"]), ("q1", ["p1"], ["n1", "n2"]), ("q2", ["p2"], [])])
+    rows = rows_of(instances, num_negatives=2)
+    assert (len(rows), rows.padded, rows.skipped, rows.instances) == (3, 2, 1, 3)
+    first = rows_of(instances, num_negatives=2, positives="first")
+    assert (len(first), first.padded) == (2, 1)
+    none = rows_of(instances, num_negatives=0)
+    assert (len(none), none.padded, none.skipped) == (4, 0, 0)
+
+
+def test_more_negatives_than_wanted_are_cut_and_nothing_is_padded() -> None:
+    rows = rows_of(instances_table([("q0", ["p0"], ["n0", "n1", "n2"])]), num_negatives=2)
+    assert [rows.columns[f"negative_{i}"] for i in (1, 2)] == [["not cats"], ["not dogs"]]
+    assert (list(rows.columns), rows.padded) == (["anchor", "positive", "negative_1", "negative_2"], 0)
