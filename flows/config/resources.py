@@ -19,7 +19,7 @@ class ResourcesConfig(Section):
     """What Ray grants to each part of one stage; unset fields keep the stage table's values."""
 
     num_cpus: float | None = Field(None, gt=0, description="cut to what a node has")
-    num_gpus: float | None = Field(None, ge=0, description="where no node has them, the run ends and says so")
+    num_gpus: float | None = Field(None, ge=0, description="if no node has them, the run ends with an error")
     memory: int | None = Field(None, gt=0, description="bytes")
     deadline: float | None = Field(None, gt=0, description="seconds a part may work; then it is killed and tried again")
 
@@ -44,7 +44,7 @@ def resources_of(tiers: Sequence[TierConfig], configured: Mapping[str, Resources
 
 
 def _needs(engine: EngineConfig) -> dict[str, Any]:
-    """Return what an engine's actor is granted where the settings do not say: GPUs, or next to nothing."""
+    """Return what an engine's actor gets unless the settings say otherwise: GPUs, or a small share of a CPU."""
     if isinstance(engine, OpenAIBatchSpec):
         return {"num_cpus": 0.1, "deadline": _BATCH_SECONDS}
     if isinstance(engine, OpenAISpec):
