@@ -1,4 +1,4 @@
-"""The stage table: every stage of the method as one entry, with what the flows need to know of it.
+"""The stage table: one entry per stage of the method, with what the flows need to know about it.
 
 A new stage is one entry here and one call in flows/method/curate.py.
 
@@ -11,16 +11,16 @@ from infra.names import StageName
 from infra.stages.stage import Resources, Stage
 from tasks import schemas as s
 
-LABEL = "gold"  # of the stages that judge the gold set
+LABEL = "gold"  # the label of the stages that judge the gold set
 
 
 @dataclass(frozen=True)
 class MethodStage(Stage):
-    """A stage of the method, with what other parts of the flows need to know of it.
+    """A stage of the method, with what other modules of the flows need to know about it.
 
-    section: of the settings, where its configuration stands; empty: the section has the stage's name.
-    decides_labels: its settings decide which pairs are judged, and how. Nights are compared only where they are equal.
-    afterwards: it works on a finished curation (`retrain`, `prune`, `validate`), whose parameters no record keeps.
+    section: the section of the settings that configures it; empty: the section has the stage's name.
+    decides_labels: its settings decide which pairs are judged, and how. Nights are compared only if they are equal.
+    afterwards: it works on a finished curation (`retrain`, `prune`, `validate`); no record keeps its parameters.
     """
 
     section: str = ""
@@ -365,7 +365,7 @@ STAGES = (
 
 
 def section_of(name: str) -> str:
-    """Name the section of the settings that configures a stage; of a stage that is no more, its own name."""
+    """Return the section of the settings that configures a stage; for a stage that no longer exists, its own name."""
     return next((stage.settings for stage in STAGES if stage.name == name), name)
 
 
@@ -384,6 +384,6 @@ def tier_of(name: str) -> str:
 
 
 def is_of_gold(name: str) -> bool:
-    """Tell whether a stage, named with its label, is about the gold set; it is no cost of the data's."""
+    """Return whether a stage (named with its label) works on the gold set; its cost is not that of the data."""
     found = StageName.parse(name)
     return found.label.partition("-")[0] == LABEL or found.stage in (READ_GOLD.name, AGREE_GOLD.name)

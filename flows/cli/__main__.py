@@ -1,4 +1,4 @@
-"""The command line: one command each for what a curation needs, from `reneg demo` to `reneg purge`."""
+"""The command line `reneg`: the commands, and the exit code and message of an error."""
 
 import sys
 
@@ -23,9 +23,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Curate the training data of retrieval models: mine hard negatives, find the false ones, relabel, retrain, "
-        "evaluate.\n\nEvery finished part is kept in the store and never computed twice: type a command again and it "
-        "goes on where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME (.reneg), "
-        "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to join servers instead of starting some."
+        "evaluate.\n\nEvery finished part is kept in the store and never computed twice: run a command again "
+        "and it continues where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME (.reneg), "
+        "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to use running servers instead of starting new ones."
     ),
 )
 for commands in (run_commands, inspect_commands, release_commands, store_commands, server_commands):
@@ -34,7 +34,7 @@ app.add_typer(label_commands.app, name="labels", invoke_without_command=True)
 
 
 def main() -> None:
-    """Run the command line; expected errors are one message and exit code 1 or 2, never a traceback."""
+    """Run the command line; an expected error ends in one message and exit code 1 or 2, without a traceback."""
     silence_telemetry()
     from flows.config.section import ConfigError
     from flows.method.setup import CurationFailed, WaitingForLabels

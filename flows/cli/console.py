@@ -1,4 +1,4 @@
-"""What every command shares: the two consoles, and the options that many take."""
+"""What the commands share: the two consoles, and common options."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-_WIDTH = None if sys.stdout.isatty() else 140  # a pipe has no width; tables in it are not cut short
+_WIDTH = None if sys.stdout.isatty() else 140  # a pipe has no width; tables in it must not be cut
 OUT = Console(highlight=False, width=_WIDTH)
 ERR = Console(stderr=True, highlight=False)
 
@@ -17,7 +17,7 @@ CurationArgument = Annotated[str, typer.Argument(help="A curation's id, as `rene
 
 
 class Treatment(StrEnum):
-    """What can be made of the negatives: `tasks.schemas.Treatment`, which takes long to import, as a choice."""
+    """The treatments as a choice on the command line: `tasks.schemas.Treatment` takes too long to import here."""
 
     default = "default"
     remove = "remove"
@@ -26,10 +26,10 @@ class Treatment(StrEnum):
 
 
 def print_json(value: object) -> None:
-    """Print the line a script reads."""
+    """Print a value as one line of JSON, for scripts."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 def print_line(out: Console, text: str) -> None:
-    """Print a line as it is: no markup is read in it, and a pipe gets it unbroken."""
+    """Print a line as it is: without reading markup in it, and without breaking it."""
     out.print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Commands that look and compute nothing: `plan`, `list`, `status`, `explain`."""
+"""Commands that show something and compute nothing: `plan`, `list`, `status`, `explain`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +21,7 @@ app = typer.Typer()
 def plan(
     config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")], as_json: Json = False
 ) -> None:
-    """Say what a curation would compute and reuse, and what judging would cost, without computing anything."""
+    """Show what a curation would compute and reuse, and what judging would cost. Nothing is computed."""
     from flows.config.load import load_config
 
     record = show_plan(read_settings(), load_config(config), OUT)
@@ -31,7 +31,7 @@ def plan(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the curations of the store and how they ended."""
+    """List the curations of the store and their last results."""
     rows = show_list(read_settings(), OUT)
     if as_json:
         print_json(rows)
@@ -52,7 +52,7 @@ def explain(
     part: Annotated[int, typer.Argument(min=0, help="The part's number.")],
     as_json: Json = False,
 ) -> None:
-    """Say why a part was, or will be, computed rather than reused: what changed since the nearest earlier one."""
+    """Show why a part was, or will be, computed and not reused: what differs from the nearest earlier part."""
     from flows.curation.explain import explain as find_reasons
     from flows.curation.workspace import Workspace
 
@@ -62,7 +62,7 @@ def explain(
 
 
 def show_plan(settings: Settings, config: "CurationConfig", out: Console) -> dict[str, Any]:
-    """Walk a curation without computing: what is finished, where work begins, and what each judge will cost."""
+    """Print what of a curation is finished, where work begins, and what judging will cost; returns the JSON record."""
     from flows.cli.tables import show_tier_plans, stage_row, stage_table
     from flows.curation.lookup import look
     from flows.curation.prepare import prepare
@@ -76,7 +76,7 @@ def show_plan(settings: Settings, config: "CurationConfig", out: Console) -> dic
     rows = [stage_row(run) for run in runs]
     out.print(stage_table(rows, "plan"))
     if outcome is None and not runs[-1].unfinished:
-        out.print("Enough of the sample must be labelled before the treatments; everything before is finished.")
+        out.print("Everything before the treatments is finished. Next, people must label enough of the sample.")
     elif outcome is None:
         out.print(f"Work begins at [bold]{runs[-1].name}[/bold]; the stages after it depend on its result.")
     else:
@@ -88,7 +88,7 @@ def show_plan(settings: Settings, config: "CurationConfig", out: Console) -> dic
 
 
 def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
-    """List all curations with how their last execution ended."""
+    """Print all curations with their last result; returns the rows."""
     from rich.table import Table
 
     from flows.curation.records import curation_names, results_of
@@ -109,7 +109,7 @@ def show_list(settings: Settings, out: Console) -> list[dict[str, Any]]:
 
 
 def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict[str, Any]]:
-    """Show every stage that can be told, with failures not repaired since."""
+    """Print the stages of a curation up to the first unfinished one, with open failures; returns the rows."""
     from flows.cli.tables import stage_row, stage_table
     from flows.curation.lookup import look_at
     from flows.curation.records import failures_of, load_curation
@@ -124,7 +124,7 @@ def show_status(settings: Settings, curation_id: str, out: Console) -> list[dict
         out.print(stage_table(rows, curation_id))
         out.print("finished")
         return rows
-    # A failure is current while its part has no manifest; beyond the first unfinished stage nothing is known.
+    # A failure is open while its part has no manifest. Stages after the first unfinished one are not known.
     open_parts = {run.name: run.unfinished for run in runs}
     failures = {
         (stage, number): reason

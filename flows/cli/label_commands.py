@@ -1,4 +1,4 @@
-"""`reneg labels`: import people's labels from a filled-in sheet, or count what there is."""
+"""`reneg labels`: imports people's labels from a filled-in sheet, or counts the labels in the store."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +14,12 @@ if TYPE_CHECKING:  # these take seconds to import: commands import them when the
     from flows.curation.labels import Imported
     from infra.storage.store import Store
 
-app = typer.Typer(help="People's labels: import a filled-in sheet, or count what there is.")
+app = typer.Typer(help="Labels of people: import a filled-in sheet, or count the labels in the store.")
 
 
 @app.callback()
 def labels(context: typer.Context, as_json: Json = False) -> None:
-    """Count people's labels, by annotator and by the curation whose sheet they came on."""
+    """Count people's labels, by annotator and by the curation of their sheet."""
     if context.invoked_subcommand is not None:
         return
     from infra.storage.store import Store
@@ -33,11 +33,11 @@ def labels(context: typer.Context, as_json: Json = False) -> None:
 def import_labels(
     curation: CurationArgument,
     sheet: Annotated[Path, typer.Argument(help="The filled-in sheet.csv, or JSON lines.")],
-    annotator: Annotated[str, typer.Option(help="Who filled it in, where its rows do not say.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Then go on with the curation.")] = False,
+    annotator: Annotated[str, typer.Option(help="Who filled it in, for rows that name nobody.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Then continue the curation.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take in people's labels. They hold wherever the same texts stand, in every later curation too."""
+    """Import people's labels. They apply wherever the same texts occur, in every later curation too."""
     from flows.curation.labels import import_labels as keep_labels
     from flows.curation.records import load_curation
     from flows.curation.workspace import Workspace
@@ -51,13 +51,13 @@ def import_labels(
 
 
 def show_import(imported: "Imported", out: Console) -> dict[str, Any]:
-    """Print what became of a sheet; returns its JSON record."""
+    """Print the result of an import; returns its JSON record."""
     from flows.curation.labels import reasons_of
 
     record = imported.as_json()
     out.print(
         f"{record['labels']} labels read: {record['new']} new, {record['changed']} changed, {record['known']} known "
-        f"already; {record['blank']} rows blank, {record['repeated']} say the same again",
+        f"already; {record['blank']} rows blank, {record['repeated']} rows repeated",
         soft_wrap=True,
     )
     for line in reasons_of(imported.checked):
@@ -66,7 +66,7 @@ def show_import(imported: "Imported", out: Console) -> dict[str, Any]:
 
 
 def show_labels(store: "Store", out: Console) -> list[dict[str, Any]]:
-    """Print how many labels there are, by annotator and the curation whose sheet they came on; returns the rows."""
+    """Print how many labels there are, by annotator and by the curation of their sheet; returns the rows."""
     import polars as pl
     from rich.table import Table
 
@@ -88,7 +88,7 @@ def show_labels(store: "Store", out: Console) -> list[dict[str, Any]]:
     for row in rows:
         table.add_row(*map(str, row.values()))
     if not rows:
-        out.print("nobody has labelled anything yet; fill in a sample/sheet.csv, then `reneg labels import`")
+        out.print("there are no labels yet; fill in a sample/sheet.csv, then run `reneg labels import`")
         return []
     out.print(table)
     several = settled.filter(pl.col("annotators") > 1).height

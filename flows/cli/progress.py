@@ -1,4 +1,4 @@
-"""Progress on the terminal while a curation runs: bars, or lines on a pipe, and what the judges have used."""
+"""Shows progress while a curation runs: bars on a terminal, lines on a pipe, and the judges' usage."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from flows.curation.workspace import Hooks
 
 @contextmanager
 def progress(err: Console) -> Iterator[Hooks]:
-    """Show one bar per stage with work; on a pipe, one line per stage instead."""
+    """Yield hooks that show a bar per stage with work, or on a pipe a line per stage."""
     if not err.is_terminal:
         used: dict[str, str] = {}
 
@@ -49,7 +49,7 @@ def progress(err: Console) -> Iterator[Hooks]:
 
 
 def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
-    """Say what the judges have used so far; empty while they have used nothing.
+    """Return a line about what the judges have used so far; empty if they have used nothing.
 
     >>> usage_line({"judge-llm": {"calls": 2, "prompt_tokens": 900, "cached_tokens": 0, "output_tokens": 100,
     ...     "seconds": 4.0, "money": 0.5, "priced": 1.0}}, "USD")
@@ -61,6 +61,6 @@ def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:
         return ""
     tokens = sum(total["prompt_tokens"] + total["output_tokens"] for total in judges)
     rate = f" ({tokens / seconds:,.0f}/s of engine time)" if seconds else ""
-    unpriced = " and what has no price" if not all(total["priced"] for total in judges) else ""
+    unpriced = " plus calls without a price" if not all(total["priced"] for total in judges) else ""
     cost = f", {money:,.4g} {currency}{unpriced}" if money else ""
     return f"used: {calls:,.0f} calls, {tokens:,.0f} tokens{rate}{cost}"

@@ -1,4 +1,4 @@
-"""Commands of what trainers read: `export`, `promote`, `releases`, `rollback`, and the nights (`history`)."""
+"""Commands for exports, releases and nights: `export`, `promote`, `releases`, `rollback`, `history`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def export(
     treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
     out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
 ) -> None:
-    """Write a curation's training set in a trainer's own format."""
+    """Write a curation's training set in the format of a trainer."""
     export_to(read_settings(), curation, format_, treatment, out, OUT)
 
 
@@ -33,10 +33,10 @@ def export(
 def promote(
     curation: CurationArgument,
     treatment: Annotated[Treatment | None, typer.Option(help="Instead of `promote.treatment`.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Whatever the checks say.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote it even if checks fail.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a finished curation what trainers read, if its checks pass; the reasons are printed and kept."""
+    """Make a finished curation the release that trainers read, if its checks pass; the reasons are recorded."""
     done = promote_by_hand(read_settings(), curation, treatment and treatment.value, OUT, force=force)
     if as_json:
         print_json(done)
@@ -47,7 +47,7 @@ def releases(
     name: Annotated[str | None, typer.Argument(help="A configuration's name; without it, all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the releases, oldest first; the last one of a name is what trainers read."""
+    """List the releases, oldest first; trainers read the last one of each name."""
     rows = show_releases(read_settings(), name, OUT)
     if as_json:
         print_json(rows)
@@ -56,10 +56,10 @@ def releases(
 @app.command()
 def rollback(
     name: Annotated[str, typer.Argument(help="A configuration's name, as `reneg releases` shows it.")],
-    to: Annotated[int | None, typer.Option(help="The release to go back to; by default the one before.")] = None,
+    to: Annotated[int | None, typer.Option(help="The release to go back to. Default: the one before.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Give trainers an earlier release again, under a new number; it holds until a new curation is promoted."""
+    """Make an earlier release current again, under a new number, until a new curation is promoted."""
     from flows.cli.tables import show_release
     from flows.results.promotion import rollback as go_back
     from infra.storage.store import Store
@@ -113,7 +113,7 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
 def promote_by_hand(
     settings: Settings, curation_id: str, treatment: str | None, out: Console, *, force: bool = False
 ) -> dict[str, Any]:
-    """Promote a finished curation by name; its checks are held as at night unless `force` is given.
+    """Promote a finished curation by name, with the same checks as at night unless `force` is given.
 
     Raises:
         ConfigError: it is unfinished, unknown, or did not make the treatment.
@@ -140,7 +140,7 @@ def promote_by_hand(
 
 
 def show_releases(settings: Settings, name: str | None, out: Console) -> list[dict[str, Any]]:
-    """List releases, oldest first within each name; the last of a name is current."""
+    """Print the releases, oldest first within each name; the last of a name is current. Returns the rows."""
     from rich.table import Table
 
     from flows.results.promotion import Release
@@ -159,7 +159,11 @@ def show_releases(settings: Settings, name: str | None, out: Console) -> list[di
             cells = (f"{record['instances']:,}", f"{record['summary']['found']:,}", _difference(record["checks"]))
             number = f"{line} {record['number']}"
             table.add_row(number, record["curation"], record["treatment"], because, record["at"], *cells)
-    out.print(table if rows else f"no release in {settings.store} yet; give a section `promote`, or `reneg promote`")
+    out.print(
+        table
+        if rows
+        else f"no release in {settings.store} yet; add a section `promote` to the configuration, or run `reneg promote`"
+    )
     return rows
 
 

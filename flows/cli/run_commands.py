@@ -1,4 +1,4 @@
-"""Commands that compute: `demo`, `curate`, `rerun`, and further work on a finished curation."""
+"""Commands that compute: `demo`, `curate`, `rerun`; `retrain`, `prune`, `validate` on a finished curation."""
 
 import shlex
 import sys
@@ -22,11 +22,11 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    config: Annotated[Path | None, typer.Option(help="Another configuration than the built-in one.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A configuration to use instead of the built-in one.")] = None,
 ) -> None:
-    """Curate the documentation of installed libraries, whose false negatives are known, and count what is found.
+    """Curate the documentation of installed libraries, where false negatives are known, and count those found.
 
-    Minutes on two cores. The last line of standard output is one JSON object.
+    It takes minutes on two cores. The last line of standard output is one JSON object.
     """
     from flows.config.load import load_config
 
@@ -40,7 +40,7 @@ def curate(
     config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")],
     as_json: Json = False,
 ) -> None:
-    """Run a whole curation: from the source to the report. Finished parts are reused."""
+    """Run a whole curation, from the source to the report. Finished parts are reused."""
     from flows.config.load import load_config
 
     result = run_curation(read_settings(), load_config(config), OUT, ERR)
@@ -53,10 +53,10 @@ def rerun(
     curation: CurationArgument,
     stage: Annotated[str, typer.Option(help="The stage, as `reneg status` names it.")],
     part: Annotated[int, typer.Option(min=0, help="The part's number.")],
-    downstream: Annotated[bool, typer.Option("--downstream", help="Then also what lies downstream of it.")] = False,
+    downstream: Annotated[bool, typer.Option("--downstream", help="Also compute the parts downstream of it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute one part again: it alone, or with `--downstream` also what follows from it; the rest is reused."""
+    """Compute one part again; with `--downstream` also the parts that depend on it. The rest is reused."""
     result = rerun_part(read_settings(), curation, (stage, part), OUT, ERR, downstream=downstream)
     if as_json:
         print_json(result)
@@ -66,13 +66,14 @@ def rerun(
 def retrain(
     curation: CurationArgument,
     treatment: Annotated[
-        list[Treatment] | None, typer.Option(help="Which, the baseline first; may be repeated. Without it: `train_on`.")
+        list[Treatment] | None,
+        typer.Option(help="A treatment to train on, the baseline first; may be repeated. Default: `train_on`."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per treatment.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the configured ones.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as configured.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a finished curation's treatments again over several seeds, and compare them by a paired test."""
+    """Train on a finished curation's treatments again with several seeds, and compare them in a paired test."""
     from flows.method.retrain import RetrainConfig, retrain_method
 
     wanted = RetrainConfig(
@@ -84,15 +85,17 @@ def retrain(
 @app.command()
 def prune(
     curation: CurationArgument,
-    treatment: Annotated[Treatment, typer.Option(help="Whose instances are the training mix.")] = Treatment.relabel,
+    treatment: Annotated[
+        Treatment, typer.Option(help="The treatment whose instances are the training mix.")
+    ] = Treatment.relabel,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="Which is left out in turn; may be repeated. Without it: each.")
+        list[str] | None, typer.Option(help="A dataset to leave out; may be repeated. Default: each, one at a time.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings per mix of datasets.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, instead of the configured ones.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as configured.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Leave each source dataset out of the training mix in turn, and say which of them hurt."""
+    """Train without each source dataset, one at a time, and report which of them hurt."""
     from flows.method.retrain import PruneConfig, prune_method
 
     wanted = PruneConfig(
@@ -103,7 +106,7 @@ def prune(
 
 @app.command()
 def validate(curation: CurationArgument, as_json: Json = False) -> None:
-    """Say how far people and judges agree, by the labels of a curation's sample."""
+    """Measure how far people and judges agree, with the labels of a curation's sample."""
     from flows.method.validate import ValidateConfig, validate_method
 
     _further(curation, "validate", partial(validate_method, wanted=ValidateConfig()), as_json=as_json)
@@ -137,7 +140,7 @@ def run_curation(settings: Settings, config: "CurationConfig", out: Console, err
 
 
 def resume_curation(settings: Settings, curation: str, out: Console, err: Console) -> dict[str, Any]:
-    """Go on with a recorded curation, with the labels that came in since; returns the JSON record of its result."""
+    """Continue a recorded curation with the labels imported since; returns the JSON record of its result."""
     from flows.cli.progress import progress
     from flows.cli.tables import show_result
     from flows.curation.records import load_curation
@@ -155,7 +158,7 @@ def resume_curation(settings: Settings, curation: str, out: Console, err: Consol
 def rerun_part(
     settings: Settings, curation_id: str, target: tuple[str, int], out: Console, err: Console, *, downstream: bool
 ) -> dict[str, Any]:
-    """Compute one part again, alone or with what follows from it; returns a JSON record."""
+    """Compute one part again, alone or with the parts downstream; returns a JSON record."""
     from flows.cli.progress import progress
     from flows.cli.tables import show_result, stage_row, stage_table
     from flows.curation.prepare import prepare
@@ -176,12 +179,12 @@ def rerun_part(
         show_result(result, out)
         return result.as_json()
     out.print(stage_table([stage_row(runs[-1])], curation_id))
-    print_line(out, "What lies downstream was not computed; the curation itself, or --downstream, does that.")
+    print_line(out, "Parts downstream were not computed. Run the curation, or give --downstream, to compute them.")
     return {"curation": curation_id, "stage": target[0], "part": target[1], "parts": {"computed": runs[-1].computed}}
 
 
 def work_on(settings: Settings, curation: str, job: "Job", out: Console, err: Console) -> dict[str, Any]:
-    """Do further work on a finished curation, and print the page it leaves; returns a JSON record."""
+    """Do further work on a finished curation, and print its page; returns a JSON record."""
     from flows.cli.progress import progress
     from flows.cli.tables import stage_row, stage_table
     from flows.curation.records import load_curation

@@ -1,4 +1,4 @@
-"""Commands of servers and deployments: `deploy`, `serve`, `ui`, `doctor`."""
+"""Commands for servers and deployments: `deploy`, `serve`, `ui`, `doctor`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,12 @@ app = typer.Typer()
 @app.command()
 def deploy(
     configs: Annotated[list[Path], typer.Argument(help="YAML configurations; each may hold a `nightly` schedule.")],
-    pool: Annotated[str, typer.Option(help="The Prefect work pool (type process); made if it is not there.")] = "reneg",
+    pool: Annotated[
+        str, typer.Option(help="The Prefect work pool (type process); created if it does not exist.")
+    ] = "reneg",
     as_json: Json = False,
 ) -> None:
-    """Register the deployments of these configurations on the Prefect server; run it again after a change."""
+    """Register these configurations' deployments on the Prefect server; run it again after a change."""
     from flows.config.load import load_config
     from flows.operations.deploy import deploy as register
 
@@ -30,17 +32,17 @@ def deploy(
     for one in done:
         night = f": {one.schedule}, overlapping nights are {one.overlap}" if one.schedule else ""
         OUT.print(f"{one.name}{night}", soft_wrap=True)
-    OUT.print("They run where `reneg serve` runs.")
+    OUT.print("They run on machines with `reneg serve`.")
     if as_json:
         print_json([one.__dict__ for one in done])
 
 
 @app.command()
 def serve(
-    pool: Annotated[str, typer.Option(help="The Prefect work pool whose runs are taken.")] = "reneg",
+    pool: Annotated[str, typer.Option(help="The Prefect work pool whose flow runs are run.")] = "reneg",
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time.")] = 4,
 ) -> None:
-    """Run what is deployed, as it is due, until stopped; without PREFECT_API_URL it keeps the embedded server up."""
+    """Run deployments when they are due, until stopped; without PREFECT_API_URL also run the embedded server."""
     from flows.operations.supervisor import Supervisor
 
     Supervisor(read_settings(), lambda text: ERR.print(text, soft_wrap=True), pool=pool, limit=limit).run()
@@ -48,28 +50,28 @@ def serve(
 
 @app.command()
 def ui(
-    stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` kept.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` started.")] = False,
 ) -> None:
-    """Start the embedded Prefect server, leave it up, and print its address."""
+    """Start the embedded Prefect server, leave it running, and print its address."""
     from infra.prefect_api.server import PrefectServer
 
     settings = read_settings()
     server = PrefectServer(settings.home)
     if stop:
-        OUT.print("stopped" if server.stop(ui=True) else "nothing to stop, or another run still uses it")
+        OUT.print("stopped" if server.stop(ui=True) else "not stopped: no server runs, or a run still uses it")
         return
     address = settings.prefect_api_url or server.start(keep=True)
     OUT.print(f"Prefect UI: {address.removesuffix('/api')}", soft_wrap=True)
-    OUT.print("It stays up until `reneg ui --stop`.")
+    OUT.print("It runs until `reneg ui --stop`.")
 
 
 @app.command()
 def doctor(
-    config: Annotated[Path | None, typer.Argument(help="A configuration: check what it needs of the nodes.")] = None,
-    cluster: Annotated[bool, typer.Option("--cluster", help="Check the cluster too, from every node.")] = False,
+    config: Annotated[Path | None, typer.Argument(help="A configuration whose needs are checked too.")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Also check the cluster, from every node.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check what is installed, reachable and missing, each with its remedy; exit code 1 if something is missing."""
+    """Check what is installed, reachable and missing, with remedies; exit code 1 if something is missing."""
     from flows.operations.doctor import examine
 
     settings = read_settings()

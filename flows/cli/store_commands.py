@@ -1,4 +1,4 @@
-"""Commands that look after the store: `gc`, `purge`, `ledger`."""
+"""Commands that maintain the store: `gc`, `purge`, `ledger`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,22 +15,30 @@ if TYPE_CHECKING:  # it takes seconds to import: commands import it when they ru
 
 app = typer.Typer()
 _BEYOND = (
-    "Beyond reach are backups, older versions that a bucket keeps, exports and models copied elsewhere, and the logs "
-    "of Prefect and Ray, and what was sent to an endpoint: its batch files lie with the vendor."
+    "Not removed: backups, older versions that a bucket keeps, exports and models copied elsewhere, the logs of "
+    "Prefect and Ray, and what was sent to an endpoint, such as batch files at the vendor."
 )
 
 
 @app.command()
 def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
-    keep_curations: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 30.")] = None,
-    keep_releases: Annotated[int | None, typer.Option(min=1, help="The newest so many of each name stay; 5.")] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Curations at work within so many days stay; 30.")] = None,
-    grace: Annotated[float, typer.Option(min=0, help="Hours; 0 only where nothing else uses the store.")] = 24.0,
-    drop: Annotated[list[str] | None, typer.Option(help="A curation that goes in any case; may be repeated.")] = None,
+    keep_curations: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest of each name are kept; 30.")
+    ] = None,
+    keep_releases: Annotated[
+        int | None, typer.Option(min=1, help="How many of the newest of each name are kept; 5.")
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(min=0, help="Curations that worked within so many days are kept; 30.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Hours in the trash; 0 only if nothing else uses the store.")
+    ] = 24.0,
+    drop: Annotated[list[str] | None, typer.Option(help="A curation to remove in any case; may be repeated.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what no kept curation or release reaches: first to the store's trash, a grace later for good."""
+    """Remove what no kept curation or release uses: first to the store's trash, later for good (see --grace)."""
     from flows.maintenance.gc import Wanted, collect
 
     wanted = Wanted(keep_curations, keep_releases, days, grace, frozenset(drop or ()))
@@ -42,14 +50,14 @@ def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
 
 @app.command()
 def purge(
-    text_file: Annotated[Path | None, typer.Option(help="A file that holds the text, exactly.")] = None,
+    text_file: Annotated[Path | None, typer.Option(help="A file that holds exactly the text.")] = None,
     hash_: Annotated[str | None, typer.Option("--hash", help="The text's hash, as in the column text_hash.")] = None,
     doc: Annotated[str | None, typer.Option(help="A passage, as DATASET/DOC_ID.")] = None,
     query: Annotated[str | None, typer.Option(help="A query, as DATASET/QUERY_ID.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a text from the store, with all that was said of it or made from it. Stop what runs there first."""
+    """Remove a text from the store, with everything said about it or made from it. Stop running curations first."""
     from flows.maintenance.purge import Wanted
     from flows.maintenance.purge import purge as purge_text
 
@@ -64,7 +72,7 @@ def ledger(
     compact: Annotated[bool, typer.Option("--compact", help="Merge small segments first; safe at any time.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is remembered of each judge's answers, so that none is paid for twice."""
+    """Show how many answers of each judge are remembered. A remembered answer is not paid for again."""
     rows = show_ledger(read_settings(), compact=compact, out=OUT)
     if as_json:
         print_json(rows)
@@ -83,27 +91,31 @@ def show_collected(facts: Mapping[str, Any], grace: float, out: Console) -> None
     table.add_row("MB, to the trash", f"{facts['bytes'] / 1e6:,.1f}")
     table.add_row("deleted from the trash", f"{facts['deleted']:,}")
     table.add_row("MB, for good", f"{facts['deleted_bytes'] / 1e6:,.1f}")
-    table.add_row("taken back from the trash", f"{facts['put_back']:,}")
+    table.add_row("restored from the trash", f"{facts['put_back']:,}")
     out.print(table)
     for id_ in facts["curations"]:
         print_line(out, f"  {id_}")
     unfinished = [id_ for id_, reason in facts["kept"].items() if reason == "unfinished"]
     if unfinished:
-        out.print(f"kept because unfinished: {', '.join(unfinished)}; let one go with --drop", soft_wrap=True)
+        out.print(f"kept because unfinished: {', '.join(unfinished)}; remove one with --drop", soft_wrap=True)
     if facts["missing"]:
-        out.print(f"missing though kept parts wrote them, rerun those: {', '.join(facts['missing'])}", soft_wrap=True)
+        out.print(
+            f"missing objects of kept parts; run those parts again: {', '.join(facts['missing'])}", soft_wrap=True
+        )
     if not removed:
-        out.print("Nothing was removed. Give --yes to do it; curations may go on meanwhile.")
+        out.print("Nothing was removed. Give --yes to remove it; curations may run meanwhile.")
     elif facts["bytes"] and grace:
         out.print(f"The next `reneg gc --yes` that begins {grace:g} hours from now frees what is in the trash.")
 
 
 def show_purged(found: "Found", out: Console, *, removed: bool) -> None:
-    """Print what a purge removed or would remove, and what is beyond its reach."""
+    """Print what a purge removed or would remove, and what it cannot remove."""
     from rich.table import Table
 
     if not found.target.texts:
-        out.print("No table holds a text of this hash: files with the text are not found. Give --text-file if you can.")
+        out.print(
+            "No table holds a text with this hash, so files with the text cannot be found. Give --text-file if you can."
+        )
     if found.nothing:
         out.print("Nothing in the store, the ledger or the files holds it.")
         return
@@ -121,23 +133,23 @@ def show_purged(found: "Found", out: Console, *, removed: bool) -> None:
     table.add_row("files laid out", str(len(found.files)))
     table.add_row("published releases", str(len(found.published)))
     out.print(table)
-    out.print(f"hashes, to repeat it by if it is interrupted: {' '.join(facts['hashes'])}", soft_wrap=True)
+    out.print(f"hashes, to repeat the purge with if it is interrupted: {' '.join(facts['hashes'])}", soft_wrap=True)
     for path in found.files:
         out.print(f"  {path}", markup=False, soft_wrap=True)
     for source in found.sources:
         out.print(
-            f"source of {source['curation']}: clean {source['path']} yourself; with the text in it, the next curation "
+            f"source of {source['curation']}: remove the text from {source['path']} yourself, or the next curation "
             "brings it back",
             markup=False,
             soft_wrap=True,
         )
     out.print(_BEYOND, soft_wrap=True)
     if not removed:
-        out.print("Nothing was removed. Stop what runs in this store, then give --yes.")
+        out.print("Nothing was removed. Stop curations in this store, then give --yes.")
 
 
 def show_ledger(settings: Settings, *, compact: bool, out: Console) -> list[dict[str, Any]]:
-    """Show what the ledger holds of each judge; `compact` merges its segments first."""
+    """Print what the ledger holds of each judge; `compact` merges its segments first. Returns the rows."""
     from rich.table import Table
 
     from infra.storage.ledger import Ledger

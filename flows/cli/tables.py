@@ -1,4 +1,4 @@
-"""Tables that commands print: the stages of a run, verdicts, tiers, what judging will cost, releases."""
+"""The tables that commands print: stages, verdicts, tiers, estimated costs, releases."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from infra.stages.runner import StageRun
 
 
 def show_result(result: Result, out: Console) -> None:
-    """Print the report in short."""
+    """Print a summary of a result."""
     out.print(stage_table([stage_row(run) for run in result.runs], result.curation))
     summary = result.summary
     out.print(_verdict_table(summary))
@@ -29,7 +29,7 @@ def show_result(result: Result, out: Console) -> None:
 
 
 def show_release(done: Release | Held | None, out: Console) -> dict[str, Any]:
-    """Print in two lines what became of a promotion; returns the entry `promotion` of the result's JSON."""
+    """Print the outcome of a promotion in two lines; returns the entry `promotion` of the result's JSON."""
     if done is None:
         return {"promoted": False, "new": False, "why": "the configuration has no section `promote`"}
     if isinstance(done, Held):
@@ -44,7 +44,7 @@ def show_release(done: Release | Held | None, out: Console) -> dict[str, Any]:
 
 
 def show_tier_plans(plan: Plan, out: Console) -> None:
-    """Print what the judges would be asked, and what is not certain about it."""
+    """Print how much each judge would be asked and its cost, with notes on what is uncertain."""
     table = Table("tier", "pairs are", title="what judging will cost", title_justify="left")
     for name in ("pairs", "calls", "of them known", "prompt tokens", "output tokens", "engine-hours", plan.currency):
         table.add_column(name, justify="right")
@@ -61,7 +61,7 @@ def show_tier_plans(plan: Plan, out: Console) -> None:
 
 
 def stage_row(run: StageRun) -> dict[str, Any]:
-    """Return the row of one stage, as tables and JSON show it."""
+    """Return the row of one stage for tables and JSON."""
     return {
         "stage": run.name,
         "parts": run.parts,
@@ -75,7 +75,7 @@ def stage_row(run: StageRun) -> dict[str, Any]:
 
 
 def stage_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """Lay out the rows of stages, with their sums."""
+    """Return a table of stages, with their sums."""
     table = Table(title=title, title_justify="left")
     for name in ("stage", "parts", "reused", "computed", "failed", "blocked", "rows", "seconds"):
         table.add_column(name, justify="left" if name == "stage" else "right")

@@ -39,14 +39,14 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        """Demand one source."""
+        """Refuse both or neither of `path` and `harvest`."""
         if (self.path is None) == (self.harvest is None):
             raise ValueError("give either source.path or source.harvest")
         return self
 
 
 class BudgetConfig(Section):
-    """What one run of a curation may use before it stops, resumable; unset: no limit."""
+    """The limits of one run of a curation. A run that reaches one stops; the next run continues. Unset: no limit."""
 
     tokens: int | None = Field(None, ge=1, description="read and written")
     money: float | None = Field(None, gt=0, description="in the currency of the price file")
@@ -54,11 +54,11 @@ class BudgetConfig(Section):
 
 
 class RetentionConfig(Section):
-    """What `reneg gc` keeps of one name; unfinished curations, and those of kept releases, stay in any case."""
+    """What `reneg gc` keeps of each name. Unfinished curations and those of kept releases are always kept."""
 
-    curations: int = Field(30, ge=1, description="The newest so many curations stay.")
-    days: float = Field(30.0, ge=0, description="So do all that were at work within so many days.")
-    releases: int = Field(5, ge=1, description="The newest so many releases stay, the current one among them.")
+    curations: int = Field(30, ge=1, description="So many of the newest curations are kept.")
+    days: float = Field(30.0, ge=0, description="Curations that worked within so many days are kept too.")
+    releases: int = Field(5, ge=1, description="So many of the newest releases are kept, the current one included.")
 
 
 class GoldSource(Section):
@@ -71,12 +71,12 @@ Occasion = Literal["failed", "promoted", "held", "rolled-back", "drift"]
 
 
 class NotifyConfig(Section):
-    """Who is told, and of what.
+    """Where notifications are sent, and about what.
 
-    block: a block that is on the Prefect server, as type/name: `webhook/my-hook`, `slack-webhook/data-team`.
+    block: a block on the Prefect server, as type/name: `webhook/my-hook`, `slack-webhook/data-team`.
     webhook_env: instead, the environment variable that holds a webhook's URL where `reneg deploy` runs.
-    on: the occasions; `held` is a finished curation that was not promoted.
-    ui_url: where people reach the Prefect UI, for links; by default beside the API that `reneg deploy` speaks to.
+    on: what is reported; `held` is a finished curation that was not promoted.
+    ui_url: the address of the Prefect UI, for links; default: the server that `reneg deploy` uses.
     """
 
     block: str | None = Field(None, pattern=r"^[a-z0-9-]+/[A-Za-z0-9._-]+$")
@@ -86,7 +86,7 @@ class NotifyConfig(Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        """Demand one way to tell."""
+        """Refuse both or neither of `block` and `webhook_env`."""
         if (self.block is None) == (self.webhook_env is None):
             raise ValueError("give either notify.block (type/name) or notify.webhook_env (a variable's name)")
         return self
@@ -105,16 +105,20 @@ class CurationConfig(Section):
     promote: PromoteConfig | None = Field(
         None, description="when a finished curation becomes a release", json_schema_extra=OPERATIONAL
     )
-    gold: GoldSource | None = Field(None, description="judged every night", json_schema_extra=OPERATIONAL)
-    drift: DriftConfig = Field(DriftConfig(), description="when it alarms", json_schema_extra=OPERATIONAL)
-    notify: NotifyConfig | None = Field(None, description="who is told, and of what", json_schema_extra=OPERATIONAL)
+    gold: GoldSource | None = Field(
+        None, description="labelled pairs that are judged every night", json_schema_extra=OPERATIONAL
+    )
+    drift: DriftConfig = Field(DriftConfig(), description="when an alarm is raised", json_schema_extra=OPERATIONAL)
+    notify: NotifyConfig | None = Field(
+        None, description="where notifications are sent, and about what", json_schema_extra=OPERATIONAL
+    )
     retention: RetentionConfig = Field(
         RetentionConfig(), description="what `reneg gc` keeps", json_schema_extra=OPERATIONAL
     )
     policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
     budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=OPERATIONAL)
     prices: str | dict[str, JsonValue] | None = Field(
-        None, description="a file like flows/config/prices.yaml, or what stands in one", json_schema_extra=OPERATIONAL
+        None, description="a file like flows/config/prices.yaml, or the content of one", json_schema_extra=OPERATIONAL
     )
     resources: dict[str, ResourcesConfig] = Field(
         {}, description="by stage name, with or without its label (`judge-llm`)", json_schema_extra=OPERATIONAL
@@ -122,10 +126,12 @@ class CurationConfig(Section):
     treatments: tuple[Treatment, ...] = Field(
         TREATMENTS,
         min_length=1,
-        description="what becomes of false negatives: `default` nothing, `remove` drops the query, `remove_hn` drops "
-        "them, `relabel` makes them positives",
+        description="what is done with false negatives: `default` leaves them negatives, `remove` drops the query, "
+        "`remove_hn` drops them, `relabel` makes them positives",
     )
-    train_on: tuple[Treatment, ...] = Field(("default", "relabel"), description="which of them a model is trained on")
+    train_on: tuple[Treatment, ...] = Field(
+        ("default", "relabel"), description="the treatments that a model is trained on"
+    )
     ingest: IngestConfig
     encode: EncodeConfig = EncodeConfig()
     search: SearchConfig = SearchConfig()
@@ -153,7 +159,7 @@ class CurationConfig(Section):
     @field_validator("resources")
     @classmethod
     def _resources_of_stages(cls, value: dict[str, ResourcesConfig]) -> dict[str, ResourcesConfig]:
-        """Refuse resources of a stage that is not there."""
+        """Refuse resources of a stage that does not exist."""
         known = [stage.name for stage in STAGES]
         for name in value:
             if StageName.parse(name).stage not in known:
@@ -163,7 +169,7 @@ class CurationConfig(Section):
 
     @model_validator(mode="after")
     def _tiers_have_names_of_their_own(self) -> Self:
-        """Refuse two tiers of one name, and weights of tiers that are not there."""
+        """Refuse two tiers with one name, and weights of tiers that do not exist."""
         names = [tier.name for tier in self.tiers]
         if len(set(names)) < len(names):
             raise ValueError(f"tiers: names must differ, got {names}")
@@ -174,7 +180,7 @@ class CurationConfig(Section):
 
     @model_validator(mode="after")
     def _policies_fit_the_tiers(self) -> Self:
-        """Refuse a policy whose prompt a tier's judge cannot be asked with."""
+        """Refuse a policy whose prompt does not fit the protocol of a tier's judge."""
         for tier in self.tiers:
             try:
                 JudgeConfig.model_validate({**tier.judge.model_dump(), "policies": self.policies})
@@ -185,14 +191,14 @@ class CurationConfig(Section):
 
     @model_validator(mode="after")
     def _search_as_deep_as_mining_reads(self) -> Self:
-        """Demand one depth: below the search's, ranks over several corpus parts are not exact."""
+        """Refuse a search that finds fewer hits than mining reads: ranks over several corpus parts would be wrong."""
         if self.search.depth < self.mine.depth:
             raise ValueError(f"search.depth={self.search.depth} must not be below mine.depth={self.mine.depth}")
         return self
 
     @model_validator(mode="after")
     def _train_on_what_is_treated(self) -> Self:
-        """Demand the instances of every treatment that a model is trained on."""
+        """Refuse to train on a treatment that is not made."""
         absent = [t for t in self.train_on if t not in self.treatments]
         if self.train is not None and absent:
             raise ValueError(f"train_on names {absent}, which treatments {list(self.treatments)} does not make")
@@ -200,7 +206,7 @@ class CurationConfig(Section):
 
     @model_validator(mode="after")
     def _promote_what_is_compared(self) -> Self:
-        """Refuse to promote what is not made, or what no model is trained on."""
+        """Refuse to promote a treatment that is not made, or one that no model is trained on."""
         if self.promote is not None:
             trained = () if self.train is None else self.train_on
             self.promote.check(self.treatments, trained, self.evaluate.measures)

@@ -19,7 +19,7 @@ _INSTEAD = {
 
 
 class EncoderConfig(Section):
-    """The embedding model that mines and gives the similarity judge its features; training starts from it too.
+    """The embedding model: mining and the similarity judge use its vectors, and training starts from its weights.
 
     model: `hub:owner/name@commit` (all 40 digits), `path:folder`, or `package:minilm`.
     max_seq_length: tokens read of a text; the rest is cut.
@@ -34,13 +34,13 @@ class EncoderConfig(Section):
     passage_prompt: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
-    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+    threads: int | None = Field(None, ge=1, description="default: the CPUs that its parts get")
 
 
 class VLLMConfig(Section):
     """A language model under vLLM.
 
-    model: `hub:owner/name@commit`, `path:folder`, `path:file.gguf` or `package:…`; `w8a8:` before it makes it 8-bit.
+    model: `hub:owner/name@commit`, `path:folder`, `path:file.gguf` or `package:…`; `w8a8:` in front quantises it.
     max_model_len: tokens of prompt and answer together.
     quantization: as vLLM names it; null takes what the model's own configuration says.
     dtype: of the weights. device: where it runs. gpu_memory_utilization: share of a GPU's memory taken.
@@ -56,14 +56,14 @@ class VLLMConfig(Section):
     tensor_parallel_size: int = Field(1, ge=1, description="GPUs per engine")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=OPERATIONAL)
     cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=OPERATIONAL)
-    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+    threads: int | None = Field(None, ge=1, description="default: the CPUs that its parts get")
 
 
 class CrossEncoderConfig(Section):
     """A cross-encoder under sentence-transformers, as a judge.
 
     model: `hub:owner/name@commit` or `path:folder`. max_seq_length: tokens read of a pair; the rest is cut.
-    activation: makes a probability of the model's output; `none` where the model gives one itself.
+    activation: turns the model's output into a probability; `none` if the output is one already.
     batch_size: pairs at once. dtype: of the weights. device: where it runs.
     """
 
@@ -74,7 +74,7 @@ class CrossEncoderConfig(Section):
     activation: Literal["sigmoid", "none"] = "sigmoid"
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
-    threads: int | None = Field(None, ge=1, description="default: the CPUs its parts are granted")
+    threads: int | None = Field(None, ge=1, description="default: the CPUs that its parts get")
 
 
 # Settings of engines with weights: a reference to a model stands in place of the spec's folder and digest.
@@ -88,9 +88,9 @@ else:  # every kind of infra.engines.kinds that can judge; the settings of an en
 
 
 class TierConfig(Section):
-    """One judge of the cascade, after similarity: who it is, how it is asked, and about what.
+    """One judge of the cascade, after similarity: its engine, its prompts, and which pairs it judges.
 
-    name: `similarity`, `cascade` and `gold` are taken. engines: how many stand side by side.
+    name: any but `similarity`, `cascade` and `gold`. engines: how many run side by side.
     """
 
     name: str = Field("llm", pattern=r"^[a-z][a-z0-9_]{0,20}$", description="lower-case letters, digits, underscores")
@@ -102,7 +102,7 @@ class TierConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_kinds(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
-        """Fill in what follows from the kind of the engine; without a kind it is vLLM."""
+        """Fill in what follows from the engine: vLLM without a kind, the cross-encoder's protocol, large batch jobs."""
         if not isinstance(data, dict) or not isinstance(data.get("engine", {}), dict):
             return data
         engine = {"kind": "vllm", **data.get("engine", {})}
@@ -118,9 +118,9 @@ class TierConfig(Section):
 
     @model_validator(mode="after")
     def _engine_fits_protocol(self) -> Self:
-        """Refuse a protocol that the engine cannot speak."""
+        """Refuse a protocol that the engine does not support."""
         if (kind_of(self.engine).does == "score") != (self.judge.protocol == "cross_encoder"):
-            raise ValueError(f"engine {self.engine.kind!r} cannot be asked by protocol {self.judge.protocol!r}")
+            raise ValueError(f"engine {self.engine.kind!r} does not support protocol {self.judge.protocol!r}")
         unset = JudgeConfig()
         for name in ("judge", "tier", "engine", "policies"):
             if getattr(self.judge, name) != getattr(unset, name):

@@ -34,7 +34,7 @@ def load_config(path: Path) -> CurationConfig:
 
 
 def _beside(config: Path, name: str | None) -> str | None:
-    """Take a relative path from the configuration's folder."""
+    """Resolve a relative path against the configuration's folder."""
     if name is None or "://" in name or Path(name).is_absolute():
         return name
     return str((config.parent / name).resolve())

@@ -1,4 +1,4 @@
-"""What judges cost, from a file that users edit; a model without a price is said to have none, never guessed."""
+"""The prices of judges, from a file that users edit. A model that is not in the file has no price."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ _BUILT_IN = Path(__file__).with_name("prices.yaml")
 
 
 class TokenPrice(BaseModel):
-    """Per million tokens; cached_input: None is as any other input."""
+    """Prices per million tokens. cached_input: None means the price of any other input."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +27,7 @@ class TokenPrice(BaseModel):
 
 
 class Prices(BaseModel):
-    """A price file: models by the name the endpoint knows them by, and hours of one's own machines by device."""
+    """A price file: tokens by the endpoint's name of the model, and hours of your own machines by device."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +37,7 @@ class Prices(BaseModel):
     hours: Mapping[str, float] = Field(default_factory=dict)
 
     def of(self, engine: EngineConfig) -> Price | None:
-        """Price one engine; None where the file does not know its model."""
+        """Return the price of one engine; None if the file does not hold its model."""
         kind = kind_of(engine)
         if not kind.is_endpoint:
             return Price(hour=self.hours.get("cuda" if on_gpu(engine) else "cpu", 0.0))
@@ -49,10 +49,10 @@ class Prices(BaseModel):
         return Price(input=found.input * share, cached_input=cached, output=found.output * share)
 
     def of_stages(self, config: CurationConfig) -> dict[str, Price]:
-        """Price the judging stage of every tier.
+        """Return the price of every judging stage, by the stage's name.
 
         Raises:
-            ConfigError: the budget is in money and a tier has no price, or none but 0, so that it could not be kept.
+            ConfigError: the budget is in money, and a tier has no price or a price of 0: it could not be kept.
         """
         prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
         unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
@@ -61,8 +61,8 @@ class Prices(BaseModel):
         free = [tier.name for tier in config.tiers if (price := prices[tier.name]) is not None and price == Price()]
         if free and config.budget.money is not None:
             raise ConfigError(
-                f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, and so would "
-                "never end it; give `hours` of its device a price there, or use budget.hours"
+                f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, so the "
+                "budget would never be used up; give `hours` of its device a price there, or use budget.hours"
             )
         priced = {name: price for name, price in prices.items() if price is not None}
         found = {judge_stage(name): price for name, price in priced.items()}
@@ -87,7 +87,7 @@ def load_prices(config: CurationConfig) -> Prices:
 
 
 def with_prices(config: CurationConfig) -> CurationConfig:
-    """Take the content of a price file into the configuration, for those who have no such file.
+    """Put the content of the price file into the configuration, for machines that do not have the file.
 
     Raises:
         ConfigError: as `load_prices`.

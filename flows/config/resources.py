@@ -18,7 +18,7 @@ class ResourcesConfig(Section):
     """What Ray grants to each part of one stage; unset fields keep the stage table's values."""
 
     num_cpus: float | None = Field(None, gt=0, description="cut to what a node has")
-    num_gpus: float | None = Field(None, ge=0, description="where no node has them, the run ends and says so")
+    num_gpus: float | None = Field(None, ge=0, description="if no node has them, the run ends with an error")
     memory: int | None = Field(None, gt=0, description="bytes")
     deadline: float | None = Field(None, gt=0, description="seconds a part may work; then it is killed and tried again")
 

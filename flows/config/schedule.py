@@ -1,4 +1,4 @@
-"""The schedule of the nights: when one begins, what is done with a late one, and when it must end."""
+"""The schedule of the nights: when a night begins, what happens to a late one, and when it must end."""
 
 import re
 from datetime import datetime, timedelta
@@ -16,11 +16,11 @@ class NightlyConfig(Section):
     """The schedule of one configuration.
 
     cron: five fields, in the time zone: minute, hour, day of month, month, day of week.
-    timezone: as the tz database names it. late_hours: after which a night is too late.
-    overlap: a night that comes while another of the same configuration works is `queue`d behind it or `refuse`d.
-    missed: a night that starts more than `late_hours` too late is `run` all the same or `skip`ped; either way several
-        missed ones cost no more than one, since the later find nothing to do.
-    end_by: a time of day, HH:MM, at which a night stops; what it finished is kept, and the next one goes on.
+    timezone: as the tz database names it. late_hours: a night that starts more hours late than this is too late.
+    overlap: a night that is due while another of the same configuration runs waits (`queue`) or is dropped (`refuse`).
+    missed: a night that is too late runs all the same (`run`) or not at all (`skip`). Several missed nights cost no
+        more than one, because the later ones find nothing to compute.
+    end_by: a time of day, HH:MM, at which a night stops. What it finished is kept, and the next night continues.
     """
 
     cron: str = "30 2 * * *"
@@ -58,7 +58,7 @@ class NightlyConfig(Section):
 
 
 def lateness(scheduled: datetime | None, nightly: NightlyConfig | None, now: datetime | None = None) -> str | None:
-    """Say why a night is skipped because it starts too late; None where it is not."""
+    """Return why a night is skipped for starting too late; None if it is not skipped."""
     if scheduled is None or nightly is None or nightly.missed == "run":
         return None
     late = (now or datetime.now().astimezone()) - scheduled
@@ -69,7 +69,7 @@ def lateness(scheduled: datetime | None, nightly: NightlyConfig | None, now: dat
 
 
 def end_of_night(nightly: NightlyConfig | None, now: datetime) -> float | None:
-    """Tell when a night that begins now must be over, in seconds since the epoch; None for no end.
+    """Return when a night that begins now must end, in seconds since the epoch; None for no end.
 
     >>> night = NightlyConfig(end_by="07:00", timezone="Europe/Berlin")
     >>> begun = datetime(2026, 3, 1, 22, 0, tzinfo=ZoneInfo("Europe/Berlin"))
@@ -84,11 +84,11 @@ def end_of_night(nightly: NightlyConfig | None, now: datetime) -> float | None:
     end = here.replace(hour=hour, minute=minute, second=0, microsecond=0)
     if end <= here:
         end = (here.replace(tzinfo=None) + timedelta(days=1)).replace(hour=hour, minute=minute, second=0, microsecond=0)
-        end = end.replace(tzinfo=zone)  # by the clock on the wall, also where summer time begins or ends
+        end = end.replace(tzinfo=zone)  # local time, also on days when summer time begins or ends
     return end.timestamp()
 
 
 def night_of(nightly: NightlyConfig | None, now: datetime) -> str:
-    """Name the night that begins at a time: its date (YYYY-MM-DD) in the schedule's time zone, or in UTC."""
+    """Return the date (YYYY-MM-DD) of the night that begins at a time, in the schedule's time zone, or in UTC."""
     zone = ZoneInfo(nightly.timezone if nightly else "UTC")
     return now.astimezone(zone).date().isoformat()

@@ -7,10 +7,10 @@ OPERATIONAL: dict[str, JsonValue] = {"operational": True}
 
 
 class ConfigError(Exception):
-    """The settings cannot be used, or something they name is not there; the message has one line per problem."""
+    """The settings cannot be used, or they name something that does not exist; the message has one line per problem."""
 
 
 class Section(BaseModel):
-    """A section of the settings: frozen; unknown keys are refused. Errors never show input: it may hold a secret."""
+    """A section of the settings, frozen. Unknown keys are refused. Errors show no input, because it may be secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

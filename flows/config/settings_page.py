@@ -32,7 +32,7 @@ def settings_page() -> str:
 
 
 def described(model: type[BaseModel]) -> dict[str, str]:
-    """Say of each field what it means: its own description, else its entry `name: …` in the class's docstring.
+    """Return what each field means: its own description, else its entry `name: …` in the class's docstring.
 
     >>> from tasks.data.treatments import TreatConfig
     >>> described(TreatConfig)["drop_ambiguous"]
@@ -49,7 +49,7 @@ def described(model: type[BaseModel]) -> dict[str, str]:
 
 
 def shown_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Pick the fields that are people's to set."""
+    """Return the fields that users may set."""
     texts = described(model)
     own = {name: field for name, field in model.model_fields.items() if _BY_FLOW not in texts[name]}
     inner = {name: models_in(field.annotation) for name, field in own.items()}

@@ -1,4 +1,4 @@
-"""Say why a part was computed rather than reused: its key's ingredients beside the nearest earlier part's."""
+"""Explains why a part was computed and not reused: compares its key's ingredients with the nearest earlier part's."""
 
 import json
 import re
@@ -32,9 +32,9 @@ _DIGEST = re.compile(r"\b([0-9a-f]{4})[0-9a-f]{8,}\b")
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why one part was, or will be, computed; no `reasons` where it was reused.
+    """Why one part was, or will be, computed; `reasons` is empty if it was reused.
 
-    compared_with: the curation, or the part in the store, whose ingredients were laid beside this one's.
+    compared_with: the curation, or the part in the store, with whose ingredients this part's were compared.
     """
 
     curation: str
@@ -47,7 +47,7 @@ class Explanation:
 
     @property
     def headline(self) -> str:
-        """Say it in one line; the reasons are the lines that follow."""
+        """The first line of the explanation; the reasons follow it."""
         part = f"{self.stage} part {self.part} of {self.curation}"
         if self.reused_from is not None:
             return f"{part}: nothing differs; it was reused from curation {self.reused_from}"
@@ -57,18 +57,18 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Walk:
-    """What the method's walk over the manifests found for one curation."""
+    """What the manifests of one curation hold, by stage."""
 
     curation: str
     runs: Mapping[str, StageRun]
 
     def part(self, maker: Maker) -> Ingredients | None:
-        """Give a part's ingredients, where it is finished."""
+        """Return a part's ingredients; None if it is not finished."""
         run = self.runs.get(maker[0])
         return None if run is None or maker[1] in run.unfinished else run.ingredients.get(maker[1])
 
     def makers(self) -> Makers:
-        """Name the part that made each object, by the output's name and by none; of several, the first."""
+        """Map each object to the first part that made it, with the output's name in the key and with none."""
         found: dict[tuple[str, str], Maker] = {}
         for run in self.runs.values():
             for number, manifest in run.finished.items():
@@ -79,17 +79,17 @@ class _Walk:
 
 
 def explain(workspace: Workspace, curation: str, stage: str, part: int) -> Explanation:
-    """Compare a part with the same one of the newest earlier curation that finished it, else with the nearest there is.
+    """Compare a part with the same part of the newest earlier curation that finished it, else with the most similar.
 
     Raises:
-        ConfigError: no such curation, stage or part; the known ones are listed.
+        ConfigError: no such curation, stage or part; the message lists those there are.
     """
     walk = _Walk(curation, {run.name: run for run in _runs(workspace, curation)})
     new = _find(walk, stage, part)
     finished = walk.runs[stage].finished.get(part)
     about = (curation, stage, part, finished is not None)
     if finished is not None and finished.attempt:
-        again = f"it was asked for again (attempt {finished.attempt + 1}), by `reneg rerun`"
+        again = f"`reneg rerun` computed it again (attempt {finished.attempt + 1})"
         return Explanation(*about, None, None, (again,))
     earlier = list(_earlier(workspace, curation))
     for before in earlier:
@@ -114,7 +114,7 @@ def _find(walk: _Walk, stage: str, part: int) -> Ingredients:
     run = walk.runs.get(stage)
     if run is None:
         last = list(walk.runs.values())[-1]
-        hint = f"; what follows {last.name} is not known before it is finished" if last.unfinished else ""
+        hint = f"; the stages after {last.name} are known once it is finished" if last.unfinished else ""
         raise ConfigError(f"no stage {stage!r} so far in {walk.curation}; known: {', '.join(walk.runs)}{hint}")
     if part not in run.ingredients:
         raise ConfigError(f"{stage} has {run.parts} parts, numbered from 0; part {part} is not there")
@@ -122,12 +122,12 @@ def _find(walk: _Walk, stage: str, part: int) -> Ingredients:
 
 
 def _earlier(workspace: Workspace, curation: str) -> Iterator[_Walk]:
-    """Walk the curations of the same name that came before, the newest first; those that cannot be read are passed."""
+    """Yield the earlier curations of the same name, the newest first, without those that cannot be read."""
     names = curation_names(workspace.store, NumberedId.parse(curation).name)
     for name in names[: names.index(curation)][: -_LOOKED_AT - 1 : -1]:
         try:
             yield _Walk(name, {run.name: run for run in _runs(workspace, name)})
-        except (ConfigError, ModelError):  # written for another version, or its model is gone
+        except (ConfigError, ModelError):  # recorded by another version, or its model is gone
             continue
 
 
@@ -141,7 +141,7 @@ def _holds(walk: _Walk, stage: str, wanted: Ingredients) -> bool:
 
 
 def _nearest(store: Store, new: Ingredients, part: int, walk: _Walk) -> Manifest | None:
-    """Find the finished part of the stage that shares most ingredients, those of this curation's own walk left out."""
+    """Return the finished part of the stage that shares most ingredients; this curation's own parts are left out."""
     own = {part_keys.digest(made) for run in walk.runs.values() for made in run.ingredients.values()}
     others = [(key, attempt) for key, attempt in newest_attempts(store, new["stage"]).items() if key not in own]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -157,7 +157,7 @@ def _nearest(store: Store, new: Ingredients, part: int, walk: _Walk) -> Manifest
 class _Comparison:
     """Turns the differences between two parts' ingredients into sentences.
 
-    before: the earlier curation; None where the parts are compared with the nearest in the store.
+    before: the earlier curation; None if the part is compared with the most similar one in the store.
     """
 
     store: Store
@@ -165,7 +165,7 @@ class _Comparison:
     before: _Walk | None
 
     def reasons(self, new: Ingredients, old: Ingredients) -> tuple[str, ...]:
-        """Name everything that differs, inputs with the parts that made them and why those changed."""
+        """Return a sentence per difference; for inputs with the part that made them and why it changed."""
         return (*_settings(new, old), *self._inputs(new, old, follow=True))
 
     def _inputs(self, new: Ingredients, old: Ingredients, *, follow: bool) -> list[str]:
@@ -193,20 +193,20 @@ class _Comparison:
         return f": {len(gone)} of its {len(had)} pieces are gone" if gone else ": its pieces are in another order"
 
     def _upstream(self, maker: Maker) -> str:
-        """Say why the part that made an input is another one, without going further up."""
+        """Say why the part that made an input changed, without following its own inputs further."""
         new = self.walk.runs[maker[0]].ingredients[maker[1]]
         old = self.before.part(maker) if self.before else None
         if old is None:
             nearest = _nearest(self.store, new, maker[1], self.walk)
             old = nearest.ingredients if nearest else None
         if old is None:
-            return "it was not there before"
+            return "it did not exist before"
         why = [*_settings(new, old), *self._inputs(new, old, follow=False)]
         return "; ".join(why) or "the same work gave another result"
 
 
 def _settings(new: Ingredients, old: Ingredients) -> list[str]:
-    """Say what differs besides the inputs."""
+    """Return a sentence per difference, without the inputs."""
     before, after = ({name: made[name] for name in made if name != "inputs"} for made in (old, new))
     lines = part_keys.differences(before, after)
     paths = [line.partition(": ")[0] for line in lines]
@@ -214,7 +214,7 @@ def _settings(new: Ingredients, old: Ingredients) -> list[str]:
     return [
         _sentence(str(new["stage"]), path, line.partition(": ")[2])
         for path, line in zip(paths, lines, strict=True)
-        if not (path in ("config.judge", "config.engine") and asked_otherwise)  # their names say the same in digests
+        if not (path in ("config.judge", "config.engine") and asked_otherwise)  # their names hold digests of the same
     ]
 
 
@@ -265,7 +265,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _content(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    """List everything that a part made: the output's name, and what keys cover of it."""
+    """Yield everything that a part made: the output's name, and what keys contain of it."""
     for output, pieces in manifest.tables.items():
         yield from ((output, object_name(piece.object)) for piece in pieces)
     for output, files in manifest.directories.items():

@@ -1,4 +1,4 @@
-"""Importing people's labels from a filled-in sheet, and finding the waiting curations that can go on with them."""
+"""Imports people's labels from a filled-in sheet, and finds waiting curations that can continue with them."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,10 +33,10 @@ _SHEET = "sheet.csv"
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a filled-in sheet.
+    """The result of importing a sheet.
 
-    new, changed: labels that say something the store did not know, the second where the same person had said otherwise.
-    key: of the object they are kept in; None where there are none.
+    new: labels that the store did not hold. changed: labels that replace another label of the same person.
+    key: of the object that holds both; None if there are none.
     """
 
     curation: str
@@ -62,9 +62,9 @@ class Imported:
 
 
 def import_labels(workspace: Workspace, curation: Curation, path: Path, annotator: str = "") -> Imported:
-    """Read a filled-in sheet of a curation (CSV, or JSON lines), check it, and keep its labels in the store.
+    """Read a filled-in sheet of a curation (CSV or JSON lines), check it, and store its labels.
 
-    What is known already is not kept again, so a sheet can be imported as often as it grows.
+    Labels that the store holds already are not stored again, so a sheet can be imported several times as it grows.
 
     Raises:
         ConfigError: the file cannot be read, holds labels but none that can be used, or the curation drew no sample.
@@ -86,11 +86,11 @@ def import_labels(workspace: Workspace, curation: Curation, path: Path, annotato
 
 
 def _shown(workspace: Workspace, curation: Curation) -> Iterator[tuple[Pair, Shown]]:
-    """Give the pairs on every sheet that was drawn from the curation's candidates: people may have an older one."""
+    """Yield the pairs of every sheet drawn from the curation's candidates, older sheets included."""
     _, runs = look_at(workspace, curation)
     mine = next((run.manifests[0] for run in runs if run.name == SAMPLE.name and run.manifests), None)
     if mine is None:
-        raise ConfigError(f"{curation.id} has drawn no sample yet, so no sheet can be its own; let it run first")
+        raise ConfigError(f"{curation.id} has drawn no sample yet, so it has no sheet; run it first")
     candidates = list(mine.ingredients["inputs"]["candidates"])
     drawn = [m for m in _samples(workspace.store) if m.ingredients["inputs"]["candidates"] == candidates]
     sampled = pl.concat(_read(workspace.store, piece).select(_IDS) for m in drawn for piece in m.tables["samples"])
@@ -112,12 +112,12 @@ def _read(store: Store, piece: Piece) -> pl.DataFrame:
 
 
 def resumable(workspace: Workspace, name: str | None = None) -> list[str]:
-    """Name the curations that wait for labels, of which by now enough came in; oldest first."""
+    """Return the curations that waited for labels and now have enough; oldest first."""
     return [curation for curation in waiting(workspace.store, name) if not _still_waits(workspace, curation)]
 
 
 def waiting(store: Store, name: str | None = None) -> list[str]:
-    """Name the curations whose last execution ended waiting for labels; oldest first."""
+    """Return the curations whose last execution ended waiting for labels; oldest first."""
     found = []
     for curation in curation_names(store, name):
         records = [key.rsplit("/", 1)[-1] for key in store.list(f"curations/{curation}")]
@@ -136,17 +136,21 @@ def _still_waits(workspace: Workspace, curation: str) -> bool:
     except WorkNeeded:
         if SAMPLE.name in {run.name for run in look.runs}:
             return False
-        # A stage of another version, a part computed again, a text purged: what people said may not be enough after it.
+        # Parts before the sample are unfinished: a stage has a new version, or a part was purged or computed again.
         again = f"`reneg labels import {curation} SHEET --resume`"
         workspace.hooks.on_message(f"{curation} waits for labels, and has parts to compute up to its sample: {again}")
         return True
-    except (WaitingForLabels, ConfigError, ModelError):  # too few labels, another version's record, or files are gone
+    except (
+        WaitingForLabels,
+        ConfigError,
+        ModelError,
+    ):  # too few labels, a record of another version, or files are gone
         return True
     return False
 
 
 def reasons_of(checked: Checked) -> list[str]:
-    """Say which rows were left out and why, with the first of each kind."""
+    """Return one line per reason for which rows were left out, with the first such row."""
     return [
         f"  left out, {reason[0]}: {group.height} ({group['key'][0]}: {group['detail'][0]})"
         for reason, group in checked.rejects.group_by("reason", maintain_order=True)

@@ -1,4 +1,4 @@
-"""What is done with a curation (`Job`), and looking at what of it is finished, from the manifests alone."""
+"""Jobs on a curation, and what of a job is finished, read from the manifests without computing anything."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +24,12 @@ Done = tuple[Any, tuple[StageRun, ...]]
 class Job:
     """One piece of work on one curation.
 
-    name: what people call it, in the names of flow runs.
-    method: walks the stages; what it returns is the outcome.
+    name: its name in flow runs.
+    method: runs the stages; what it returns is the outcome.
     force: (stage with its label, part) to compute again although they are finished.
-    only: the one part to compute; nothing upstream or downstream of it is touched.
-    until: seconds since the epoch, after which nothing new is begun; None for no end.
-    again: how people do it once more where it is no curation: the command with its options, or the flow run's Retry.
+    only: the one part to compute; no other part is touched.
+    until: seconds since the epoch, after which no part is begun; None for no end.
+    again: how people repeat a job that is no curation: the command with its options, or Retry of the flow run.
     known: stages that a look has found finished, by name with label; computing does not read their manifests again.
     """
 
@@ -48,10 +48,10 @@ Compute = Callable[[Workspace, Setup, Job], Done]
 
 
 def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -> Done:
-    """Walk a method over the manifests only; the outcome is None while any part is unfinished.
+    """Run a method over the manifests only; the outcome is None while any part is unfinished.
 
     Raises:
-        WaitingForLabels: with `wait`, where people's labels are all that is missing; else the outcome is None.
+        WaitingForLabels: with `wait`, if only people's labels are missing; without it the outcome is None then.
     """
     runner = Runner(store)
     try:
@@ -66,12 +66,12 @@ def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -
 
 
 def look_at(workspace: Workspace, curation: Curation) -> Done:
-    """Walk the whole method over a curation's manifests (see `look`)."""
+    """Run the whole method over a curation's manifests (see `look`)."""
     return look(workspace.store, prepare(workspace, curation))
 
 
 def training_set(workspace: Workspace, curation: Curation, treatment: str) -> dict[str, pl.DataFrame]:
-    """Read what an export needs of a finished curation: instances, queries, passages.
+    """Read the tables that an export of a finished curation needs: instances, queries, passages.
 
     Raises:
         ConfigError: it is unfinished, or did not make this treatment.

@@ -1,7 +1,7 @@
-"""Making a curation ready: the inputs an execution takes up, and the `Setup` that the method is given.
+"""Prepares a curation: collects the inputs of an execution, and makes the `Setup` that the method takes.
 
-Taken up are people's labels so far, the gold set, and which night it is. They are recorded, so that looking at a
-finished curation shows what was made then, whatever came in since; the next execution takes up the news.
+The inputs are people's labels so far, the gold set, and the date of the night. They are recorded for each curation, so
+that looking at a finished curation uses the inputs of its last execution. The next execution reads them anew.
 """
 
 import json
@@ -38,10 +38,10 @@ from tasks.quality.labels import settle
 
 @dataclass(frozen=True)
 class Intake:
-    """What was taken up.
+    """The inputs of an execution besides the source.
 
-    labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD, where some judge is asked
-    about the gold set anew every night.
+    labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD if some judge is asked about
+    the gold set again every night, else empty.
     """
 
     labels: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Intake:
         known: "Intake | None" = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Intake":
-        """Look at what there is; the gold set is kept in the store, and it is told which of its rows are left out.
+        """Collect the inputs there are now. The gold set is copied to the store; `tell` reports its unusable rows.
 
         Raises:
             ConfigError: the gold set cannot be used.
@@ -70,28 +70,28 @@ class Intake:
 
     @classmethod
     def of(cls, store: Store, curation: str) -> "Intake":
-        """Read what the newest execution of a curation took up; nothing where none has begun."""
+        """Read the inputs of a curation's newest execution; they are empty if none has begun."""
         record = read_newest(store, f"curations/{curation}/intake")
         return cls() if record is None else cls(tuple(record["labels"]), record["gold"], record["night"])
 
     def keep(self, store: Store, curation: str) -> None:
-        """Record it, if it differs from the newest record."""
+        """Record the inputs of a curation, unless they equal the newest record."""
         if self != Intake.of(store, curation):
             keep_next(store, f"curations/{curation}/intake", asdict(self))
 
     def settled(self, store: Store) -> pl.DataFrame | None:
-        """Settle the labels that were taken up; None where there are none."""
+        """Return one label per pair, settled by majority; None if there are no labels."""
         return settle(read_labels(store, self.labels)) if self.labels else None
 
     def gold_set(self) -> Gold | None:
-        """Return the gold set with its night."""
+        """Return the gold set with its night; None if there is none."""
         return None if self.gold is None else Gold(Directory("gold", self.gold), self.night)
 
 
 def _keep_gold(
     store: Store, config: CurationConfig, known: Mapping[str, str] | None, tell: Callable[[str], None]
 ) -> Mapping[str, str]:
-    """Copy the gold set into the store; where the file is out of reach, the copy taken up before serves."""
+    """Copy the gold set into the store; if its file cannot be read, use the copy of the last execution."""
     path = config.gold.path if config.gold else ""
     try:
         fs, root = url_to_fs(path)
@@ -100,7 +100,7 @@ def _keep_gold(
         if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
             raise
         if known is not None:
-            tell(f"gold.path: {path} cannot be read here; the copy that was taken up before serves")
+            tell(f"gold.path: {path} cannot be read here; the copy of the last execution is used")
             return known
         raise ConfigError(f"gold.path: {path} cannot be read ({type(error).__name__}: {error})") from error
     check_gold(data, config, tell)
@@ -108,10 +108,10 @@ def _keep_gold(
 
 
 def check_gold(data: bytes, config: CurationConfig, tell: Callable[[str], None] = lambda text: None) -> int:
-    """Read a gold set as the stage will; tells how many rows are left out and why, and returns how many can be used.
+    """Read a gold set as the stage will, report the rows that are left out and why, and return how many are usable.
 
     Raises:
-        ConfigError: none can.
+        ConfigError: no row is usable.
     """
     with tempfile.TemporaryDirectory(prefix="reneg-gold-") as folder:
         (Path(folder) / "gold.jsonl").write_bytes(data)
@@ -125,7 +125,7 @@ def check_gold(data: bytes, config: CurationConfig, tell: Callable[[str], None] 
 
 
 def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -> Intake:
-    """Tell which labels and gold set a curation has taken up; `anew`, or of a draft, those there are now."""
+    """Return the recorded inputs of a curation; with `anew`, or for a draft, those there are now."""
     known = Intake.of(workspace.store, curation.id)
     if anew or curation.is_draft:
         hooks = workspace.hooks
@@ -134,11 +134,11 @@ def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -
 
 
 def prepare(workspace: Workspace, curation: Curation) -> Setup:
-    """Make a curation ready to be looked at; nothing is fetched, so that paths of models are empty.
+    """Return the setup of a curation; no model is fetched, so paths of models are empty.
 
     Raises:
         ConfigError: the gold set of a draft cannot be used.
-        ModelError: a model's reference is wrong, or its digest cannot be told here.
+        ModelError: a model's reference is wrong, or its digest cannot be found out here.
     """
     config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
     digest = digest_of(config.encoder.model, cache)
@@ -169,13 +169,13 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
 
 
 def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
-    """Fetch and verify the models that a curation names; returns its setup with their paths.
+    """Fetch and verify the models of a curation; returns its setup with their paths.
 
-    The base model is kept in the store, by digest, so that it is evaluated like the trained ones.
+    The base model is stored too, by digest, so that it can be evaluated like the trained models.
 
     Raises:
         ModelError: a model cannot be fetched, or is not the one that was named.
-        StoreError: the base model could not be kept.
+        StoreError: the base model could not be stored.
     """
     config, store = setup.config, workspace.store
     path = _fetch(workspace, config.encoder.model)

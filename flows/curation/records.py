@@ -1,4 +1,4 @@
-"""Curations and deployed configurations as the store records them: created, read back, listed; failures by part."""
+"""Reads and writes the store's records of curations, of deployed configurations, and of failed parts."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ from infra.storage.artifacts import Directory
 from infra.storage.numbered_records import decide_next, keep_next, numbers, read, read_newest, record_key
 from infra.storage.store import Store, StoreError
 
-_LISTED = 5  # known curations named in an error
+_LISTED = 5  # curations that an error names
 
 
 @dataclass(frozen=True)
 class Curation:
-    """A recorded curation: its id, its configuration, and its source as it was."""
+    """A recorded curation: its id, its configuration, and its source as it was then."""
 
     id: str
     config: CurationConfig
@@ -37,20 +37,20 @@ class Curation:
 
 
 def draft_curation(workspace: Workspace, config: CurationConfig) -> Curation:
-    """Make a curation that is not recorded, to look at what it would do; its source is kept in the store.
+    """Make a curation that is not recorded, to see what it would do; its source is kept in the store.
 
     Raises:
-        ConfigError: the source is not there.
+        ConfigError: the source does not exist.
     """
     source = import_source(workspace.store, workspace.settings, config)
     return Curation(f"{config.name}-draft", config, source)
 
 
 def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
-    """Continue the newest curation of the same configuration and source, or record a new one.
+    """Return the newest curation of the same configuration and source, or record a new one.
 
     Raises:
-        ConfigError: the source is not there.
+        ConfigError: the source does not exist.
     """
     draft, store = draft_curation(workspace, config), workspace.store
     files = None if draft.source is None else dict(draft.source.files)
@@ -79,10 +79,10 @@ def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
 
 
 def load_curation(store: Store, curation: str) -> Curation:
-    """Read a recorded curation back.
+    """Read a recorded curation.
 
     Raises:
-        ConfigError: there is none of that name; the known ones are listed.
+        ConfigError: there is none of that name; the message lists those there are.
     """
     record = store.read_json(f"curations/{curation}/curation.json")
     if record is None:
@@ -103,13 +103,13 @@ def curation_names(store: Store, name: str | None = None) -> list[str]:
 
 
 def results_of(store: Store, curation: str) -> list[dict[str, Any]]:
-    """Read how the executions of a curation ended, oldest first; an unfinished one left nothing."""
+    """Read the results of a curation's executions, oldest first; an unfinished execution has none."""
     prefix = f"curations/{curation}/result"
     return [read(store, prefix, number) for number in numbers(store, prefix)]
 
 
 def record_failure(store: Store, curation: str, spec: PartSpec, reason: str) -> None:
-    """Keep why a part failed, for `reneg status`."""
+    """Record why a part failed, for `reneg status`."""
     record = json.dumps({"stage": str(PartName.parse(spec.name).stage), "part": spec.number, "reason": reason})
     key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
     with contextlib.suppress(StoreError):  # a full disk failed the part already; its siblings go on
@@ -117,15 +117,15 @@ def record_failure(store: Store, curation: str, spec: PartSpec, reason: str) -> 
 
 
 def failures_of(store: Store, curation: str) -> dict[tuple[str, int], str]:
-    """Read the newest reason of every part that failed once; it may have been computed since."""
+    """Read the newest reason of every part that has failed; the part may have been computed since."""
     records = [store.read_json(key) for key in store.list(f"curations/{curation}/failures")]
     return {(record["stage"], record["part"]): record["reason"] for record in records}
 
 
 def keep_config(store: Store, config: CurationConfig) -> str:
-    """Put a configuration into the store, as the newest of its name; returns its key. The same one is kept once.
+    """Store a configuration as the newest of its name, unless it already is; returns its key.
 
-    A worker on another machine reads it there, not from a file.
+    A worker on another machine reads it from there and needs no file.
     """
     settings, prefix = config.model_dump(mode="json"), f"configs/{config.name}/"
 
@@ -152,13 +152,13 @@ def read_config(store: Store, name: str) -> CurationConfig:
 
 
 def _settings_of(store: Store, curation: str) -> dict[str, Any] | None:
-    """Read the newest settings that a later run of a curation brought: budget, prices, resources."""
+    """Read the newest settings (budget, prices, resources) that a later run of a curation recorded."""
     settings: dict[str, Any] | None = read_newest(store, f"curations/{curation}/settings")
     return settings
 
 
 def _keep_settings(store: Store, curation: str, config: CurationConfig) -> None:
-    """Keep the configuration of a later run where only operational settings differ, for `rerun` to use."""
+    """Record the configuration of a later run whose operational settings differ; `rerun` uses it."""
     record = store.read_json(f"curations/{curation}/curation.json") or {}
     settings = config.model_dump(mode="json")
     if settings != (_settings_of(store, curation) or record.get("config")):

@@ -1,4 +1,4 @@
-"""Where a curation's data comes from: a file or folder, here or in object storage, kept in the store as it was."""
+"""Copies a curation's source into the store: a file or folder, on this machine or in object storage."""
 
 import tempfile
 from pathlib import Path
@@ -17,10 +17,10 @@ _WANTED = "give a JSONL file, a folder of them or a BEIR folder"
 
 
 def import_source(store: Store, settings: Settings, config: CurationConfig) -> Directory | None:
-    """Keep the source in the store, so that the curation can be repeated whatever becomes of it; None for a harvest.
+    """Copy the source into the store, so that the curation can be repeated without it; None for a harvest.
 
     Raises:
-        ConfigError: it is not there, or it is what a curation made: relabelled data is never relabelled again.
+        ConfigError: it does not exist, or a curation made it: relabelled data must not be relabelled again.
     """
     if config.source.path is None:
         return None
@@ -55,8 +55,8 @@ def _import_remote(store: Store, url: str) -> Directory:
 
 
 def _refuse_own_output(path: str, settings: Settings) -> None:
-    """Refuse what lies in the store or among the results: a nightly run would feed on its own relabelled data."""
-    message = f"source.path: {path} is Reneg's own output; give the source, which is curated anew from its own labels"
+    """Refuse a source in the store or among the results: a nightly run would relabel its own output."""
+    message = f"source.path: {path} is Reneg's own output; give the original source, with its own labels"
     if "://" in path:
         if f"{path.rstrip('/')}/".startswith(f"{settings.store.rstrip('/')}/"):
             raise ConfigError(message)

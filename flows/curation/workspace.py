@@ -1,4 +1,4 @@
-"""Where a command or a flow works: the settings, the store, the clock, and who is told of progress."""
+"""What a command or flow works with: the settings, the store, the clock, and functions that report progress."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from infra.storage.store import Store
 
 @dataclass(frozen=True)
 class Hooks:
-    """Whom a curation tells what it does; by default nobody."""
+    """Functions that are called to report what a curation does; by default they do nothing."""
 
     on_message: Callable[[str], None] = lambda text: None
     on_part: Callable[[str, int, int], None] = lambda stage, done, total: None
@@ -39,5 +39,5 @@ class Workspace:
         return cls(settings, Store.open(settings.store, write=write), hooks or Hooks())
 
     def folder(self, curation: str) -> Path:
-        """Name the folder in which a curation's results are laid out."""
+        """Return the folder in which a curation's results are laid out."""
         return self.settings.home / "curations" / curation

@@ -1,4 +1,4 @@
-"""Garbage collection: what no kept curation or release reaches goes to the store's trash, and later for good."""
+"""Garbage collection: moves what no kept curation or release uses to the store's trash, and deletes it later."""
 
 import re
 import time
@@ -29,15 +29,15 @@ from infra.storage.store import TRASH, Entry, Store, StoreError
 
 _HOUR, _DAY = 3600.0, 86400.0
 _CURATION = re.compile(r"(?P<folder>(trash/)?curations/(?P<id>(?P<name>[^/]+)-\d{6,}))/(?P<file>.+)")
-# Work on a finished curation, whose parameters no record keeps: it stays as long as what it read.
+# Stages that work on a finished curation: no record keeps their parameters, so their parts stay with their inputs.
 _FURTHER = frozenset(stage.name for stage in st.STAGES if stage.afterwards)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command line says; what it does not say comes from each name's newest configuration, or the defaults.
+    """The options of the command line. Unset ones come from each name's newest configuration, else the defaults.
 
-    drop: curations that go whatever the rules say.
+    drop: curations that are removed whatever the rules say.
     """
 
     curations: int | None = None
@@ -49,17 +49,17 @@ class Wanted:
 
 @dataclass
 class Kept:
-    """Who stays, who goes, and why."""
+    """Which curations and releases are kept and which are removed, and why."""
 
-    curations: dict[str, str] = field(default_factory=dict)  # id to reason
+    curations: dict[str, str] = field(default_factory=dict)  # by id, the reason
     dropped: list[str] = field(default_factory=list)
-    releases: list[str] = field(default_factory=list)  # records that stay
+    releases: list[str] = field(default_factory=list)  # records that are kept
     dropped_releases: list[str] = field(default_factory=list)
     back: set[str] = field(default_factory=set)
 
 
 class _Nothing:
-    """Computes nothing: a method walks on over what is finished, past what is not."""
+    """An executor that computes nothing, so that a method continues past unfinished parts."""
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
@@ -69,14 +69,15 @@ class _Nothing:
 
 
 def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
-    """Find what no kept curation or release reaches; with `yes`, move it to the trash, and delete it a grace later.
+    """Find what no kept curation or release uses; with `yes`, move it to the trash, and delete what is old there.
 
     Returns:
-        What was, or would be, removed, and which curations stay for which reason (`kept`): the line a script reads.
+        What was, or would be, removed, and the curations that are kept with the reason (`kept`), as JSON.
 
     Raises:
-        ConfigError: a kept curation cannot be followed, or a curation to drop is not there; nothing is removed.
-        StoreError: a record is damaged, or the store fails; what was not removed yet stays.
+        ConfigError: the parts of a kept curation cannot be found, or a curation to drop does not exist; nothing is
+            removed.
+        StoreError: a record is damaged, or the store fails; what was not removed yet is kept.
     """
     if wanted.grace < 0:
         raise ConfigError(f"--grace: hours expected, {wanted.grace} came")
@@ -87,14 +88,16 @@ def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
     leftovers = 0
     if yes:
         carry_out(store, collection, at_once=wanted.grace == 0)
-        for name in sorted({key.split("/")[1] for key in kept.releases}):  # the copies go with their releases
+        for name in sorted(
+            {key.split("/")[1] for key in kept.releases}
+        ):  # published copies are removed with their releases
             prune_published(store, name, sum(key.startswith(f"releases/{name}/") for key in kept.releases))
         leftovers = store.sweep(max(_HOUR, wanted.grace * _HOUR))
     return _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers}
 
 
 def _decide(store: Store, listed: Mapping[str, Entry], wanted: Wanted) -> Kept:
-    """Decide by name which curations and releases stay."""
+    """Decide for each name which curations and releases are kept."""
     kept, now = Kept(), time.time()
     files: dict[str, dict[str, dict[str, Entry]]] = {}  # name, id, key
     for key, entry in listed.items():
@@ -115,7 +118,7 @@ def _decide(store: Store, listed: Mapping[str, Entry], wanted: Wanted) -> Kept:
 
 
 def _retention(store: Store, listed: Mapping[str, Entry], name: str, wanted: Wanted) -> RetentionConfig:
-    """Take the command line's word, else the newest deployed configuration's, else the defaults."""
+    """Return what is kept: by the command line, else the newest deployed configuration, else the defaults."""
     deployed = sorted(key for key in listed if key.startswith(f"configs/{name}/"))
     record = store.read_json(deployed[-1]) if deployed else None
     said = {n: v for n in RetentionConfig.model_fields if (v := getattr(wanted, n)) is not None}
@@ -127,7 +130,7 @@ def _retention(store: Store, listed: Mapping[str, Entry], name: str, wanted: Wan
 
 
 def _decide_releases(store: Store, heads: list[str], retention: RetentionConfig, kept: Kept) -> set[str]:
-    """Keep the newest releases, and those that a kept one went back to; returns the curations they name."""
+    """Keep the newest releases, and those that a kept one was rolled back to; returns their curations."""
     records = {key: _record(store, key) for key in heads}
     numbers = {_number(key): key for key in heads}
     staying = set(heads[-retention.releases :])
@@ -169,18 +172,18 @@ def _decide_curations(
 
 
 def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
-    """Follow the kept curations to their parts."""
+    """Find the parts and models that the kept curations use."""
     manifests, models = set[str](), set[str]()
     for id_ in kept.curations:
         recorded = _recorded(snapshot, id_)
         try:
             reached, used = _walk(settings, snapshot, id_)
         except (ConfigError, StoreError, ModelError, LookupError, TypeError, ValueError) as error:
-            # A record of another version, or a damaged one, fails in many ways; whatever its parts list names stays.
+            # A record of another version, or a damaged one, fails in many ways; parts that its results list stay.
             if not recorded:
                 raise ConfigError(
-                    f"curation {id_} is kept ({kept.curations[id_]}) but cannot be followed to its parts: {error}. "
-                    f"Nothing was removed. Run gc where its models are, repair it, or let it go with --drop {id_}"
+                    f"curation {id_} is kept ({kept.curations[id_]}), but its parts cannot be found: {error}. "
+                    f"Nothing was removed. Run gc where its models are, repair it, or remove it with --drop {id_}"
                 ) from error
             reached, used = set(), set()
         manifests |= recorded | reached
@@ -190,7 +193,7 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
 
 
 def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], set[str]]:
-    """Walk the method over the manifests, past what is unfinished; returns the parts and the models' digests."""
+    """Run the method over the manifests, past unfinished parts; returns the parts and the models' digests."""
     setup = prepare(Workspace(settings, snapshot), load_curation(snapshot, id_))
     run = Runner(snapshot, _Nothing())
     try:
@@ -205,7 +208,7 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], s
 
 
 def _recorded(snapshot: Snapshot, id_: str) -> set[str]:
-    """Name the parts that a curation's own results list, as far as they are there."""
+    """Return the parts that a curation's results list and that still exist."""
     named = set[str]()
     for key in snapshot.list(f"curations/{id_}"):
         if "/result-" in key:
@@ -215,7 +218,7 @@ def _recorded(snapshot: Snapshot, id_: str) -> set[str]:
 
 
 def _in_order(snapshot: Snapshot, dropped: Iterable[str]) -> list[str]:
-    """Order the records of curations that go: first what makes it one, so that half a curation is none."""
+    """Order the records to remove: `curation.json` first, so that no half-removed curation is left."""
     keys = []
     for id_ in dropped:
         own = [key for key in snapshot.list(f"curations/{id_}") if key in snapshot.listed]
@@ -241,7 +244,7 @@ def _order(id_: str) -> int:
 
 
 def _facts(snapshot: Snapshot, kept: Kept, collection: Collection) -> dict[str, Any]:
-    """Return the line a script reads."""
+    """Return what was or would be removed, as JSON."""
     kinds = Counter(live(key).split("/")[0] for key in collection.move)
     return {
         "curations": kept.dropped,

@@ -1,4 +1,4 @@
-"""Purging a text: the store, the ledger, labels and files that hold it, and everything that was made from it."""
+"""Purges a text from the store, the ledger, labels and files, with everything that was made from it."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ _TABLES = {"query": "queries", "doc": "passages"}
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which text is to go: exactly one of a file that holds it, its hash, or the id of a passage or a query."""
+    """The text to purge, named by exactly one of: a file with the text, its hash, the id of a passage or a query."""
 
     text_file: Path | None = None
     hash: str | None = None
@@ -35,24 +35,24 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """Everything a purge removes: from the ledger, from the store, and among the files laid out from it."""
+    """Everything that a purge removes: from the ledger, from the store, and files laid out from the store."""
 
     target: Target
     rows: Forgotten
     plan: Plan
     sources: tuple[dict[str, str], ...]  # curation, file in its source, path to clean
     files: tuple[Path, ...]
-    published: tuple[str, ...] = ()  # folders of releases that hold a copy of what goes
-    labels: int = 0  # people's, of the text or with it in a comment
+    published: tuple[str, ...] = ()  # folders of releases with a copy of what is removed
+    labels: int = 0  # labels of people about the text, or with it in a comment
 
     @property
     def nothing(self) -> bool:
-        """Nothing holds the text."""
+        """Whether nothing holds the text."""
         in_store = self.plan.removals or self.plan.records or self.plan.holders
         return not (self.rows.rows or self.labels or in_store or self.files)
 
     def as_json(self, removed: bool) -> dict[str, Any]:
-        """Return the line a script reads."""
+        """Return what was or would be removed, as JSON."""
         return {
             "removed": removed,
             "hashes": sorted(self.target.hashes),
@@ -71,7 +71,7 @@ class Found:
 
 
 def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
-    """Find a text and all that was said of it or made from it; with `yes`, remove it.
+    """Find a text and everything said about it or made from it; with `yes`, remove it.
 
     Raises:
         ConfigError: not exactly one of the four ways to name a text, or nobody knows that id.
@@ -91,9 +91,9 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
 
 
 def resolve(store: Store, wanted: Wanted) -> Target:
-    """Find the texts that are meant, and the hashes of every query and passage with such a text, whatever its title.
+    """Find the wanted texts, and the hashes of every query and passage with such a text, whatever its title.
 
-    A text from a file is taken as it stands, without the line end that editors add, and as ingest cleans it.
+    A text from a file is searched as it is, without the line end that editors add, and as ingest cleans it.
     """
     given = [name for name, value in wanted.__dict__.items() if value is not None]
     if len(given) != 1:
@@ -115,7 +115,7 @@ def resolve(store: Store, wanted: Wanted) -> Target:
 
 
 def _judged_against(store: Store, hashes: set[str]) -> set[str]:
-    """Find the combined hash of every query's positives among which such a text is: pairs carry that one alone."""
+    """Return the combined hash of the positives of every query with such a positive: pairs hold only that hash."""
     found = set[str]()
     for part in _ingested(store):
         pieces = [store.read(piece.object) for piece in part.tables.get("positives", ())]
@@ -155,7 +155,7 @@ def _texts_of_id(store: Store, kind: str, value: str) -> set[str]:
     if rows.is_empty():
         raise ConfigError(
             f"--{kind} {value!r}: DATASET/ID expected, and no table of {name} in {store.url} holds it; "
-            "if it was purged halfway, give --hash or --text-file"
+            "if a purge of it was interrupted, give --hash or --text-file"
         )
     return set(rows["shown"])
 
@@ -171,7 +171,7 @@ def _tables(store: Store, names: tuple[str, ...]) -> Iterator[pl.DataFrame]:
     for name, key in sorted(objects):
         data = store.read(key)
         if data is None:
-            continue  # an earlier purge was killed here
+            continue  # removed by an earlier purge that was killed
         frame = pl.read_parquet(data)
         text = pl.col("text")
         if name == "passages":
@@ -200,7 +200,7 @@ def _find(settings: Settings, store: Store, target: Target) -> Found:
 
 
 def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
-    """Name the files a curation was made from that hold the text, its gold set too, and where the user has them."""
+    """Yield the source and gold files of curations that hold the text, with the path of the user's own copy."""
     told = set[tuple[str, str]]()
     for record in sorted({record for records in plan.named.values() for record in records}):
         content = store.read_json(record)

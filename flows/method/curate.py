@@ -76,14 +76,14 @@ def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
 
 
 def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
-    """Mine the queries that carry no negatives; take those of the others as they came."""
+    """Mine candidates for queries without negatives; for the others take the negatives that came with them."""
     c, found = setup.config, list[Pool]()
     if data.given.rows:
         given = run(st.ADOPT, c.adopt, given=data.given, queries=data.queries, positives=data.positives)
         found.append(Pool(**given))
     if _has_queries_to_mine(run, data):
         found.append(mine(run, setup, data, vectors))
-    if not found:  # no training query at all: the report says so
+    if not found:  # there is no training query; the report says so
         parts = data.queries.indexes
         return Pool(
             candidates=empty_table(run, "candidates", schemas.CANDIDATES, parts),
@@ -122,7 +122,7 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
 
 
 def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Pool) -> Verdicts:
-    """Judge the candidates: similarity first, each tier where the one before leaves it open, then one decision each."""
+    """Judge the candidates: by similarity, then by each tier what the one before left open; then decide on each."""
     c, candidates = setup.config, pool.candidates
     if setup.skipped:
         candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
@@ -152,7 +152,7 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
 
 
 def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, similarity: Table) -> tuple[Table, Table]:
-    """Ask each tier about what the one before leaves open; returns the verdicts and the calls of all tiers."""
+    """Judge with each tier what the tier before left open; returns the verdicts and the calls of all tiers."""
     answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
     calls = [empty_table(run, "calls", schemas.CALLS)]
     before = similarity
@@ -176,7 +176,7 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, simi
 
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:
-    """Draw the pairs that people check (paper section 7), and write their sheet."""
+    """Draw the pairs that people check (paper section 7), and write the sheet they fill in."""
     made = run(
         st.SAMPLE,
         setup.config.sample,
@@ -289,7 +289,7 @@ def write_report(
 
 
 def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:
-    """Walk the curation's manifests, computing nothing; returns the tables of its finished stages.
+    """Return the tables of the curation's finished stages, read from the manifests; nothing is computed.
 
     Raises:
         ConfigError: with `to_the_end`, the curation is unfinished.
@@ -304,7 +304,7 @@ def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> 
 
 
 def costs(run: Runner) -> pl.DataFrame:
-    """Sum up what each stage so far cost, from the manifests: the figures stay those of the day it was computed."""
+    """Sum up what each stage so far cost. The figures come from the manifests, so they do not change later."""
     rows = [
         {
             "stage": done.name,
@@ -320,23 +320,23 @@ def costs(run: Runner) -> pl.DataFrame:
 
 
 def _library_versions(setup: Setup) -> dict[str, str]:
-    """Return the versions of the libraries whose documentation is harvested: their content is the stage's input."""
+    """Return the versions of the libraries whose documentation is harvested: they decide the stage's input."""
     harvest = setup.config.source.harvest
     modules = harvest.modules if harvest else ()
     return {name: metadata.version(name) for name in sorted({module.split(".")[0] for module in modules})}
 
 
 def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
-    """Tell whether any training query carries no negatives of its own."""
+    """Return whether any training query has no negatives of its own."""
     if data.queries.missing:
-        return True  # nothing is known yet; the stages that follow are blocked and say so
+        return True  # nothing is known yet; the stages that follow are blocked
     query = ["dataset", "query_id"]
     train = run.read(data.queries).filter(pl.col("split") == "train")
     return not train.join(run.read(data.given), on=query, how="anti").is_empty()
 
 
 def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:
-    """Say which policies name a dataset that is not there: a misspelt `skip` would be judged and paid for."""
+    """Report policies for datasets that the source does not hold: a misspelt `skip` would be judged and paid for."""
     if not setup.config.policies or queries.missing:
         return
     present = set(run.read(queries)["dataset"])

@@ -1,4 +1,4 @@
-"""The gold set inside the method: judged like everything else, every night, and compared with its fixed labels."""
+"""Judges the gold set every night with the curation's own judges, and compares the verdicts with its fixed labels."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from tasks.quality.gold_set import GoldConfig
 
 
 def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
-    """Ask every tier about every pair of the gold set, with the curation's own prompts, engines and thresholds.
+    """Judge every pair of the gold set with every tier, with the curation's own prompts, engines and thresholds.
 
-    Weights that are pinned by their digest give the same answers every night: they are asked once and remembered.
+    A model whose weights are known by digest gives the same answers every night, so it is asked once only.
 
     Returns:
         `agreement` and `verdicts`, as `tasks.quality.gold_set.agree_gold` makes them.
@@ -77,9 +77,10 @@ def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> Table:
 
 
 def ask_again(tier: Tier, night: str) -> JudgeConfig:
-    """Configure a tier for the gold set of one night: an endpoint's name for its answers includes the night.
+    """Return a tier's settings for the gold set of one night.
 
-    So they are in nobody's ledger and under no key of another night, and the endpoint is really asked.
+    For an endpoint the night becomes part of the name under which its answers are remembered. No answer of another
+    night has that name, so the endpoint is asked again.
     """
     if tier.is_pinned:
         return tier.judge

@@ -1,4 +1,4 @@
-"""People's labels: kept in the store, found by text, put over the judges' decisions, and waited for where asked."""
+"""Labels of people: stored, matched by text, put in place of the judges' decisions, and waited for if wanted."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ _READERS = 16
 
 @dataclass(frozen=True)
 class Wanted:
-    """How many of the drawn pairs are labelled, and how many are wanted before the treatments."""
+    """How many of the drawn pairs are labelled, and how many must be before the treatments."""
 
     labelled: int
     wanted: int
@@ -32,20 +32,20 @@ class Wanted:
 
 
 def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled, *, parts: int) -> Verdicts:
-    """Put people's labels over the judges' decisions, and compare the two.
+    """Replace the judges' decisions with people's labels where there are any, and compare the two.
 
-    Only parts with a labelled pair are computed; the others keep the judges' pieces. So labels cost nothing where there
-    are none, and a new one recomputes its own part and what follows from it.
+    Only parts with a labelled pair are computed; the others keep the judges' pieces. A new label therefore recomputes
+    its own part and what depends on it, and nothing else.
 
     Args:
-        run: as for the curation.
-        setup: of the curation.
-        verdicts: what the judges say.
+        run: the runner of the curation.
+        setup: the curation's setup.
+        verdicts: the judges' verdicts.
         sampled: the pairs drawn for people.
-        parts: into how many parts the queries are cut.
+        parts: how many parts the queries are split into.
 
     Returns:
-        The verdicts with people's decisions and `people`, the comparison; as they were where nobody labelled any pair.
+        The verdicts with people's decisions and the comparison (`people`); unchanged if nobody labelled any pair.
 
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled.
@@ -75,10 +75,10 @@ def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled
 
 
 def find_labelled(run: Runner, setup: Setup, candidates: Table, parts: int) -> Table:
-    """Find the candidates that people labelled, part by part; a part without any has no piece.
+    """Return the candidates that people labelled; a part without any has no piece.
 
-    Of the candidates only the parts are read in which a labelled query can be; `parts` is into how many the queries are
-    cut.
+    Only those parts of the candidates are read that can contain a labelled query. `parts`: how many parts the queries
+    are split into.
     """
     labels = setup.labels
     if labels is None or labels.is_empty() or not parts:
@@ -93,10 +93,10 @@ def find_labelled(run: Runner, setup: Setup, candidates: Table, parts: int) -> T
 
 
 def wait_for_people(run: Runner, setup: Setup, sampled: Sampled, labelled: Table) -> None:
-    """Stop before the treatments while too few of the drawn pairs are labelled.
+    """Raise `WaitingForLabels` while too few of the drawn pairs are labelled.
 
     Raises:
-        WaitingForLabels: it says how many are wanted, where the sheet is, and how it is imported.
+        WaitingForLabels: the message says how many labels are needed, where the sheet is, and how to import it.
     """
     wanted = still_wanted(run, setup, sampled.samples, labelled)
     if wanted is None:
@@ -110,7 +110,7 @@ def wait_for_people(run: Runner, setup: Setup, sampled: Sampled, labelled: Table
 
 
 def still_wanted(run: Runner, setup: Setup, samples: Table, labelled: Table) -> Wanted | None:
-    """Tell how many of the drawn pairs still need a label before the treatments; None where enough have one."""
+    """Return how many of the drawn pairs are labelled and how many must be; None if enough are."""
     share = setup.config.sample.wait_for
     if not share or samples.missing or not samples.rows:
         return None
@@ -121,17 +121,17 @@ def still_wanted(run: Runner, setup: Setup, samples: Table, labelled: Table) -> 
 
 
 def without(stage: Stage, *names: str) -> Stage:
-    """Take inputs that there are none of from a stage: its key stays what it was before there were any."""
+    """Return a stage without some inputs, for when there are none: its key is the one it had before they existed."""
     return replace(stage, every=tuple(name for name in stage.every if name not in names))
 
 
 def label_keys(store: Store) -> list[str]:
-    """List the imports of people's labels."""
+    """Return the keys of the imports of people's labels."""
     return [key for key in store.list("labels") if key.endswith(".parquet")]
 
 
 def read_labels(store: Store, keys: Sequence[str] | None = None) -> pl.DataFrame:
-    """Read imports of people's labels, all by default; one that was purged meanwhile is passed over."""
+    """Read imports of people's labels, by default all; an import that was purged meanwhile is left out."""
     with ThreadPoolExecutor(_READERS, "labels") as pool:
         found = list(pool.map(store.read, label_keys(store) if keys is None else keys))
     frames = [pl.read_parquet(io.BytesIO(data)).select(*schemas.HUMAN.columns) for data in found if data is not None]
@@ -139,7 +139,7 @@ def read_labels(store: Store, keys: Sequence[str] | None = None) -> pl.DataFrame
 
 
 def write_labels(store: Store, labels: pl.DataFrame) -> str:
-    """Keep labels as one object named by its content; returns its key."""
+    """Store labels as one object named after its content; returns its key."""
     buffer = io.BytesIO()
     labels.select(*schemas.HUMAN.columns).sort(schemas.HUMAN.key).rechunk().write_parquet(
         buffer, compression="zstd", compression_level=3

@@ -1,6 +1,6 @@
-"""Further training on a finished curation: over several seeds (`retrain`), and without each dataset (`prune`).
+"""Trains again on a finished curation: with several seeds (`retrain`), and without each dataset (`prune`).
 
-Each method walks the curation's manifests first, then runs its own stages; what is finished is reused, as everywhere.
+Each method first reads the curation's manifests and then runs its own stages; finished parts are reused.
 """
 
 import re
@@ -30,32 +30,36 @@ _SLUG = 40  # characters of a dataset's name in the name of a stage
 
 
 class RetrainConfig(BaseModel):
-    """What is trained again; everything else is as the curation's `train` and `evaluate` sections say."""
+    """What is trained again; everything else comes from the curation's sections `train` and `evaluate`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     treatments: tuple[Treatment, ...] | None = Field(
-        None, description="Which treatments' instances; unset: those of `train_on`. The first is the baseline."
+        None, description="The treatments whose instances are trained on; unset: `train_on`. The first is the baseline."
     )
-    seeds: int = Field(3, ge=1, description="Trainings per treatment, with seeds from the configured one upwards.")
-    steps: int | None = Field(None, ge=1, description="Optimiser steps of each training; unset: as configured.")
+    seeds: int = Field(3, ge=1, description="Trainings per treatment. The seeds count up from the configured one.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps of each training; unset: the configured ones.")
 
 
 class PruneConfig(BaseModel):
-    """How leaving each dataset out of the training mix is tried."""
+    """How the effect of each dataset in the training mix is measured: by training without it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    treatment: Treatment = Field("relabel", description="Whose instances are the training mix.")
-    datasets: tuple[str, ...] | None = Field(None, description="Which are left out in turn; unset: each of them.")
-    seeds: int = Field(3, ge=1, description="Trainings per mix, with seeds from the configured one upwards.")
-    steps: int | None = Field(None, ge=1, description="Optimiser steps of each training; unset: as configured.")
-    level: float = Field(0.05, gt=0, lt=1, description="Corrected p-value below which a difference is shown.")
+    treatment: Treatment = Field("relabel", description="The treatment whose instances are the training mix.")
+    datasets: tuple[str, ...] | None = Field(
+        None, description="The datasets that are left out, one at a time; unset: all."
+    )
+    seeds: int = Field(3, ge=1, description="Trainings per mix. The seeds count up from the configured one.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps of each training; unset: the configured ones.")
+    level: float = Field(
+        0.05, gt=0, lt=1, description="A difference counts as shown if its corrected p-value is below this."
+    )
 
 
 @dataclass(frozen=True)
 class RetrainOutcome:
-    """What retraining leaves; `page` holds comparison.json and comparison.md, `models` are by treatment and seed."""
+    """The results of retraining; `page` holds comparison.json and comparison.md, `models` are by treatment and seed."""
 
     page: Directory
     scores: Table
@@ -64,7 +68,7 @@ class RetrainOutcome:
 
 @dataclass(frozen=True)
 class PruneOutcome:
-    """What pruning leaves: a row per dataset left out, and a page with pruning.json and pruning.md."""
+    """The results of pruning: a row per dataset left out, and a page with pruning.json and pruning.md."""
 
     page: Directory
     pruning: Table
@@ -94,7 +98,7 @@ def retrain_method(run: Runner, setup: Setup, wanted: RetrainConfig) -> RetrainO
 
 
 def prune_method(run: Runner, setup: Setup, wanted: PruneConfig) -> PruneOutcome:
-    """Train without each dataset in turn, with the same steps, and say which of them hurt (paper section 5.1).
+    """Train without each dataset, one at a time and with the same steps; report which hurt (paper section 5.1).
 
     Raises:
         ConfigError: as `retrain_method`, or the training mix holds one dataset only, or not a named one.
@@ -122,7 +126,7 @@ def prune_method(run: Runner, setup: Setup, wanted: PruneConfig) -> PruneOutcome
 
 
 def labels_of(datasets: Iterable[str]) -> dict[str, str]:
-    """Give each dataset a label that names of stages, files and artifacts bear; equal ones are told apart by a digest.
+    """Return a label per dataset, fit for names of stages and files; labels that would be equal get a digest.
 
     >>> labels_of(["data/MS MARCO", "fever"])
     {'data/MS MARCO': 'data_ms_marco', 'fever': 'fever'}
@@ -138,7 +142,7 @@ def labels_of(datasets: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Training:
-    """How every model is trained and evaluated, and on what it is measured."""
+    """How every model is trained and evaluated, and on which queries."""
 
     setup: Setup
     base: Directory
@@ -149,7 +153,7 @@ class _Training:
 
     @classmethod
     def of(cls, setup: Setup, done: Finished, seeds: int, steps: int | None) -> "_Training":
-        """Make ready.
+        """Build it for a finished curation.
 
         Raises:
             ConfigError: the curation trains nothing, or holds no query out.
@@ -170,14 +174,14 @@ class _Training:
 
     @property
     def facts(self) -> dict[str, str | int | float]:
-        """What a reader of the page needs to know."""
+        """What the page says about the training."""
         facts = self.train.model_dump(include={"steps", "batch_size", "learning_rate", "num_negatives"})
         return facts | {"seeds": ", ".join(map(str, self.seeds))}
 
     def run_all(
         self, run: Runner, mixes: Mapping[str, tuple[str, Table]]
     ) -> tuple[Table, dict[tuple[str, int], Directory]]:
-        """Train and evaluate each mix with each seed: by label, the model's name in the scores and its instances."""
+        """Train and evaluate each mix with each seed. mixes: by label, the model's name and its instances."""
         models: dict[tuple[str, int], Directory] = {}
         scores: list[Table] = []
         for label, (name, instances) in mixes.items():

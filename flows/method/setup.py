@@ -1,4 +1,4 @@
-"""What the method is given and what it returns: a curation made ready (`Setup`) and what it leaves (`Outcome`)."""
+"""What the method takes and returns: a curation that is ready to run (`Setup`), and its results (`Outcome`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,31 +18,31 @@ from tasks.texts import hash_text
 
 
 class CurationFailed(Exception):
-    """Parts failed; the message lists them with the command that repairs them."""
+    """Parts failed; the message lists them with the command that computes them again."""
 
 
 class WaitingForLabels(Exception):
-    """Too little of the sample is labelled; the message says how many labels are wanted, and how to import them."""
+    """Too few pairs of the sample are labelled; the message says how many are needed and how to import labels."""
 
     def __init__(self, message: str, sheet: Directory | None = None) -> None:
-        """Keep the sheet that is to be filled in."""
+        """Keep the message, and the sheet that people must fill in."""
         super().__init__(message)
         self.sheet = sheet
 
 
 @dataclass(frozen=True)
 class Tier:
-    """One judge made ready: which pairs it is asked about, how, with which engine, and digests of what it is shown."""
+    """One judge, ready to run: which pairs it judges, its settings, its engine, and digests of its texts."""
 
     name: str
     escalate: EscalateConfig
     judge: JudgeConfig
     engine: BaseModel
-    shown: Mapping[str, Mapping[str, str]]  # of its prompt files, and of its definitions of relevance
+    shown: Mapping[str, Mapping[str, str]]  # digests of its prompt files and of its definitions of relevance
 
     @classmethod
     def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":
-        """Complete a tier's configuration with the policies, and with the judge's name: model, engine and prompts."""
+        """Build a tier from its settings: add the policies, and name the judge after model, engine and prompts."""
         policies = {dataset: policy for dataset, policy in config.policies.items() if not policy.skip}
         judge = JudgeConfig.model_validate(tier.judge.model_dump() | {"tier": tier.name, "policies": policies})
         prompts = {name: prompt_digest(name) for name in judge.prompt_names}
@@ -54,7 +54,7 @@ class Tier:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether its model is known by the digest of its weights; an endpoint's can change behind its name."""
+        """Whether the digest of its weights is known. An endpoint's model can change although its name does not."""
         return bool(getattr(self.engine, "digest", ""))
 
 
@@ -68,10 +68,10 @@ class Gold:
 
 @dataclass(frozen=True)
 class Setup:
-    """One curation made ready: its configuration, its source in the store, its engines with their digests.
+    """One curation, ready to run: its configuration, its source in the store, its engines with their digests.
 
-    Until its models are fetched (`flows.curation.prepare.fetch_models`), paths of models are empty: enough to look at
-    what is finished, since keys cover digests and no paths.
+    Paths of models are empty until `flows.curation.prepare.fetch_models` has fetched them. That is enough to look up
+    finished parts, because keys contain digests and no paths.
     """
 
     config: CurationConfig
@@ -90,18 +90,18 @@ class Setup:
 
     @property
     def tier_names(self) -> tuple[str, ...]:
-        """The tiers after similarity, in the order asked."""
+        """The names of the tiers after similarity, in the order in which they judge."""
         return tuple(tier.name for tier in self.tiers)
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """The datasets that are not judged (`policies: {name: {skip: true}}`)."""
+        """The datasets that are not judged (`policies: {name: {skip: true}}`), sorted."""
         return tuple(sorted(dataset for dataset, policy in self.config.policies.items() if policy.skip))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a curation leaves: the page, the sheet for people, and one folder of exports per treatment."""
+    """The results of a curation: the page, the sheet for people, and one folder of exports per treatment."""
 
     page: Directory
     sheet: Directory

@@ -1,4 +1,4 @@
-"""The tables that the stages of the method hand on, one type per step, so that a misspelt table is a type error."""
+"""The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Ingested:
     given: Table  # negatives that rows brought with them
     passages: Table
     qrels: Table  # of the held-out queries
-    known: Table  # false negatives that are known beforehand, as in the demo
+    known: Table  # false negatives that are known before judging, as in the demo
     rejects: Table
 
 
@@ -34,7 +34,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Pool:
-    """The candidates of every query, and the pick among them that becomes its negatives."""
+    """The candidates of every query, and those among them that were picked as its negatives."""
 
     candidates: Table
     negatives: Table
@@ -43,10 +43,10 @@ class Pool:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the judges say of the candidates that are judged.
+    """The judges' verdicts on the candidates.
 
-    decisions: one verdict for each candidate, after people's labels where there are any.
-    people: how people and judges agree; None where nobody has labelled a candidate.
+    decisions: one verdict per candidate; labels of people replace the judges' decisions where there are any.
+    people: how far people and judges agree; None if nobody has labelled a candidate.
     """
 
     candidates: Table
@@ -77,7 +77,7 @@ class Treated:
 
 @dataclass(frozen=True)
 class Changes:
-    """What the report lists: the labels that relabelling changed, and every row left out on the way."""
+    """What the report lists: the labels that relabelling changed, and every row that a stage left out."""
 
     edits: Table
     rejects: Table
@@ -85,12 +85,12 @@ class Changes:
 
 @dataclass(frozen=True)
 class Finished:
-    """The tables of a curation, from the manifests of its stages."""
+    """The tables of a curation's finished stages, read from their manifests."""
 
     runs: Mapping[str, StageRun]
 
     def table(self, name: str, *stages: str) -> Table:
-        """Join the pieces that stages (with their labels) made of a table.
+        """Return one output of several stages (named with their labels) as one table.
 
         Raises:
             ConfigError: a stage is not finished.
@@ -108,16 +108,16 @@ class Finished:
 
 
 def union(name: str, *tables: Table) -> Table:
-    """Join the pieces of several tables of one schema; what one of them misses, the union misses."""
+    """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
     return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
 
 
 def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset[int] = _FIRST) -> Table:
-    """Keep an empty table in the store, with a piece for each part."""
+    """Store an empty table with one piece per part."""
     return run.keep_table(name, schema.empty(), schema, parts)
 
 
 def behind(gate: Table, table: Table) -> Table:
-    """Make a table wait for a gate: while the gate is not finished, everything that reads the table is blocked."""
+    """Return a table that is missing while the gate is: every stage that reads it is then blocked."""
     return Table(table.name, table.pieces, table.indexes) if gate.missing else table

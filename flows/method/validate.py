@@ -1,4 +1,4 @@
-"""Validation of a curation by people's labels: how far people and judges agree (paper section 7)."""
+"""Validates a curation with labels of people: how far people and judges agree (paper section 7)."""
 
 from dataclasses import dataclass
 
@@ -21,26 +21,28 @@ class ValidateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    wanted_precision: tuple[float, ...] = Field((0.8, 0.9, 0.95), description="For which thresholds are looked for.")
-    min_labels: int = Field(20, ge=1, description="With fewer clearly labelled pairs nothing is estimated.")
+    wanted_precision: tuple[float, ...] = Field(
+        (0.8, 0.9, 0.95), description="Precisions for which a threshold is searched."
+    )
+    min_labels: int = Field(20, ge=1, description="With fewer clearly labelled pairs, nothing is estimated.")
 
 
 @dataclass(frozen=True)
 class ValidateOutcome:
-    """What validation leaves: the measures, and a page with validation.json and validation.md."""
+    """The results of validation: the measures, and a page with validation.json and validation.md."""
 
     page: Directory
     validation: Table
 
 
 def validate_method(run: Runner, setup: Setup, wanted: ValidateConfig) -> ValidateOutcome:
-    """Measure by people's labels how far they and the judges agree, and what the verdicts are worth (paper section 7).
+    """Measure how far people and judges agree, and how good the verdicts are (paper section 7).
 
-    All labels of the store are read; they count where the texts are the same. The verdicts are the machine's, before
-    any label.
+    All labels of the store are read; a label counts wherever the texts are the same. The verdicts are those of the
+    judges, before any label.
 
     Raises:
-        ConfigError: the curation has not got as far as its sample, or nobody has labelled anything.
+        ConfigError: the curation has not drawn its sample yet, or nobody has labelled anything.
     """
     human = read_labels(run.store)
     if human.is_empty():

@@ -1,4 +1,4 @@
-"""`reneg doctor --cluster`: the Prefect server, the worker, the deployments, Ray, and each node as it sees itself."""
+"""`reneg doctor --cluster`: checks the Prefect server, the worker, the deployments, Ray and each of its nodes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -40,7 +40,7 @@ _DEPLOY = "run `reneg deploy CONFIG.yaml`"
 
 
 def examine_cluster(settings: Settings, config: CurationConfig | None) -> list[Finding]:
-    """Look at everything that a cluster needs, from here and from each node; `config` says what it must hold."""
+    """Check everything that a cluster needs, from here and from each node. config: whose needs are checked too."""
     return [*_addresses(settings), *_prefect(settings, config), *_cluster(settings, config)]
 
 
@@ -238,7 +238,7 @@ def _machine_of(node: Node, found: Probe, wanted: Wanted, engines: Sequence[Engi
 
 
 def _resources(config: CurationConfig, engines: Sequence[Engine], nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Say what no node can hold: Ray would wait for it for ever."""
+    """Yield resources that no node has: Ray would wait for them for ever."""
     table = resources_of(config.tiers, config.resources)
     for name in sorted({engine.stage for engine in engines}):
         resources = table[name]

@@ -1,6 +1,6 @@
-"""`reneg deploy`: configurations into the store, deployments and automations onto a Prefect server.
+"""`reneg deploy`: writes configurations to the store, deployments and automations to a Prefect server.
 
-Everything here may be run again: what is there is brought up to date, by name.
+It can be run again: what exists under a name is updated.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,12 +38,12 @@ _ENDS = tuple(
     f"prefect.flow-run.{end}"
     for end in ("Completed", "Failed", "Cancelled", "Crashed", "NoChange", "Waiting", "Stopped", "Skipped")
 )
-_SILENCE = timedelta(minutes=4)  # eight heartbeats that did not come: a busy or restarted server loses a few
+_SILENCE = timedelta(minutes=4)  # eight missed heartbeats: a busy or restarted server loses a few
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """One deployment as it stands on the server."""
+    """One deployment as it is on the server."""
 
     name: str  # flow/deployment, as Prefect addresses it
     schedule: str
@@ -51,7 +51,7 @@ class Deployed:
 
 
 def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = POOL) -> list[Deployed]:
-    """Put configurations into the store and everything they need onto the Prefect server.
+    """Write configurations to the store, and everything they need to the Prefect server.
 
     Raises:
         ServerError: the server does not answer.
@@ -72,7 +72,7 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
 
 @contextmanager
 def api(settings: Settings) -> Iterator[str]:
-    """Point Prefect's client at the server of the settings, starting the embedded one while it is needed.
+    """Connect Prefect's client to the server of the settings, or to an embedded one that runs while it is needed.
 
     Raises:
         ServerError: it does not answer, or did not start.
@@ -91,7 +91,7 @@ def api(settings: Settings) -> Iterator[str]:
 
 
 def deployments_of(config: CurationConfig) -> list[RunnerDeployment]:
-    """Make the deployments of one configuration: its nights, and a curation now."""
+    """Return the deployments of one configuration: its nights, and a curation on demand."""
     night = config.nightly
     nights = _deployment(
         deployed_flows.nightly,
@@ -108,7 +108,7 @@ def deployments_of(config: CurationConfig) -> list[RunnerDeployment]:
 
 
 def shared_deployments() -> list[RunnerDeployment]:
-    """Make the deployments that take a curation as their parameter."""
+    """Return the deployments that take a curation as their parameter."""
     flows: tuple[Flow[Any, Any], ...] = (
         deployed_flows.rerun_part,
         deployed_flows.validate,
@@ -136,7 +136,7 @@ def _one_at_a_time(overlap: str) -> ConcurrencyLimitConfig:
 def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str) -> Deployed:
     id_: Any = deployment.apply(work_pool_name=pool)
     schedules: Any = deployment.schedules or []
-    if not schedules:  # Prefect takes none given for no change
+    if not schedules:  # without schedules, Prefect leaves the old ones as they are
         for old in client.read_deployment_schedules(id_):
             client.delete_deployment_schedule(id_, old.id)
     shown = ", ".join(f"{s.schedule.cron} {s.schedule.timezone}" for s in schedules)
@@ -152,7 +152,7 @@ def _ensure_pool(client: SyncPrefectClient, pool: str) -> None:
         try:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         except ObjectAlreadyExists:
-            return  # somebody else deployed at the same moment
+            return  # another `reneg deploy` created it at the same moment
 
 
 def _ensure_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
@@ -164,7 +164,7 @@ def _ensure_automation(client: SyncPrefectClient, automation: AutomationCore) ->
 
 
 def _dead_runs(silence: timedelta = _SILENCE) -> AutomationCore:
-    """A flow run of ours that sent heartbeats, and then neither one nor an end, has crashed with its machine."""
+    """Return the automation that marks a flow run as crashed after heartbeats stop without an end."""
     trigger = EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},
         match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},

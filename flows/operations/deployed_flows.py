@@ -1,7 +1,7 @@
-"""The Prefect flows behind the deployments: typed parameters in, a curation done, a final state that says how it went.
+"""The Prefect flows of the deployments: they take typed parameters, do a job, and end in a state that tells the result.
 
-They run where a worker of the pool runs (`reneg serve`), with that process's environment. A flow run remembers in the
-store which curation it works on, so that Retry goes on with that one, whatever became of the source since.
+They run where a worker of the pool runs (`reneg serve`), with that process's environment. The store records which
+curation a flow run works on, so that Retry continues the same one even if the source has changed since.
 """
 
 import contextlib
@@ -58,37 +58,37 @@ class Curate(_Parameters):
     """A curation now, beside the schedule."""
 
     configuration: str = Field(description="The name of a configuration that `reneg deploy` put into the store.")
-    budget: BudgetConfig | None = Field(None, description="Instead of the configuration's: what this run may use.")
+    budget: BudgetConfig | None = Field(None, description="The limits of this run, instead of the configured ones.")
 
 
 class RerunPart(_Parameters):
-    """One part of one curation, computed again."""
+    """One part of one curation, to compute again."""
 
     curation: str = Field(description="A curation's id, as in the flow run's name: my-data-000001.")
     stage: str = Field(description="The stage with its label, as in the task run's name: judge-llm.")
     part: int = Field(ge=0, description="The part's number, as in the task run's name: 3 for judge-llm-00003.")
-    downstream: bool = Field(True, description="Then also what lies downstream of it.")
+    downstream: bool = Field(True, description="Also compute the parts downstream of it.")
 
 
 _FINISHED = Field(description="A finished curation's id: my-data-000001.")
 
 
 class Validate(_Parameters):
-    """People's labels against the judges'."""
+    """A validation of the judges with people's labels."""
 
     curation: str = _FINISHED
     reading: ValidateConfig = Field(ValidateConfig(), description="How people's labels are read.")
 
 
 class Retrain(_Parameters):
-    """Training over several seeds."""
+    """Training with several seeds."""
 
     curation: str = _FINISHED
-    training: RetrainConfig = Field(RetrainConfig(), description="What is trained, how often.")
+    training: RetrainConfig = Field(RetrainConfig(), description="What is trained, and how often.")
 
 
 class Prune(_Parameters):
-    """Leaving each dataset out in turn."""
+    """Training without each dataset, one at a time."""
 
     curation: str = _FINISHED
     trial: PruneConfig = Field(PruneConfig(), description="What is left out, and how often each mix is trained.")
@@ -99,7 +99,7 @@ _PARTS: Any = ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT)
 
 @flow(name="nightly", task_runner=_PARTS, persist_result=False)
 def nightly(night: Nightly) -> State[Any]:
-    """Curate the source as it is tonight; a source that has not changed costs no computing."""
+    """Curate the source as it is tonight; if the source has not changed, nothing is computed."""
     workspace = _workspace()
     config = read_config(workspace.store, night.configuration)
     late = lateness(flow_run.scheduled_start_time, config.nightly)
@@ -113,17 +113,17 @@ def nightly(night: Nightly) -> State[Any]:
 def resume(
     workspace: Workspace, name: str, job: Job, tonight: State[Any], compute: Compute = in_this_flow_run
 ) -> State[Any]:
-    """Go on with the curations whose labels have come, once tonight's is done; they held up nothing.
+    """Continue the curations that now have enough labels, after tonight's curation.
 
     Returns:
-        Tonight's state with what became of them in its message; or theirs, where the night ended in one.
+        Tonight's state, with their results in its message; or the state of the one in which the night ended.
 
     Raises:
-        CurationFailed: parts of theirs failed; those behind were tried all the same.
+        CurationFailed: parts of them failed; the curations after it were tried nevertheless.
     """
     said, failed, stopped = [str(tonight.message)], [], None
     for waiting in resumable(workspace, name) if tonight.is_completed() else ():
-        workspace.hooks.on_message(f"{waiting}: its labels have come, it goes on")
+        workspace.hooks.on_message(f"{waiting}: enough labels were imported, it continues")
         try:
             state = do(workspace, load_curation(workspace.store, waiting), job, compute)
         except CurationFailed as error:
@@ -131,7 +131,7 @@ def resume(
             continue
         said.append(str(state.message))
         if not state.is_completed():
-            stopped = state  # the night is over, or out of budget
+            stopped = state  # the night or the budget is at its end
             break
     if failed:
         raise CurationFailed("\n".join([*said, *failed]))
@@ -154,7 +154,7 @@ def curate(curation: Curate) -> State[Any]:
 
 @flow(name="rerun-part", task_runner=_PARTS, persist_result=False)
 def rerun_part(target: RerunPart) -> State[Any]:
-    """Compute one part again, alone or with what lies downstream of it; the rest is reused."""
+    """Compute one part again, alone or with the parts downstream of it; the rest is reused."""
     workspace = _workspace()
     curation = _take_up(workspace, lambda: load_curation(workspace.store, target.curation))
     job = rerun_job(workspace, curation, (target.stage, target.part), downstream=target.downstream)
@@ -163,24 +163,24 @@ def rerun_part(target: RerunPart) -> State[Any]:
 
 @flow(name="validate", task_runner=_PARTS, persist_result=False)
 def validate(curation: Validate) -> State[Any]:
-    """Say how far people and judges agree, by the labels of a curation's sample."""
+    """Measure how far people and judges agree, with the labels of a curation's sample."""
     return _further(curation.curation, "validate", partial(validate_method, wanted=curation.reading))
 
 
 @flow(name="retrain", task_runner=_PARTS, persist_result=False)
 def retrain(curation: Retrain) -> State[Any]:
-    """Train a curation's treatments again over several seeds, and compare them by a paired test."""
+    """Train on a curation's treatments again with several seeds, and compare them in a paired test."""
     return _further(curation.curation, "retrain", partial(retrain_method, wanted=curation.training))
 
 
 @flow(name="prune", task_runner=_PARTS, persist_result=False)
 def prune(curation: Prune) -> State[Any]:
-    """Leave each source dataset out of the training mix in turn, and say which of them hurt."""
+    """Train without each source dataset, one at a time, and report which of them hurt."""
     return _further(curation.curation, "prune", partial(prune_method, wanted=curation.trial))
 
 
 def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -> State[Any]:
-    """Do further work on a finished curation; its page is shown with the flow run."""
+    """Do further work on a finished curation; its page is attached to the flow run."""
     workspace = _workspace()
     taken = _take_up(workspace, lambda: load_curation(workspace.store, curation))
     job = Job(name, method, again="Retry of this flow run")
@@ -189,7 +189,7 @@ def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -
 
 
 def _workspace() -> Workspace:
-    """Open the store of this process's environment; what is told goes to the flow run's log."""
+    """Open the store of this process's environment; messages go to the flow run's log."""
     log = get_run_logger()
     hooks = Hooks(on_message=log.info, on_stage=lambda run: log.info("%s", run.line()))
     _show_who_works()
@@ -197,7 +197,7 @@ def _workspace() -> Workspace:
 
 
 def _show_who_works() -> None:
-    """Name this process in the flow run's tags, before all else: its death is noticed then. Clear up after others."""
+    """Put this process into the flow run's tags, so that its death is noticed; mark runs of dead processes."""
     id_ = UUID(str(flow_run.id))
     with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
         others = {tag for tag in client.read_flow_run(id_).tags if not tag.startswith("pid:")}
@@ -206,10 +206,10 @@ def _show_who_works() -> None:
 
 
 def do(workspace: Workspace, curation: Curation, job: Job, compute: Compute = in_this_flow_run) -> State[Any]:
-    """Do a job on a curation, and say how it ended.
+    """Do a job on a curation; returns the state that says how it ended.
 
     Raises:
-        CurationFailed: parts failed; the message lists them with the command that repairs each.
+        CurationFailed: parts failed; the message lists them with the commands that compute them again.
     """
     try:
         if job.only is not None:
@@ -226,7 +226,7 @@ def do(workspace: Workspace, curation: Curation, job: Job, compute: Compute = in
 
 
 def _take_up(workspace: Workspace, open_: Callable[[], Curation]) -> Curation:
-    """Find the curation this flow run works on, and name the flow run after it."""
+    """Return the curation this flow run works on, and name the flow run after it."""
     id_ = str(flow_run.id)
     record = workspace.store.read_json(f"flow-runs/{id_}.json")
     curation = load_curation(workspace.store, record["curation"]) if record else open_()

@@ -1,4 +1,4 @@
-"""What is installed, reachable and missing on this machine, each with its remedy."""
+"""Checks what is installed, reachable and missing on this machine; each finding has its remedy."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ _PACKAGES = ("polars", "ray", "prefect", "faiss", "sentence_transformers", "vllm
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. state: `ok`, `note` (works, but) or `missing`."""
+    """The result of one check. state: `ok`, `note` (it works, with a limit) or `missing`."""
 
     what: str
     state: str
@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything a curation needs."""
+    """Check everything that a curation needs."""
     checks: tuple[Callable[[Settings], list[Finding]], ...] = (
         _python,
         _packages,

@@ -23,8 +23,8 @@ _PROCESS = 2 * _GIB  # Python, torch, a batch's activations
 class Engine:
     """One engine of a configuration.
 
-    stage: whose resources it gets. path: where its weights lie on this machine; empty where they do not.
-    size: bytes on the disk; memory: bytes once loaded, without the process; both 0 where they are not known.
+    stage: the stage whose resources it gets. path: its weights on this machine; empty if they are not here.
+    size: bytes on the disk; memory: bytes once loaded, without the process; both 0 if not known.
     gpu_share: of each GPU that it may take; 0 on a CPU. gpus: how many share the weights.
     key_variable: the environment variable that an endpoint's key is read from.
     """
@@ -41,7 +41,7 @@ class Engine:
 
 
 def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[Finding]]:
-    """List the engines of a configuration, and what is wrong with them on this machine; fetches nothing."""
+    """Return the engines of a configuration, and their problems on this machine; nothing is fetched."""
     engines, problems = [], []
     for stage, wanted in [
         (ENCODE_PASSAGES.name, config.encoder),
@@ -58,7 +58,7 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
 
 
 def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
-    """Find stages that are to work on a GPU and ask for none: Ray hides every GPU from them."""
+    """Yield stages that are set to work on a GPU but ask for none: Ray hides every GPU from them."""
     devices = {ENCODE_PASSAGES.name: config.encoder.device, ENCODE_QUERIES.name: config.encoder.device}
     if config.train is not None:
         devices[TRAIN.name] = config.train.device
@@ -86,7 +86,7 @@ def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, 
 
 
 def too_large(engine: Engine, resources: Resources, nodes: Sequence[Node]) -> Iterator[Finding]:
-    """Compare what an engine takes with the memory of the nodes that Ray may put it on."""
+    """Compare an engine's memory with that of the nodes on which Ray may start it."""
     if not engine.memory:
         return
     able = [node for node in nodes if node.resources.get("GPU", 0.0) >= resources.num_gpus and _probe_of(node)]

@@ -1,7 +1,7 @@
 """Notifications: two Prefect automations per dataset, one for failures, one for releases and drift (docs/releases.md).
 
 Each calls a block of the Prefect server: a webhook, or one of Prefect's notification blocks (Slack, Teams, mail). The
-address is a secret: it is in the block only, never in a configuration, an automation or a log.
+address is a secret: only the block holds it, no configuration, automation or log does.
 """
 
 import json
@@ -27,25 +27,25 @@ _SUBJECT = 'flow_run.name ~ " " ~ (flow_run.state.name | lower)'
 
 
 class NotifyError(Exception):
-    """The notification cannot be set up: what was expected, and where to give it."""
+    """The notification cannot be set up; the message says what is expected, and where."""
 
 
 def register_notifications(
     client: "SyncPrefectClient", name: str, config: NotifyConfig | None, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Create or update one dataset's automations; those that the configuration no longer wants are removed.
+    """Create or update one dataset's automations; remove those that the configuration no longer wants.
 
     Args:
         client: of the server that Prefect's settings name.
         name: of the configuration; its deployments have the same.
-        config: what is wanted; None for nothing.
+        config: the wanted notifications; None for none.
         environ: where `webhook_env` is looked up.
 
     Returns:
-        The names of the automations that stand now.
+        The names of the automations that exist now.
 
     Raises:
-        NotifyError: the block is not there or cannot notify, or the variable is not set.
+        NotifyError: the block does not exist or cannot notify, or the variable is not set.
     """
     wanted = [] if config is None else _automations(client, name, config, environ)
     for title in (_failure_title(name), _release_title(name)):
@@ -78,12 +78,12 @@ def _automations(
     told = {f"{TAG}.{occasion}" for occasion in config.on if occasion != "failed"}
     made = [_on_failure(name, block, ui.rstrip("/"))] if "failed" in config.on else []
     made += [_on_events(name, block, told)] if told else []
-    # An update leaves out what was not set, and the server asks for it: here all is set but what it refuses.
+    # An update sends only fields that were set, and the server needs them all, except one that it refuses.
     return [type(a).model_validate(a.model_dump(mode="json", exclude={"owner_resource"})) for a in made]
 
 
 def _on_failure(name: str, block: "BlockDocument", ui: str) -> "AutomationCore":
-    """Tell of flow runs of the dataset's deployments, and of the shared ones, that failed, crashed or timed out.
+    """Report flow runs of the dataset's and the shared deployments that failed, crashed or timed out.
 
     The state's type is matched, not its name: a failed state may be called TimedOut, Stopped or anything else.
     """
@@ -114,7 +114,7 @@ def _on_failure(name: str, block: "BlockDocument", ui: str) -> "AutomationCore":
 
 
 def _on_events(name: str, block: "BlockDocument", told: set[str]) -> "AutomationCore":
-    """Tell of what Reneg itself says of a dataset; the event's payload holds the sentence and the figures."""
+    """Report our own events about a dataset; the event's payload holds a sentence and the figures."""
     from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
     trigger = EventTrigger(expect=told, match={"prefect.resource.id": resource(name)["prefect.resource.id"]})
@@ -138,7 +138,7 @@ def _action(block: "BlockDocument", subject: str, body: str, fields: Mapping[str
 
 
 def _find_block(client: "SyncPrefectClient", reference: str) -> "BlockDocument":
-    """Look up a block that people made on the server."""
+    """Return a block that users made on the server."""
     from prefect.exceptions import ObjectNotFound
 
     kind, _, title = reference.partition("/")
@@ -160,7 +160,7 @@ def _find_block(client: "SyncPrefectClient", reference: str) -> "BlockDocument":
 def _keep_webhook(
     client: "SyncPrefectClient", name: str, config: NotifyConfig, environ: Mapping[str, str]
 ) -> "BlockDocument":
-    """Keep the URL of a variable in a webhook block, where the server encrypts it."""
+    """Store the URL of a variable in a webhook block, where the server encrypts it."""
     from prefect.blocks.webhook import Webhook
     from pydantic import SecretStr
 

@@ -1,8 +1,8 @@
-"""`reneg serve`: keeps a worker of the pool at work, and the states of dead runs true, until it is told to stop.
+"""`reneg serve`: keeps a worker of the pool running, and marks runs of dead processes as crashed, until stopped.
 
-In embedded mode it also keeps the Prefect server up. The worker starts each flow run as a process of its own; when the
-worker dies it is started again, and flow runs go on without it. What was due meanwhile starts late. A supervisor that
-was killed leaves the worker at work, and the next one takes it over.
+In embedded mode it also keeps the Prefect server running. The worker starts each flow run as a process of its own. A
+worker that dies is started again; its flow runs continue meanwhile, and new ones start late. If the supervisor is
+killed, the worker goes on, and the next supervisor takes it over.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ from infra.settings import Settings
 
 _LOOK_SECONDS = 2.0
 _SWEEP_SECONDS = 15.0
-_SILENT_SECONDS = 60.0  # of a server that lives
-_GRACE_SECONDS = 25.0  # for flow runs to write what they hold, once told to stop
+_SILENT_SECONDS = 60.0  # for which a living server may not answer
+_GRACE_SECONDS = 25.0  # for flow runs to write their results after the stop
 _BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0)
 
 
 class Supervisor:
-    """Keeps the server (embedded mode only) and one worker alive."""
+    """Keeps the server (embedded mode only) and one worker running."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None], *, pool: str = POOL, limit: int = 4) -> None:
         """Prepare; nothing is started.
 
         Args:
             settings: where the server and the store are.
-            say: told in a line what happens.
+            say: called with a line about each event.
             pool: the work pool whose runs are taken.
             limit: flow runs at a time.
         """
@@ -80,10 +80,10 @@ class Supervisor:
         if self._server.lives() and time.monotonic() - self._answered < _SILENT_SECONDS:
             return address
         self._say("the Prefect server does not answer; starting it again")
-        with contextlib.suppress(Exception):  # the next look tries again
+        with contextlib.suppress(Exception):  # the next round tries again
             started = self._server.start()
             if started != address and self._worker is not None:
-                self._say(f"the Prefect server is at {started} now; the worker starts anew")
+                self._say(f"the Prefect server is at {started} now; the worker starts again")
                 self._worker.stop(_GRACE_SECONDS)
             return started
         return address
@@ -113,7 +113,7 @@ class Supervisor:
         return worker
 
     def _environment(self, address: str) -> dict[str, str]:
-        """Give the worker our environment, with relative paths made absolute: flow runs start in other folders."""
+        """Return the worker's environment: ours with absolute paths, because flow runs start in other folders."""
         settings = self._settings
         store = settings.store if "://" in settings.store else str(Path(settings.store).absolute())
         ours = {
@@ -132,9 +132,9 @@ class Supervisor:
             with temporary_settings({PREFECT_API_URL: address}):
                 dead = sweep_dead_runs()
         except (httpx.HTTPError, OSError):
-            return  # the server is away, and will be looked after
-        except Exception as error:  # a sweep that fails must not end what keeps everything up
-            self._say(f"dead runs could not be swept, the next look tries again: {type(error).__name__}: {error}")
+            return  # the server does not answer; the next round starts it again
+        except Exception as error:  # a failed sweep must not end the supervisor
+            self._say(f"dead runs could not be marked, the next round tries again: {type(error).__name__}: {error}")
             return
         if dead:
             self._say(f"{dead} flow run(s) of dead processes marked Crashed")

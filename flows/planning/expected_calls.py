@@ -1,4 +1,4 @@
-"""Put pairs through the judge with an engine that answers nothing, to count what would be sent."""
+"""Counts the calls that a judge would send, by running it with an engine that answers nothing."""
 
 import heapq
 import json
@@ -16,12 +16,12 @@ from tasks.protocols import Ledger
 
 SAMPLE = 200  # calls that are tokenised
 _PAIRS_AT_ONCE = 20_000
-_DIGITS = 8  # of a hash, enough to share queries out
+_DIGITS = 8  # of a hash, enough to split queries evenly
 
 
 @dataclass(frozen=True)
 class Unanswered:
-    """An answer that says nothing, or only what the next question cannot be made without."""
+    """An empty answer, or one with only what the next question needs."""
 
     text: str = ""
     finish_reason: str = "error: only planned"
@@ -34,7 +34,7 @@ class Unanswered:
 
 @dataclass
 class Census:
-    """Notes what it is asked: how many calls, how long, and a sample of them; `known`: what the ledger remembers."""
+    """Counts calls and their characters, and keeps a sample; `known`: calls whose answers the ledger holds."""
 
     calls: int = 0
     known: int = 0
@@ -42,26 +42,26 @@ class Census:
     sample: list[Call] = field(default_factory=list)
 
     def answer(self, requests: Sequence[Call]) -> list[Unanswered]:
-        """Note calls; the sample is those of the lowest ids, which are hashes: the same ones each time."""
+        """Count calls. The sample holds those with the lowest ids; ids are hashes, so it is the same each time."""
         self.calls += len(requests)
         self.characters += sum(_length(call) for call in requests)
         self.sample = heapq.nsmallest(SAMPLE, [*self.sample, *requests], key=lambda call: call.call_id)
         return [_answer_to(call) for call in requests]
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
-        """Note pairs that a cross-encoder would score."""
+        """Count pairs that a cross-encoder would score."""
         self.calls += len(pairs)
         return [math.nan] * len(pairs)
 
     def scale_up(self, counts: Sequence[int]) -> float:
-        """Make of the tokens of each call in the sample those of all calls, by their characters."""
+        """Estimate the tokens of all calls from those of the sample, in proportion to the characters."""
         characters = sum(_length(call) for call in self.sample)
         return sum(counts) * self.characters / characters if characters else 0.0
 
 
 @dataclass(frozen=True)
 class _ReadOnly:
-    """The ledger as a plan may use it."""
+    """The ledger, for reading only."""
 
     ledger: Ledger
 
@@ -70,17 +70,17 @@ class _ReadOnly:
         return self.ledger.recall(judge, entries)
 
     def remember(self, judge: str, rows: Sequence[tuple[str, Sequence[str], str]]) -> None:
-        """Remember nothing."""
+        """Do nothing: a plan writes no answers."""
 
     def flush(self) -> None:
-        """Wait for nothing."""
+        """Do nothing: there is nothing to write."""
 
 
 def take_census(config: JudgeConfig, asked: Asked, texts: Texts, ledger: Ledger) -> Census:
     """Count the first attempt at every open pair, all votes included.
 
-    Nothing counts as read but what the ledger remembers, so that no vote and no other order is left out. Assumed pairs
-    are not looked up: nobody asked about them.
+    Only answers in the ledger count as read, so no vote and no order is left out. Estimated pairs are not looked up in
+    the ledger: they were drawn at random.
     """
     census = Census()
     once = config.model_copy(update={"max_attempts": 1})
@@ -93,7 +93,7 @@ def take_census(config: JudgeConfig, asked: Asked, texts: Texts, ledger: Ledger)
 
 
 def _shares(pairs: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Share pairs out, those of a query together, so that not all texts are in memory at once."""
+    """Split pairs into shares that keep each query's pairs together, so that not all texts are in memory at once."""
     count = math.ceil(pairs.height / _PAIRS_AT_ONCE)
     share = pl.col("query_hash").str.head(_DIGITS).str.to_integer(base=16) % max(1, count)
     for number in range(count):
@@ -101,7 +101,7 @@ def _shares(pairs: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _answer_to(call: Call) -> Unanswered:
-    """Give the whole passage where a snippet is asked for, the longest there can be: what follows is counted too."""
+    """Answer a question for a snippet with the whole passage (the longest snippet), any other with nothing."""
     if "snippet" not in (call.schema or {}).get("properties", {}):
         return Unanswered()
     (passage,) = (p.text for p in call.question.passages if p.hash in call.ids.values())

@@ -1,4 +1,4 @@
-"""Which pairs each tier would be asked about, as far as the store, or else the source alone, can tell beforehand."""
+"""Finds the pairs that each tier would judge, from the store as far as it goes, else from the source alone."""
 
 import math
 import random
@@ -30,12 +30,12 @@ _EPSILON = 1e-6  # as in tasks.judging.cascade: 0.29 * 100 is below 29
 
 
 class NotKnown(Exception):
-    """Nothing can be said yet; the message says why, and when it can."""
+    """The pairs cannot be found yet; the message says why, and when they can."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What ingest makes of the source, whole tables."""
+    """The tables that ingest makes of the source."""
 
     queries: pl.DataFrame
     positives: pl.DataFrame
@@ -45,11 +45,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class Asked:
-    """Candidates that a tier is asked about, or at most would be.
+    """The pairs that a tier judges, or at most would judge.
 
-    open: those in parts that are not finished. calls_done: calls of the finished parts. scale: pairs that each one
-    stands for. basis: `exact` where the tier before has spoken, `at most` where only the candidates are known,
-    `estimated` where they are not mined yet either.
+    open: those in unfinished parts. calls_done: calls of the finished parts. scale: how many pairs each one stands for.
+    basis: `exact` if the tier before has judged, `at most` if only the candidates are known, `estimated` if they are
+    not mined yet either.
     """
 
     pairs: pl.DataFrame
@@ -61,7 +61,7 @@ class Asked:
 
 @dataclass
 class Prospects:
-    """Looks ahead from where a walk over the manifests ended; computes in memory, writes nothing, starts nothing."""
+    """Finds the pairs of each tier beyond the finished stages. It computes in memory, writes and starts nothing."""
 
     workspace: Workspace
     setup: Setup
@@ -70,7 +70,7 @@ class Prospects:
 
     @cached_property
     def texts(self) -> Texts:
-        """The source as ingest reads it: from the store, else read here and now.
+        """The source as ingest reads it: from the store, else read now.
 
         Raises:
             NotKnown: there is no source yet, or nothing usable in it.
@@ -92,17 +92,17 @@ class Prospects:
         return Texts(**{name: pl.concat(parts[name]) for name in Texts.__dataclass_fields__})
 
     def asked(self, place: int) -> Asked:
-        """Tell what the tier at a place (from 0) is asked.
+        """Return the pairs of the tier at a place (from 0).
 
         Raises:
-            NotKnown: the source is not there yet.
+            NotKnown: there is no source yet.
         """
         if place not in self._asked:
             self._asked[place] = self._exactly(place) or self._at_most(place)
         return self._asked[place]
 
     def _exactly(self, place: int) -> Asked | None:
-        """Give the escalated pairs of the store, or escalate in memory where all it reads is there."""
+        """Return the escalated pairs of the store, or escalate in memory; None if the inputs are not finished."""
         tier = self.setup.tiers[place]
         if self._is_finished(str(StageName(st.ESCALATE.name, tier.name))):
             return self._escalated(tier.name)
@@ -128,7 +128,7 @@ class Prospects:
         return Asked(pairs, unread, "exact", calls_done=calls)
 
     def _at_most(self, place: int) -> Asked:
-        """Bound what a tier is asked by its budget, and by what the tier before is asked."""
+        """Return the most pairs that a tier can get, by its budget and by the pairs of the tier before."""
         before = self.asked(place - 1) if place else self._pool
         known = before.basis in ("exact", "finished")
         everything = self._candidates if known else self._pool.pairs
@@ -137,7 +137,7 @@ class Prospects:
 
     @cached_property
     def _candidates(self) -> pl.DataFrame:
-        """All candidates that are judged, from the store; of use once similarity has judged them."""
+        """All candidates that are judged, from the store; they are there once similarity has judged them."""
         if self._is_finished(st.ADMIT.name):
             return self._read(st.ADMIT.name, "admitted")
         found = [self._read(name, "candidates") for name in (st.ADOPT.name, st.MINE.name) if name in self.runs]
@@ -145,7 +145,7 @@ class Prospects:
 
     @cached_property
     def _pool(self) -> Asked:
-        """All candidates before anything is judged: given, mined, or as many as would be mined, drawn at random."""
+        """All candidates before judging: given, mined, or drawn at random in the number that would be mined."""
         texts = self.texts
         train = texts.queries.filter(pl.col("split") == "train")
         queries = train.sort("text_hash", *_QUERY).head(MOST_QUERIES)
@@ -162,7 +162,7 @@ class Prospects:
         return Asked(pairs, pairs, basis, train.height / max(1, queries.height))
 
     def _draw(self, queries: pl.DataFrame) -> pl.DataFrame:
-        """Draw for each query as many passages of its dataset as mining would find, none of its positives."""
+        """Draw for each query as many passages of its dataset as mining would find, without its positives."""
         mine, texts = self.setup.config.mine, self.texts
         wanted = mine.range_max - mine.range_min
         corpus = (
@@ -201,9 +201,9 @@ class Prospects:
 
 
 def bound(config: EscalateConfig, everything: pl.DataFrame, before: pl.DataFrame, scale: float) -> pl.DataFrame:
-    """Take of the pairs that the tier before was asked about as many as the budget allows, spread over all rows.
+    """Return as many pairs of the tier before as the budget allows, spread over all rows.
 
-    Spread like this they need the most calls, where a call holds several passages of one row.
+    Spread like this they need the most calls, because a call may hold several passages of one row.
     """
     asked = everything.join(before, on=_ROW, how="semi") if config.unit == "row" else before
     questions = asked.select(_QUESTION).unique()

@@ -1,7 +1,7 @@
-"""Say before anything is spent what each judging tier would cost: calls, tokens, engine-hours, money.
+"""Estimates what each judging tier would cost: calls, tokens, engine-hours, money.
 
-`flows.planning.expected_pairs` says which pairs it is about, `flows.planning.expected_calls` what would be sent. The
-model's own tokenizer counts the tokens. Parts that the engine has judged say how fast it is, and how much it writes.
+`flows.planning.expected_pairs` finds the pairs, `flows.planning.expected_calls` the calls that would be sent. The
+model's own tokenizer counts their tokens. Speed and length of answers come from parts that the engine has judged.
 """
 
 import json
@@ -30,21 +30,21 @@ from infra.storage.ledger import Ledger
 from tasks.judging.calls import Call
 from tasks.judging.config import JudgeConfig
 
-_MOST_READ = 500  # earlier parts looked at for their speed
+_MOST_READ = 500  # earlier parts whose speed is read
 _READERS = 16
 _HOUR = 3600.0
 _WHOLE = 100  # amounts from here on are shown without decimals
-# Settings under which judges write answers of one length, more or less.
+# Settings that decide how long a judge's answers are.
 _DECIDES_LENGTH = ("judge", "protocol", "per_call", "reasoning", "max_output_tokens")
 
 
 @dataclass(frozen=True)
 class TierPlan:
-    """What one tier would be asked and cost; None where nothing can be said.
+    """What one tier would be asked, and its cost; None where it is not known.
 
-    basis: `exact`: the pairs are known; `at most`: the tier before has not said yet which it leaves open; `estimated`:
-    nor are there candidates. known: calls whose answers the ledger or finished parts hold. Tokens, hours and money are
-    those of the other calls. hours: in which engines work, added up.
+    basis: `exact`: the pairs are known; `at most`: the tier before has not judged yet; `estimated`: there are no
+    candidates yet either. known: calls whose answers the ledger or finished parts hold. Tokens, hours and money are
+    those of the other calls. hours: working time of all engines together.
     """
 
     tier: str
@@ -61,7 +61,7 @@ class TierPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All tiers, in the order asked, and what the budget makes of them."""
+    """The plans of all tiers in their order, and how far the budget reaches."""
 
     tiers: tuple[TierPlan, ...]
     currency: str
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Experience:
-    """What earlier parts with the same engine say: its speed, and how much a judge like this one writes per call."""
+    """What earlier parts with the same engine show: its speed, and how many tokens such a judge writes per call."""
 
     parts: int = 0
     tokens_per_second: float | None = None
@@ -82,13 +82,13 @@ class Experience:
     written: float | None = None
 
     def hours(self, calls: int, tokens: int) -> float | None:
-        """Tell how long the engine would work; a cross-encoder counts no tokens."""
+        """Return how many hours the engine would work; None if its speed is unknown. A cross-encoder has no tokens."""
         amount, speed = (tokens, self.tokens_per_second) if tokens else (calls, self.calls_per_second)
         return amount / speed / _HOUR if speed else None
 
 
 def plan_tiers(workspace: Workspace, setup: Setup, runs: Sequence[StageRun]) -> Plan:
-    """Plan every tier from where a walk over the manifests (`runs`) ended."""
+    """Plan every tier. runs: the stages as a look at the manifests found them, up to the first unfinished one."""
     config, prices = setup.config, load_prices(setup.config)
     planner = _Planner(config, prices, Prospects(workspace, setup, {run.name: run for run in runs}))
     tiers = tuple(planner.plan(place) for place in range(len(setup.tiers)))
@@ -96,11 +96,11 @@ def plan_tiers(workspace: Workspace, setup: Setup, runs: Sequence[StageRun]) -> 
 
 
 def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iterator[str]:
-    """Say of each limit whether a run would reach it, and how far it would come.
+    """Yield a line per limit: whether a run would reach it, and after which share of the work.
 
     >>> tier = TierPlan("llm", "exact", prompt_tokens=900, output_tokens=100)
     >>> list(compare_with_budget(BudgetConfig(tokens=400), [tier]))
-    ['budget.tokens: 400 are used up after about 40% of 1,000; the run would stop there, resumable']
+    ['budget.tokens: 400 are used up after about 40% of 1,000; the run would stop there and can be continued']
     """
     bound = "at most " if any(tier.basis in ("at most", "estimated") for tier in tiers) else ""
     for name, limit in budget.model_dump(exclude_none=True).items():
@@ -108,7 +108,8 @@ def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iter
         total = math.fsum(amount for amount in spent if amount is not None)
         if total > limit:
             share = f"about {limit / total:.0%} of {bound}{show_amount(total)}"
-            yield f"budget.{name}: {show_amount(limit)} are used up after {share}; the run would stop there, resumable"
+            used = f"{show_amount(limit)} are used up after {share}"
+            yield f"budget.{name}: {used}; the run would stop there and can be continued"
         elif None in spent:
             yield f"budget.{name}: {show_amount(limit)} cannot be compared while a tier's {name} are unknown"
         else:
@@ -122,7 +123,7 @@ def _spent(tier: TierPlan, name: str) -> float | None:
 
 
 def show_amount(amount: float) -> str:
-    """Show an amount in as many digits as one can rely on.
+    """Format an amount with a sensible number of digits.
 
     >>> show_amount(12345.6), show_amount(0.01234)
     ('12,346', '0.0123')
@@ -158,7 +159,7 @@ class _Planner:
         return self._weigh(plan, place, census, asked.scale)
 
     def _weigh(self, plan: TierPlan, place: int, census: Census, scale: float) -> TierPlan:
-        """Add tokens, hours and money, with how each is known."""
+        """Add tokens, hours and money, with notes on how each was found."""
         tier, engine = self.prospects.setup.tiers[place], self.config.tiers[place].engine
         experience = learn(tier, self._earlier)
         counter = counter_of(engine, self.prospects.workspace.settings.cache)
@@ -200,22 +201,24 @@ class _Planner:
             return
         store = self.prospects.workspace.store
         pairs = sum(check_gold(store.get_object(key), self.config) for key in gold.directory.files.values())
-        often = "once, its weights being pinned" if tier.is_pinned else "every night, lest its model changed unseen"
-        yield f"gold: not counted above, {pairs:,} pairs that it is asked about {often}"
+        often = (
+            "once, because its weights are pinned" if tier.is_pinned else "every night, because its model may change"
+        )
+        yield f"gold: not counted above, {pairs:,} pairs; they are judged {often}"
 
     def _on_pairs(self, asked: Asked) -> Iterator[str]:
         mine = self.config.mine
         if asked.basis == "at most":
-            yield "pairs: at most; which of them the tier before leaves open is known after it has judged"
+            yield "pairs: at most; the tier before has not judged yet, and may leave fewer open"
         if asked.basis == "estimated":
             each = mine.range_max - mine.range_min
-            yield f"pairs: at most, and assumed: {each} for each query to be mined, passages drawn from the corpus"
+            yield f"pairs: at most, and assumed: {each} for each query to be mined, with passages drawn at random"
         if asked.scale > 1:
             yield f"all figures: scaled up from {MOST_QUERIES:,} queries"
 
     @cached_property
     def _earlier(self) -> list[Manifest]:
-        """Read finished judging parts of the store, whatever the tier."""
+        """Read finished judging parts of the store, of any tier."""
         store = self.prospects.workspace.store
         found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -223,7 +226,7 @@ class _Planner:
 
 
 def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
-    """Add up what earlier parts with this tier's engine say of themselves."""
+    """Sum up the speed and the answers of earlier parts with this tier's engine."""
     engine, config = part_keys.semantic(tier.engine), part_keys.semantic(tier.judge)
     facts = [m.stats.get("facts", {}) for m in earlier if m.ingredients.get("engine") == engine]
     alike = [m for m in earlier if all(m.ingredients["config"].get(n) == config[n] for n in _DECIDES_LENGTH)]
@@ -241,7 +244,7 @@ def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
 
 
 def _written(config: JudgeConfig, census: Census, counter: TokenCounter, experience: Experience) -> tuple[float, str]:
-    """Tell how many tokens a call's answer has, and how that is known."""
+    """Return how many tokens a call's answer has, and a note on how that was found."""
     if config.protocol in ("yes_no", "graded"):
         return 1.0, ""
     if config.protocol == "cross_encoder":
@@ -256,13 +259,13 @@ def _written(config: JudgeConfig, census: Census, counter: TokenCounter, experie
 
 
 def _verdicts(call: Call) -> str:
-    """Write an answer of the form asked for, as short as it can be."""
+    """Write the shortest answer that has the form asked for."""
     return json.dumps({"verdicts": dict.fromkeys(call.ids, "better")})
 
 
 def _on_asking(config: JudgeConfig) -> Iterator[str]:
     if config.max_attempts > 1:
-        yield f"calls: what cannot be read is asked again, {config.max_attempts} times at most; that is not counted"
+        yield f"calls: unreadable answers are asked for again, {config.max_attempts} times at most; not counted here"
     if config.votes > 1:
         yield f"calls: all {config.votes} votes are counted; an early majority needs fewer"
 

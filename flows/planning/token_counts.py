@@ -1,4 +1,4 @@
-"""Count tokens as an engine would, with what is on this machine: no model is fetched and no engine started for it."""
+"""Counts tokens as an engine would, with the tokenizers on this machine; no model is fetched, no engine started."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from infra.engines.chat_tokens import ChatTokenizer
 from infra.engines.kinds import kind_of
 from infra.models.resolve import is_present, parse, resolve
 
-if TYPE_CHECKING:  # not a dependency of ours: it is there where another one brought it
+if TYPE_CHECKING:  # not a dependency of ours; it may be installed by another package
     from tiktoken import Encoding
 
 Chat = Sequence[Mapping[str, str]]
@@ -22,20 +22,20 @@ _PER_MESSAGE, _BEFORE_ANSWER = 3, 3
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts a chat's tokens; `guess` says why they are guessed, and is empty where they are the model's own."""
+    """Counts a chat's tokens. `guess` says why the count is an estimate; it is empty for the model's own tokenizer."""
 
     count: Callable[[Chat], int]
     guess: str = ""
 
     def count_answer(self, text: str) -> int:
-        """Count a text as the answer to a chat, its end included."""
+        """Count the tokens of a text as the answer to a chat, the end token included."""
         chats = ([{"role": "user", "content": content}] for content in ("", text))
         empty, full = (self.count(chat) for chat in chats)
         return full - empty + 1
 
 
 def counter_of(engine: EngineConfig, cache: Path) -> TokenCounter:
-    """Take the model's own tokenizer if it is here, else a token for every four characters."""
+    """Return a counter with the model's own tokenizer if it is on this machine, else one token per four characters."""
     tokens = kind_of(engine).tokens
     if tokens == "none":
         return TokenCounter(lambda chat: 0)
@@ -61,7 +61,7 @@ def _by_characters(why: str) -> TokenCounter:
 
 
 def _find_folder(reference: str, cache: Path) -> Path | None:
-    """Find the folder of a model that is on this machine; what is quantised has its original's tokenizer."""
+    """Return the folder of a model, if it is on this machine; a quantised model has its original's tokenizer."""
     scheme, rest = parse(reference)
     if scheme == "w8a8":
         return _find_folder(rest, cache)
@@ -77,7 +77,7 @@ def _count_encoded(encoding: "Encoding", chat: Chat) -> int:
 
 
 def _load_encoding(model: str) -> "Encoding | None":
-    """Load the encoding of a vendor's model from tiktoken's cache; None where it is not there: nothing is fetched."""
+    """Load the encoding of a vendor's model from tiktoken's cache; None if it is not there. Nothing is fetched."""
     try:
         import tiktoken
         import tiktoken.load

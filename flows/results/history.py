@@ -1,4 +1,4 @@
-"""The history: one record per finished night, and an alarm where tonight differs from the nights before."""
+"""The history: one record per finished night, with an alarm if the night differs from the nights before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,16 +23,16 @@ from tasks.quality.drift import GOLD, Answers, DriftConfig, Mix, Night, find_dri
 from tasks.statistics import wilson
 
 EVENT = "reneg.drift"
-_LOOKED_AT = 400  # records of a name that are read back, the newest
+_LOOKED_AT = 400  # the newest records that are read per name
 
 Record = dict[str, Any]
 
 
 def record_night(workspace: Workspace, setup: Setup, result: Result) -> list[str]:
-    """Record a finished execution in the history, and return what has drifted since the nights before (the alarms).
+    """Record a finished execution in the history; returns the messages of its drift alarms.
 
-    An execution of the same night that found nothing to do is no night of its own. Recording never fails the curation,
-    but without it nobody knows whether something drifted, and that is an alarm.
+    An execution that found nothing to compute in a recorded night adds no record. A failed recording does not fail the
+    curation, but it is an alarm too: nobody knows then whether something drifted.
     """
     config, store = setup.config, workspace.store
     try:
@@ -62,14 +62,14 @@ def read_history(store: Store, name: str | None = None) -> list[Record]:
 
 
 def nights_before(record: Record, earlier: Sequence[Record]) -> list[Record]:
-    """Pick the nights before one, the last record of each; a later run of the same night stands for it."""
+    """Return the nights before a record, oldest first; of several runs in one night, the last."""
     last = {(r["curation"], r["night"]): r for r in earlier if r["name"] == record["name"] and r["at"] < record["at"]}
     last.pop((record["curation"], record["night"]), None)
     return sorted(last.values(), key=lambda r: str(r["at"]))
 
 
 def _measure(workspace: Workspace, setup: Setup, result: Result, earlier: Sequence[Record]) -> Record:
-    """Gather what is known of a night; the alarms are still missing."""
+    """Return the record of a night, without its alarms."""
     config, store, now = setup.config, workspace.store, workspace.clock()
     begun = now - timedelta(seconds=result.seconds)
     runs = {run.name: run for run in result.runs}
@@ -102,9 +102,9 @@ def _share(summary: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Record]) -> dict[str, Any]:
-    """Count the verdicts, of all pairs and of the new ones; where nothing was decided anew, as in the last night.
+    """Count the verdicts, over all pairs and over the new ones; copied from the last night if nothing changed.
 
-    New is what no other curation had: one whose parts were repaired is compared with the nights before it again.
+    A pair is new if no other curation had it. A curation with repaired parts is compared with the nights before again.
     """
     before = nights_before(record, earlier)
     if before and before[-1]["decided"] == record["decided"]:
@@ -115,7 +115,7 @@ def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Recor
 
 
 def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
-    """Take what the judges say of the gold set, and which answers were right, in the order of the pairs."""
+    """Return the judges' agreement with the gold set, and which answers were right, in the order of the pairs."""
     run = runs.get(st.AGREE_GOLD.name)
     if run is None or not run.manifests:
         return None
@@ -134,17 +134,17 @@ def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
 
 
 def standing_alarms(store: Store, name: str, curation: str) -> list[str]:
-    """Tell the alarms that a curation's newest record in the history holds."""
+    """Return the messages of the alarms in a curation's newest record."""
     mine = [record for record in read_history(store, name) if record["curation"] == curation]
     return [str(alarm["message"]) for alarm in mine[-1]["alarms"]] if mine else []
 
 
 def _alarms(drift: DriftConfig, record: Record, earlier: Sequence[Record]) -> list[Record]:
-    """Find what has drifted tonight, and what had when this curation was looked at before and still has.
+    """Return tonight's alarms, and earlier alarms about this curation that still hold.
 
-    A curation that drifted still has when it is looked at again, so its promotion stays held: all of it where nothing
-    was computed; else what was said of its verdicts as long as these are the same or cannot be compared, and what was
-    said of its judges as long as answers of that very night are in it (`suspect`).
+    An alarm holds on, so that the promotion stays held, in these cases: all alarms if nothing was computed; alarms
+    about verdicts while the verdicts are the same or cannot be compared; alarms about judges while answers of the
+    night of the alarm are in the curation (`suspect`).
     """
     mine = [r for r in earlier if r["curation"] == record["curation"]]
     standing: list[Record] = mine[-1]["alarms"] if mine else []
@@ -164,7 +164,7 @@ def _alarms(drift: DriftConfig, record: Record, earlier: Sequence[Record]) -> li
 
 
 def _compared(record: Record, earlier: Sequence[Record]) -> list[Night]:
-    """Pick what tonight is compared with: the gold set of every night, the new pairs of every other curation once."""
+    """Return what tonight is compared with: the gold set of every night, the new pairs of each other curation once."""
     before = nights_before(record, earlier)
     counted = {
         r["curation"]: i for i, r in enumerate(before) if any(m["states"] for m in (r["mix"]["new"] or {}).values())
@@ -178,7 +178,7 @@ def _compared(record: Record, earlier: Sequence[Record]) -> list[Night]:
 
 
 def _night(record: Record) -> Night:
-    """Read what is compared back from a record."""
+    """Read the facts that are compared from a record."""
     judges, gold, new = record["judges"], record["gold"] or {"items": "", "tiers": {}}, record["mix"]["new"] or {}
     answers = {
         tier: Answers(judges.get(tier, ""), gold["items"], tuple(mark == "1" for mark in row["right"]))
@@ -194,7 +194,7 @@ def _same(old: Record, new: Record) -> bool:
 
 
 def _tell(workspace: Workspace, record: Record) -> None:
-    """Tell each alarm to whoever follows the run, and send them as an event that automations can wait for."""
+    """Report each alarm, and send them as one event for Prefect's automations."""
     for alarm in record["alarms"]:
         workspace.hooks.on_message(f"drift: {alarm['message']}. {alarm['advice']}")
     if record["alarms"]:

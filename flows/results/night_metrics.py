@@ -1,4 +1,4 @@
-"""What a night is measured by, read from the manifests and tables of a finished curation. Nothing here decides."""
+"""Measures a night from the manifests and tables of a finished curation. Nothing is decided here."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,9 +30,9 @@ States = dict[str, int]
 
 @dataclass(frozen=True)
 class Mixes:
-    """Verdicts by tier and state: over all pairs, and over those that no earlier night had judged, with their effect.
+    """Verdicts by tier and state, over all pairs and over those that no earlier night had judged.
 
-    new: None where the earlier night's tables are gone, so that nobody can say which pairs are new.
+    new: with the number of queries and the design effect; None if the earlier night's tables are gone.
     """
 
     every: Mapping[str, States]
@@ -40,25 +40,25 @@ class Mixes:
 
 
 def part_names(runs: Iterable[StageRun]) -> list[str]:
-    """Name finished parts as their manifests are called."""
+    """Return the names of finished parts' manifests, sorted."""
     return sorted({str(m.name) for run in runs for m in run.manifests})
 
 
 def answer_keys(runs: Sequence[StageRun]) -> list[str]:
-    """Name the parts in which judges answered about the data; computed again they hold the same, from the ledger."""
+    """Return the keys of the parts that hold judges' answers about the data (not about the gold set), sorted."""
     asked = (run for run in judging(runs) if not st.is_of_gold(run.name))
     return sorted({m.key for run in asked for m in run.manifests})
 
 
 def judging(runs: Sequence[StageRun]) -> list[StageRun]:
-    """Pick the stages that asked an engine, the gold set's among them."""
+    """Return the stages that asked a judge, those of the gold set included."""
     return [run for run in runs if StageName.parse(run.name).stage == st.JUDGE.name]
 
 
 def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]) -> dict[str, Any]:
-    """Add up what judging cost in parts that no earlier night has; money where every engine has a price.
+    """Sum up the cost of judging in parts that no earlier night has; money only if every engine has a price.
 
-    gold_calls: those of the calls that the gold set took.
+    gold_calls: how many of the calls were about the gold set.
     """
     total: dict[str, Any] = dict.fromkeys((*_COUNTS, "gold_calls"), 0) | {"engine_seconds": 0.0}
     prices, money, unpriced = load_prices(config), [], []
@@ -85,7 +85,7 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
 
 
 def judge_ids(setup: Setup) -> dict[str, str]:
-    """Name who judges, by tier: only nights with the same judge and the same method are compared."""
+    """Return a digest of the judge per tier; nights are compared only if judge and method are the same."""
     config = part_keys.semantic(setup.config)
     method = part_keys.digest({name: config[name] for name in _DECIDING})
     found = {"similarity": part_keys.digest([method, setup.encoder_key])}
@@ -102,7 +102,7 @@ def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:
     Args:
         store: of the curation.
         decide: the finished stage of that name.
-        before: its parts in the night before, as `part_names` gives them.
+        before: the stage's parts in the night before, from `part_names`.
     """
     mine = part_names([decide])
     seen = _texts_of(store, sorted(set(before) - set(mine)))
@@ -134,7 +134,7 @@ def _mix(states: pl.DataFrame) -> dict[str, Any]:
 
 
 def _texts_of(store: Store, parts: Sequence[str]) -> pl.Series | None:
-    """Hash the texts of all pairs in earlier parts of `decide`; None where a part is gone."""
+    """Return hashes of the texts of all pairs in earlier parts of `decide`; None if a part is gone."""
     found = [pl.Series("text", [], dtype=pl.UInt64)]
     for part in parts:
         name = ManifestName.parse(part)
@@ -148,12 +148,12 @@ def _texts_of(store: Store, parts: Sequence[str]) -> pl.Series | None:
 
 
 def _hashed() -> pl.Expr:
-    """Sixty-four bits tell millions of pairs apart, at an eighth of the memory of their hashes in full."""
+    """Hash a pair's texts to 64 bits: enough for millions of pairs, in an eighth of the memory of the full hashes."""
     return pl.concat_str(_TEXTS).hash(seed=0)
 
 
 def _answers(store: Store, manifests: Sequence[Manifest]) -> dict[str, pl.DataFrame]:
-    """Read the verdicts of the tiers after similarity, which every part of `decide` was given whole."""
+    """Read the verdicts of the tiers after similarity; every part of `decide` has all of them as its input."""
     for manifest in manifests:
         verdicts = _inputs(store, manifest, "llm_verdicts").select(*_PAIR, "tier", "state")
         return {str(tier[0]): frame for tier, frame in verdicts.partition_by("tier", as_dict=True).items()}

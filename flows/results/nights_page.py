@@ -1,4 +1,4 @@
-"""The nights as a table: the cells of a row, and the section of the report that is laid out for people."""
+"""The nights as a table: the cells of a row, and the section in the report of the curation's folder."""
 
 import html
 import os
@@ -20,9 +20,9 @@ LEFT_ALIGNED = ("night", "curation", "alarms")
 
 
 def add_to_report(report: Path, records: Sequence[Record]) -> None:
-    """Put the last nights, and the alarms of the last one, at the head of a report that is laid out.
+    """Insert the last nights, and the alarms of the last one, at the top of a report in the curation's folder.
 
-    The page in the store stays what its tables make it: it is not made anew each night for the sake of this section.
+    The page in the store does not change: it would have to be made again every night for this section.
     """
     page = report.read_text(encoding="utf-8")
     if _PLACE not in page or not records:

@@ -1,4 +1,4 @@
-"""What an execution leaves: how it ended (`Result`, `Further`), and its files laid out in the curation's folder."""
+"""The results of an execution (`Result`, `Further`), and their files in the curation's folder."""
 
 import filecmp
 import os
@@ -20,7 +20,7 @@ SAMPLE = "sample"  # the folder of the sheet that people fill in
 
 @dataclass(frozen=True)
 class Further:
-    """What further work on a curation left: its pages in `folder`, and what each stage did."""
+    """The result of further work on a curation: its pages in `folder`, and what each stage did."""
 
     folder: Path
     runs: tuple[StageRun, ...]
@@ -38,7 +38,7 @@ class Further:
 
 @dataclass(frozen=True)
 class Result(Further):
-    """How a curation ended; `folder` holds the report, the sheet and the exports."""
+    """The result of a curation; `folder` holds the report, the sheet and the exports."""
 
     curation: str
     summary: Mapping[str, Any]
@@ -78,7 +78,7 @@ def place(workspace: Workspace, curation: str, *placed: tuple[Directory, str]) -
 
 
 def _beside(workspace: Workspace, target: Path, new: Path, key: str) -> Path | None:
-    """Keep a file that people may have filled in: the new one is put beside it, named after its content, once."""
+    """Return where a new sheet goes: beside one that people may have filled in, named after its content, and once."""
     if not target.exists() or filecmp.cmp(new, target, shallow=False):
         return target
     other = target.with_name(f"{target.stem}-{digest_of(key)[:8]}{target.suffix}")

@@ -1,7 +1,7 @@
-"""Releases: a finished curation becomes what trainers read, if it is better; and the way back.
+"""Promotes a finished curation to a release that trainers read, if it is better, and rolls releases back.
 
 `releases/<name>/HEAD-NNNNNN.json` says which curation is current, `published/<name>/` holds its files at a stable path
-(docs/releases.md). Both are brought into line by every call, whatever died in between.
+(docs/releases.md). Every call updates both, so a call that was killed is completed by the next one.
 """
 
 import json
@@ -38,7 +38,7 @@ PROMOTED = "promoted"
 
 @dataclass(frozen=True)
 class Release:
-    """What trainers read from now on, or read already (`new` is false)."""
+    """A release that trainers read from now on, or that they read already (`new` is false)."""
 
     name: str
     record: Record
@@ -46,7 +46,7 @@ class Release:
 
     @property
     def number(self) -> int:
-        """Its number; the highest is current."""
+        """The release's number; the highest is current."""
         return int(self.record["number"])
 
     @property
@@ -55,7 +55,7 @@ class Release:
         return f"published/{self.name}/{padded(self.number)}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the result's line and a notification say of it."""
+        """Return the facts for the result's JSON and for notifications."""
         named = {key: self.record[key] for key in ("number", "curation", "treatment", "because", "of", "instances")}
         return {
             "promoted": self.record["because"] == PROMOTED,
@@ -75,11 +75,11 @@ class Held:
     curation: str
     because: str
     checks: tuple[Check, ...] = ()
-    standing: bool = False  # known from an earlier night: nothing new to tell
+    standing: bool = False  # known from an earlier night, so it is not reported again
     current: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the result's line and a notification say of it."""
+        """Return the facts for the result's JSON and for notifications."""
         return {
             "promoted": False,
             "new": not self.standing,
@@ -95,7 +95,7 @@ _Told = TypeVar("_Told", Release, Held)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A finished curation's training set as it would be released."""
+    """The training set of a finished curation, as a release would publish it."""
 
     name: str
     curation: str
@@ -109,7 +109,7 @@ class Candidate:
 
     @classmethod
     def of(cls, store: Store, curation: str, outcome: Outcome, config: PromoteConfig) -> "Candidate":
-        """Collect what a release of one treatment consists of.
+        """Collect the contents of a release of one treatment.
 
         Raises:
             ConfigError: the curation did not make that treatment.
@@ -131,7 +131,7 @@ class Candidate:
         )
 
     def decide(self, known: Sequence[Record], alarms: Sequence[str]) -> Decision:
-        """Hold this candidate against the requirements and the current release."""
+        """Compare this candidate with the requirements and with the current release."""
         return decide_promotion(
             self.config,
             scores=self.scores,
@@ -142,7 +142,7 @@ class Candidate:
         )
 
     def record(self, decision: Decision, forced: bool) -> Record:
-        """Write down the release, for `advance` to number."""
+        """Return the record of the release, without its number, which `advance` adds."""
         return {
             "curation": self.curation,
             "treatment": self.config.treatment,
@@ -171,15 +171,15 @@ def promote(
 ) -> Release | Held:
     """Promote a finished curation if it is better, and publish the current release at the stable path.
 
-    Running again changes nothing: what is current stays, and what was rolled back from, or is older than the newest
-    release, is held until a new curation comes, or a person forces it.
+    Running it again changes nothing. A current release stays current. A training set that was rolled back, or that is
+    older than the newest release, is held until there is a newer curation or a person forces it.
 
     Args:
         workspace: of the store.
         curation: its id.
-        outcome: what it left.
-        config: what is promoted, and what must hold for it.
-        alarms: what the night's drift checks raised.
+        outcome: its results.
+        config: what is promoted, and the requirements.
+        alarms: the alarms of the night's drift checks.
         force: promote whatever the checks say.
 
     Raises:
@@ -211,7 +211,7 @@ def promote(
 
 
 def _tell_once(store: Store, held: Held) -> Held:
-    """Tell why a curation was held, unless that very reason was told before."""
+    """Report why a curation was held, unless the same reason was reported before."""
     prefix = f"curations/{held.curation}/held"
     if (read_newest(store, prefix) or {}).get("because") == held.because:
         return replace(held, standing=True)
@@ -221,7 +221,10 @@ def _tell_once(store: Store, held: Held) -> Held:
 
 
 def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> list[Held]:
-    """Say what settles a candidate before any check: it is current (said with no reason), left, or older."""
+    """Return why a candidate is held without any check; empty if the checks decide.
+
+    It is current already (the reason is then empty), it was rolled back, or it is older than a release.
+    """
     if not known:
         return []
     current, content = known[-1], content_of(candidate.record(Decision(True, "", ()), forced=False))
@@ -236,7 +239,7 @@ def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> lis
         return []
     left = left_behind(known).get(content)
     if left is not None:
-        return hold(f"release {left} had this content and was rolled back from; `--force` promotes it all the same")
+        return hold(f"release {left} had the same content and was rolled back; `--force` promotes it anyway")
     last = max(known, key=lambda record: _order(record["curation"]))
     if _order(candidate.curation) < _order(last["curation"]):
         return hold(f"release {last['number']} is of {last['curation']}, which is newer")
@@ -244,7 +247,7 @@ def _standing(candidate: Candidate, known: Sequence[Record], force: bool) -> lis
 
 
 def rollback(store: Store, name: str, to: int | None = None) -> Release:
-    """Make an earlier release current again, under a new number; by default the one before the current content.
+    """Make an earlier release current again, under a new number; by default the last one with other content.
 
     Raises:
         ConfigError: there is no such release, it is current already, or its files are gone.
@@ -254,8 +257,8 @@ def rollback(store: Store, name: str, to: int | None = None) -> Release:
         target = _target(known, name, to)
         if lost := lost_files(store, target):
             raise ConfigError(
-                f"release {target['number']} of {name} cannot be published any more: {', '.join(lost)} is gone, as "
-                "`reneg purge` leaves it; name another with --to"
+                f"release {target['number']} of {name} cannot be published any more: {', '.join(lost)} is gone, for "
+                "example after `reneg purge`; name another release with --to"
             )
         kept = {key: value for key, value in target.items() if key != "number"}
         kept["left"] = passed_by(known, target)
@@ -268,7 +271,7 @@ def rollback(store: Store, name: str, to: int | None = None) -> Release:
 
 
 def _target(known: Sequence[Record], name: str, to: int | None) -> Record:
-    """Find the release to go back to; a rollback is followed to the release whose content it has."""
+    """Return the release to go back to; for a rollback, the release whose content it has."""
     if not known:
         raise ConfigError(f"no release of {name!r}; `reneg releases` lists what there is")
     current = origin(known, known[-1])
@@ -277,16 +280,16 @@ def _target(known: Sequence[Record], name: str, to: int | None) -> Record:
         if named is None:
             raise ConfigError(f"no release {to} of {name}; there are {', '.join(str(r['number']) for r in known)}")
         if content_of(named) == content_of(current):
-            raise ConfigError(f"release {to} of {name} has the content that is current already")
+            raise ConfigError(f"release {to} of {name} has the same content as the current release")
         return origin(known, named)
     earlier = [r for r in known if r["number"] < current["number"] and content_of(r) != content_of(current)]
     if not earlier:
-        raise ConfigError(f"there is nothing before release {current['number']} of {name} to go back to")
+        raise ConfigError(f"there is no release before release {current['number']} of {name} to go back to")
     return origin(known, earlier[-1])
 
 
 def _repair(workspace: Workspace, name: str) -> None:
-    """Bring the stable path up to the current release, had its promoter died; a lost file is told, not fatal."""
+    """Publish the current release again, in case an earlier call was killed; a lost file is reported, not raised."""
     try:
         publish(workspace.store, name)
     except StoreError as error:
@@ -294,7 +297,7 @@ def _repair(workspace: Workspace, name: str) -> None:
 
 
 def _tell(event: str, done: _Told) -> _Told:
-    """Tell Prefect's automations, where there is a server; returns what it told of."""
+    """Send an event to Prefect's automations, if there is a server; returns its argument."""
     said = done.as_json()
     if isinstance(done, Release):
         text = f"{done.name}: release {done.number} ({said['curation']}) {said['because']}: {said['why']}"

@@ -14,10 +14,10 @@ _STATES = {
 
 
 def summary_markdown(result: Mapping[str, Any]) -> str:
-    """Write the page of a result: `Result.as_json()`, which holds what is in `summary.json`.
+    """Write the page of a result, from `Result.as_json()`, which contains `summary.json`.
 
-    Two keys may come beside those: `usage` (by stage, as `RemoteMeter.totals` gives it) and `currency`. What is missing
-    is left out; a score that was not measured is shown as a dash.
+    Two more keys are optional: `usage` (by stage, from `RemoteMeter.totals`) and `currency`. Missing facts are left
+    out; a score that was not measured is shown as a dash.
     """
     sections = (
         _head(result),
@@ -49,7 +49,7 @@ def _verdicts(result: Mapping[str, Any]) -> str:
 
 
 def _tiers(tiers: Any) -> str:  # noqa: ANN401 - whatever the summary holds
-    """Show how far each tier agrees with what was known beforehand, if anything was."""
+    """Show how many of the known false negatives each tier found, if any are known."""
     rows = [
         (t["tier"], f"{t['known']:,}", f"{t['known_found']:,}", _share(t.get("recall")), _share(t.get("precision")))
         for t in tiers
@@ -103,5 +103,5 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Keep a name of the user's from breaking the table."""
+    """Escape a name so that it cannot break the table."""
     return text.replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""Executing a curation: its inputs taken up, its parts looked up or computed, its results laid out and recorded."""
+"""Executes a curation: records its inputs, reuses or computes its parts, lays out and records its results."""
 
 import json
 import time
@@ -23,11 +23,11 @@ _SEGMENTS = 64  # of the ledger, before they are merged
 
 
 def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job = CURATE) -> Result:
-    """Run a curation to its end; what is finished is reused, and with nothing left to do nothing is started.
+    """Run a curation to its end. Finished parts are reused; if all are, no server and no engine is started.
 
     Raises:
         CurationFailed: parts failed (from flows.method.setup).
-        WaitingForLabels: the sheet is laid out; the same curation goes on once enough of it is labelled.
+        WaitingForLabels: the sheet is laid out; the same curation continues once enough of it is labelled.
     """
     started = time.monotonic()
     if not job.force:
@@ -51,14 +51,14 @@ def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job
 
 
 def work_further(workspace: Workspace, curation: Curation, compute: Compute, job: Job) -> Further:
-    """Do further work on a finished curation, and lay out the page it leaves in the curation's folder."""
+    """Do further work on a finished curation, and lay out its page in the curation's folder."""
     outcome, runs = do_job(workspace, prepare(workspace, curation), job, compute)
     folder = place(workspace, curation.id, (outcome.page, job.name))
     return Further(folder / job.name, runs)
 
 
 def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Done:
-    """Do a job: from the manifests alone where everything is finished, else by computing what is not.
+    """Do a job: from the manifests alone if everything is finished, else by computing the rest.
 
     Returns:
         What the job's method returned (None for a job of one part), and what each stage did.
@@ -76,7 +76,7 @@ def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Do
 
 
 def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int], *, downstream: bool) -> Job:
-    """Make the job that computes one part again: it alone, or with what lies downstream of it.
+    """Return the job that computes one part again, alone or with the parts downstream of it.
 
     Raises:
         ConfigError: there is no such stage or part.
@@ -96,7 +96,7 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
 
 
 def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
-    """Merge what many runs left in small segments, so that the next run reads few."""
+    """Merge the ledger's small segments, so that the next run reads fewer."""
     for tier in setup.tiers:
         try:
             Ledger(workspace.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
@@ -105,7 +105,7 @@ def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
 
 
 def _record_waiting(workspace: Workspace, curation: str, waiting: WaitingForLabels) -> None:
-    """Lay out the sheet that is waited for, and record that it is."""
+    """Lay out the sheet that people must fill in, and record that the curation waits."""
     if waiting.sheet is not None:
         place(workspace, curation, (waiting.sheet, SAMPLE))
     record = {"message": str(waiting), "at": workspace.clock().isoformat()}

@@ -1,4 +1,4 @@
-"""Runs a job inside a Prefect flow run: the meter, the executor, what is told meanwhile, and how it ended."""
+"""Runs a job inside a Prefect flow run: with a meter and an executor, reporting progress and how it ended."""
 
 import contextlib
 import json
@@ -40,10 +40,10 @@ _HISTORY_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Work:
-    """What a flow run works on; it stays in this process, Prefect sees the curation's name only."""
+    """What a flow run works on. It stays in this process; Prefect sees only the curation's name."""
 
     do: Callable[[], None]
-    ended: Callable[[Exception], None]  # told why it was not finished
+    ended: Callable[[Exception], None]  # called with the reason if it did not finish
 
 
 WORK: ContextVar[Work] = ContextVar("work")
@@ -59,7 +59,7 @@ def curate(curation: str) -> State[Any]:
     """Curate once: compute every part that has no manifest, reuse the others.
 
     Raises:
-        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+        CurationFailed: parts failed. Other parts of their stages were computed, parts that depend on them were not.
     """
     work = WORK.get()
     try:
@@ -74,7 +74,7 @@ def curate(curation: str) -> State[Any]:
 
 
 def run_flow(workspace: Workspace, setup: Setup, job: Job, api_url: str) -> Done:
-    """Do a job in a new flow run of this process; returns its outcome and what each stage did.
+    """Do a job in a new flow run of this process; returns its outcome, and what each stage did.
 
     Raises:
         CurationFailed, WaitingForLabels, PartUnready: as the job ended.
@@ -85,7 +85,7 @@ def run_flow(workspace: Workspace, setup: Setup, job: Job, api_url: str) -> Done
     token = WORK.set(work)
     try:
         with temporary_settings({PREFECT_API_URL: api_url}), tags(TAG, owner_tag(), setup.config.name):
-            with contextlib.suppress(httpx.HTTPError):  # old runs' states are no reason not to work
+            with contextlib.suppress(httpx.HTTPError):  # a failed clean-up of old runs stops no work
                 sweep_dead_runs()
             state = curate(setup.curation, return_state=True)
             parts = sum(run.parts - run.blocked for run in done[0][1]) if done else 0
@@ -106,9 +106,9 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         What the job's method returned (None for a job of one part), and what each stage did.
 
     Raises:
-        CurationFailed: parts failed. Their siblings were computed; what waits for them was not.
+        CurationFailed: parts failed. Other parts of their stages were computed, parts that depend on them were not.
         WaitingForLabels: people have not labelled enough yet.
-        PartUnready: the one part that was wanted cannot be computed alone.
+        PartUnready: the one wanted part cannot be computed alone.
     """
     hooks, store = workspace.hooks, workspace.store
     prices = load_prices(setup.config)
@@ -149,7 +149,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
 
 
 def _show(workspace: Workspace, curation: str, job: str, outcome: Any, usage: Mapping[str, Any]) -> None:  # noqa: ANN401
-    """Show what came out with the flow run: the summary of a curation, or the page of further work."""
+    """Attach the results to the flow run: the summary of a curation, or the page of further work."""
     page = getattr(outcome, "page", None)
     if page is None:
         return
@@ -165,7 +165,7 @@ def _show(workspace: Workspace, curation: str, job: str, outcome: Any, usage: Ma
 
 @contextlib.contextmanager
 def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]], None]) -> Iterator[None]:
-    """Tell what is used up every few seconds, and once at the end."""
+    """Call `tell` with the usage so far every few seconds, and once at the end."""
     over = threading.Event()
 
     def look() -> None:
@@ -183,7 +183,7 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
 
 
 def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
-    """Wait until the server has recorded how every part ended: it learns of task runs from events, seconds later."""
+    """Wait until the server has recorded the end of every part, which takes seconds; returns whether it has."""
     APILogWorker.drain_all(timeout=5)
     EventsWorker.drain_all(timeout=5)
     finished = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}

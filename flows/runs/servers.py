@@ -1,4 +1,4 @@
-"""Where parts are computed: in a flow run of our own, with servers started for it, or in a deployment's flow run."""
+"""Starts or joins the servers that a job needs, and does the job in a flow run."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
 
 
 def in_own_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
-    """Start what is not named by address (a Prefect server, a local Ray), and do the job in a new flow run.
+    """Start the servers that have no address in the settings (Prefect, Ray), and do the job in a new flow run.
 
     Raises:
         ServerError, ClusterError: a server could not be started or joined.
@@ -37,7 +37,7 @@ def in_this_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
 
 @contextmanager
 def _servers(workspace: Workspace, setup: Setup) -> Iterator[str]:
-    """Join or start Prefect and Ray, side by side; yields the address of Prefect's API."""
+    """Join or start Prefect and Ray at the same time; yields the address of Prefect's API."""
     settings = workspace.settings
     with ExitStack() as stack:
         address = settings.prefect_api_url
@@ -62,7 +62,7 @@ def ray_for(workspace: Workspace, setup: Setup) -> Iterator[None]:
 
     Raises:
         ClusterError: the cluster cannot be joined, or a node runs other code or versions than this process.
-        ModelError, StoreError: the weights could not be put into the store.
+        ModelError, StoreError: the weights could not be copied to the store.
     """
     address = workspace.settings.ray_address
     if address is None:

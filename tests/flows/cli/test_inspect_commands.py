@@ -92,7 +92,7 @@ def test_a_plan_of_a_curation_that_waits_says_that_people_are_next(shell: Shell)
     config = nights.written(sources(nights.folder, 8)[0], sample={"size": 12, "wait_for": 0.5}, tiers=FAR)
     with pytest.raises(WaitingForLabels):
         shell.run("curate", config)
-    assert "Enough of the sample must be labelled before the treatments" in shell.run("plan", config)
+    assert "people must label enough of the sample" in shell.run("plan", config)
 
 
 def test_a_plan_without_judges_has_no_costs(shell: Shell) -> None:

@@ -23,7 +23,7 @@ def sheet_of(shell: Shell, *labels: str) -> Path:
 
 
 def test_nobody_has_labelled_anything_at_first(shell: Shell) -> None:
-    assert "nobody has labelled anything yet" in shell.run("labels")
+    assert "there are no labels yet" in shell.run("labels")
     assert shell.json("labels") == []
 
 
@@ -32,7 +32,7 @@ def test_a_sheet_is_imported_and_counted_by_who_filled_it_in(waiting: Shell) -> 
     done = waiting.json("labels", "import", "animals-000001", sheet, "--annotator", "ann")
     assert (done["labels"], done["new"], done["rejects"]) == (2, 2, {"unknown_label": 1})
     said = waiting.run("labels", "import", "animals-000001", sheet, "--annotator", "ann")
-    assert "2 labels read: 0 new, 0 changed, 2 known already; 9 rows blank, 0 say the same again" in said
+    assert "2 labels read: 0 new, 0 changed, 2 known already; 9 rows blank, 0 rows repeated" in said
     assert "left out, unknown_label: 1" in said
     (row,) = waiting.json("labels")
     assert (row["annotator"], row["curation"], row["labels"]) == ("ann", "animals-000001", 2)

@@ -45,7 +45,7 @@ def test_nothing_used_is_an_empty_line() -> None:
 def test_the_judges_are_added_up_and_one_without_a_price_is_told() -> None:
     free: dict[str, Any] = {**USED, "money": 0.0, "priced": 0.0}
     line = usage_line({"judge-a": USED, "judge-b": {**USED, "calls": 1000}, "judge-c": free}, "EUR")
-    assert line == "used: 1,004 calls, 3,000 tokens (250/s of engine time), 1 EUR and what has no price"
+    assert line == "used: 1,004 calls, 3,000 tokens (250/s of engine time), 1 EUR plus calls without a price"
     assert usage_line({"judge-c": free}, "EUR") == "used: 2 calls, 1,000 tokens (250/s of engine time)"
     untimed = {**USED, "seconds": 0.0}
     assert usage_line({"judge-a": untimed}, "USD") == "used: 2 calls, 1,000 tokens, 0.5 USD"

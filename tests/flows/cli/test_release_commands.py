@@ -52,7 +52,7 @@ def test_releases_are_listed_with_what_became_of_them(finished: Shell) -> None:
 
 def test_a_store_without_a_release_says_how_to_make_one(shell: Shell) -> None:
     said = " ".join(shell.run("releases").split())
-    assert said.endswith("yet; give a section `promote`, or `reneg promote`")
+    assert said.endswith("yet; add a section `promote` to the configuration, or run `reneg promote`")
 
 
 def test_a_release_that_is_current_is_promoted_once(finished: Shell) -> None:

@@ -40,7 +40,7 @@ def test_one_part_is_computed_again_alone_or_with_what_follows(finished: Shell) 
     alone = finished.json("rerun", "animals-000001", "--stage", "decide", "--part", "1")
     assert alone == {"curation": "animals-000001", "stage": "decide", "part": 1, "parts": {"computed": 1}}
     said = finished.run("rerun", "animals-000001", "--stage", "decide", "--part", "1")
-    assert "What lies downstream was not computed" in said
+    assert "Parts downstream were not computed." in said
     whole = finished.json("rerun", "animals-000001", "--stage", "decide", "--part", "0", "--downstream")
     assert whole["parts"]["computed"] >= 1
     assert whole["curation"] == "animals-000001"

@@ -27,7 +27,7 @@ def test_deployed_configurations_are_named_with_their_nights(shell: Shell, monke
     assert said == [
         "curate/animals: 30 2 * * * (UTC), overlapping nights are queue",
         "curate/zoo",
-        "They run where `reneg serve` runs.",
+        "They run on machines with `reneg serve`.",
     ]
     assert asked == [(["animals"], "ours")]
     assert shell.json("deploy", config)[0]["name"] == "curate/animals"
@@ -74,10 +74,10 @@ class Server:
 def test_the_ui_is_kept_up_until_it_is_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.prefect_api.server.PrefectServer", Server)
     assert shell.run("ui").splitlines() == [
-        "Prefect UI: http://127.0.0.1:4200", "It stays up until `reneg ui --stop`."
+        "Prefect UI: http://127.0.0.1:4200", "It runs until `reneg ui --stop`."
     ]  # fmt: skip
     assert shell.run("ui", "--stop") == "stopped\n"
-    assert shell.run("ui", "--stop") == "nothing to stop, or another run still uses it\n"
+    assert shell.run("ui", "--stop") == "not stopped: no server runs, or a run still uses it\n"
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
     assert shell.run("ui").splitlines()[0] == "Prefect UI: http://prefect.example"
     assert not Server.up

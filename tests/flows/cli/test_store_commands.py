@@ -30,12 +30,12 @@ def test_what_would_be_removed_is_counted_and_named() -> None:
     assert cells == [
         ["curations", "1"], ["releases", "0"], ["finished parts", "1,234"], ["objects", "5"],
         ["MB, to the trash", "2.5"], ["deleted from the trash", "3"], ["MB, for good", "1.0"],
-        ["taken back from the trash", "0"],
+        ["restored from the trash", "0"],
     ]  # fmt: skip
     assert lines[-3:] == [
         "  nq-000001",
-        "kept because unfinished: nq-000002; let one go with --drop",
-        "Nothing was removed. Give --yes to do it; curations may go on meanwhile.",
+        "kept because unfinished: nq-000002; remove one with --drop",
+        "Nothing was removed. Give --yes to remove it; curations may run meanwhile.",
     ]
 
 
@@ -44,7 +44,7 @@ def test_after_a_removal_it_says_when_the_room_is_free() -> None:
     assert collected(removed=True)[-1] == freed
     assert freed not in collected(removed=True, bytes=0)
     assert not any("frees what" in line for line in collected(0.0, removed=True))
-    missing = "missing though kept parts wrote them, rerun those: parts/mine/x"
+    missing = "missing objects of kept parts; run those parts again: parts/mine/x"
     assert missing in collected(missing=["parts/mine/x"], kept={})
 
 
@@ -60,8 +60,8 @@ def test_gc_keeps_a_fresh_curation_and_says_so_for_scripts(finished: Shell) -> N
 def test_a_text_is_purged_after_it_was_shown_what_goes(finished: Shell) -> None:
     said = finished.run("purge", "--doc", "animals/otter-river")
     assert "would be removed" in said
-    assert "Nothing was removed. Stop what runs in this store, then give --yes." in said
-    assert "corpus.jsonl yourself; with the text in it, the next curation brings it back" in said
+    assert "Nothing was removed. Stop curations in this store, then give --yes." in said
+    assert "corpus.jsonl yourself, or the next curation brings it back" in said
     found = finished.json("purge", "--doc", "animals/otter-river")
     done = finished.json("purge", "--doc", "animals/otter-river", "--yes")
     assert done == found | {"removed": True}

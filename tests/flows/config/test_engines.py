@@ -50,7 +50,7 @@ def test_a_cross_encoder_is_asked_by_its_own_protocol_without_saying_so() -> Non
     ],
 )
 def test_an_engine_that_cannot_be_asked_by_the_protocol_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="cannot be asked by protocol"):
+    with pytest.raises(ValidationError, match="does not support protocol"):
         tier(**changes)
 
 

@@ -132,7 +132,7 @@ def test_a_part_that_was_asked_for_again_says_so(workspace: Workspace, monday: P
     force = frozenset({("mine", 0)})
     run = Runner(workspace.store, InProcess(workspace.store, tmp_path / "scratch"), force=force)
     curate_method(run, prepare(workspace, first))
-    assert ask(workspace, first, "mine").reasons == ("it was asked for again (attempt 2), by `reneg rerun`",)
+    assert ask(workspace, first, "mine").reasons == ("`reneg rerun` computed it again (attempt 2)",)
 
 
 def test_an_unknown_stage_or_part_is_answered_with_the_known_ones(workspace: Workspace, monday: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_curation_that_waits_for_labels_does_not_hold_up_the_next_and_goes_on_
     show_plan(nights.settings, nights.config(monday, **patient), out)
     printed = out.file.getvalue()  # type: ignore[attr-defined]
     assert "waits for people: 0 of 12 drawn pairs" in printed
-    assert "Enough of the sample must be labelled before the treatments" in printed
+    assert "people must label enough of the sample" in printed
 
     nights.sleep()
     assert nights.curate(tuesday).curation == "animals-000002"

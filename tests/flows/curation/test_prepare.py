@@ -54,7 +54,7 @@ def test_a_bucket_out_of_reach_is_served_by_the_copy_and_without_one_is_told(
     said: list[str] = []
     known = Intake(gold={"gold.jsonl": "objects/ab/abc"})
     assert Intake.now(store, far, NOW, known, said.append).gold == known.gold  # type: ignore[arg-type]
-    assert "the copy that was taken up before serves" in said[0]
+    assert "the copy of the last execution is used" in said[0]
 
 
 def test_rows_of_a_gold_set_that_are_left_out_are_told_by_reason(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_rollback_holds_until_a_new_curation_comes(line: Line) -> None:
     for _ in range(2):
         held = line.night(2, "two")
         assert isinstance(held, Held) and held.standing
-        assert "release 2 had this content and was rolled back from" in held.because
+        assert "release 2 had the same content and was rolled back" in held.because
         assert line.read == "one"
     same_content = line.night(3, "two")
     assert isinstance(same_content, Held) and same_content.standing
@@ -156,7 +156,7 @@ def test_going_back_twice_goes_back_two_and_never_forth(line: Line) -> None:
     assert line.read == "two"
     rollback(store, "nq")
     assert line.read == "one"
-    with pytest.raises(ConfigError, match="nothing before release 1"):
+    with pytest.raises(ConfigError, match="there is no release before release 1"):
         rollback(store, "nq")
     rollback(store, "nq", 3)
     assert (line.read, read_all(store, "nq")[-1]["of"]) == ("three", 3)

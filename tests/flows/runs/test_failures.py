@@ -22,7 +22,7 @@ def test_further_work_is_repaired_by_its_own_command() -> None:
     lines = explain_failures("mine-000001", [("train-relabel_s43", 0, "x")], "reneg retrain mine-000001").splitlines()
     assert lines[1:] == [
         "  train-relabel_s43 part 0: x",
-        "    reneg retrain mine-000001   # computes these and what waits for them, and no other",
+        "    reneg retrain mine-000001   # computes these and the parts that wait for them",
     ]
 
 
