@@ -12,8 +12,9 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,31 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
 
 
-# The groups that take longest, the longest first: begun late, one of them would run alone at the end.
-LONGEST = ("system/test_chaos", "system/test_operations", "system/test_secrets", "system/test_kill_judge")
+# The files that take longest, the longest first: begun late, one of them would run alone at the end.
+LONGEST = ("system/test_operations", "system/test_chaos", "system/test_kill_judge", "system/test_secrets")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tests, the fast ones first, and group them: pytest-xdist gives each group to one process as a whole."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item.path, is_slow=is_slow(item))))
-    items.sort(key=lambda item: order_of(item.path, is_slow=is_slow(item)))
-
-
-def is_slow(item: pytest.Item) -> bool:
-    return item.get_closest_marker("slow") is not None
-
-
-def group_of(path: Path, *, is_slow: bool) -> str:
-    """Name the tests that run in one process, one after another.
-
-    The fast tests of a file, and its slow ones. The slow tests of a folder with a `conftest.py` share its servers.
-    """
-    file = path.relative_to(ROOT / "tests").with_suffix("")
-    if not is_slow:
-        return file.as_posix()
-    shared = (path.parent / "conftest.py").exists() and path.parent != ROOT / "tests"
-    return f"{(file.parent if shared else file).as_posix()}:slow"
+    """Run the fast tests first: a failure shows within seconds."""
+    items.sort(key=lambda item: order_of(item.path, is_slow=item.get_closest_marker("slow") is not None))
 
 
 def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
@@ -77,6 +60,49 @@ def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
     file = path.relative_to(ROOT / "tests").with_suffix("").as_posix()
     place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
     return is_slow, is_slow and file.startswith("system/"), place
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process (`pytest -n 2`) one group after another, in their order and no earlier than it needs it.
+
+    xdist's own schedulers know no order, and give a further group where two tests are left: of the system's tests,
+    which are few and long, one process would then hold most while another is idle.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class InOrder(LoadScopeScheduling):
+        groups: Mapping[str, str] = {}
+
+        def _split_scope(self, nodeid: str) -> str:
+            if not self.groups:
+                self.groups = groups_of(next(iter(self.registered_collections.values())))
+            return self.groups[nodeid]
+
+        def _reschedule(self, node: Any) -> None:
+            if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
+                super()._reschedule(node)
+
+    config.option.loadscopereorder = False
+    return InOrder(config, log)
+
+
+def groups_of(tests: Sequence[str]) -> dict[str, str]:
+    """Name each test's group, which runs in one process: the tests of a file that follow each other in the order.
+
+    So a file's fast tests are a group, and its slow ones another. Those of a folder with a `conftest.py` stay together:
+    they share its servers.
+    """
+    groups: dict[str, str] = {}
+    number, last = 0, ""
+    for test in tests:
+        file = test.partition("::")[0]
+        folder = Path(file).parent
+        shared = folder != Path("tests") and (ROOT / folder / "conftest.py").exists()
+        place = folder.as_posix() if shared else file
+        number, last = number + (place != last), place
+        groups[test] = f"{number} {place}"
+    return groups
 
 
 def free_port() -> int:

@@ -5,21 +5,21 @@ import random
 import pytest
 
 from tests import conftest
-from tests.conftest import ROOT, free_port, group_of, order_of
+from tests.conftest import ROOT, free_port, groups_of, order_of
 
 TESTS = ROOT / "tests"
 
 
 def test_a_files_fast_tests_are_one_group_and_its_slow_ones_another() -> None:
-    path = TESTS / "infra" / "storage" / "test_ledger.py"
-    assert group_of(path, is_slow=False) == "infra/storage/test_ledger"
-    assert group_of(path, is_slow=True) == "infra/storage/test_ledger:slow"
+    ledger, store = "tests/infra/storage/test_ledger.py", "tests/infra/storage/test_store.py"
+    groups = groups_of([f"{ledger}::a", f"{ledger}::b[x::y]", f"{store}::c", f"{ledger}::d", f"{store}::e"])
+    assert list(groups.values()) == [f"1 {ledger}", f"1 {ledger}", f"2 {store}", f"3 {ledger}", f"4 {store}"]
 
 
-def test_the_slow_tests_of_a_folder_that_shares_servers_are_one_group() -> None:
-    files = [TESTS / "infra" / "execution" / f"test_{name}.py" for name in ("executor", "metrics")]
-    assert {group_of(path, is_slow=True) for path in files} == {"infra/execution:slow"}
-    assert len({group_of(path, is_slow=False) for path in files}) == 2
+def test_the_tests_of_a_folder_that_shares_servers_stay_together() -> None:
+    execution = "tests/infra/execution"
+    tests = [f"{execution}/test_executor.py::a", f"{execution}/test_metrics.py::b", "tests/test_house.py::c"]
+    assert list(groups_of(tests).values()) == [f"1 {execution}", f"1 {execution}", "2 tests/test_house.py"]
 
 
 def test_fast_tests_come_first_and_the_longest_of_the_whole_system_begin_before_the_others() -> None:
@@ -29,7 +29,7 @@ def test_fast_tests_come_first_and_the_longest_of_the_whole_system_begin_before_
     tests.sort(key=lambda test: order_of(test[0], is_slow=test[1]))
     assert [(path.stem.removeprefix("test_"), slow) for path, slow in tests] == [
         ("secrets", False), ("ledger", False), ("ledger", True),
-        ("chaos", True), ("operations", True), ("secrets", True), ("other", True),
+        ("operations", True), ("chaos", True), ("secrets", True), ("other", True),
     ]  # fmt: skip
     assert all((TESTS / f"{name}.py").exists() for name in conftest.LONGEST)
 
