@@ -38,11 +38,11 @@ from tests.system.stage_set import ENDED, QUICK, Api, StageSet, wait_until
 
 BATCH = 6  # calls that one engine has under way
 _CALL_SECONDS = 0.4
-_GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: at least, and further on average
-_MOST = 10  # kills of one curation, so that it comes to an end
-_SPARED = 0.5  # of the curations: not a kill before judging begins
-_VICTIM_SECONDS = 6.0  # waited for a process of the kind that was drawn
-_STALL_SECONDS = 360.0  # longer than the heartbeats' silence and the sweep's patience
+_GAP_SECONDS, _MEAN_SECONDS = 2.0, 6.0  # between kills: the minimum, and the mean on top of it
+_MOST = 10  # kills of one curation, so that it ends
+_SPARED = 0.5  # share of the curations without a kill before judging starts
+_VICTIM_SECONDS = 6.0  # to wait for a process of the drawn kind
+_STALL_SECONDS = 360.0  # longer than the automation waits for heartbeats, and than the sweep waits
 _ENDING_SECONDS = 60.0
 _SETTLE_SECONDS = 60.0
 _BACKOFF_SECONDS = 75.0
@@ -70,7 +70,7 @@ class Disturbed:
         self.id = start(self.stage, config, self.store_url, self.home)
         began = time.monotonic()
         due = began + self._gap()
-        spared = self.draw.random() < _SPARED  # so that enough of the kills find a judge at work
+        spared = self.draw.random() < _SPARED  # so that enough kills happen while a judge works
         while not self.record["ended"]:
             run = self._run()
             self._look(run)
@@ -98,13 +98,13 @@ class Disturbed:
     def _gap(self) -> float:
         return _GAP_SECONDS + self.draw.expovariate(1 / _MEAN_SECONDS)
 
-    # ---- looking ----
+    # ---- progress ----
 
     def _run(self) -> dict[str, Any] | None:
         try:
             return self.api.run(self.id)
         except AssertionError:
-            return None  # Prefect is being started again
+            return None  # Prefect is restarting
 
     def _look(self, run: Mapping[str, Any] | None) -> None:
         """Note progress, which ends the recovery of every earlier kill, and note what is judged again."""
@@ -157,7 +157,7 @@ class Disturbed:
             return
         message = str(run["state"]["message"]).splitlines()
         self.tally.say(f"curation {self.number} {run['state']['name']}: {' / '.join(message[:2])[:160]}; retried")
-        # A process reports its end before it is gone; one that works on is another matter.
+        # A process reports its end before it has ended, so it may still be alive for a moment.
         self._ending |= dict.fromkeys(self.stage.processes().get("flow", []), time.monotonic())
         self.stage.api.retry(self.id)
         self.record["retries"] += 1

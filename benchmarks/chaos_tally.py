@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A flow run's process; Prefect's worker; `reneg serve`; Ray workers with a plain part, an engine, or a small actor (the
-# meter, lines of logs, the pace of an endpoint); a node beside the head; the head; Prefect's server; the S3 server.
+# The process of a flow run; Prefect's worker; `reneg serve`; a Ray worker with a part that needs no engine, with an
+# engine, or with a small actor (meter, log lines, rate limit); a node that is not the head; the head; Prefect's server;
+# the S3 server.
 KINDS = ("flow", "worker", "supervisor", "plain part", "engine", "meter", "raylet", "gcs", "prefect", "weed")
 
 
@@ -25,7 +26,7 @@ class Kill:
     flow_run: str
     judges: int
     recovery: float | None = None
-    twice: int = 0  # calls judged again before the next kill that a judge lived through
+    twice: int = 0  # calls judged again before the next kill with a living judge
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Tally:
     kills: list[Kill] = field(default_factory=list)
     curations: list[dict[str, Any]] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
-    patience: float = math.inf  # seconds without progress that are a finding
+    patience: float = math.inf  # seconds without progress after which it is a finding
 
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.started:7.1f} s  {len(self.kills):3} kills  {text}", flush=True)

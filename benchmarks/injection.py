@@ -23,7 +23,7 @@ from infra.settings import read_settings, silence_telemetry
 silence_telemetry()
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "injection.json"
-# Queries with their known relevant text, and passages that do not answer them: ordinary documentation of our own.
+# Queries with their known relevant text, and passages that do not answer them: ordinary documentation, written by us.
 CASES = (
     (
         "How do I reverse a list in place?",

@@ -98,7 +98,7 @@ def main() -> None:
     )
     variables = environment(spec)
     if any(os.environ.get(name) != value for name, value in variables.items()):
-        # They are read when torch and vLLM are imported, or earlier: start again with them.
+        # torch and vLLM read these variables when they are imported, or earlier. So start again with them.
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.judge", *sys.argv[1:]], os.environ | variables)
     if arguments.fresh:
         shutil.rmtree(arguments.store, ignore_errors=True)
@@ -134,7 +134,7 @@ def name_judge(config: JudgeConfig, model: str, spec: VLLMSpec) -> JudgeConfig:
     )
 
 
-def compare(  # imports inside: they load torch, which must find the environment set
+def compare(  # imports inside: they load torch, and the environment must be set before
     arguments: argparse.Namespace, encoder: Path, configs: Mapping[str, JudgeConfig], engine: Engine
 ) -> dict[str, Any]:
     """Judge the collection with every judge, and measure them."""

@@ -107,7 +107,7 @@ class Pipeline:
         from tasks import schemas
 
         store = Store.open(str(folder))
-        self.executor._store = store  # one warm engine, a fresh store and ledger each round
+        self.executor._store = store  # one warm engine, a new store and ledger in each round
         size = -(-self.tables["escalated"].height // self.parts)
         slices = [self.tables["escalated"].slice(n * size, size) for n in range(self.parts)]
         pieces = tuple(write_table(store, "escalated", frame, schemas.CANDIDATES, n) for n, frame in enumerate(slices))

@@ -20,9 +20,9 @@ from benchmarks.judge_measures import (
 ALL, HARD, HELD_OUT = "all", "hard", "hard, other queries"
 SIMILARITY, CENTRED = "similarity", " less its mean"
 COSINES = ("to_query", "to_positive", "positive_to_query")
-# What is fitted, and on which features: log-odds of the judges, and cosines. `cascade` is what a curation's `decide`
-# adds up. The fusion takes a judge's log-odds less their mean over the query's pairs: how readily the 1.5B says Yes
-# depends on the query more than on the passage, and not on how many passages are relevant.
+# The fits and their features: log-odds of the judges, and cosines. `cascade` has the features that `decide` adds up in
+# a curation. The fusion uses a judge's log-odds minus their mean over the pairs of the query. The reason: how often the
+# 1.5B model says Yes depends more on the query than on the passage, and not on the number of relevant passages.
 FITTED: Mapping[str, tuple[str, ...]] = {
     "yes_no, calibrated": ("yes_no",),
     "cascade": (SIMILARITY, "yes_no"),

@@ -49,7 +49,7 @@ RESULT = Path(__file__).parent / "results" / "orchestration.json"
 ROOT = Path(__file__).parents[1]
 NUMBERS = Schema({"n": pl.Int64}, key=("n",))
 _WARM_PARTS = 8
-_SECONDS = 1.0  # between two looks at the memory
+_SECONDS = 1.0  # between two samples of the memory
 _HISTORY_SECONDS = 120.0
 
 
