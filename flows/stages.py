@@ -1,6 +1,6 @@
 """The stage table: one entry per stage of the method, with what the flows need to know about it.
 
-A new stage is one entry here and one call in flows/method/curate.py.
+A new stage begins with an entry here; docs/extending.md lists the other places.
 
 Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
 """
@@ -11,7 +11,7 @@ from infra.names import StageName
 from infra.stages.stage import Resources, Stage
 from tasks import schemas as s
 
-LABEL = "gold"  # the label of the stages that judge the gold set
+GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class MethodStage(Stage):
 
     section: the section of the settings that configures it; empty: the section has the stage's name.
     decides_labels: its settings decide which pairs are judged, and how. Nights are compared only if they are equal.
-    afterwards: it works on a finished curation (`retrain`, `prune`, `validate`); no record keeps its parameters.
+        `escalate` and `judge` do not set it: the settings of the tiers are compared as a whole.
+    afterwards: `retrain`, `prune` and `validate` run it on a finished curation. No record keeps their parameters, so
+        the garbage collector keeps such parts as long as what they read.
     """
 
     section: str = ""
@@ -33,8 +35,7 @@ class MethodStage(Stage):
         return self.section or self.name
 
 
-_WHOLE_MACHINE = Resources(num_cpus=2.0, deadline=7200.0)
-_ENGINE = Resources(num_cpus=2.0, deadline=7200.0)
+_MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
 HARVEST = MethodStage(
     "harvest",
@@ -70,7 +71,7 @@ ENCODE_PASSAGES = MethodStage(
     each=("passages",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
-    resources=_ENGINE,
+    resources=_MODEL,
     section="encode",
 )
 ENCODE_QUERIES = MethodStage(
@@ -81,7 +82,7 @@ ENCODE_QUERIES = MethodStage(
     each=("queries",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
-    resources=_ENGINE,
+    resources=_MODEL,
     section="encode",
 )
 SEARCH = MethodStage(
@@ -153,7 +154,7 @@ JUDGE = MethodStage(
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS},
     engine="judge",
     ledger=True,
-    resources=_ENGINE,
+    resources=_MODEL,
 )
 DECIDE = MethodStage(
     "decide",
@@ -246,7 +247,7 @@ TRAIN = MethodStage(
     every=("instances",),
     late=("queries", "passages", "base"),
     directories=("model",),
-    resources=_WHOLE_MACHINE,
+    resources=_MODEL,
     afterwards=True,
 )
 EVALUATE = MethodStage(
@@ -256,7 +257,7 @@ EVALUATE = MethodStage(
     "single",
     every=("queries", "passages", "qrels", "model"),
     outputs={"scores": s.SCORES},
-    resources=_WHOLE_MACHINE,
+    resources=_MODEL,
     afterwards=True,
 )
 EXPORT = MethodStage(
@@ -375,15 +376,15 @@ def judge_stage(tier: str, *, gold: bool = False) -> str:
     >>> judge_stage("llm"), judge_stage("llm", gold=True)
     ('judge-llm', 'judge-gold-llm')
     """
-    return str(StageName(JUDGE.name, f"{LABEL}-{tier}" if gold else tier))
+    return str(StageName(JUDGE.name, f"{GOLD}-{tier}" if gold else tier))
 
 
 def tier_of(name: str) -> str:
     """Name the tier that judges in a stage (see `judge_stage`), about the data or about the gold set."""
-    return StageName.parse(name).label.removeprefix(f"{LABEL}-")
+    return StageName.parse(name).label.removeprefix(f"{GOLD}-")
 
 
 def is_of_gold(name: str) -> bool:
     """Return whether a stage (named with its label) works on the gold set; its cost is not that of the data."""
     found = StageName.parse(name)
-    return found.label.partition("-")[0] == LABEL or found.stage in (READ_GOLD.name, AGREE_GOLD.name)
+    return found.label.partition("-")[0] == GOLD or found.stage in (READ_GOLD.name, AGREE_GOLD.name)

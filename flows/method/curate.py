@@ -1,4 +1,7 @@
-"""The method on one screen: which stage runs after which, and what each reads (paper sections 1.1 and 3 to 5)."""
+"""The method: `curate_method` shows it on one screen, the functions below what each step reads.
+
+The paper's sections: 1.1 (mining), 3 (judging and relabelling), 4 (training and evaluation), 7 (people).
+"""
 
 from collections.abc import Mapping
 from importlib import metadata
@@ -20,9 +23,9 @@ from flows.method.tables import (
     Treated,
     Vectors,
     Verdicts,
-    behind,
     empty_table,
     union,
+    wait_for,
 )
 from infra.stages.runner import Runner, WorkNeeded
 from infra.storage.artifacts import Directory, Table
@@ -45,8 +48,8 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
     verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
-    gate = run(st.COMPLETE, c.complete, decisions=verdicts.decisions)["completeness"]
-    decisions = behind(gate, verdicts.decisions)
+    complete = run(st.COMPLETE, c.complete, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
+    decisions = wait_for(complete, verdicts.decisions)
     treated: dict[str, Treated] = {name: treat(run, setup, data, pool, decisions, name) for name in c.treatments}
     exports = {name: export(run, setup, data, made, name) for name, made in treated.items()}
     scores, models = train_and_evaluate(run, setup, data, treated)
@@ -136,6 +139,7 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
         positives=data.positives,
     )["verdicts"]
     answers, calls = ask_tiers(run, setup, data, candidates, similarity)
+    # A score in the first tier's band that nobody was asked about, for lack of budget, stays unsure.
     first = setup.tiers[0].escalate if setup.tiers else EscalateConfig()
     decide = c.decide.model_copy(update={"lower": first.lower, "upper": first.upper, "tiers": setup.tier_names})
     decided = run(st.DECIDE, decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)

@@ -28,7 +28,7 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
         run(
             st.JUDGE,
             ask_again(tier, gold.night),
-            label=f"{st.LABEL}-{tier.name}",
+            label=f"{st.GOLD}-{tier.name}",
             key=tier.shown,
             engine=tier.engine,
             escalated=data["candidates"],
@@ -42,7 +42,7 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
     decisions = run(
         st.DECIDE,
         c.decide.model_copy(update={"tiers": setup.tier_names}),
-        label=st.LABEL,
+        label=st.GOLD,
         candidates=data["candidates"],
         verdicts=similarity,
         llm_verdicts=llm_verdicts,
@@ -61,12 +61,12 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
 def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> Table:
     """Judge the gold set by similarity; returns the verdicts."""
     c, engine = setup.config, setup.encoder
-    passages = run(st.ENCODE_PASSAGES, c.encode, label=st.LABEL, engine=engine, passages=data["passages"])
-    queries = run(st.ENCODE_QUERIES, c.encode, label=st.LABEL, engine=engine, queries=data["queries"])
+    passages = run(st.ENCODE_PASSAGES, c.encode, label=st.GOLD, engine=engine, passages=data["passages"])
+    queries = run(st.ENCODE_QUERIES, c.encode, label=st.GOLD, engine=engine, queries=data["queries"])
     verdicts: Table = run(
         st.JUDGE_SIMILARITY,
         c.similarity,
-        label=st.LABEL,
+        label=st.GOLD,
         key={"encoder": setup.encoder_key},
         candidates=data["candidates"],
         query_embeddings=queries["embeddings"],

@@ -118,6 +118,6 @@ def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset
     return run.keep_table(name, schema.empty(), schema, parts)
 
 
-def behind(gate: Table, table: Table) -> Table:
+def wait_for(gate: Table, table: Table) -> Table:
     """Return a table that is missing while the gate is: every stage that reads it is then blocked."""
     return Table(table.name, table.pieces, table.indexes) if gate.missing else table

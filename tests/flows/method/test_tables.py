@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.tables import Finished, behind, empty_table, union
+from flows.method.tables import Finished, empty_table, union, wait_for
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Manifest, Piece, Table
 from infra.storage.store import Store
@@ -38,9 +38,9 @@ def test_a_union_holds_the_pieces_in_the_order_of_their_parts_and_misses_what_an
 
 def test_a_table_behind_a_closed_gate_is_missing_whole_and_behind_an_open_one_as_it_was() -> None:
     table = Table("decisions", (piece(0, "a"), piece(1, "b")), frozenset({2}))
-    closed = behind(Table("completeness", (), frozenset({0})), table)
+    closed = wait_for(Table("completeness", (), frozenset({0})), table)
     assert closed == Table("decisions", table.pieces, frozenset({0, 1, 2}))
-    assert behind(Table("completeness", (piece(0, "c"),)), table) is table
+    assert wait_for(Table("completeness", (piece(0, "c"),)), table) is table
 
 
 def test_an_empty_table_has_a_piece_for_each_part(tmp_path: Path) -> None:
