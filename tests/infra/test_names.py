@@ -77,3 +77,12 @@ def test_names_are_in_the_order_of_their_numbers_not_of_their_spelling() -> None
 def test_names_can_be_kept_in_sets() -> None:
     names = {StageName("a"), PartName(StageName("a"), 1), ManifestName("a", 1), NumberedId("a", 1)}
     assert {StageName("a"), PartName(StageName("a"), 1), ManifestName("a", 1), NumberedId("a", 1)} == names
+
+
+def test_parts_are_in_the_order_of_their_stages_and_numbers() -> None:
+    texts = ["judge-llm-00010", "judge-gold-llm-00002", "encode-00000", "judge-llm-00009", "judge-llm-100000"]
+    assert [str(name) for name in sorted(PartName.parse(text) for text in texts)] == [
+        "encode-00000", "judge-gold-llm-00002", "judge-llm-00009", "judge-llm-00010", "judge-llm-100000",
+    ]  # fmt: skip
+    manifests = sorted(ManifestName.parse(text) for text in ("b-000", "a-1000", "a-999"))
+    assert [str(name) for name in manifests] == ["a-999", "a-1000", "b-000"]

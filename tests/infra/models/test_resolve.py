@@ -306,15 +306,16 @@ def test_a_failed_try_leaves_the_model_that_was_there_and_no_temporary_folder(in
 class Hub:
     """Stands in for the hub's client: writes a model's files, or fails."""
 
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
+    def __init__(self, error: Exception | None = None, cache: bool = True) -> None:
+        self.error, self.cache = error, cache
         self.asked: list[tuple[str, str, list[str]]] = []
 
     def __call__(self, repository: str, *, revision: str, allow_patterns: list[str], local_dir: Path) -> None:
         self.asked.append((repository, revision, allow_patterns))
         if self.error is not None:
             raise self.error
-        (local_dir / ".cache").mkdir()
+        if self.cache:
+            (local_dir / ".cache").mkdir()
         for name, content in FILES.items():
             (local_dir / name).write_bytes(content)
 
@@ -322,10 +323,11 @@ class Hub:
 COMMIT = "0123456789" * 4
 
 
+@pytest.mark.parametrize("cache", [True, False])
 def test_a_hubs_model_is_downloaded_at_its_commit_without_pickles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: bool
 ) -> None:
-    hub = Hub()
+    hub = Hub(cache=cache)
     monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
     said: list[str] = []
     found = resolve(f"hub:owner/model@{COMMIT}", tmp_path, said.append)

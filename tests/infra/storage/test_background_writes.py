@@ -76,6 +76,7 @@ def test_four_threads_write_at_once_and_end_with_their_work() -> None:
     background, gate, at_work = Background(), threading.Event(), list[str]()
 
     def write() -> None:
+        assert threading.current_thread().daemon  # an ending process does not wait for it
         at_work.append(threading.current_thread().name)
         assert gate.wait(20)
 

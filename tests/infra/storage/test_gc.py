@@ -347,6 +347,7 @@ def test_old_probes_of_writers_that_died_are_deleted(tmp_path: Path) -> None:
 def test_what_was_decided_cannot_be_changed() -> None:
     assert not can_be_changed(Roots())
     assert not can_be_changed(Collection((), (), (), (), {}))
+    assert "1234567" not in repr(Collection((), (), (), (), {"a": 1234567}))  # thousands of sizes would hide the rest
 
 
 def test_a_file_cannot_be_stored_through_a_snapshot(tmp_path: Path) -> None:

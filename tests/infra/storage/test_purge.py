@@ -435,3 +435,11 @@ def test_a_dry_run_counts_a_damaged_table_and_leaves_it(tmp_path: Path) -> None:
 def test_a_plan_and_its_target_cannot_be_changed() -> None:
     values = [TARGET, Removal("parts/a/a-000.json", ()), Plan((), (), (), {})]
     assert [value for value in values if can_be_changed(value)] == []
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_an_escaped_text_is_found_in_a_file_that_cannot_be_parsed(ascii_only: bool) -> None:
+    spelled = json.dumps(TEXT, ensure_ascii=ascii_only)[1:-1]
+    assert Seeker(TARGET).in_bytes(f'cut: {{"text": "before {spelled} after'.encode())
+    assert Seeker(TARGET).in_bytes(b"\0" + spelled.encode())
+    assert not Seeker(TARGET).in_bytes(b"\0" + spelled[:-1].encode())

@@ -321,7 +321,9 @@ def test_a_listing_has_sizes_and_times_and_no_temporary_files_folders_or_links_t
     directory.create("a/.two.tmp", b"half")
     path_of(directory, "a/empty").mkdir()
     path_of(directory, "a/link").symlink_to(path_of(directory, "a"))
-    assert directory.sizes("a") == {"a/one": 5}
+    path_of(directory, "a/two").symlink_to(path_of(directory, "a/one"))
+    assert sorted(directory.sizes("a")) == ["a/one", "a/two"]
+    assert directory.sizes("a")["a/one"] == 5
     assert abs(directory.entries("a")["a/one"].written - time.time()) < 60
     assert (directory.holds("a"), directory.holds("b")) == (True, False)
 
@@ -415,3 +417,60 @@ def test_entries_of_files_and_of_buckets_have_the_same_times() -> None:
 
 def test_an_entry_of_a_listing_cannot_be_changed() -> None:
     assert not can_be_changed(Entry(1, 2.0))
+
+
+def s3_error(kind: type[OSError], code: str = "") -> OSError:
+    """An error as s3fs raises it from what botocore answered."""
+    error, cause = kind("refused"), Exception(code)
+    cause.response = {"Error": {"Code": code}}  # type: ignore[attr-defined]
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "mark", "created"),
+    [
+        (s3_error(OSError, "PreconditionFailed"), "another", False),
+        (s3_error(OSError, "PreconditionFailed"), "mine", True),
+        (s3_error(OSError, "412"), "another", False),
+        (FileExistsError("there"), "another", False),
+        (FileExistsError("there"), "mine", True),
+        (FileNotFoundError("the upload"), "mine", True),
+    ],
+)
+def test_a_bucket_that_refuses_a_write_is_asked_whose_mark_is_there(
+    s3_environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, error: OSError, mark: str, created: bool
+) -> None:
+    s3_environment("http://127.0.0.1:9")
+    store = Store("s3://bucket/store")
+    assert (store.local, store._fs.retries) == (False, 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._fs, "pipe_file", refuse)
+    monkeypatch.setattr(store, "_writer_of", lambda key: mark)
+    assert store._create_object("a", b"1", "mine") is created
+
+
+@pytest.mark.parametrize(
+    ("error", "mark"),
+    [
+        (s3_error(OSError, "AccessDenied"), "mine"),
+        (FileNotFoundError("no bucket"), "another"),
+        (OSError("odd"), "mine"),
+    ],
+)
+def test_a_bucket_that_fails_otherwise_is_an_error(
+    s3_environment: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, error: OSError, mark: str
+) -> None:
+    s3_environment("http://127.0.0.1:9")
+    store = Store("s3://bucket/store")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(store._fs, "pipe_file", refuse)
+    monkeypatch.setattr(store, "_writer_of", lambda key: mark)
+    with pytest.raises(type(error)):
+        store._create_object("a", b"1", "mine")
