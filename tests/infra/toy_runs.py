@@ -11,8 +11,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey, LogFilter, LogFilterTaskRunId
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel
 
-from infra.engines.specs import SentenceTransformersSpec
 from infra.execution.executor import PrefectRayExecutor
 from infra.stages.runner import Runner
 from infra.storage.store import Store
@@ -79,10 +79,10 @@ def executions(log: Path) -> list[str]:
     return sorted(log.read_text().split("\n")[:-1])
 
 
-def engine_pipeline(encoder: SentenceTransformersSpec) -> Pipeline:
+def engine_pipeline(engine: BaseModel) -> Pipeline:
     def stages(run: Runner, config: ToyConfig) -> object:
         numbers = run(PRODUCE, ToyConfig())["numbers"]
-        return run(WITH_ENGINE, config, engine=encoder, numbers=numbers)
+        return run(WITH_ENGINE, config, engine=engine, numbers=numbers)
 
     return stages
 

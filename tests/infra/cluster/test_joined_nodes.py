@@ -30,6 +30,7 @@ from infra.storage.store import Store
 from tests.conftest import ROOT
 from tests.flows.fakes import InProcess
 from tests.infra.ray_nodes import RayNodes
+from tests.infra.toy_engine import ToySpec
 from tests.infra.toy_nodes import PLOD, PRODUCE, REMEMBER, ROWS, SlowConfig
 
 pytestmark = pytest.mark.slow
@@ -155,11 +156,9 @@ print(json.dumps(skews))
             cluster.kill(node)
 
 
-def test_a_worker_with_other_code_than_the_drivers_refuses_its_part_for_good(
-    cluster: RayNodes, tmp_path: Path, model: ResolvedModel
-) -> None:
+def test_a_worker_with_other_code_than_the_drivers_refuses_its_part_for_good(cluster: RayNodes, tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
-    engine = SentenceTransformersSpec(model=str(model.path), digest=model.digest)
+    engine = ToySpec(model="toy")
     plain, with_engine = parts_of(PLOD, store, SlowConfig()), parts_of(REMEMBER, store, SlowConfig(), engine)
     with ray_cluster.ray_cluster(cluster.address, code="0" * 64):
         with pytest.raises(PartError, match="runs other code") as refusal:
@@ -206,12 +205,12 @@ def at_work(log: Path) -> int:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "drained", "stopped run"])
 def test_a_worker_that_is_told_to_end_writes_what_its_ledger_holds_first(
-    joined: RayNodes, tmp_path: Path, model: ResolvedModel, how: str
+    joined: RayNodes, tmp_path: Path, how: str
 ) -> None:
     import ray
 
     store, log = Store.open(str(tmp_path / "store")), tmp_path / "log"
-    engine = SentenceTransformersSpec(model=str(model.path), digest=model.digest)
+    engine = ToySpec(model="toy")
     part = parts_of(REMEMBER, store, SlowConfig(seconds=600, log=str(log)), engine)[0]
     pool = EnginePool(engine, REMEMBER.resources, RemoteMeter.start(Budget(), {}))
     ended: list[PartError] = []

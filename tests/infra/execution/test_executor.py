@@ -220,6 +220,7 @@ def killed() -> PartError:
     [
         (killed(), [("double", "killed")]),
         (PartError("KeyError", retry=False), [("double", "failed")]),
+        (OSError("of Prefect's or ours"), [("double", "failed")]),
         (BudgetReached("tokens"), []),
     ],
 )
@@ -229,9 +230,11 @@ def test_an_attempt_that_fails_is_counted_by_how_it_ended(
     def compute(spec: PartSpec, show: Show) -> Manifest:
         raise error
 
+    attempts = module._Attempts(spec_of(config={"batch_size": 8}), nullcontext(), compute)
     with pytest.raises(type(error)):
-        module._Attempts(spec_of(), nullcontext(), compute).run(silent)
+        attempts.run(silent)
     assert counted.ended == ended
+    assert attempts.spec.config["batch_size"] == 8
 
 
 def test_after_memory_ran_out_the_next_attempt_takes_half_the_batch(counted: Counted) -> None:

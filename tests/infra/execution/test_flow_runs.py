@@ -27,13 +27,13 @@ from infra.execution import metrics
 from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter, Usage
-from infra.models.resolve import resolve
 from infra.prefect_api.server import PrefectServer
 from infra.stages.runner import Runner
 from infra.storage.store import Store
 from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
 from tests.infra.ray_nodes import RayNodes
 from tests.infra.toy import DOUBLE, PRODUCE, ToyConfig
+from tests.infra.toy_engine import ToySpec
 from tests.infra.toy_runs import artifact, engine_pipeline, execute, executions, log_of, pipeline, table_of, task_states
 
 pytestmark = pytest.mark.slow
@@ -61,10 +61,7 @@ def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterat
     assert server.stop()
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformersSpec:
-    model = resolve("tiny:encoder", tmp_path_factory.mktemp("cache"))
-    return SentenceTransformersSpec(model=str(model.path), digest=model.digest)
+TOY = ToySpec(model="toy")
 
 
 def test_every_part_is_a_task_run_named_after_it_and_a_reused_one_is_shown_as_cached(
@@ -136,11 +133,11 @@ def test_after_its_end_no_part_is_begun_and_the_reason_is_not_one_to_retry(servi
 
 
 def test_an_engine_that_dies_is_rebuilt_and_the_parts_in_it_are_tried_again_each_alone(
-    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
+    services: None, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     config = ToyConfig(log=str(log), trouble=f"kill:{tmp_path / 'once'}")
-    run, _ = execute(str(tmp_path / "store"), tmp_path, config, engine_pipeline(encoder))
+    run, _ = execute(str(tmp_path / "store"), tmp_path, config, engine_pipeline(TOY))
     assert (run.runs[1].failed, run.runs[1].computed) == ({}, 4)
     done = executions(log)
     assert set(done) == {"0 8", "10 8", "20 8", "30 8"}
@@ -148,13 +145,9 @@ def test_an_engine_that_dies_is_rebuilt_and_the_parts_in_it_are_tried_again_each
     assert len(done) <= 6  # its companion in the engine, at most, was in vain too
 
 
-def test_a_part_that_kills_engines_is_set_aside_with_its_reason(
-    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
-) -> None:
+def test_a_part_that_kills_engines_is_set_aside_with_its_reason(services: None, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    run, _ = execute(
-        str(tmp_path / "store"), tmp_path, ToyConfig(log=str(log), trouble="kill"), engine_pipeline(encoder)
-    )
+    run, _ = execute(str(tmp_path / "store"), tmp_path, ToyConfig(log=str(log), trouble="kill"), engine_pipeline(TOY))
     assert run.runs[1].computed == 3
     assert "set aside: the engine died 2 times" in run.runs[1].failed[2]
     assert executions(log).count("20 8") == 2
@@ -168,9 +161,9 @@ def test_an_engine_that_cannot_be_built_says_why_and_is_not_tried_again(services
 
 
 def test_parts_that_share_an_engine_have_each_its_own_lines_and_one_tells_of_its_building(
-    services: None, tmp_path: Path, encoder: SentenceTransformersSpec
+    services: None, tmp_path: Path
 ) -> None:
-    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(encoder))
+    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(TOY))
     built = 0
     for number in range(4):
         lines = [line for _, line in log_of(flow_run, f"with_engine-{number:05d}", "doubling")]

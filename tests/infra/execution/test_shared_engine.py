@@ -59,6 +59,7 @@ def test_one_thread_alone_talks_to_the_engine_one_batch_at_a_time() -> None:
     together(parts)
     assert (len(engine.threads), engine.most) == (1, 1)
     assert threading.get_ident() not in engine.threads
+    assert 0.06 <= meter.totals()["judge-llm"]["seconds"] < 60
     assert meter.totals()["judge-llm"] | {"seconds": 0} == {
         "calls": 6, "prompt_tokens": 60, "cached_tokens": 24, "output_tokens": 6, "seconds": 0, "money": 0, "priced": 0,
     }  # fmt: skip
