@@ -24,8 +24,9 @@ app = typer.Typer(
     help=(
         "Curate the training data of retrieval models: mine hard negatives, find the false ones, relabel, retrain, "
         "evaluate.\n\nEvery finished part is kept in the store and never computed twice: run a command again "
-        "and it continues where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME (.reneg), "
-        "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to use running servers instead of starting new ones."
+        "and it continues where it stopped.\n\nEnvironment: RENEG_STORE (a path or s3://bucket/prefix), RENEG_HOME "
+        "(.reneg), RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to use running servers instead of "
+        "starting new ones."
     ),
 )
 for commands in (run_commands, inspect_commands, release_commands, store_commands, server_commands):
