@@ -4,15 +4,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.config.curation import CurationConfig
+from flows.config.load import parse_config
 from flows.curation.lookup import look
+from flows.curation.prepare import prepare
+from flows.curation.records import draft_curation
 from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from flows.planning.expected_pairs import Prospects
+from flows.planning.plan import (
+    Plan,
+    plan_tiers,
+)
 from infra.settings import Settings
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.store import Store
-from tests.flows.animals import make_setup, write_source
+from tests.flows.animals import make_setup, tier, write_source
 from tests.flows.fakes import InProcess
 
 
@@ -51,3 +59,34 @@ class Place:
     def ahead(self, **changes: Any) -> Prospects:
         setup = self.setup(**changes)
         return Prospects(self.workspace, setup, {run.name: run for run in look(self.store, setup)[1]})
+
+
+def make_workspace(folder: Path, cache: Path) -> Workspace:
+    store = str(folder / "store")
+    settings = Settings(folder / "home", store, cache, prefect_api_url=None, ray_address=None)
+    return Workspace(settings, Store.open(store))
+
+
+def configure(source: Path, *tiers: dict[str, Any], **changes: Any) -> CurationConfig:
+    engine = {"model": "tiny:llm", "max_model_len": 8192}
+    config = {
+        "name": "animals",
+        "source": {"path": str(source)},
+        "ingest": {"query_parts": 1, "known_split": "known"},
+        "mine": {"range_max": 6, "num_negatives": 3},
+        "tiers": [{"engine": engine, **one} for one in tiers or (tier(),)],
+        "treatments": ["default"],
+        "train": None,
+        "complete": {"max_unparsed": 1.0},
+        **changes,
+    }
+    return parse_config(config, "test")
+
+
+def make_plan(workspace: Workspace, config: CurationConfig) -> Plan:
+    """Plan, and see to it that the store stays as it was."""
+    setup = prepare(workspace, draft_curation(workspace, config))
+    before = workspace.store.list("")
+    plan = plan_tiers(workspace, setup, look(workspace.store, setup)[1])
+    assert workspace.store.list("") == before
+    return plan

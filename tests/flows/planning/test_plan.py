@@ -1,260 +1,35 @@
-"""What judging will cost, told beforehand: compared with what a run then uses, token for token."""
+"""What judging will cost: budgets, speed, answers and notes. test_planned_tokens.py compares tokens with a real run."""
 
-import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.config.curation import BudgetConfig, CurationConfig, SourceConfig
-from flows.config.load import parse_config
-from flows.curation.lookup import look, look_at
-from flows.curation.prepare import prepare
-from flows.curation.records import Curation, draft_curation
-from flows.curation.workspace import Workspace
-from flows.method.curate import curate_method
-from flows.planning import expected_calls
-from flows.planning.plan import Plan, TierPlan, compare_with_budget, plan_tiers
-from infra.engines.chat_tokens import ChatTokenizer
-from infra.models import resolve
-from infra.settings import Settings
-from infra.stages.runner import Failure, PartSpec, Runner
+from flows.config.curation import BudgetConfig, SourceConfig
+from flows.config.engines import VLLMConfig
+from flows.curation.lookup import look
+from flows.planning.plan import (
+    Experience,
+    TierPlan,
+    _on_length,
+    compare_with_budget,
+    learn,
+    plan_tiers,
+    show_amount,
+)
+from infra.engines.specs import OpenAISpec
+from infra.stages.part_keys import semantic
 from infra.storage.artifacts import Manifest
-from infra.storage.store import Store
 from tasks.data.demo_corpus import HarvestConfig
-from tests.flows.animals import ANIMALS, PLACES, tier, write_source
-from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
+from tasks.judging.calls import Call, Question
+from tests.flows.ahead import Place, configure, make_plan, make_workspace
+from tests.flows.animals import tier, write_source
 
-pytestmark = pytest.mark.slow  # the tiny model is built once
 LISTWISE = {"protocol": "listwise", "per_call": 4}
 
 
-class CountingLLM(OverlapLLM):
-    """Answers as the fakes do, and counts tokens as the real engine does: by the model's own tokenizer."""
-
-    facts: Mapping[str, float] = {"engine_seconds": 2.0}
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.tokenizer = ChatTokenizer(folder)
-        self.prompt_tokens = self.output_tokens = 0
-
-    def answer(self, requests: Sequence[Any]) -> Sequence[FakeAnswer]:
-        answers = [self._of(request) for request in requests]
-        self.prompt_tokens += sum(answer.prompt_tokens for answer in answers)
-        self.output_tokens += sum(answer.output_tokens for answer in answers)
-        return answers
-
-    def _of(self, request: Any) -> FakeAnswer:
-        content = request.chat[-1]["content"]
-        self.asked.append(content)
-        tokens = self.tokenizer.count(request.chat)
-        if request.schema is None:
-            return replace(self.answer_to(content), prompt_tokens=tokens)
-        text = json.dumps({"verdicts": dict.fromkeys(request.ids, "worse")})
-        written = len(self.tokenizer._tokenizer(text)["input_ids"]) + 1
-        return FakeAnswer(text, {}, "stop", prompt_tokens=tokens, output_tokens=written)
-
-
-class Stopping(InProcess):
-    """Fails at one stage, so that what follows is not computed."""
-
-    def __init__(self, store: Store, scratch: Path, stop_at: str) -> None:
-        super().__init__(store, scratch)
-        self.stop_at = stop_at
-
-    def run_stage(
-        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
-    ) -> Mapping[int, Manifest | Failure]:
-        if name == self.stop_at:
-            return {spec.number: Failure("stopped") for spec in specs}
-        return super().run_stage(name, specs, finished)
-
-
-@pytest.fixture(scope="module")
-def cache() -> Path:
-    """A user's cache with the tiny language model in it."""
-    folder = Path(os.environ["RENEG_TEST_CACHE"])
-    resolve.resolve("tiny:llm", folder)
-    return folder
-
-
-def make_workspace(folder: Path, cache: Path) -> Workspace:
-    store = str(folder / "store")
-    settings = Settings(folder / "home", store, cache, prefect_api_url=None, ray_address=None)
-    return Workspace(settings, Store.open(store))
-
-
-def configure(source: Path, *tiers: dict[str, Any], **changes: Any) -> CurationConfig:
-    engine = {"model": "tiny:llm", "max_model_len": 8192}
-    config = {
-        "name": "animals",
-        "source": {"path": str(source)},
-        "ingest": {"query_parts": 1, "known_split": "known"},
-        "mine": {"range_max": 6, "num_negatives": 3},
-        "tiers": [{"engine": engine, **one} for one in tiers or (tier(),)],
-        "treatments": ["default"],
-        "train": None,
-        "complete": {"max_unparsed": 1.0},
-        **changes,
-    }
-    return parse_config(config, "test")
-
-
-def make_plan(workspace: Workspace, config: CurationConfig) -> Plan:
-    """Plan, and see to it that the store stays as it was."""
-    setup = prepare(workspace, draft_curation(workspace, config))
-    before = workspace.store.list("")
-    plan = plan_tiers(workspace, setup, look(workspace.store, setup)[1])
-    assert workspace.store.list("") == before
-    return plan
-
-
-def run(workspace: Workspace, config: CurationConfig, cache: Path, executor: InProcess | None = None) -> CountingLLM:
-    """Run the method; returns the judge with what it was asked."""
-    engine = CountingLLM(resolve.resolve("tiny:llm", cache).path)
-    scratch = Path(workspace.settings.home) / "scratch"
-    curation = Curation("animals-draft", config, draft_curation(workspace, config).source)
-    setup = prepare(workspace, curation)
-    named = [replace(t, engine=t.engine.model_copy(update={"model": "counting"})) for t in setup.tiers]
-    executor = executor or InProcess(workspace.store, scratch, {"counting": engine})
-    curate_method(Runner(workspace.store, executor), replace(setup, tiers=tuple(named)))
-    return engine
-
-
-def within_a_tenth(planned: int | None, used: int) -> bool:
-    return planned is not None and abs(planned - used) <= used / 10
-
-
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A folder with a store in which a curation is finished, and its source."""
-    folder = tmp_path_factory.mktemp("judged")
-    run(make_workspace(folder, cache), configure(write_source(folder / "source")), cache)
-    return folder
-
-
-@pytest.fixture
-def again(judged: Path, tmp_path: Path, cache: Path) -> tuple[Workspace, Path]:
-    """A copy of that store to go on with, and the source."""
-    shutil.copytree(judged / "store", tmp_path / "store")
-    return make_workspace(tmp_path, cache), judged / "source"
-
-
-@pytest.mark.parametrize("judge", [{}, LISTWISE], ids=["yes_no", "listwise"])
-def test_before_anything_has_run_the_source_alone_tells_the_tokens_within_a_tenth(
-    judge: dict[str, Any], tmp_path: Path, cache: Path
-) -> None:
-    workspace, config = make_workspace(tmp_path, cache), configure(write_source(tmp_path / "source"), tier(judge=judge))
-    (planned,) = make_plan(workspace, config).tiers
-    assert (planned.basis, planned.pairs, planned.known, planned.hours) == ("estimated", 54, 0, None)
-    engine = run(workspace, config, cache)
-    assert within_a_tenth(planned.calls, len(engine.asked))
-    assert within_a_tenth(planned.prompt_tokens, engine.prompt_tokens)
-    assert within_a_tenth(planned.output_tokens, engine.output_tokens)
-
-
-def test_escalated_pairs_are_counted_as_they_are_and_a_sample_of_them_is_enough(
-    again: tuple[Workspace, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace, source = again
-    monkeypatch.setattr(expected_calls, "SAMPLE", 8)
-    config = configure(source, tier(judge={"definition": "A passage counts if it names a place."}))
-    (planned,) = make_plan(workspace, config).tiers
-    assert (planned.basis, planned.pairs, planned.calls, planned.known) == ("exact", 54, 54, 0)
-    engine = run(workspace, config, cache)
-    assert within_a_tenth(planned.prompt_tokens, engine.prompt_tokens)
-    assert within_a_tenth(planned.output_tokens, engine.output_tokens)
-
-
-def test_a_finished_tier_costs_nothing_and_what_the_ledger_holds_is_not_paid_again(
-    again: tuple[Workspace, Path], cache: Path
-) -> None:
-    workspace, source = again
-    (planned,) = make_plan(workspace, configure(source)).tiers
-    assert (planned.basis, planned.pairs, planned.prompt_tokens, planned.money) == ("finished", 54, 0, 0.0)
-    assert planned.known == planned.calls
-    moved = configure(source, tier(judge={"relevant_from": 0.9, "not_relevant_below": 0.2}))
-    (planned,) = make_plan(workspace, moved).tiers
-    engine = run(workspace, moved, cache)
-    unread = {content for content in engine.asked if engine.answer_to(content).text == "Maybe"}
-    assert planned.basis == "exact"
-    assert planned.calls is not None
-    assert planned.known is not None
-    assert 0 < planned.calls - planned.known <= len(unread)
-
-
-def test_another_budget_of_pairs_is_applied_without_running_escalate(
-    again: tuple[Workspace, Path], cache: Path
-) -> None:
-    workspace, source = again
-    # Once: the fake judge cannot be read now and then, and asking again is not planned for.
-    config = configure(source, tier(max_pairs=20, judge={"passage_chars": 60, "max_attempts": 1}))
-    (planned,) = make_plan(workspace, config).tiers
-    assert (planned.basis, planned.pairs, planned.calls) == ("exact", 20, 20)
-    assert within_a_tenth(planned.prompt_tokens, run(workspace, config, cache).prompt_tokens)
-
-
-def test_hours_come_from_earlier_parts_and_the_budget_says_how_far_it_reaches(again: tuple[Workspace, Path]) -> None:
-    workspace, source = again
-    config = configure(
-        source, tier(judge={"definition": "A passage counts if it names a place."}), budget={"tokens": 1000, "hours": 9}
-    )
-    plan = make_plan(workspace, config)
-    (planned,) = plan.tiers
-    parts = [
-        m
-        for r in look_at(workspace, draft_curation(workspace, configure(source)))[1]
-        if r.name == "judge-llm"
-        for m in r.manifests
-    ]
-    facts = [m.stats["facts"] for m in parts]
-    speed = sum(f["prompt_tokens"] + f["output_tokens"] for f in facts) / (2.0 * len(facts))
-    assert planned.prompt_tokens is not None
-    assert planned.output_tokens is not None
-    tokens = planned.prompt_tokens + planned.output_tokens
-    assert planned.hours == pytest.approx(tokens / speed / 3600)
-    assert f"about {1000 / tokens:.0%} of {tokens:,}; the run would stop there" in plan.budget[0]
-    assert plan.budget[1].startswith("budget.hours: 9 are enough for ")
-
-
-def test_candidates_that_are_not_judged_yet_bound_what_is_asked(tmp_path: Path, cache: Path) -> None:
-    workspace = make_workspace(tmp_path, cache)
-    source = write_source(tmp_path / "source")
-    run(workspace, configure(source), cache, Stopping(workspace.store, tmp_path / "scratch", "judge_similarity"))
-    (planned,) = make_plan(workspace, configure(source)).tiers
-    assert (planned.basis, planned.pairs, planned.calls) == ("at most", 54, 54)
-    (planned,) = make_plan(workspace, configure(source, tier(max_pairs=10))).tiers
-    assert (planned.basis, planned.pairs, planned.calls) == ("at most", 10, 10)
-    (planned,) = make_plan(workspace, configure(source, tier(unit="row", max_share=0.5))).tiers
-    assert planned.pairs == 24  # four whole rows of six; half of 54 is 27
-    first, second = make_plan(workspace, configure(source, tier(max_pairs=10), tier("strong", LISTWISE))).tiers
-    assert (second.basis, second.pairs) == ("at most", first.pairs)
-    skipped = configure(source, policies={"animals": {"skip": True}})
-    assert make_plan(workspace, skipped).tiers[0].pairs == 0
-
-
-def test_rows_that_carry_negatives_need_no_assumption(tmp_path: Path, cache: Path) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    rows = [
-        {"query": f"where does the {a} live", "pos": [f"The {a} lives near the {place}." for place in PLACES[:2]],
-         "neg": [f"The {a} eats fish {n}." for n in range(4)]}
-        for a in ANIMALS[:5]
-    ]  # fmt: skip
-    (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = configure(source, tier(), tier("three", {"votes": 3}), ingest={})
-    planned, voting = make_plan(make_workspace(tmp_path, cache), config).tiers
-    assert (planned.basis, planned.pairs, planned.calls) == ("at most", 20, 20)
-    assert (voting.pairs, voting.calls) == (20, 60)  # in three orders of the two known relevant texts
-    assert any("all 3 votes" in note for note in voting.notes)
-
-
-def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path, cache: Path) -> None:
+def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path) -> None:
     workspace, source = make_workspace(tmp_path, tmp_path / "empty"), write_source(tmp_path / "source")
     unknown = {**tier("unknown"), "engine": {"kind": "openai", "model": "mine-2025"}}
     priced = {
@@ -272,21 +47,130 @@ def test_what_is_guessed_or_has_no_price_is_said(tmp_path: Path, cache: Path) ->
     assert paid.money == pytest.approx((paid.prompt_tokens * 0.15 + paid.output_tokens * 0.60) / 1e6)
 
 
-def test_a_source_that_is_not_harvested_yet_is_known_later(tmp_path: Path, cache: Path) -> None:
+def test_a_source_that_is_not_harvested_yet_is_known_later(tmp_path: Path) -> None:
     harvest = SourceConfig(harvest=HarvestConfig(modules=("numpy",), passages=50))
     config = configure(tmp_path).model_copy(update={"source": harvest})
-    (planned,) = make_plan(make_workspace(tmp_path, cache), config).tiers
+    (planned,) = make_plan(make_workspace(tmp_path, tmp_path / "empty"), config).tiers
     assert planned == TierPlan(
         "llm", "unknown", notes=("known after the first stage has run: nothing is harvested yet",)
     )
 
 
-def test_a_snippet_judges_second_question_is_counted_with_the_first(again: tuple[Workspace, Path]) -> None:
-    workspace, source = again
-    (planned,) = make_plan(workspace, configure(source, tier(judge={"protocol": "snippet"}))).tiers
-    assert planned.calls == 54 + 9  # each passage once, then one ranking of each query's snippets
-
-
 def test_a_limit_that_cannot_be_compared_is_not_called_enough() -> None:
     lines = compare_with_budget(BudgetConfig(money=5.0), [TierPlan("llm", "exact", money=None)])
     assert list(lines) == ["budget.money: 5 cannot be compared while a tier's money are unknown"]
+
+
+def test_a_budget_is_compared_limit_by_limit_and_what_is_just_enough_is_enough() -> None:
+    tiers = [
+        TierPlan("a", "exact", prompt_tokens=900, output_tokens=100, hours=1.5, money=2.0),
+        TierPlan("b", "exact", prompt_tokens=1000, output_tokens=None, hours=0.5, money=1.0),
+    ]
+    assert list(compare_with_budget(BudgetConfig(tokens=2000, money=3.0, hours=2.0), tiers)) == [
+        "budget.tokens: 2,000 are enough for 2,000",
+        "budget.money: 3 are enough for 3",
+        "budget.hours: 2 are enough for 2",
+    ]
+    assert list(compare_with_budget(BudgetConfig(tokens=1999, hours=1.0), tiers)) == [
+        "budget.tokens: 1,999 are used up after about 100% of 2,000; the run would stop there and can be continued",
+        "budget.hours: 1 are used up after about 50% of 2; the run would stop there and can be continued",
+    ]
+    bounded = [replace(tiers[0], basis="at most"), tiers[1]]
+    assert list(compare_with_budget(BudgetConfig(tokens=2000), bounded)) == [
+        "budget.tokens: 2,000 are enough for at most 2,000"
+    ]
+    unknown = [tiers[0], replace(tiers[1], money=None, prompt_tokens=None)]
+    assert list(compare_with_budget(BudgetConfig(money=1.0, tokens=1000), unknown)) == [
+        "budget.tokens: 1,000 cannot be compared while a tier's tokens are unknown",
+        "budget.money: 1 are used up after about 50% of 2; the run would stop there and can be continued",
+    ]
+    assert list(compare_with_budget(BudgetConfig(), tiers)) == []
+
+
+def test_amounts_from_a_hundred_on_have_no_decimals() -> None:
+    assert [show_amount(amount) for amount in (100.4, 99.96, 0.0, 12345.6)] == ["100", "100", "0", "12,346"]
+    assert show_amount(99.4) == "99.4"
+
+
+def test_hours_are_those_of_the_tokens_or_of_a_cross_encoders_calls() -> None:
+    assert Experience(tokens_per_second=10.0, calls_per_second=1.0).hours(5, 36_000) == 1.0
+    assert Experience(tokens_per_second=10.0, calls_per_second=2.0).hours(7200, 0) == 1.0
+    assert Experience(calls_per_second=2.0).hours(7200, 10) is None
+    assert Experience().hours(1, 0) is None
+
+
+def judged_part(tier: Any, engine: Any = None, **facts: Any) -> Manifest:
+    ingredients = {"engine": engine or semantic(tier.engine), "config": semantic(tier.judge)}
+    stats = {"facts": {"calls": 10, "prompt_tokens": 900, "output_tokens": 100, "engine_seconds": 4.0, **facts}}
+    return Manifest("judge", 1, 0, "k", 0, ingredients=ingredients, tables={}, directories={}, stats=stats)
+
+
+def test_the_speed_is_that_of_timed_parts_of_the_same_engine(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    (one,) = place.setup().tiers
+    (listwise,) = place.setup(tiers=[tier(judge=LISTWISE)]).tiers
+    assert learn(one, []) == Experience()
+    parts = [
+        judged_part(one),
+        judged_part(one, calls=20),
+        judged_part(one, engine_seconds=0),
+        judged_part(one, {"x": 1}),
+    ]
+    assert learn(one, parts) == Experience(2, 2000 / 8.0, 30 / 8.0, 400 / 50)
+    # Another protocol of the same engine: its speed counts, the length of its answers does not.
+    assert learn(listwise, parts) == Experience(2, 2000 / 8.0, 30 / 8.0, None)
+    scoring = judged_part(one, prompt_tokens=0, output_tokens=0)
+    assert learn(one, [scoring]) == Experience(1, None, 10 / 4.0, 0.0)
+
+
+def planned(place: Place, **changes: Any) -> TierPlan:
+    setup = place.setup(**changes)
+    (plan,) = plan_tiers(place.workspace, setup, look(place.store, setup)[1]).tiers
+    return plan
+
+
+def test_answers_are_as_long_as_their_protocol_makes_them(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    one = planned(place)
+    assert (one.basis, one.pairs, one.calls, one.known, one.output_tokens) == ("estimated", 54, 54, 0, 54)
+    assert (one.hours, one.money) == (None, 0.0)
+    assert "calls: unreadable answers are asked for again, 2 times at most; not counted here" in one.notes
+    patient = planned(place, tiers=[tier(judge={"max_attempts": 1})])
+    assert not any(note.startswith("calls:") for note in patient.notes)
+    listwise = planned(place, tiers=[tier(judge=LISTWISE)])
+    assert listwise.calls == 18  # six passages of a query are asked about four and two at a time
+    assert listwise.output_tokens is not None
+    assert 5 * 18 < listwise.output_tokens < 60 * 18
+    assert "output tokens: a verdict for each passage and no more" in listwise.notes
+    snippet = planned(place, tiers=[tier(judge={"protocol": "snippet", "max_output_tokens": 50})])
+    assert snippet.output_tokens == 50 * (snippet.calls or 0)
+    assert "output tokens: at most, max_output_tokens=50 a call; none was measured yet" in snippet.notes
+    voting = planned(place, tiers=[tier(judge={"votes": 3})])
+    assert "calls: all 3 votes are counted; an early majority needs fewer" in voting.notes
+
+
+def test_money_for_hours_is_unknown_while_the_hours_are(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    gpu = {**tier(), "engine": {"device": "cuda"}}
+    priced = planned(place, tiers=[gpu], prices={"hours": {"cuda": 2.0}})
+    assert (priced.money, priced.hours) == (None, None)
+    assert "money: unknown, as the hours are" in priced.notes
+
+
+def test_a_finished_tier_is_planned_with_nothing_left_to_pay(tmp_path: Path) -> None:
+    place = Place(tmp_path).run()
+    done = planned(place)
+    assert (done.basis, done.pairs, done.prompt_tokens, done.output_tokens) == ("finished", 54, 0, 0)
+    assert (done.hours, done.money) == (0.0, 0.0)
+    assert done.known == done.calls
+
+
+def test_prompts_that_do_not_fit_beside_their_answer_are_counted() -> None:
+    question = Question("yes_no", "", "q", "p", "query", (), (), ())
+    call = Call("1", ({"role": "user", "content": "x"},), question, {"": "a"}, 1, max_tokens=2)
+    engine = VLLMConfig(max_model_len=128)
+    assert _on_length(engine, [126, 127, 500], [call] * 3) == (
+        "prompts: 2 of a sample of 3 exceed max_model_len=128 and will not be sent"
+    )
+    assert _on_length(engine, [126], [call]) == ""
+    assert _on_length(OpenAISpec(model="m"), [500], [call]) == ""

@@ -148,6 +148,20 @@ def test_force_promotes_what_is_held_and_the_record_says_so(line: Line) -> None:
     assert isinstance(again, Release) and not again.new
 
 
+def test_of_several_releases_the_newest_is_compared_and_named(line: Line) -> None:
+    line.night(1, "one", instances=1000)
+    line.night(2, "two", instances=100, config=PromoteConfig(require="none", min_size_ratio=0.05))
+    held = line.night(3, "three", instances=79)
+    assert isinstance(held, Held)
+    assert "79 instances after 100" in held.because
+    assert held.current == 2
+    current = line.night(4, "two", instances=100)
+    assert isinstance(current, Release) and not current.new
+    assert (current.number, current.record["curation"]) == (2, "nq-000002")
+    older = line.night(1, "one, corrected by people", instances=100)
+    assert isinstance(older, Held) and (older.current, older.standing) == (2, True)
+
+
 def test_going_back_twice_goes_back_two_and_never_forth(line: Line) -> None:
     for number, text in enumerate(("one", "two", "three"), 1):
         line.night(number, text)
