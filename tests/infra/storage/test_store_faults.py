@@ -23,7 +23,7 @@ from tests.infra.faulty import KINDS, FaultyProxy, faulty
 from tests.infra.toy import ADD_UP, DOUBLE, NUMBERS, PRODUCE, ToyConfig
 
 pytestmark = pytest.mark.slow
-FAULTS = 60  # of a run with faults at random
+FAULTS = 30  # of a run with faults at random
 
 
 @pytest.fixture
