@@ -1,6 +1,6 @@
 """The stage table: one entry per stage of the method, with what the flows need to know about it.
 
-A new stage is one entry here and one call in flows/method/curate.py.
+To add a stage, start here; docs/extending.md lists the other places.
 
 Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
 """
