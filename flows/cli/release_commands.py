@@ -20,7 +20,8 @@ app = typer.Typer()
 def export(
     curation: CurationArgument,
     format_: Annotated[
-        str, typer.Option("--format", help="tevatron, flagembedding, sentence-transformers, beir, trec.")
+        str,
+        typer.Option("--format", help="A format, as in `export.formats`; an unknown one is answered with the list."),
     ],
     treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
     out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
@@ -36,7 +37,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Promote it even if checks fail.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a finished curation the release that trainers read, if its checks pass; the reasons are recorded."""
+    """Publish a finished curation's data for trainers, if its checks pass. The result of each check is recorded."""
     done = promote_by_hand(read_settings(), curation, treatment and treatment.value, OUT, force=force)
     if as_json:
         print_json(done)
@@ -59,7 +60,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="The release to go back to. Default: the one before.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make an earlier release current again, under a new number, until a new curation is promoted."""
+    """Make an earlier release current again, under a new number. It stays current until a new curation is promoted."""
     from flows.cli.tables import show_release
     from flows.results.promotion import rollback as go_back
     from infra.storage.store import Store

@@ -53,10 +53,12 @@ def rerun(
     curation: CurationArgument,
     stage: Annotated[str, typer.Option(help="The stage, as `reneg status` names it.")],
     part: Annotated[int, typer.Option(min=0, help="The part's number.")],
-    downstream: Annotated[bool, typer.Option("--downstream", help="Also compute the parts downstream of it.")] = False,
+    downstream: Annotated[
+        bool, typer.Option("--downstream", help="Also compute the parts that read its result.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute one part again; with `--downstream` also the parts that depend on it. The rest is reused."""
+    """Compute one part again. Without `--downstream`, parts that depend on it stay as they are."""
     result = rerun_part(read_settings(), curation, (stage, part), OUT, ERR, downstream=downstream)
     if as_json:
         print_json(result)
@@ -67,13 +69,13 @@ def retrain(
     curation: CurationArgument,
     treatment: Annotated[
         list[Treatment] | None,
-        typer.Option(help="A treatment to train on, the baseline first; may be repeated. Default: `train_on`."),
+        typer.Option(help="Treatment to train; give the baseline first. May be repeated. Default: `train_on`."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per treatment.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each treatment, each with another seed.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as configured.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train on a finished curation's treatments again with several seeds, and compare them in a paired test."""
+    """Train again with several seeds on each treatment of a finished curation, and compare the treatments."""
     from flows.method.retrain import RetrainConfig, retrain_method
 
     wanted = RetrainConfig(
@@ -85,17 +87,15 @@ def retrain(
 @app.command()
 def prune(
     curation: CurationArgument,
-    treatment: Annotated[
-        Treatment, typer.Option(help="The treatment whose instances are the training mix.")
-    ] = Treatment.relabel,
+    treatment: Annotated[Treatment, typer.Option(help="Treatment whose training set is used.")] = Treatment.relabel,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="A dataset to leave out; may be repeated. Default: each, one at a time.")
+        list[str] | None, typer.Option(help="Dataset to leave out; may be repeated. Default: each in turn.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings per mix of datasets.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each mix of datasets, each with another seed.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as configured.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train without each source dataset, one at a time, and report which of them hurt."""
+    """Train without each source dataset in turn, and report which datasets make the model worse."""
     from flows.method.retrain import PruneConfig, prune_method
 
     wanted = PruneConfig(
@@ -106,7 +106,7 @@ def prune(
 
 @app.command()
 def validate(curation: CurationArgument, as_json: Json = False) -> None:
-    """Measure how far people and judges agree, with the labels of a curation's sample."""
+    """Measure how far people and judges agree on the sample."""
     from flows.method.validate import ValidateConfig, validate_method
 
     _further(curation, "validate", partial(validate_method, wanted=ValidateConfig()), as_json=as_json)

@@ -23,22 +23,27 @@ _BEYOND = (
 @app.command()
 def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
     keep_curations: Annotated[
-        int | None, typer.Option(min=1, help="How many of the newest of each name are kept; 30.")
+        int | None, typer.Option(min=1, help="Newest curations to keep of each name. Default: `retention` (30).")
     ] = None,
     keep_releases: Annotated[
-        int | None, typer.Option(min=1, help="How many of the newest of each name are kept; 5.")
+        int | None, typer.Option(min=1, help="Newest releases to keep of each name. Default: `retention` (5).")
     ] = None,
     days: Annotated[
-        float | None, typer.Option(min=0, help="Curations that worked within so many days are kept; 30.")
+        float | None,
+        typer.Option(min=0, help="Keep curations with a run in the last so many days. Default: `retention` (30)."),
     ] = None,
     grace: Annotated[
-        float, typer.Option(min=0, help="Hours in the trash; 0 only if nothing else uses the store.")
+        float,
+        typer.Option(min=0, help="Grace period in hours. 0 deletes at once: only if nothing else uses the store."),
     ] = 24.0,
     drop: Annotated[list[str] | None, typer.Option(help="A curation to remove in any case; may be repeated.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove what no kept curation or release uses: first to the store's trash, later for good (see --grace)."""
+    """Delete data that no kept curation or release uses.
+
+    It goes to the trash first and is deleted after the grace period, by a later `reneg gc --yes`.
+    """
     from flows.maintenance.gc import Wanted, collect
 
     wanted = Wanted(keep_curations, keep_releases, days, grace, frozenset(drop or ()))
@@ -57,7 +62,10 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove a text from the store, with everything said about it or made from it. Stop running curations first."""
+    """Remove a text from the store, with everything said about it or made from it. Stop all runs first.
+
+    Name the text with one of `--text-file`, `--hash`, `--doc` and `--query`.
+    """
     from flows.maintenance.purge import Wanted
     from flows.maintenance.purge import purge as purge_text
 
@@ -72,7 +80,7 @@ def ledger(
     compact: Annotated[bool, typer.Option("--compact", help="Merge small segments first; safe at any time.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how many answers of each judge are remembered. A remembered answer is not paid for again."""
+    """Show how many answers of each judge are kept. A kept answer is used again where the same is asked."""
     rows = show_ledger(read_settings(), compact=compact, out=OUT)
     if as_json:
         print_json(rows)
