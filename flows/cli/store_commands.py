@@ -30,7 +30,7 @@ def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
     ] = None,
     days: Annotated[
         float | None,
-        typer.Option(min=0, help="Keep curations with a run in the last so many days. Default: `retention` (30)."),
+        typer.Option(min=0, help="Also keep curations with a run within this many days. Default: `retention` (30)."),
     ] = None,
     grace: Annotated[
         float,
