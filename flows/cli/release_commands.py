@@ -24,7 +24,7 @@ def export(
         typer.Option("--format", help="A format, as in `export.formats`; an unknown one is answered with the list."),
     ],
     treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not hold files yet.")] = Path("export"),
+    out: Annotated[Path, typer.Option(help="The folder to write; it must be empty or not exist.")] = Path("export"),
 ) -> None:
     """Write a curation's training set in the format of a trainer."""
     export_to(read_settings(), curation, format_, treatment, out, OUT)

@@ -58,7 +58,7 @@ def rerun(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compute one part again. Without `--downstream`, parts that depend on it stay as they are."""
+    """Compute one part again. Without `--downstream`, the parts that depend on it are not computed again."""
     result = rerun_part(read_settings(), curation, (stage, part), OUT, ERR, downstream=downstream)
     if as_json:
         print_json(result)

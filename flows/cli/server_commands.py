@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def deploy(
-    configs: Annotated[list[Path], typer.Argument(help="YAML configurations; each may hold a `nightly` schedule.")],
+    configs: Annotated[list[Path], typer.Argument(help="YAML configurations; each may contain a `nightly` schedule.")],
     pool: Annotated[
         str, typer.Option(help="The Prefect work pool (type process); created if it does not exist.")
     ] = "reneg",
@@ -39,10 +39,13 @@ def deploy(
 
 @app.command()
 def serve(
-    pool: Annotated[str, typer.Option(help="The Prefect work pool whose flow runs are run.")] = "reneg",
+    pool: Annotated[str, typer.Option(help="The Prefect work pool whose flow runs this command starts.")] = "reneg",
     limit: Annotated[int, typer.Option(min=1, help="Flow runs at a time.")] = 4,
 ) -> None:
-    """Run deployments when they are due, until stopped; without PREFECT_API_URL also run the embedded server."""
+    """Run deployments when they are due, until stopped. It keeps one Prefect worker running.
+
+    Without PREFECT_API_URL it also runs the embedded server.
+    """
     from flows.operations.supervisor import Supervisor
 
     Supervisor(read_settings(), lambda text: ERR.print(text, soft_wrap=True), pool=pool, limit=limit).run()

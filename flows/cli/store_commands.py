@@ -30,7 +30,7 @@ def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
     ] = None,
     days: Annotated[
         float | None,
-        typer.Option(min=0, help="Keep curations with a run in the last so many days. Default: `retention` (30)."),
+        typer.Option(min=0, help="Also keep curations with a run within this many days. Default: `retention` (30)."),
     ] = None,
     grace: Annotated[
         float,
@@ -55,7 +55,7 @@ def gc(  # noqa: PLR0913, PLR0917 - each option is an argument
 
 @app.command()
 def purge(
-    text_file: Annotated[Path | None, typer.Option(help="A file that holds exactly the text.")] = None,
+    text_file: Annotated[Path | None, typer.Option(help="A file that contains exactly the text.")] = None,
     hash_: Annotated[str | None, typer.Option("--hash", help="The text's hash, as in the column text_hash.")] = None,
     doc: Annotated[str | None, typer.Option(help="A passage, as DATASET/DOC_ID.")] = None,
     query: Annotated[str | None, typer.Option(help="A query, as DATASET/QUERY_ID.")] = None,
