@@ -138,7 +138,7 @@ def test_a_part_that_was_asked_for_again_says_so(workspace: Workspace, monday: P
 def test_an_unknown_stage_or_part_is_answered_with_the_known_ones(workspace: Workspace, monday: Path) -> None:
     shorter = record(workspace, monday / "source", tiers=[tier(pairs_per_part=1000, judge={"passage_chars": 100})])
     with pytest.raises(
-        ConfigError, match=r"no stage 'judge' so far in animals-000002; known: ingest, .*judge-llm; what"
+        ConfigError, match=r"no stage 'judge' so far in animals-000002; known: ingest, .*judge-llm; the stages after"
     ):
         ask(workspace, shorter, "judge")
     with pytest.raises(ConfigError, match="mine has 1 parts, numbered from 0; part 7 is not there"):

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def run_with(
         run = Runner(store, InProcess(store, tmp_path / "scratch", {spec.model: lent}))
         source = tmp_path / "source"
         setup = make_setup(store, source if source.exists() else write_source(source), tiers=[tier(judge=dict(judge))])
-        setup_tier = Tier.of(setup.config.tiers[0], setup.config, spec, spec.model)
-        curate_method(run, type(setup)(**{**setup.__dict__, "tiers": (setup_tier,)}))
+        # Named without its address: the port is another one each time, and the ids in listwise prompts follow the name.
+        named = Tier.of(setup.config.tiers[0], setup.config, spec.model_copy(update={"base_url": None}), spec.model)
+        curate_method(run, replace(setup, tiers=(replace(named, engine=spec),)))
     return run, meter
 
 

@@ -6,16 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
 
+from flows.operations import supervisor
+from flows.operations.supervisor import Supervisor
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer, is_healthy
-
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+from infra.settings import Settings
 
 
 class Serving:
@@ -71,6 +75,8 @@ def serving(tmp_path: Path) -> Iterator[Serving]:
             serving.process.wait(120)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_killed_worker_and_a_killed_server_come_back_and_sigterm_leaves_nothing(serving: Serving) -> None:
     (worker,) = serving.workers()
     os.kill(worker, signal.SIGKILL)
@@ -92,6 +98,8 @@ def test_a_killed_worker_and_a_killed_server_come_back_and_sigterm_leaves_nothin
     assert not any(is_alive(pid) for pid in workers)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what_a_killed_supervisor_left_at_work_is_taken_over_by_the_next(serving: Serving) -> None:
     (worker,) = serving.workers()
     serving.process.kill()
@@ -106,3 +114,192 @@ def test_what_a_killed_supervisor_left_at_work_is_taken_over_by_the_next(serving
         assert second.process.wait(120) == 0
     assert not is_alive(worker)
     assert second.url is None
+
+
+# ---- without processes ----
+
+
+class Worker:
+    """A worker's process that ends when it is told to."""
+
+    def __init__(self, pid: int, *, adopted: bool = False) -> None:
+        self.pid, self.adopted = pid, adopted
+        self.ended: int | None = None
+        self.stopped = False
+
+    def poll(self) -> int | None:
+        return self.ended
+
+    def stop(self, grace: float) -> None:
+        self.stopped, self.ended = True, 0
+
+
+@dataclass
+class Machine:
+    """What a supervisor starts: workers, and the embedded server, noted instead of started."""
+
+    home: Path
+    patch: pytest.MonkeyPatch
+    workers: list[Worker] = field(default_factory=list)
+    commands: list[Sequence[str]] = field(default_factory=list)
+    environments: list[Mapping[str, str]] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=lambda: ["http://127.0.0.1:4200/api"])
+    starts: int = 0
+    stops: int = 0
+    healthy: bool = True
+    alive: bool = True
+    adopted: bool = False
+    now: float = 1000.0
+    said: list[str] = field(default_factory=list)
+
+    def supervisor(self, **addresses: str) -> Supervisor:
+        machine = self
+
+        class Server:
+            def __init__(self, home: Path) -> None:
+                self.home = home
+
+            def start(self) -> str:
+                machine.starts += 1
+                return machine.addresses[min(machine.starts, len(machine.addresses)) - 1]
+
+            def lives(self) -> bool:
+                return machine.alive
+
+            def stop(self) -> bool:
+                machine.stops += 1
+                return True
+
+        def keep(record: Path, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Worker:
+            machine.commands.append(command)
+            machine.environments.append(environment)
+            machine.workers.append(Worker(100 + len(machine.workers), adopted=machine.adopted))
+            return machine.workers[-1]
+
+        self.patch.setattr(supervisor, "PrefectServer", Server)
+        self.patch.setattr(supervisor.KeptProcess, "keep", keep)
+        self.patch.setattr(supervisor, "is_healthy", lambda address, timeout: self.healthy)
+        self.patch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: self.now))
+        settings = Settings(self.home, "store", self.home / "cache", None, None)
+        return Supervisor(replace(settings, **addresses), self.said.append, pool="ours", limit=3)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+URL = "http://127.0.0.1:4200/api"
+
+
+def test_a_worker_takes_the_runs_of_its_pool_with_the_settings_of_the_supervisor(machine: Machine) -> None:
+    machine.supervisor()._keep_worker(URL)
+    (command,), (environment,) = machine.commands, machine.environments
+    words = " ".join(command)
+    assert "worker start --pool ours --type process" in words
+    assert "--limit 3" in words
+    assert environment["PREFECT_API_URL"] == URL
+    assert environment["RENEG_STORE"] == str(Path("store").absolute())
+    bucket = machine.supervisor(store="s3://bucket/prefix")
+    assert bucket._environment(URL)["RENEG_STORE"] == "s3://bucket/prefix"
+
+
+def test_a_worker_that_dies_again_and_again_is_started_later_each_time(machine: Machine) -> None:
+    kept = machine.supervisor()
+    waits = []
+    for _ in range(5):
+        kept._keep_worker(URL)
+        machine.workers[-1].ended = -9
+        kept._keep_worker(URL)
+        waits.append(machine.said[-1].rpartition(" starts in ")[2])
+        machine.now = kept._due
+    assert waits == ["5 s", "15 s", "60 s", "60 s", "60 s"]
+    kept._keep_worker(URL)
+    machine.now += 61  # it worked for long: the next death is the first again
+    machine.workers[-1].ended = 1
+    kept._keep_worker(URL)
+    assert machine.said[-1] == "the worker ended with 1; another starts in 1 s"
+    before = len(machine.workers)
+    machine.now = kept._due - 0.1
+    kept._keep_worker(URL)
+    assert len(machine.workers) == before
+
+
+def test_a_worker_at_work_is_left_alone_and_one_left_behind_is_taken_over(machine: Machine) -> None:
+    machine.adopted = True
+    kept = machine.supervisor()
+    for _ in range(3):
+        kept._keep_worker(URL)
+    assert len(machine.workers) == 1
+    assert machine.said == ["took over the worker 100, whose supervisor died"]
+
+
+def test_a_busy_server_is_waited_for_and_a_dead_or_silent_one_started_again(machine: Machine) -> None:
+    kept = machine.supervisor()
+    assert kept._keep_server(URL) == URL
+    machine.healthy = False
+    machine.now += 59
+    assert (kept._keep_server(URL), machine.starts) == (URL, 0)
+    machine.now += 1
+    assert (kept._keep_server(URL), machine.starts) == (URL, 1)
+    machine.healthy, machine.now = True, machine.now + 1
+    kept._keep_server(URL)
+    machine.healthy = machine.alive = False
+    assert (kept._keep_server(URL), machine.starts) == (URL, 2)
+
+
+def test_a_server_at_another_address_gets_a_worker_of_its_own(machine: Machine) -> None:
+    kept = machine.supervisor()
+    kept._keep_worker(URL)
+    machine.healthy = machine.alive = False
+    machine.addresses = ["http://127.0.0.1:4300/api"]
+    assert kept._keep_server(URL) == "http://127.0.0.1:4300/api"
+    assert machine.workers[0].stopped
+    assert machine.said[-1] == "the Prefect server is at http://127.0.0.1:4300/api now; the worker starts again"
+
+
+def test_a_server_that_is_not_ours_is_never_started(machine: Machine) -> None:
+    kept = machine.supervisor(prefect_api_url="http://named/api")
+    machine.healthy = machine.alive = False
+    assert kept._keep_server("http://named/api") == "http://named/api"
+    kept._end()
+    assert (machine.starts, machine.stops) == (0, 0)
+
+
+def test_it_works_until_it_is_told_to_stop_and_stops_what_it_started(machine: Machine) -> None:
+    kept = machine.supervisor()
+    rounds = iter([False, False, True])
+    handlers: dict[int, Any] = {}
+    machine.patch.setattr(kept._stop, "wait", lambda seconds: next(rounds))
+    ours = SimpleNamespace(
+        SIGTERM=signal.SIGTERM, SIGINT=signal.SIGINT, signal=lambda name, handler: handlers.update({name: handler})
+    )
+    machine.patch.setattr(supervisor, "signal", ours)
+    swept: list[str] = []
+    machine.patch.setattr(kept, "_sweep", swept.append)
+    kept.run()
+    assert machine.said[0] == f"Prefect: http://127.0.0.1:4200; worker log: {machine.home / 'worker.log'}"
+    assert machine.said[-1] == "stopping the worker and its flow runs"
+    assert (machine.workers[0].stopped, machine.stops, swept) == (True, 1, [URL])
+    handlers[signal.SIGTERM]()
+    assert kept._stop.is_set()
+
+
+def test_a_sweep_that_fails_ends_nothing_and_dead_runs_are_counted(machine: Machine) -> None:
+    kept = machine.supervisor()
+
+    def sweep(result: int | Exception) -> None:
+        def run() -> int:
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        machine.patch.setattr(supervisor, "sweep_dead_runs", run)
+        kept._sweep(URL)
+
+    for result in (0, httpx.ConnectError("refused"), 2, ValueError("odd")):
+        sweep(result)
+    assert machine.said == [
+        "2 flow run(s) of dead processes marked Crashed",
+        "dead runs could not be marked, the next round tries again: ValueError: odd",
+    ]

@@ -180,7 +180,11 @@ def test_going_back_twice_goes_back_two_and_never_forth(line: Line) -> None:
 
 @pytest.mark.parametrize(
     ("name", "to", "said"),
-    [("nq", 9, "no release 9 of nq"), ("nq", 2, "current already"), ("other", None, "no release of 'other'")],
+    [
+        ("nq", 9, "no release 9 of nq"),
+        ("nq", 2, "same content as the current release"),
+        ("other", None, "no release of 'other'"),
+    ],
 )
 def test_a_rollback_to_nowhere_is_an_error(line: Line, name: str, to: int | None, said: str) -> None:
     line.night(1, "one")
