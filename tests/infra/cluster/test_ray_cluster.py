@@ -185,6 +185,7 @@ def test_a_cluster_is_joined_with_the_digest_of_our_code_and_left_whatever_happe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     joined = Joined(monkeypatch)
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     with (
         pytest.raises(KeyError),
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -192,6 +193,7 @@ def test_a_cluster_is_joined_with_the_digest_of_our_code_and_left_whatever_happe
     ):
         raise KeyError
     (options,) = joined.inits
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
     assert (options["address"], options["log_to_driver"]) == (address, False)
     assert options["runtime_env"] == {"env_vars": {"RENEG_CODE": "c" * 64}}
     assert joined.shutdowns == 1
@@ -212,6 +214,7 @@ def test_a_local_ray_is_loopback_only_and_its_token_is_for_its_owner_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     joined = Joined(monkeypatch)
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     (tmp_path / "token").touch(0o644)
     with ray_cluster.ray_cluster(None):

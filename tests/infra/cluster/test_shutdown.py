@@ -38,6 +38,10 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
     return process
 
 
+def test_a_worker_that_was_told_to_end_ends_as_a_shell_names_it() -> None:
+    assert EXIT_CODE == 128 + signal.SIGTERM
+
+
 def test_queued_writes_are_made_before_the_process_ends_and_a_second_signal_does_not_hurry_it(tmp_path: Path) -> None:
     process = start(tmp_path, "told")
     process.send_signal(signal.SIGTERM)

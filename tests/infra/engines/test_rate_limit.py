@@ -99,7 +99,7 @@ def test_limiters_of_different_keys_do_not_hold_each_other_back() -> None:
 
     async def both() -> list[float]:
         await slow.acquire(0)
-        return await starts([free], 100)
+        return await starts([free], 100, tokens=1000)
 
     assert asyncio.run(both())[-1] < 1.0
 

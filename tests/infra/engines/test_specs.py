@@ -145,7 +145,10 @@ def test_a_value_below_what_makes_sense_is_refused_and_not_repeated(make: Any, c
     ("make", "changes"),
     [
         (vllm_spec, {"max_model_len": 64, "tensor_parallel_size": 1, "gpu_memory_utilization": 1.0, "threads": 1}),
-        (vllm_spec, {"max_num_seqs": 1, "max_num_batched_tokens": 64, "block_size": 16}),
+        (vllm_spec, {"max_num_seqs": 1, "max_num_batched_tokens": 64, "block_size": 16, "seed": 0}),
+        (vllm_spec, {"cpu_kvcache_gib": 0.1, "gpu_memory_utilization": 0.1}),
+        (OpenAISpec, {"model": "m", "timeout": 0.1, "requests_per_minute": 0.5, "tokens_per_minute": 0.5}),
+        (OpenAIBatchSpec, {"model": "m", "poll_seconds": 0.1}),
         (encoder_spec, {"max_seq_length": 8, "batch_size": 1}),
         (cross_encoder_spec, {"max_seq_length": 8, "batch_size": 1}),
         (

@@ -351,6 +351,14 @@ def test_closing_shows_the_last_lines_and_ends_the_actor(driver: Driver) -> None
     assert driver.ray.killed == driver.ray.actors
 
 
+def test_closing_waits_for_nothing_where_every_part_has_ended(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part_logs, "_END_SECONDS", 60.0)
+    driver.open("never finished").sender()
+    began = time.monotonic()
+    driver.logs.close()
+    assert time.monotonic() - began < 30
+
+
 def test_a_thread_fetches_lines_until_it_is_closed_and_survives_what_cannot_be_shown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
