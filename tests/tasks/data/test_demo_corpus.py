@@ -260,3 +260,9 @@ def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(demo_corpus_module) == set()
+
+
+def test_a_passage_of_exactly_the_least_length_is_kept() -> None:
+    documented = {"Sum the values.\n\nFast.": ["a"]}
+    assert len(group_passages(documented, LITERAL.model_copy(update={"min_chars": 5}))[0]) == 1
+    assert group_passages(documented, LITERAL.model_copy(update={"min_chars": 6}))[1]["short"] == 1
