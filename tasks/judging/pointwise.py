@@ -29,7 +29,7 @@ _HIGHEST = 0.01  # a log-probability is at most 0, apart from rounding
 class Wanted:
     """What is requested from the engine."""
 
-    max_tokens: int = 1
+    max_tokens: int
     top: int = 0
     schema: Mapping[str, Any] | None = None
 

@@ -4,7 +4,9 @@ import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks import schemas as schemas_module
 from tasks.schemas import Schema
+from tests.tasks.records import mutable_records
 
 TABLES = {name: value for name, value in vars(schemas).items() if isinstance(value, Schema)}
 
@@ -25,3 +27,7 @@ def test_an_empty_table_has_the_columns_in_order_and_no_row() -> None:
 def test_the_treatments_and_states_are_those_of_the_method() -> None:
     assert schemas.TREATMENTS == ("default", "remove", "remove_hn", "relabel")
     assert schemas.VERDICT_STATES == ("relevant", "not_relevant", "unsure", "unparsed")
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(schemas_module) == set()

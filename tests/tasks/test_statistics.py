@@ -6,6 +6,7 @@ from scipy.stats import beta
 from sklearn.metrics import cohen_kappa_score
 
 from tasks import statistics
+from tasks import statistics as statistics_module
 from tasks.statistics import (
     NOT_DEFINED,
     Interval,
@@ -16,6 +17,7 @@ from tasks.statistics import (
     recall_interval,
     wilson,
 )
+from tests.tasks.records import mutable_records
 
 REPEATS = 300
 SURELY = 0.91  # of 300 intervals at 95%: fewer would be a defect, not bad luck (p < 0.002)
@@ -258,3 +260,7 @@ def test_the_interval_of_alpha_is_the_bootstrap_over_units() -> None:
 def test_an_interval_is_rounded_for_json() -> None:
     assert Interval(0.123456, None, 1.0).rounded() == {"value": 0.1235, "low": None, "high": 1.0}
     assert Interval(0.123456, 0.1, 1.0).rounded(2) == {"value": 0.12, "low": 0.1, "high": 1.0}
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(statistics_module) == set()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.data import demo_corpus as demo_corpus_module
 from tasks.data.demo_corpus import (
     MODULES,
     HarvestConfig,
@@ -19,6 +20,7 @@ from tasks.data.demo_corpus import (
 )
 from tasks.data.docstring_text import read_docstring, words
 from tasks.data.installed_docs import find_documentation
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 SMALL = HarvestConfig(
@@ -254,3 +256,13 @@ def test_a_corpus_of_exactly_the_least_size_is_accepted() -> None:
 def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
     _write_lines(tmp_path / "a.jsonl", [{"text": "é"}])
     assert (tmp_path / "a.jsonl").read_bytes() == '{"text": "é"}\n'.encode()
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(demo_corpus_module) == set()
+
+
+def test_a_passage_of_exactly_the_least_length_is_kept() -> None:
+    documented = {"Sum the values.\n\nFast.": ["a"]}
+    assert len(group_passages(documented, LITERAL.model_copy(update={"min_chars": 5}))[0]) == 1
+    assert group_passages(documented, LITERAL.model_copy(update={"min_chars": 6}))[1]["short"] == 1

@@ -2,7 +2,9 @@
 
 import pytest
 
+from tasks.data import docstring_text as docstring_text_module
 from tasks.data.docstring_text import Documentation, cut, plain, read_docstring, words
+from tests.tasks.records import mutable_records
 
 
 def test_a_signature_over_several_lines_is_cut_off() -> None:
@@ -163,3 +165,7 @@ def test_lists_and_parameters_are_units_and_a_deeper_block_explains_its_line() -
 @pytest.mark.parametrize("line", ["┌─────┐", "shape: (3, 2)", "=====  =====", "| a | b | c |"])
 def test_tables_are_left_out(line: str) -> None:
     assert prose("Before.", line, "After.").replace("| a | b | c |", "") in ("Before. After.", "Before.  After.")
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(docstring_text_module) == set()

@@ -9,9 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
+from tasks.data import export as export_module
 from tasks.data.export import FORMATS, ExportConfig, export
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.texts import combine_hashes, hash_passage, hash_text
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 TEXTS = {"d1": ("One", "first"), "d2": ("", "second"), "d3": ("", "third\u2028é"), "d4": ("", "unused")}
@@ -325,3 +327,7 @@ def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
     _export(tmp_path, formats=["tevatron"])
     assert "third\u2028é" in (tmp_path / "tevatron" / "train.jsonl").read_text(encoding="utf-8")
     assert _export(tmp_path / "2", formats=["trec"])["formats"]["trec"] == {"qrels": 4}
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(export_module) == set()

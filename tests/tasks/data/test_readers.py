@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tasks.data import readers
+from tasks.data import readers as readers_module
 from tasks.data.readers import IngestError, Judgement, Passage, Problem, Query, Row
 from tasks.texts import hash_passage, hash_text
+from tests.tasks.records import mutable_records
 
 TEVATRON = {
     "query_id": "q1",
@@ -317,3 +319,7 @@ def test_a_broken_gzip_names_the_line_after_the_last_that_was_read(tmp_path: Pat
     assert items[:2] == [("a:1", '{"a": 1}'), ("a:2", '{"a": 2}')]
     assert isinstance(items[2], Problem)
     assert (items[2].key, items[2].reason) == ("a:3", "broken_gzip")
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(readers_module) == set()

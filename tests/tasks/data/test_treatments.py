@@ -6,10 +6,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tasks.data import treatments as treatments_module
 from tasks.data.treatments import DROP_REASONS, TreatConfig, treat
 from tasks.schemas import EDITS, INSTANCES, REJECTS, TREATMENTS, VERDICTS
 from tasks.texts import combine_hashes
 from tests.tasks.data.judged_pools import Frames, build, text_of
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 
@@ -358,3 +360,7 @@ def test_a_query_without_positives_says_how_many_false_negatives_it_had() -> Non
     assert result["rejects"].rows() == [("treat", "d/q2", "no_positives", "1 false negatives in the pool")]
     frames = build({"q1": ["aN"], "q2": ["cN"]}, positives={"q1": ["pos"]})
     assert run(frames, treatment="relabel")["rejects"]["detail"].to_list() == ["0 false negatives in the pool"]
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(treatments_module) == set()

@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from tasks.judging import calls as calls_module
 from tasks.judging.calls import Call, Passage, Reading, call_key, name_call, narrow, unread
 from tasks.judging.config import JudgeConfig
 from tasks.judging.pointwise import make_calls
 from tasks.texts import combine_hashes, hash_passage, hash_text
 from tests.tasks.answers import make_question
+from tests.tasks.records import mutable_records
 
 CONFIG = JudgeConfig(judge="fake")
 
@@ -109,3 +111,7 @@ def test_every_text_shown_and_the_attempt_and_the_seed_name_a_call() -> None:
 def test_a_call_asks_for_one_token_and_no_log_probabilities_unless_told_otherwise() -> None:
     call = Call("id", (), QUESTION, {}, 1)
     assert (call.max_tokens, call.top, call.schema, call.order_seed) == (1, 0, None, None)
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(calls_module) == set()

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from tasks.judging import cross_encoder as cross_encoder_module
 from tasks.judging.calls import Reading
 from tasks.judging.config import JudgeConfig
 from tasks.judging.cross_encoder import AsLLM, Scored, make_calls, read_answer
 from tests.tasks.answers import make_question
+from tests.tasks.records import mutable_records
 
 CONFIG = JudgeConfig(judge="fake", protocol="cross_encoder")
 QUESTION = make_question(["dough and yeast", "bricks and mortar"], "")
@@ -63,3 +65,7 @@ def test_a_score_from_0_to_1_is_read(text: str, score: float) -> None:
 @pytest.mark.parametrize("text", ["", "high", "null", "[0.5]", "NaN", "-0.001", "1.001", "Infinity"])
 def test_anything_else_is_a_named_failure(text: str) -> None:
     assert read_answer(CONFIG, CALL, Scored(text)) == {CALL.ids[""]: Reading(failure="no_score")}
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(cross_encoder_module) == set()

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tasks.judging import judge as judge_module
 from tasks.judging.calls import Call
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.judge import EngineUnavailable, judge
@@ -16,6 +17,7 @@ from tasks.protocols import Request
 from tasks.schemas import CALLS, CANDIDATES, VERDICTS
 from tasks.texts import hash_text
 from tests.tasks.judging.parts import FakeAnswer, FakeLLM, Listwise, Memory, config, frames, says, states
+from tests.tasks.records import mutable_records
 
 CONFIG = JudgeConfig(judge="fake:0/1")
 
@@ -369,3 +371,7 @@ def test_the_engine_gets_half_a_batch_at_a_time_after_the_ledger_is_flushed() ->
 
     judge(CONFIG.model_copy(update={"batch_size": 4}), **TABLES, engine=Engine(ANSWERS), ledger=Noting())
     assert events == ["flush", "2", "flush", "1"]
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(judge_module) == {"Asker"}

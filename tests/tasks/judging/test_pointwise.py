@@ -6,6 +6,7 @@ import random
 import pytest
 
 from tasks.judging import pointwise
+from tasks.judging import pointwise as pointwise_module
 from tasks.judging.calls import Reading
 from tasks.judging.config import JudgeConfig
 from tasks.judging.pointwise import WHOLE_TEXT, failure_of, make_calls, read_grade, read_object, read_yes_no
@@ -15,6 +16,7 @@ from tests.tasks.answers import (
     draw_logprobs,
     make_question,
 )
+from tests.tasks.records import mutable_records
 
 CONFIG = JudgeConfig(judge="fake")
 QUESTION = make_question(["dough and yeast", "bricks and mortar"], "yes_no", positives=("one", "two", "three"))
@@ -227,3 +229,7 @@ def test_an_object_is_read_only_of_a_whole_answer_that_is_not_empty() -> None:
     assert read_object(FakeAnswer(" \n")) == "empty"
     assert read_object(FakeAnswer("prose")) == "no_json"
     assert read_object(FakeAnswer('{"a": 1}')) == [("a", 1.0)]
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(pointwise_module) == set()

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
+from tasks.judging import votes as votes_module
 from tasks.judging.calls import Call, Question, Reading
 from tasks.judging.judge import judge
 from tasks.judging.votes import Tally, score_of, state_of, state_of_reading
 from tests.tasks.judging.parts import FakeAnswer, Listwise, Memory, config, frames, states
+from tests.tasks.records import mutable_records
 
 PAIRS = [("q1", f"d{n}", f"passage {n}") for n in range(6)]
 TABLES = frames(PAIRS, {"q1": ["the known one"]})
@@ -170,3 +172,7 @@ def test_the_scores_of_preferences_are_these() -> None:
     assert [score_of(nothing, reading) for reading in readings] == [0.05, 0.35, 0.45, 0.48]
     assert score_of(nothing, Reading(score=0.3)) == 0.3
     assert score_of(nothing, LOST) is None
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(votes_module) == {"Tally"}

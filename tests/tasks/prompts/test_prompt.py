@@ -252,3 +252,21 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "reasoned": "",
         "spellings": {},
     }
+
+
+def test_many_positives_come_once_each_in_the_order_of_their_hashes() -> None:
+    texts = [f"text {n % 12}" for n in range(24)]  # each under two ids
+    rows = [("d", f"m{n}", "", text, hash_passage("", text)) for n, text in enumerate(texts)]
+    passages = pl.concat([PASSAGES, pl.DataFrame(rows, schema=PASSAGES.schema, orient="row")])
+    labelled = pl.DataFrame(
+        [("d", "q", f"m{n}", hash_passage("", text), "label") for n, text in enumerate(texts)],
+        schema=POSITIVES.schema,
+        orient="row",
+    )
+    positives_hash = combine_hashes(sorted(labelled["text_hash"]))
+    pairs = candidate(positives_hash=positives_hash)
+    joined = join_texts(pairs, queries=QUERIES, passages=passages, positives=labelled)
+    hashes = sorted(set(labelled["text_hash"]))
+    by_hash = {hash_passage("", text): text for text in texts}
+    assert joined["subjects"].to_list() == [hashes]
+    assert joined["positives"].to_list() == [[by_hash[key] for key in hashes]]

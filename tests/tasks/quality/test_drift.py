@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from tasks.quality import drift as drift_module
 from tasks.quality.drift import (
     Answers,
     DriftConfig,
@@ -19,6 +20,7 @@ from tasks.quality.drift import (
     stability_index,
 )
 from tasks.schemas import VERDICT_STATES
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 CONFIG = DriftConfig(permutations=999)
@@ -324,3 +326,7 @@ def test_the_stability_index_is_that_of_smoothed_shares() -> None:
     before, tonight = {"relevant": 9, "unsure": 0}, {"relevant": 4, "unsure": 5}
     was, now = np.array([9.5, 0.5]) / 10, np.array([4.5, 5.5]) / 10
     assert stability_index(before, tonight) == pytest.approx(((now - was) * np.log(now / was)).sum())
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(drift_module) == set()

@@ -9,10 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from tasks.quality import sheet as sheet_module
 from tasks.quality.sheet import Checked, Origin, Pair, SheetError, Shown, check, read_rows, shown_on
 from tasks.schemas import HUMAN
 from tasks.texts import hash_passage, hash_text
 from tests.tasks.quality.pool import build, draw
+from tests.tasks.records import mutable_records
 
 ORIGIN = Origin("nq-000001", "ann", "2026-03-01T00:00:00.000000Z")
 
@@ -145,3 +147,7 @@ def test_a_passage_longer_than_a_csv_reader_takes_by_itself_is_read(tmp_path: Pa
     long = "x" * 200_000
     row = ",".join(long for _ in data.partition(b"\n")[0].split(b","))
     assert read_rows(data.partition(b"\n")[0] + b"\n" + row.encode())[0]["passage"] == long
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(sheet_module) == {"Checked"}

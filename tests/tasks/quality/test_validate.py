@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 
 from tasks import statistics
+from tasks.quality import validate as validate_module
 from tasks.quality.sample import SampleConfig, _draw, with_strata
 from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, _show, _thresholds, validate
 from tasks.schemas import CANDIDATES, HUMAN, SAMPLES, VALIDATION, VERDICTS
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 
@@ -343,3 +345,7 @@ def test_as_many_labels_as_are_needed_are_enough(tmp_path: Path) -> None:
     assert run(world, samples, labels.head(20), tmp_path)[1]["counts"]["clear"] == 20
     with pytest.raises(ValueError, match="at least 20 sampled pairs expected, 19 came"):
         run(world, samples, labels.head(19), tmp_path)
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(validate_module) == set()

@@ -3,8 +3,10 @@
 import polars as pl
 
 from tasks import schemas
+from tasks.report import examples as examples_module
 from tasks.report.examples import Example, pick_examples
 from tasks.texts import hash_text
+from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import rows, toy_tables, verdicts
 
 
@@ -86,3 +88,7 @@ def test_the_positives_of_an_example_come_by_id_with_their_texts() -> None:
         ("d1", "boil it in water"), ("d4", "wheat is a grass"), ("gone", ""),
     ]  # fmt: skip
     assert (example.dataset, example.query_id, example.query) == ("toy", "q1", "how to cook rice")
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(examples_module) == set()

@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from tasks.report import plots
+from tasks.report import plots as plots_module
+from tests.tasks.records import mutable_records
 
 
 def test_every_value_falls_into_one_bin_the_last_one_closed() -> None:
@@ -283,3 +285,7 @@ def test_a_value_outside_the_bins_counts_in_the_outermost_one() -> None:
 )
 def test_ticks_are_about_as_many_as_asked_for(low: float, high: float, about: int, expected: Any) -> None:
     assert plots.ticks(low, high, about) == list(expected)
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(plots_module) == set()

@@ -13,8 +13,10 @@ import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks.report import report as report_module
 from tasks.report.report import ReportConfig, _clip, _duration, report
 from tasks.report.summary import say_people
+from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import empty_tables, rich_tables, rows, toy_tables
 from tests.tasks.settings import settings_of
 
@@ -273,3 +275,7 @@ def test_the_histogram_of_differences_reaches_the_next_round_number(value: float
     scores = [(model, "toy", "nDCG@10", "q", score, 1) for model, score in sides.items()]
     html = render(tmp_path, toy_tables() | {"scores": rows(schemas.SCORES, *scores)})
     assert f"<title>{bar}</title>" in html
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(report_module) == set()

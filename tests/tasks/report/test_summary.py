@@ -7,9 +7,11 @@ import pytest
 
 from tasks import schemas
 from tasks.formatting import percent
+from tasks.report import summary as summary_module
 from tasks.report.summary import Figures, conclude, count_figures, say_people, summarise
 from tasks.statistics import wilson
 from tasks.training.evaluate import Comparison
+from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import empty_tables, figure_tables, rows, toy_tables
 
 
@@ -135,3 +137,7 @@ def test_people_are_quoted_with_the_figures_that_are_defined() -> None:
 
 def test_means_are_rounded_for_the_terminal() -> None:
     assert figures(means={("nDCG@10", "default"): 1 / 3}).as_dict()["ndcg10"] == {"default": 0.333333, "relabel": None}
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(summary_module) == set()

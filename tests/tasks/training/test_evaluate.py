@@ -9,7 +9,9 @@ from pydantic import ValidationError
 
 from tasks import schemas
 from tasks.texts import hash_passage, hash_text
+from tasks.training import evaluate as evaluate_module
 from tasks.training.evaluate import Comparison, EvaluateConfig, compare, evaluate, paired_differences
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 WORDS = ("red", "green", "blue", "old", "new")
@@ -276,3 +278,7 @@ def test_the_usual_measures_come_first_and_others_by_name() -> None:
 )
 def test_a_difference_is_clear_where_zero_is_outside_its_interval(low: float, high: float, clear: bool) -> None:
     assert Comparison("all", "m", 5, 0.5, 0.6, 0.1, low, high, 0.01, 5, 0, 0).is_clear is clear
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(evaluate_module) == set()

@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from tasks.schemas import SCORES
+from tasks.training import promote as promote_module
 from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
 SUMMARY: dict[str, Any] = {"candidates": 1000, "verdicts": {"unparsed": 10, "relevant": 60}}
@@ -234,3 +236,7 @@ def test_the_reason_names_the_margin_and_the_number_of_queries() -> None:
         "not worse by more than 0.01 than default in nDCG@10: +0.050, +0.0"
     )
     assert decide(scores(0.05, queries=2000)).because.endswith(" on 2,000 held-out queries")
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(promote_module) == set()

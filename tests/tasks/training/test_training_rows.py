@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from tasks.training import training_rows as training_rows_module
 from tasks.training.training_rows import TrainConfig, training_rows
+from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 from tests.tasks.training.tables import eight_instances, instances_table, passages_table, queries_table
 
@@ -110,3 +112,7 @@ def test_more_negatives_than_wanted_are_cut_and_nothing_is_padded() -> None:
     rows = rows_of(instances_table([("q0", ["p0"], ["n0", "n1", "n2"])]), num_negatives=2)
     assert [rows.columns[f"negative_{i}"] for i in (1, 2)] == [["not cats"], ["not dogs"]]
     assert (list(rows.columns), rows.padded) == (["anchor", "positive", "negative_1", "negative_2"], 0)
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(training_rows_module) == set()
