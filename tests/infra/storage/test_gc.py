@@ -356,3 +356,12 @@ def test_a_file_cannot_be_stored_through_a_snapshot(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="file would be stored while the store is only looked at"):
         put_file(snapshot, tmp_path / "file")
     assert Store(snapshot.url).list("objects") == []
+
+
+def test_a_snapshot_has_what_is_in_the_store_and_what_a_walk_made(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    there = store.put_object(b"there", "")
+    snapshot = Snapshot.take(store)
+    made = snapshot.put_object(b"made by the walk", ".txt")
+    assert [snapshot.exists(key) for key in (there, made, "objects/00/none")] == [True, True, False]
+    assert (snapshot.read(made), store.exists(made)) == (b"made by the walk", False)
