@@ -19,7 +19,7 @@ from flows.results.output_folder import Result
 from flows.runs.execute import execute
 from flows.runs.failures import failure_of
 from infra.settings import Settings
-from infra.stages.runner import Runner, StageRun
+from infra.stages.runner import PartDone, Runner, StageRun
 from infra.storage.store import Store
 from tests.flows.animals import tier, write_source
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
@@ -61,9 +61,12 @@ class Nights:
         executor = InProcess(workspace.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
-        run = Runner(workspace.store, executor, job.force, on_note=self.said.append)
+        run = Runner(workspace.store, executor, job.force, job.only, known=job.known, on_note=self.said.append)
+        outcome = None
         try:
             outcome = job.method(run, setup)
+        except PartDone:
+            pass
         finally:
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
