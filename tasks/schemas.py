@@ -1,4 +1,4 @@
-"""Define the tables that Reneg stores, as polars schemas with primary keys (DESIGN section 3).
+"""Define the tables that Reneg stores, as polars schemas with primary keys.
 
 Long tables hold ids and hashes but no texts. Texts are joined where they are needed, by id, and checked by `text_hash`.
 Each schema lists its columns in order. Only columns named in `nullable` may hold nulls. `key` is unique in the whole

@@ -2,7 +2,7 @@
 
 Reading (`_Records`) gives numbers to queries and passages and stores references as pairs of numbers. Resolving
 (`_Resolver`) works on these numbers: it merges identical texts, removes contradictions, and cuts the rest into parts
-(DESIGN section 3). Ids are unique within a dataset only, so nothing is merged across datasets.
+Ids are unique within a dataset only, so nothing is merged across datasets.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Judge candidates by similarity: the first tier, computed from the vectors of the search (DESIGN section 6).
+"""Judge candidates by similarity: the first tier, computed from the vectors of the search.
 
 A candidate whose vector is close to the query and to a positive is likely to be relevant too. Measurements on judged
 pairs are in docs/experiments.md.

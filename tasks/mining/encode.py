@@ -1,4 +1,4 @@
-"""Encode each distinct text once, and look vectors up by the hash of the text (DESIGN section 6)."""
+"""Encode each distinct text once, and look vectors up by the hash of the text."""
 
 from typing import Literal
 
