@@ -56,8 +56,6 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     ),
 }
 FORBIDDEN = {"tasks": {"infra", "flows", "prefect", "ray", "s3fs", "fsspec", "vllm"}, "infra": {"tasks", "flows"}}
-RECORD = ROOT / "tests" / "own_coverage.json"
-_NO_TESTS = 5  # pytest's exit code where none was selected
 # Modules without code of their own to test.
 WITHOUT_TESTS = frozenset({"tasks/protocols.py"})  # types only
 
@@ -181,24 +179,19 @@ def untested() -> list[str]:
 
 
 def measure(module: Path, *options: str) -> float:
-    """Measure the share of a module's lines, in percent, that its own test file and its examples run."""
+    """Measure the share of a module's lines, in percent, that its own test file runs.
+
+    Whether the tests pass is for the suite to say.
+    """
     with tempfile.TemporaryDirectory(prefix="reneg-coverage-") as folder:
         report = Path(folder) / "coverage.json"
-        quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"--cov={dotted(module)}"]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            *quiet,
-            *options,
-            f"--cov-report=json:{report}",
-            str(tests_of(module)),
-        ]
+        quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        measured = [f"--cov={dotted(module)}", f"--cov-report=json:{report}"]
+        command = [sys.executable, "-m", "pytest", *quiet, *options, *measured, str(tests_of(module))]
         environment = {**os.environ, "COVERAGE_FILE": str(Path(folder) / "data")}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, _NO_TESTS) or not report.exists():
-            said = done.stdout[-2000:] + done.stderr[-500:]
-            raise RuntimeError(f"{tests_of(module)} failed\n{said}")
+        if not report.exists():
+            raise RuntimeError(f"{tests_of(module)}: no coverage\n{done.stdout[-2000:]}{done.stderr[-500:]}")
         return float(json.loads(report.read_text())["totals"]["percent_covered"])
 
 
@@ -213,26 +206,32 @@ def digest_of(module: Path) -> str:
     return hashlib.sha256(b"".join((ROOT / p).read_bytes() for p in (module, tests_of(module)))).hexdigest()[:16]
 
 
-def little_covered(jobs: int, record: Path = RECORD) -> list[str]:
+def write_figures(record: Path, figures: Mapping[str, Mapping[str, str | int]]) -> None:
+    """Write what was measured, by module."""
+    record.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n", encoding="utf-8")
+
+
+def little_covered(jobs: int) -> list[str]:
     """List modules of which their own test file covers too little.
 
-    The figures are kept in `record`, each with the digest of the module and its test file. Only where that has changed
+    The figures are kept in tests/own_coverage.json, each with the digest of the module and its test file. Only where that has changed
     is a module measured again.
     """
+    record = ROOT / "tests" / "own_coverage.json"
     known: dict[str, dict[str, str | int]] = json.loads(record.read_text()) if record.exists() else {}
     named = [p for p in code_modules() if p.as_posix() not in WITHOUT_TESTS and (ROOT / tests_of(p)).exists()]
-    digests = {path: digest_of(path) for path in named}
-    changed = [path for path in named if known.get(path.as_posix(), {}).get("digest") != digests[path]]
+    digests = {path.as_posix(): digest_of(path) for path in named}
+    figures = {name: known[name] for name, digest in digests.items() if known.get(name, {}).get("digest") == digest}
+    changed = [path for path in named if path.as_posix() not in figures]
     with ThreadPoolExecutor(jobs) as pool:
-        measured = dict(zip(changed, pool.map(own_coverage, changed), strict=True))
-    figures = {
-        path.as_posix(): {"digest": digests[path], "covered": measured[path]}
-        if path in measured
-        else known[path.as_posix()]
-        for path in named
-    }
-    if figures != known:
-        record.write_text(json.dumps(figures, indent=1) + "\n")
+        for path, covered in zip(changed, pool.map(own_coverage, changed), strict=True):
+            name = path.as_posix()
+            figures[name] = {"digest": digests[name], "covered": covered}
+            record.write_text(
+                json.dumps(dict(sorted(figures.items())), indent=1) + "\n"
+            )  # each time: it may be stopped
+    if figures.keys() != known.keys():
+        record.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
     return [
         f"{path}: {figure['covered']}% covered by {tests_of(Path(path))}, {LEAST_COVERED}% at least"
         for path, figure in figures.items()

@@ -180,7 +180,7 @@ def test_a_module_that_its_own_test_file_covers_too_little_is_found(tree: Path) 
 def test_what_is_found_is_printed_and_makes_the_command_fail(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["house"])
+    monkeypatch.setattr(sys, "argv", ["house", "--fast"])
     plant(tree, {"tasks/mine.py": "import ray\n", "tests/tasks/test_mine.py": MODULE})
     assert house.main() == 1
     assert capsys.readouterr().out.splitlines() == [
