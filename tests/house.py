@@ -214,8 +214,8 @@ def write_figures(record: Path, figures: Mapping[str, Mapping[str, str | int]]) 
 def little_covered(jobs: int) -> list[str]:
     """List modules of which their own test file covers too little.
 
-    The figures are kept in tests/own_coverage.json, each with the digest of the module and its test file. Only where that has changed
-    is a module measured again.
+    The figures are kept in tests/own_coverage.json, each with the digest of the module and its test file. Only where
+    that has changed is a module measured again.
     """
     record = ROOT / "tests" / "own_coverage.json"
     known: dict[str, dict[str, str | int]] = json.loads(record.read_text()) if record.exists() else {}
