@@ -385,3 +385,18 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "seed": 0,
     }
     assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}
+
+
+@pytest.mark.parametrize(
+    "setting", [{"relative_margin": 0.0}, {"relative_margin": 1.0}, {"absolute_margin": 0.0}, {"absolute_margin": 2.0},
+                {"min_score": 0.5, "max_score": 0.5}, {"range_max": 7}, {"range_max": 100}]
+)  # fmt: skip
+def test_settings_at_their_bounds_are_accepted(setting: dict[str, Any]) -> None:
+    MineConfig.model_validate(setting)
+
+
+def test_scores_at_the_limits_may_be_picked() -> None:
+    pool, positive = _candidates(("q1", "a", 1, 0.75), ("q1", "b", 2, 0.25)), _scores(("q1", "p", 1.0))
+    for setting in ({"min_score": 0.25}, {"max_score": 0.75}, {"absolute_margin": 0.25}, {"relative_margin": 0.25}):
+        kept = apply_margins(MineConfig.model_validate(setting), candidates=pool, positive_scores=positive)
+        assert kept["doc_id"].to_list() == ["a", "b"], setting
