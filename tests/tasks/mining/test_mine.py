@@ -371,19 +371,10 @@ def test_adopting_an_empty_part_gives_empty_tables() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(MineConfig) == {
-        "": "finite",
-        "depth": (100, ">=1"),
-        "range_min": (0, ">=0"),
-        "range_max": (25, ">=1"),
-        "relative_margin": None,
-        "absolute_margin": None,
-        "margin_reference": "min",
-        "max_score": None,
-        "min_score": None,
-        "num_negatives": (7, ">=1"),
-        "sampling_strategy": "top",
-        "seed": 0,
-    }
+        "": "finite", "depth": (100, ">=1"), "range_min": (0, ">=0"), "range_max": (25, ">=1"),
+        "relative_margin": None, "absolute_margin": None, "margin_reference": "min", "max_score": None,
+        "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0,
+    }  # fmt: skip
     assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}
 
 
