@@ -375,3 +375,9 @@ def test_the_engine_gets_half_a_batch_at_a_time_after_the_ledger_is_flushed() ->
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(judge_module) == {"Asker"}
+
+
+def test_votes_are_asked_in_the_orders_of_consecutive_seeds() -> None:
+    engine = Listwise(lambda call, text: ["better", "none", "equal"][(call.order_seed or 0) - 5])
+    run(engine, tables=SIX, votes=3, order_seed=5)
+    assert [call.order_seed for call in engine.asked] == [5, 6, 7]

@@ -371,17 +371,23 @@ def test_adopting_an_empty_part_gives_empty_tables() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(MineConfig) == {
-        "": "finite",
-        "depth": (100, ">=1"),
-        "range_min": (0, ">=0"),
-        "range_max": (25, ">=1"),
-        "relative_margin": None,
-        "absolute_margin": None,
-        "margin_reference": "min",
-        "max_score": None,
-        "min_score": None,
-        "num_negatives": (7, ">=1"),
-        "sampling_strategy": "top",
-        "seed": 0,
-    }
+        "": "finite", "depth": (100, ">=1"), "range_min": (0, ">=0"), "range_max": (25, ">=1"),
+        "relative_margin": None, "absolute_margin": None, "margin_reference": "min", "max_score": None,
+        "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0,
+    }  # fmt: skip
     assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}
+
+
+@pytest.mark.parametrize(
+    "setting", [{"relative_margin": 0.0}, {"relative_margin": 1.0}, {"absolute_margin": 0.0}, {"absolute_margin": 2.0},
+                {"min_score": 0.5, "max_score": 0.5}, {"range_max": 7}, {"range_max": 100}]
+)  # fmt: skip
+def test_settings_at_their_bounds_are_accepted(setting: dict[str, Any]) -> None:
+    MineConfig.model_validate(setting)
+
+
+def test_scores_at_the_limits_may_be_picked() -> None:
+    pool, positive = _candidates(("q1", "a", 1, 0.75), ("q1", "b", 2, 0.25)), _scores(("q1", "p", 1.0))
+    for setting in ({"min_score": 0.25}, {"max_score": 0.75}, {"absolute_margin": 0.25}, {"relative_margin": 0.25}):
+        kept = apply_margins(MineConfig.model_validate(setting), candidates=pool, positive_scores=positive)
+        assert kept["doc_id"].to_list() == ["a", "b"], setting

@@ -330,3 +330,18 @@ def test_the_stability_index_is_that_of_smoothed_shares() -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(drift_module) == set()
+
+
+def test_an_expected_count_of_five_is_enough_for_the_chi_square_distribution() -> None:
+    from scipy.stats import chi2_contingency
+
+    before, tonight = mix((5, 45, 0, 0)).mix["cascade"], mix((5, 45, 0, 0)).mix["cascade"]
+    assert mix_p(before, tonight, VERDICT_STATES, 99, 0) == 1.0
+    before, tonight = mix((2, 48, 0, 0)).mix["cascade"], mix((8, 42, 0, 0)).mix["cascade"]
+    expected = chi2_contingency([(2, 48), (8, 42)], correction=False).pvalue
+    assert mix_p(before, tonight, VERDICT_STATES, 99, 0) == pytest.approx(expected)
+
+
+def test_a_state_that_came_once_is_compared_too() -> None:
+    before, tonight = mix((0, 1000, 0, 0)).mix["cascade"], mix((1, 1, 0, 0)).mix["cascade"]
+    assert mix_p(before, tonight, VERDICT_STATES, 99, 0) < 0.1

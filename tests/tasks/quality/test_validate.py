@@ -226,12 +226,12 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
 
 
 def test_the_curve_goes_through_the_shares_of_the_pool_strictest_first(tmp_path: Path) -> None:
-    world = World.make(pairs=60)
-    samples = world.sample(60)
+    world = World.make(pairs=200)
+    samples = world.sample(200)
     _, summary = run(world, samples, world.labels(samples), tmp_path)
     scores = world.decisions["score"].to_numpy()
     shares = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-    ranks = [int(np.ceil(share * 60)) for share in shares]
+    ranks = [int(np.ceil(share * 200)) for share in shares]
     thresholds = sorted({float(np.sort(scores)[::-1][rank - 1]) for rank in ranks}, reverse=True)
     curve = summary["curves"]["cascade"]
     assert [point["threshold"] for point in curve] == pytest.approx(thresholds, abs=1e-6)
