@@ -17,9 +17,9 @@ def test_a_files_fast_tests_are_one_group_and_its_slow_ones_another() -> None:
 
 
 def test_the_tests_of_a_folder_that_shares_servers_stay_together() -> None:
-    execution = "tests/infra/execution"
-    tests = [f"{execution}/test_executor.py::a", f"{execution}/test_metrics.py::b", "tests/test_house.py::c"]
-    assert list(groups_of(tests).values()) == [f"1 {execution}", f"1 {execution}", "2 tests/test_house.py"]
+    method = "tests/flows/method"
+    tests = [f"{method}/test_curate.py::a", f"{method}/test_tables.py::b", "tests/test_house.py::c"]
+    assert list(groups_of(tests).values()) == [f"1 {method}", f"1 {method}", "2 tests/test_house.py"]
 
 
 def test_fast_tests_come_first_and_the_longest_of_the_whole_system_begin_before_the_others() -> None:
