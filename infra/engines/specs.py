@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 # A setting that does not change what the engine answers, so it is left out of the keys.
-_OPERATIONAL: dict[str, Any] = {"operational": True}
+OPERATIONAL: dict[str, Any] = {"operational": True}
 
 
 class _Base(BaseModel):
@@ -22,10 +22,10 @@ class PinnedSpec(_Base):
     threads: OpenMP threads; None leaves it to Ray, which sets them to the actor's `num_cpus`.
     """
 
-    model: str = Field(json_schema_extra=_OPERATIONAL)
+    model: str = Field(json_schema_extra=OPERATIONAL)
     digest: str
-    device: Literal["cpu", "cuda"] = Field("cpu", json_schema_extra=_OPERATIONAL)
-    threads: int | None = Field(None, ge=1, json_schema_extra=_OPERATIONAL)
+    device: Literal["cpu", "cuda"] = Field("cpu", json_schema_extra=OPERATIONAL)
+    threads: int | None = Field(None, ge=1, json_schema_extra=OPERATIONAL)
 
 
 class VLLMSpec(PinnedSpec):
@@ -48,13 +48,13 @@ class VLLMSpec(PinnedSpec):
     quantization: str | None = None
     max_model_len: int = Field(2048, ge=64)
     seed: int = Field(0, ge=0)
-    tensor_parallel_size: int = Field(1, ge=1, json_schema_extra=_OPERATIONAL)
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=_OPERATIONAL)
-    cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=_OPERATIONAL)
-    max_num_seqs: int = Field(64, ge=1, json_schema_extra=_OPERATIONAL)
-    max_num_batched_tokens: int = Field(2048, ge=64, json_schema_extra=_OPERATIONAL)
-    block_size: int | None = Field(32, ge=16, multiple_of=16, json_schema_extra=_OPERATIONAL)
-    enforce_eager: bool = Field(True, json_schema_extra=_OPERATIONAL)
+    tensor_parallel_size: int = Field(1, ge=1, json_schema_extra=OPERATIONAL)
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, json_schema_extra=OPERATIONAL)
+    cpu_kvcache_gib: float = Field(1.0, gt=0, json_schema_extra=OPERATIONAL)
+    max_num_seqs: int = Field(64, ge=1, json_schema_extra=OPERATIONAL)
+    max_num_batched_tokens: int = Field(2048, ge=64, json_schema_extra=OPERATIONAL)
+    block_size: int | None = Field(32, ge=16, multiple_of=16, json_schema_extra=OPERATIONAL)
+    enforce_eager: bool = Field(True, json_schema_extra=OPERATIONAL)
 
 
 class SentenceTransformersSpec(PinnedSpec):
@@ -68,7 +68,7 @@ class SentenceTransformersSpec(PinnedSpec):
     max_seq_length: int = Field(256, ge=8)
     query_prompt: str = ""
     passage_prompt: str = ""
-    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
+    batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
 
 
 class CrossEncoderSpec(PinnedSpec):
@@ -81,7 +81,7 @@ class CrossEncoderSpec(PinnedSpec):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_seq_length: int = Field(512, ge=8)
     activation: Literal["sigmoid", "none"] = "sigmoid"
-    batch_size: int = Field(32, ge=1, json_schema_extra=_OPERATIONAL)
+    batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
 
 
 class EndpointSpec(_Base):
@@ -113,12 +113,12 @@ class OpenAISpec(EndpointSpec):
     structured: Literal["json_schema", "json_object", "none"] = "json_schema"
     max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
     extra_body: dict[str, Any] = Field(default_factory=dict)
-    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=_OPERATIONAL)
-    concurrency: int = Field(16, ge=1, json_schema_extra=_OPERATIONAL)
-    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=_OPERATIONAL)
-    tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=_OPERATIONAL)
-    timeout: float = Field(120.0, gt=0, json_schema_extra=_OPERATIONAL)
-    max_retries: int = Field(6, ge=0, json_schema_extra=_OPERATIONAL)
+    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=OPERATIONAL)
+    concurrency: int = Field(16, ge=1, json_schema_extra=OPERATIONAL)
+    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
+    tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
+    timeout: float = Field(120.0, gt=0, json_schema_extra=OPERATIONAL)
+    max_retries: int = Field(6, ge=0, json_schema_extra=OPERATIONAL)
 
     @field_validator("base_url")
     @classmethod
@@ -140,8 +140,8 @@ class OpenAIBatchSpec(OpenAISpec):
     """
 
     kind: Literal["openai_batch"] = "openai_batch"  # type: ignore[assignment]
-    requests_per_batch: int = Field(5000, ge=1, json_schema_extra=_OPERATIONAL)
-    parallel: int = Field(8, ge=1, json_schema_extra=_OPERATIONAL)
-    poll_seconds: float = Field(30.0, gt=0, json_schema_extra=_OPERATIONAL)
-    completion_window: str = Field("24h", json_schema_extra=_OPERATIONAL)
-    max_rounds: int = Field(3, ge=1, json_schema_extra=_OPERATIONAL)
+    requests_per_batch: int = Field(5000, ge=1, json_schema_extra=OPERATIONAL)
+    parallel: int = Field(8, ge=1, json_schema_extra=OPERATIONAL)
+    poll_seconds: float = Field(30.0, gt=0, json_schema_extra=OPERATIONAL)
+    completion_window: str = Field("24h", json_schema_extra=OPERATIONAL)
+    max_rounds: int = Field(3, ge=1, json_schema_extra=OPERATIONAL)
