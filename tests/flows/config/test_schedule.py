@@ -67,6 +67,7 @@ def test_a_night_that_is_late_by_exactly_its_hours_still_runs() -> None:
     assert lateness(SCHEDULED, skip, SCHEDULED + timedelta(hours=12, seconds=1)) == (
         "skipped: 12.0 hours late, and nightly.missed is `skip` beyond 12"
     )
+    assert "1000.0 hours late" in str(lateness(SCHEDULED, skip, SCHEDULED + timedelta(hours=1000)))
     assert lateness(SCHEDULED, None, SCHEDULED + timedelta(hours=99)) is None
 
 
