@@ -9,7 +9,7 @@ from tests.flows.trained import Place
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.tasks.test_train import build_tiny_model
+    from tests.tasks.training.tables import build_tiny_model
 
     return build_tiny_model(tmp_path_factory.mktemp("base"))
 
