@@ -118,7 +118,7 @@ def downstream(names: list[str], failed: str) -> None:
         assert [n for n in names if n.startswith(stage)], f"{stage} was not computed"
 
 
-def test_one_failed_part_stops_neither_its_siblings_nor_the_truth(
+def test_the_siblings_of_a_failed_part_finish_and_the_flow_run_reports_the_failure(
     stage: StageSet, failed: dict[str, dict[str, Any]]
 ) -> None:
     for name, run in failed.items():

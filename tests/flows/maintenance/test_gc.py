@@ -251,7 +251,7 @@ def test_the_newest_releases_stay_with_their_curations_and_what_a_kept_one_went_
     assert is_whole(tmp_path, nights[1])
 
 
-def test_a_deployed_configuration_says_how_long_and_the_command_line_has_the_last_word(tmp_path: Path) -> None:
+def test_retention_comes_from_the_deployed_configuration_and_the_command_line_overrides_it(tmp_path: Path) -> None:
     nights = [night(tmp_path, queries) for queries in (4, 8, 12)]
     store = Store(settings_of(tmp_path).store)
     store.create("configs/animals/000001.json", b'{"retention": {"curations": 1}}')

@@ -294,7 +294,7 @@ def test_a_band_needs_both_bounds_in_order(config: type[EscalateConfig] | type[D
         config(lower=0.8, upper=0.2)
 
 
-def test_a_judge_that_answers_nothing_shuts_the_gate_however_little_it_was_asked() -> None:
+def test_a_judge_that_answers_nothing_fails_completeness_however_little_it_was_asked() -> None:
     asked = [("q1", f"asked{n}", "unparsed", None) for n in range(30)]
     rest = [("q1", f"rest{n}", "not_relevant", 0.1) for n in range(970)]
     frame = verdicts([*asked, *rest]).with_columns(

@@ -69,7 +69,7 @@ def test_labels_find_their_texts_under_any_ids() -> None:
     assert dict(found.schema) == LABELLED.columns
 
 
-def test_people_have_the_last_word_and_the_machines_call_stays_named() -> None:
+def test_labels_of_people_override_decisions_and_keep_the_machines_call_named() -> None:
     machine = decisions("relevant", "not_relevant", "unparsed", "relevant")
     made = apply_labels(
         LabelsConfig(), decisions=machine, labelled=labelled(n1="relevant", n2="not_relevant", n3="unsure")
