@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
     """Return the place of a test: the fast ones, the slow ones, those of the whole system."""
-    file = path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+    tests = ROOT / "tests"
+    file = path.relative_to(tests if path.is_relative_to(tests) else ROOT).with_suffix("").as_posix()
     place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
     return is_slow, is_slow and file.startswith("system/"), place
 
