@@ -36,7 +36,7 @@ def described(model: type[BaseModel]) -> dict[str, str]:
 
     >>> from tasks.data.treatments import TreatConfig
     >>> described(TreatConfig)["drop_ambiguous"]
-    'negatives that are `unsure` are removed, as ARHN does'
+    'remove negatives whose state is `unsure`, as ARHN does'
     """
     entries: dict[str, str] = {}
     for base in reversed(model.__mro__):
