@@ -1,11 +1,16 @@
 """The end of a process on SIGTERM, without Ray; with it, in test_joined_nodes.py."""
 
+import logging
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from infra.cluster import shutdown
 from infra.cluster.shutdown import EXIT_CODE
 from tests.conftest import ROOT
 
@@ -64,3 +69,62 @@ def test_a_node_that_drains_ends_the_process_the_same_way(tmp_path: Path) -> Non
     (tmp_path / "draining").touch()
     assert process.wait(120) == EXIT_CODE
     assert len(list(tmp_path.iterdir())) == 41
+
+
+# ---- in this process, which does not end ----
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the exit codes with which this process would have ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(shutdown, "_ending", threading.Event())
+    monkeypatch.setattr(shutdown.os, "_exit", codes.append)
+    monkeypatch.setattr(shutdown.logging, "shutdown", lambda: None)
+    return codes
+
+
+def test_the_end_is_logged_with_what_was_not_written_and_comes_once(
+    ends: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(shutdown, "drain_all", lambda seconds: asked.append(seconds) or 3)
+    with caplog.at_level(logging.WARNING, "infra.cluster.shutdown"):
+        shutdown.end("SIGTERM")
+        shutdown.end("SIGTERM", 1.0)
+    assert (ends, asked) == ([EXIT_CODE], [20.0])
+    assert "SIGTERM: this process ends; 3 of the ledger's writes were not made" in caplog.text
+
+
+def test_a_node_is_watched_until_it_drains_though_the_head_does_not_answer(
+    ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown, "_LOOK_SECONDS", 0.0)
+    answers = iter([ConnectionError("no head"), False, True])
+
+    def is_draining() -> bool:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    shutdown._watch(is_draining)
+    assert ends == [EXIT_CODE]
+    assert list(answers) == []
+
+
+def test_a_signal_ends_the_process_and_outside_the_main_thread_that_is_refused(
+    ends: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        shutdown.install()
+        signal.raise_signal(signal.SIGTERM)
+        assert ends == [EXIT_CODE]
+        with caplog.at_level(logging.WARNING, "infra.cluster.shutdown"):
+            thread = threading.Thread(target=shutdown.install)
+            thread.start()
+            thread.join()
+        assert "this is not the main thread" in caplog.text
+    finally:
+        signal.signal(signal.SIGTERM, before)
