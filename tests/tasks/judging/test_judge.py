@@ -229,6 +229,14 @@ def test_flips_are_counted_on_a_sample_and_change_no_verdict() -> None:
     assert "flips" not in run(Listwise(opinion), flip_share=0.0)["facts"]
 
 
+def test_a_pair_that_one_of_the_orders_leaves_unread_is_no_flip() -> None:
+    def opinion(call: Call, text: str) -> str:
+        return "" if call.order_seed == 1 and text in ("passage 2", "passage 3") else "none"
+
+    result = run(Listwise(opinion), flip_share=1.0)
+    assert (result["facts"]["flip_pairs"], result["facts"]["flips"]) == (4, 0)
+
+
 def test_a_flip_is_counted_only_where_something_was_asked_again() -> None:
     class YesNo:
         def answer(self, requests: Sequence[Any]) -> list[FakeAnswer]:
