@@ -214,8 +214,12 @@ def test_a_meter_that_is_killed_goes_on_from_what_it_had_counted(services: None)
     meter = RemoteMeter.start(Budget(tokens=100), {})
     meter.add("judge", Usage(calls=1, prompt_tokens=90))
     assert meter.totals()["judge"]["prompt_tokens"] == 90
+    life, deadline = meter._life, time.monotonic() + 120
     ray.kill(meter._actor, no_restart=False)
-    assert meter.totals()["judge"]["prompt_tokens"] == 90
+    while meter._life == life:  # the killed actor may answer for a moment, and what it counts then is lost
+        assert meter.totals()["judge"]["prompt_tokens"] == 90
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     meter.add("judge", Usage(calls=1, prompt_tokens=10))
     assert meter.totals()["judge"]["prompt_tokens"] == 100
     assert "tokens 100 used up" in str(meter.reached())
