@@ -28,10 +28,8 @@ def show_result(result: Result, out: Console) -> None:
     out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
 
 
-def show_release(done: Release | Held | None, out: Console) -> dict[str, Any]:
+def show_release(done: Release | Held, out: Console) -> dict[str, Any]:
     """Print the outcome of a promotion in two lines; returns the entry `promotion` of the result's JSON."""
-    if done is None:
-        return {"promoted": False, "new": False, "why": "the configuration has no section `promote`"}
     if isinstance(done, Held):
         kept = f"release {done.current} stays" if done.current else "there is no release yet"
         print_line(out, f"not promoted: {done.curation}; {kept}")
