@@ -88,8 +88,6 @@ def test_what_became_of_a_promotion_is_two_lines() -> None:
     out, said = printed(show_release, Held("nq", "nq-000007", "too few queries"))
     assert out.splitlines() == ["not promoted: nq-000007; there is no release yet", "because: too few queries"]
     assert said["promoted"] is False
-    out, said = printed(show_release, None)
-    assert (out, said["promoted"]) == ("", False)
 
 
 def test_a_plan_shows_what_is_known_and_a_question_mark_for_the_rest() -> None:
