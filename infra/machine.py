@@ -1,7 +1,8 @@
-"""Facts about this machine: memory, GPUs, free disk space, its Ray node; and how much memory a model takes."""
+"""Facts about this machine: processor, memory, GPUs, free disk, its Ray node; and how much memory a model takes."""
 
 import json
 import os
+import platform
 import shutil
 import struct
 import subprocess
@@ -13,7 +14,15 @@ from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
 _NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_LONGEST_HEADER = 100_000_000  # bytes, as the format says
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_CPU = Path("/proc/cpuinfo")
+# Instruction sets by which torch, oneDNN, numpy and faiss choose their kernels, on x86 and on ARM.
+_INSTRUCTIONS = (
+    "avx", "fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512_vnni",
+    "avx512_bf16", "avx512_fp16", "avx512_vpopcntdq", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2",
+)  # fmt: skip
 
 
 def total_memory() -> int:
@@ -33,6 +42,33 @@ def gpu_memory() -> tuple[int, ...]:
         return tuple(int(line) * 2**20 for line in told.split())
     except (OSError, ValueError, subprocess.SubprocessError):
         return ()
+
+
+@cache
+def processor(cpu_info: Path = _CPU) -> tuple[str, tuple[str, ...]]:
+    """Return the processor's name, and those of its instruction sets that decide which kernels a library takes."""
+    try:
+        lines = [line.partition(":") for line in cpu_info.read_text().splitlines()]
+    except OSError:
+        lines = []
+    facts = {name.strip().lower(): value.strip() for name, _, value in lines}
+    flags = set(facts.get("flags", facts.get("features", "")).split())
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return name, tuple(flag for flag in _INSTRUCTIONS if flag in flags)
+
+
+@cache
+def gpus() -> tuple[str, ...]:
+    """Describe each distinct GPU that this process may use: name, compute capability and driver; empty for none."""
+    command = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible}")
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    found = [[cell.strip() for cell in line.split(",")] for line in told.splitlines() if line.count(",") >= 2]  # noqa: PLR2004 - three columns
+    return tuple(dict.fromkeys(f"{','.join(n)}, compute {cap}, driver {driver}" for *n, cap, driver in found))
 
 
 def free_disk_of(folder: Path) -> tuple[str, int]:
@@ -55,6 +91,8 @@ def model_bytes(folder: Path, dtype: str) -> int:
 def _tensor_bytes(file: Path, per_number: int) -> int:
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"{file}: a header of {length} bytes; safetensors has at most {_LONGEST_HEADER}: damaged")
         head = json.loads(opened.read(length))
     total = 0
     for name, tensor in head.items():

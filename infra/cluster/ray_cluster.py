@@ -4,7 +4,9 @@ import contextlib
 import logging
 import math
 import os
+import secrets
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +15,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from infra.settings import CODE_VARIABLE, autoscales
+from infra.private_folders import ray_folder
+from infra.redact import hide_value
+from infra.settings import CODE_VARIABLE, autoscales, max_node_gpus
 from infra.stages.stage import Resources
 
 _OBJECT_STORE_BYTES = 200 * 2**20  # parts travel by reference; Ray's default takes a third of the machine
+_ONLY_HERE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # makes every socket of a local Ray 127.0.0.1
+    "AUTOSCALER_METRIC_PORT": "-1",  # no port: these metrics ask for no token, and nothing here reads them
+}
 GROW_SECONDS = 1800.0  # a cloud may take that long to give a machine with a GPU
 _TELL_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
@@ -37,20 +45,18 @@ def ray_cluster(address: str | None, *, code: str = "") -> Iterator[None]:
     code: digest of the driver's code; workers of a cluster that run other code refuse their parts.
     """
     if address is None:
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes every socket of a local Ray 127.0.0.1
+        with _local_ray():
+            yield
+        return
     import ray
 
-    if address is None:
-        _start_local()
-        _guard_token()
-    else:
-        if not listens(address):
-            raise ClusterError(f"RAY_ADDRESS: {address} does not listen; start that cluster, or unset it")
-        environment = {"env_vars": {CODE_VARIABLE: code}} if code else None
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ClusterError(f"RAY_ADDRESS: {address} cannot be joined ({error}); start it, or unset it") from error
+    if not listens(address):
+        raise ClusterError(f"RAY_ADDRESS: {address} does not listen; start that cluster, or unset it")
+    environment = {"env_vars": {CODE_VARIABLE: code}} if code else None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(f"RAY_ADDRESS: {address} cannot be joined ({error}); start it, or unset it") from error
     try:
         yield
     finally:
@@ -131,6 +137,19 @@ def slots_for(resources: Resources) -> int:
     return max(1, sum(_slots(node, resources) for node in living()))
 
 
+def slots_now(resources: Resources) -> int | None:
+    """Count the same again while parts are at work; None where that is not known now.
+
+    Where the cluster grows, nothing is asked of the autoscaler here.
+    """
+    if _is_replaced():  # Ray would end this process when it is asked for the nodes
+        return None
+    try:
+        return slots_for(resources if autoscales() else granted(resources))
+    except ClusterError:  # the node that could hold one is gone; another may come
+        return None
+
+
 def living() -> list[Mapping[str, float]]:
     """Return the resources of each living node, used or not, by Ray's names."""
     import ray
@@ -192,10 +211,15 @@ def _slots(node: Mapping[str, float], resources: Resources) -> int:
 
 
 def _grow(resources: Resources) -> None:
-    """Ask the autoscaler for as many places as engines are configured, and wait for the first."""
+    """Ask the autoscaler for as many places as engines are configured, and wait for the first.
+
+    Raises:
+        ClusterError: the cluster has no kind of node that fits, or none came in time.
+    """
     with _growing:  # the others of this process wait here, and find it done
         if fits_somewhere(resources):
             return
+        _refuse_what_never_comes(resources)
         from ray.autoscaler.sdk import request_resources
 
         wanted = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, "memory": float(resources.memory or 0)}
@@ -205,6 +229,36 @@ def _grow(resources: Resources) -> None:
             _await_node(resources)
         finally:
             request_resources(bundles=[])  # it would hold for ever; parts that wait in Ray ask for themselves
+
+
+def _refuse_what_never_comes(resources: Resources) -> None:
+    """Refuse what no node has that the cluster can grow by, as far as that is known."""
+    most = max_node_gpus()
+    if most is not None and resources.num_gpus > most:
+        raise ClusterError(
+            f"RENEG_MAX_NODE_GPUS={most:g}: a node with {describe(resources)} will never come; lower "
+            "`tensor_parallel_size` or `resources` in the configuration, or give nodes with more GPUs"
+        )
+    kinds = _kinds_of_nodes()
+    if kinds and not any(_fits(kind, resources) for kind in kinds):
+        gpus = max(kind.get("GPU", 0.0) for kind in kinds)
+        raise ClusterError(
+            f"a node with {describe(resources)} is asked for, and the cluster can grow by none: its largest kind of "
+            f"node has {gpus:g} GPUs; lower `tensor_parallel_size` or `resources` in the configuration, or add a group "
+            "of larger nodes to the cluster"
+        )
+
+
+def _kinds_of_nodes() -> list[Mapping[str, float]]:
+    """Return the resources of each kind of node that Ray's autoscaler may start; empty where it has told none."""
+    import ray
+
+    try:
+        config = ray._private.state.state.get_cluster_config()
+    except Exception:  # of a dozen kinds: this process is not connected, or the head does not answer
+        return []
+    groups = [] if config is None else config.node_group_configs
+    return [dict(group.resources) for group in groups if group.max_count != 0]
 
 
 def _await_node(resources: Resources) -> None:
@@ -222,7 +276,32 @@ def _await_node(resources: Resources) -> None:
         time.sleep(_LOOK_SECONDS)
 
 
-def _start_local() -> None:
+@contextlib.contextmanager
+def _local_ray() -> Iterator[None]:
+    """Start a local Ray that only this user can reach, and stop it at the end.
+
+    Raises:
+        ClusterError: it did not come up, or there is no place for its token, files or sockets.
+    """
+    os.environ.update(_ONLY_HERE)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # with Ray's own 15, a busy machine starves the judge
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        os.environ.pop("RAY_AUTH_MODE", None)  # a local Ray then asks for its token
+    with contextlib.ExitStack() as stack:
+        try:
+            _make_token()
+            _hide_token()
+            folder = stack.enter_context(ray_folder())
+        except OSError as error:
+            raise ClusterError(f"Ray did not start. {error}") from error
+        import ray
+
+        stack.callback(ray.shutdown)
+        _start_local(folder)
+        yield
+
+
+def _start_local(folder: Path) -> None:
     """Start a local Ray; one that did not come up in Ray's own time, on a busy machine, is tried once more.
 
     Raises:
@@ -239,6 +318,7 @@ def _start_local() -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level="ERROR",
+                _temp_dir=str(folder),
             )
         except Exception as error:  # Ray raises a dozen kinds for a process that is slow to start
             ray.shutdown()
@@ -247,15 +327,43 @@ def _start_local() -> None:
                 continue
             raise ClusterError(
                 f"Ray did not start ({type(error).__name__}: {str(error)[:300]}). Is the machine very busy, or its "
-                "memory or /dev/shm full? Run again; finished parts are kept"
+                "memory or /dev/shm full? Run again; finished parts are kept. RAY_TMPDIR=FOLDER keeps Ray's logs there"
             ) from error
         return
 
 
-def _guard_token() -> None:
-    """Make the access token readable by its owner alone; Ray writes it readable by everybody."""
+def _make_token() -> None:
+    """Make sure that there is an access token that the owner alone can read: Ray would write one for everybody.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return
+    path = token_file()
+    if path.exists():
+        with contextlib.suppress(OSError):  # somebody else's file, mounted for this user
+            path.chmod(0o600)
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, written = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # of mode 0600
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+        with contextlib.suppress(FileExistsError):  # another run was faster: its token counts
+            os.link(written, path)
+        Path(written).unlink()
+    except OSError as error:
+        raise OSError(
+            f"its access token cannot be written to {path} ({error.strerror}); set RAY_AUTH_TOKEN_PATH to a file that "
+            "this user can write"
+        ) from error
+
+
+def _hide_token() -> None:
+    """Take the token for a secret in every text that this process shows."""
     with contextlib.suppress(OSError):
-        token_file().chmod(0o600)
+        hide_value(token_file().read_text(encoding="utf-8"))
 
 
 def token_file() -> Path:

@@ -1,6 +1,7 @@
 """A request to an engine and its answer, the same for every kind of engine."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,6 +10,16 @@ TOO_LONG = "too_long"
 REFUSED = "refused"
 ERROR = "error: "
 UNAVAILABLE = "unavailable: "  # every try is used up; the endpoint may answer at another time
+
+_BYTE = re.compile(r"<0x([0-7][0-9A-Fa-f])>")
+_SPACES = re.compile(r"^[\u0120\u2581]+")  # how tokenizers write the spaces before a word
+_MOST_LOGPROB = 1.0  # above the 0 of certainty, which rounding may pass
+
+
+class EndpointError(ValueError):
+    """The endpoint cannot be used as configured: a wrong key, model, address or field; another try does not help."""
+
+    of_every_part = True  # the other parts of the stage would fail too, and are not begun
 
 
 class Request(Protocol):
@@ -74,3 +85,46 @@ def merge_logprobs(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:
         for text, values in merged.items()
     }
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def first_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
+    """Return the log-probabilities of the first token, by its text; none where the endpoint gives none.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError: they have another form, or are none.
+    """
+    logprobs = choice.get("logprobs") or {}
+    content, older = logprobs.get("content") or [], logprobs.get("top_logprobs")
+    if not content and isinstance(older, list) and older and isinstance(older[0], dict):  # as in older completions
+        return merge_logprobs((_decoded(str(token)), _logprob(value)) for token, value in older[0].items())
+    top = content[0].get("top_logprobs") or [] if content else []
+    return merge_logprobs((_token_of(entry), _logprob(entry["logprob"])) for entry in top)
+
+
+def _logprob(said: Any) -> float:  # noqa: ANN401 - any JSON
+    value = float(said)
+    if not value <= _MOST_LOGPROB:  # NaN too
+        raise ValueError(f"{value} is no log-probability")
+    return value
+
+
+def _token_of(entry: Mapping[str, Any]) -> str:
+    """Return the text of a token: of its bytes, where an endpoint gives them and they are whole characters."""
+    raw = entry.get("bytes")
+    if isinstance(raw, list) and raw:
+        try:
+            return _decoded(bytes(raw).decode())
+        except (TypeError, ValueError):
+            pass
+    return _decoded(str(entry["token"]))
+
+
+def _decoded(token: str) -> str:
+    """Return a token's text where an endpoint gives it as its tokenizer writes it.
+
+    >>> _decoded("\u0120Yes"), _decoded("\u2581Yes"), _decoded("<0x59>"), _decoded(" Yes")
+    (' Yes', ' Yes', 'Y', ' Yes')
+    """
+    if byte := _BYTE.fullmatch(token):
+        return chr(int(byte.group(1), 16))
+    return _SPACES.sub(lambda found: " " * len(found.group()), token)

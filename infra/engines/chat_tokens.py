@@ -26,17 +26,18 @@ class ChatTokenizer:
         self._tokenizer = AutoTokenizer.from_pretrained(str(model), local_files_only=True, trust_remote_code=False)
         if not self._tokenizer.chat_template:
             raise ValueError(f"{model}: no chat template beside its tokenizer; take the model's instruction-tuned form")
-        self._control = _control_tokens(self._tokenizer)
+        self._control = control_tokens(self._tokenizer)
 
     def encode(self, chat: Sequence[Mapping[str, str]]) -> list[int]:
-        """Make the prompt's tokens, up to where the model's answer begins.
+        """Make the prompt's tokens, up to where the model's answer begins or, in a final assistant's turn, goes on.
 
         Raises:
             ChatError: the template refuses the chat, or a message is incomplete.
         """
         try:
-            messages = [{**message, "content": defuse(message["content"], self._control)} for message in chat]
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            asked, begun = begun_answer(chat)
+            messages = [{**message, "content": defuse(message["content"], self._control)} for message in asked]
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + begun
         except Exception as error:  # a template is a program that comes with the model: it may raise anything
             raise ChatError(f"chat template: {type(error).__name__}: {first_line(error)}") from error
         tokens: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -48,6 +49,20 @@ class ChatTokenizer:
             return len(self.encode(chat))
         except ChatError:
             return 0
+
+
+def begun_answer(chat: Sequence[Mapping[str, str]]) -> tuple[Sequence[Mapping[str, str]], str]:
+    """Split off the beginning of the answer, which is a chat's final turn if that is the assistant's.
+
+    It is put after the template's own beginning of an answer, and not rendered as a turn: templates end a turn, and
+    some drop the blanks at its end or the thoughts in it.
+
+    >>> begun_answer([{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "It is"}])
+    ([{'role': 'user', 'content': '2 + 2?'}], 'It is')
+    """
+    if chat and chat[-1].get("role") == "assistant":
+        return chat[:-1], chat[-1]["content"]
+    return chat, ""
 
 
 def defuse(text: str, control: re.Pattern[str] | None) -> str:
@@ -68,7 +83,8 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _control_tokens(tokenizer: Any) -> re.Pattern[str] | None:  # noqa: ANN401 - transformers is not read by the checker
+def control_tokens(tokenizer: Any) -> re.Pattern[str] | None:  # noqa: ANN401 - transformers is not read by the checker
+    """Make a pattern of a tokenizer's control tokens, the longest first; None if it has none."""
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     spelled = sorted((token for token in special if len(token) > 1), key=lambda token: (-len(token), token))
     return re.compile("|".join(map(re.escape, spelled))) if spelled else None

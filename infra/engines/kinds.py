@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
@@ -18,12 +19,17 @@ from infra.engines.specs import (
     OpenAIBatchSpec,
     OpenAISpec,
     PinnedSpec,
+    ScoresSpec,
     SentenceTransformersSpec,
+    VLLMRerankerSpec,
     VLLMSpec,
 )
+from infra.key_rules import KeyRules, credential_in, plain_http_refusal
+from infra.provenance import Origin, declared, here
 
 _GIB = 2**30
 _LANES = 2  # the engine works for one part while another is read or written
+_MODELS = ("torch", "transformers", "tokenizers")  # packages below every engine with weights of its own
 _JOB_SECONDS = 7 * 24 * 3600.0  # a batch job may take a day, and a request may be in several jobs
 
 # Set before the worker's process starts: each of these is read when its library is imported.
@@ -68,6 +74,8 @@ def _vllm_variables(settings: Any) -> Mapping[str, str]:  # noqa: ANN401 - setti
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_DO_NOT_TRACK": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
+        # PyTorch's ports, which ask for no token, would be on the address that the machine's name stands for.
+        "GLOO_SOCKET_IFNAME": "lo",
         # One process: killed with one signal, and nothing is left behind. Several devices need the children.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if settings.tensor_parallel_size == 1 else "1",
     }
@@ -83,11 +91,13 @@ class EngineKind:
 
     spec: the class of its settings; the default of its field `kind` is the kind's name.
     engine: `module:class` of the engine, imported only in the process that builds it.
-    does: the engine's method that a stage calls. `answer` takes chats, `score` pairs of texts, `encode` texts.
+    does: the engine's method that a stage calls. `answer` takes chats, `score` pairs of texts, `encode` texts. `read`:
+        there is no engine, because the verdicts are in a file.
     tokens: how the tokens of a chat are counted before it is asked. `model`: by the tokenizer in the model's folder.
         `vendor`: by the vendor's tokenizer where it is on this machine, else by an estimate. `none`: not at all.
     jobs: calls are put into jobs that take hours. They cost the share of the price that the price file calls `batch`.
     part_rows: rows of one part where the configuration does not say; None leaves it to the stage.
+    libraries: the packages that decide the numbers of its answers; none for somebody else's server.
     num_cpus, deadline: what the engine's actor is granted where the configuration does not say; None leaves it to the
         stage.
     threads: how many parts the engine itself works for at a time.
@@ -95,12 +105,13 @@ class EngineKind:
     further_variables: what its process must be started with, beside what every engine has.
     """
 
-    spec: type[PinnedSpec] | type[EndpointSpec]
+    spec: type[PinnedSpec] | type[EndpointSpec] | type[ScoresSpec]
     engine: str
-    does: Literal["answer", "score", "encode"]
+    does: Literal["answer", "score", "encode", "read"]
     tokens: Literal["model", "vendor", "none"]
     jobs: bool = False
     part_rows: int | None = None
+    libraries: tuple[str, ...] = ()
     num_cpus: float | None = None
     deadline: float | None = None
     threads: Callable[[Any], int] = _one
@@ -114,8 +125,18 @@ class EngineKind:
 
     @property
     def is_endpoint(self) -> bool:
-        """Whether somebody else's server answers; else the engine has weights of its own, pinned by a digest."""
+        """Whether somebody else's server answers."""
         return issubclass(self.spec, EndpointSpec)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the verdicts are read from a file, and no engine is there."""
+        return self.does == "read"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it has weights of its own, pinned by a digest."""
+        return issubclass(self.spec, PinnedSpec)
 
     def lanes(self, settings: BaseModel) -> int:
         """Count the parts that share one actor at a time."""
@@ -138,6 +159,16 @@ _ROWS = (
         "infra.engines.vllm:VLLMEngine",
         does="answer",
         tokens="model",
+        libraries=("vllm", *_MODELS),
+        extra_bytes=_cache_bytes,
+        further_variables=_vllm_variables,
+    ),
+    EngineKind(
+        VLLMRerankerSpec,
+        "infra.engines.rerankers.under_vllm:VLLMReranker",
+        does="score",
+        tokens="none",
+        libraries=("vllm", *_MODELS),
         extra_bytes=_cache_bytes,
         further_variables=_vllm_variables,
     ),
@@ -146,12 +177,14 @@ _ROWS = (
         "infra.engines.encoder:EncoderEngine",
         does="encode",
         tokens="none",
+        libraries=("sentence-transformers", *_MODELS, "numpy"),
     ),
     EngineKind(
         CrossEncoderSpec,
-        "infra.engines.cross_encoder:CrossEncoderEngine",
+        "infra.engines.rerankers.cross_encoder:CrossEncoderEngine",
         does="score",
         tokens="none",
+        libraries=("sentence-transformers", *_MODELS),
     ),
     EngineKind(
         OpenAISpec,
@@ -171,6 +204,7 @@ _ROWS = (
         deadline=_JOB_SECONDS,
         threads=_jobs,
     ),
+    EngineKind(ScoresSpec, "", does="read", tokens="none", part_rows=100_000),
 )
 KINDS: dict[str, EngineKind] = {row.name: row for row in _ROWS}
 
@@ -190,6 +224,38 @@ def kind_of(settings: BaseModel) -> EngineKind:
 def on_gpu(settings: BaseModel) -> bool:
     """Tell whether an engine runs on a GPU of the node that it is on; endpoints never do."""
     return getattr(settings, "device", "cpu") == "cuda"
+
+
+def refusal_of(settings: BaseModel, rules: KeyRules | None = None) -> str:
+    """Say why an endpoint may not be asked as its spec says; empty if it may, and for engines with weights.
+
+    rules: which keys may be used, for a configuration from the store; None for one from a file of the user's own.
+    """
+    if not isinstance(settings, EndpointSpec):
+        return ""
+    if field := credential_in(getattr(settings, "extra_body", {})):
+        return f"extra_body: no credential expected in a request, {field} looks like one; put the key into api_key_env"
+    refusal = plain_http_refusal(settings.address, allowed=settings.allow_plain_http)
+    if refusal or rules is None:
+        return refusal
+    refusal = rules.refusal(kind_of(settings).key_variable(settings), settings.address)
+    return refusal and f"api_key_env: {refusal}"
+
+
+def origin_of(spec: BaseModel) -> Origin:
+    """Return the origin of an engine's answers, in the process that has built it."""
+    kind = kind_of(spec)
+    if not kind.is_endpoint:
+        return here(kind.libraries, getattr(spec, "device", "cpu"), with_threads=True)
+    address = urlsplit(getattr(spec, "base_url", None) or "")
+    port = f":{address.port}" if address.port else ""
+    at = f" at {address.hostname}{port}" if address.hostname else ""
+    return Origin(endpoint=f"{kind.name} {getattr(spec, 'model', '')}{at}")
+
+
+def software_of(settings: BaseModel) -> dict[str, str]:
+    """Return the versions and the kind of processor that a key can cover for an engine with weights of its own."""
+    return declared(kind_of(settings).libraries, getattr(settings, "device", "cpu"))
 
 
 def environment(spec: BaseModel) -> dict[str, str]:
@@ -213,7 +279,7 @@ def build_engine(spec: BaseModel) -> Any:  # noqa: ANN401 - what it answers depe
         ValueError: `spec` is not an engine's, the model's folder is missing or cannot be loaded this way.
     """
     kind = kind_of(spec)
-    if not isinstance(spec, kind.spec):
+    if not isinstance(spec, kind.spec) or kind.is_file:
         raise ValueError(f"the spec of an engine expected ({kind.spec.__name__}), got {type(spec).__name__}")
     module, _, name = kind.engine.partition(":")
     return getattr(importlib.import_module(module), name)(spec)

@@ -11,12 +11,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from infra.engines.answers import ERROR, Answer, Request
-from infra.engines.openai_endpoint import Endpoint, EndpointError, run, together
+from infra.engines.answers import ERROR, REFUSED, TOO_LONG, Answer, EndpointError, Request
+from infra.engines.openai_endpoint import Endpoint
 from infra.engines.openai_requests import (
     Reply,
     Trouble,
@@ -26,6 +26,8 @@ from infra.engines.openai_requests import (
     request_body,
     serialise,
 )
+from infra.engines.rate_limit import run, together
+from infra.engines.refusals import EqualFaults, remedy
 from infra.engines.specs import OpenAIBatchSpec
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ _KEPT_SECONDS = 30 * 86400  # vendors delete a job's files after so long
 _FILE_SECONDS = 900.0  # the least time allowed to send or fetch a file
 _NOT_FOUND = 404
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
+_WORDS = 240  # characters of an endpoint's words in an error
 _NO_ROOM = "token_limit_exceeded"  # more is waiting at the vendor than it takes at a time
 
 Batch = Mapping[str, Any]
@@ -52,6 +55,7 @@ class OpenAIBatchEngine:
         """
         self._spec = spec
         self._endpoint = Endpoint(spec)
+        self._faults = EqualFaults()
 
     @property
     def counts(self) -> Counter[str]:
@@ -65,7 +69,7 @@ class OpenAIBatchEngine:
             EndpointError: the endpoint refuses the key, the model or our way of asking.
             ConnectionError: the endpoint cannot be reached any more; the jobs are found again by the next call.
         """
-        return run(_Work(self._spec, self._endpoint, requests).answer()) if requests else []
+        return run(_Work(self._spec, self._endpoint, self._faults, requests).answer()) if requests else []
 
     def close(self) -> None:
         """Close the connections; submitted jobs go on at the vendor."""
@@ -110,6 +114,7 @@ class _Jobs:
                 break
             after = batches[-1]["id"]
         self._known = {}
+        found = [batch for batch in found if batch.get("created_at", 0) >= self._spec.not_before]
         for batch in sorted(found, key=lambda batch: (batch.get("created_at", 0), batch["id"])):
             self._known.setdefault(batch["metadata"][_MARK], []).append(batch)
 
@@ -187,7 +192,9 @@ class _Jobs:
 class _Work:
     """One call of `answer`: which requests have no answer yet, and why not."""
 
-    def __init__(self, spec: OpenAIBatchSpec, endpoint: Endpoint, requests: Sequence[Request]) -> None:
+    def __init__(
+        self, spec: OpenAIBatchSpec, endpoint: Endpoint, faults: EqualFaults, requests: Sequence[Request]
+    ) -> None:
         self._spec = spec
         self._counts = endpoint.counts
         self._jobs = _Jobs(spec, endpoint)
@@ -195,6 +202,7 @@ class _Work:
         self._answers: dict[str, Answer] = {}
         self._reasons: dict[str, str] = {}
         self._fatal: Trouble | None = None
+        self._faults = faults
         self._lines = dict(sorted(self._write({request.call_id: request for request in requests})))
         self._slots = asyncio.Semaphore(spec.parallel)
         self._running = self._waiting = self._ended = 0
@@ -206,7 +214,9 @@ class _Work:
         while rounds < self._spec.max_rounds and (files := list(self._cut())):
             rounds += any(await together([self._job(file) for file in files]))
         if self._fatal is not None and all(a.finish_reason.startswith(ERROR) for a in self._answers.values()):
-            raise EndpointError(f"every request of a batch failed: {self._fatal}; check the model and the key's rights")
+            said = str(replace(self._fatal, text=self._fatal.text[:_WORDS]))
+            advice = remedy(self._fatal.kind, self._fatal.text, self._spec)
+            raise EndpointError(f"every request of a batch failed: {said} (model {self._spec.model!r}); {advice}")
         _LOG.info("batches: %d requests answered; so far %s", len(self._order), dict(self._counts))
         return [self._answers.get(call_id) or self._given_up(call_id) for call_id in self._order]
 
@@ -254,7 +264,7 @@ class _Work:
                 return True
             batch = await self._jobs.follow(batch)
             if not _lacks_room(batch) or waits > self._spec.max_retries:
-                await self._collect(file, batch)
+                await self._collect(file, batch, is_earlier=attached is not None)
                 return attached is None
             self._counts["no_room"] += 1
             attached = None
@@ -273,8 +283,11 @@ class _Work:
             self._waiting -= 1
         return self._ended != ended
 
-    async def _collect(self, file: _File, batch: Batch) -> None:
-        """Take the answers of an ended job; an expired or cancelled one has some, too."""
+    async def _collect(self, file: _File, batch: Batch, *, is_earlier: bool) -> None:
+        """Take the answers of an ended job; an expired or cancelled one has some, too.
+
+        is_earlier: it was submitted by an earlier call; its refusals may no longer hold, so these requests stay open.
+        """
         if batch["status"] == "failed":
             errors = (batch.get("errors") or {}).get("data") or []
             said = "; ".join(str(error.get("message") or error.get("code")) for error in errors[:3])
@@ -290,7 +303,7 @@ class _Work:
                     self._counts["doubled_row"] += 1
                 else:
                     seen.add(call_id)
-                    self._take(call_id, row)
+                    self._take(call_id, row, is_last=not is_earlier)
         for call_id in file.lines.keys() - seen:
             self._counts["missing_row"] += 1
             self._reasons[call_id] = f"missing from a batch that is {batch['status']}"
@@ -308,17 +321,20 @@ class _Work:
             else:
                 self._counts["unreadable_row"] += 1
 
-    def _take(self, call_id: str, row: Mapping[str, Any]) -> None:
+    def _take(self, call_id: str, row: Mapping[str, Any], *, is_last: bool) -> None:
         result = _read_row(row)
         if isinstance(result, Answer):
+            self._faults.note_answer()
             self._answers[call_id] = result
             return
-        if result.passing:
+        if result.passing or not (is_last or result.kind in (REFUSED, TOO_LONG)):
             self._counts[f"resubmit_{result.kind}"] += 1
             self._reasons[call_id] = str(Trouble(result.kind))
             return
-        self._counts[result.kind if result.kind in ("refused", "too_long") else f"failed_{result.kind}"] += 1
-        self._fatal = result if result.fatal else self._fatal
+        self._counts[result.kind if result.kind in (REFUSED, TOO_LONG) else f"failed_{result.kind}"] += 1
+        equal = result.concerns_all and self._faults.add(result.kind, result.text)
+        fatal = result.fatal and not self._faults.may_be_of_the_text(result.kind)
+        self._fatal = result if fatal or equal else self._fatal
         self._answers[call_id] = result.as_answer()
 
     def _fail(self, file: _File, reason: str) -> None:

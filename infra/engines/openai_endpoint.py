@@ -1,27 +1,41 @@
-"""Answers by an OpenAI-compatible endpoint: many requests at a time, tried again where that may help."""
+"""Answers by an OpenAI-compatible endpoint: many requests at a time, tried again where that may help.
+
+The first requests go ahead, and the others wait until one of them was answered. So an endpoint that refuses a field, or
+cannot do what is asked of it, is asked eight times and not once for every pair (`EqualFaults` counts).
+"""
 
 import asyncio
 import functools
-import ipaddress
 import logging
 import os
 import random
-import threading
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import openai
 
-from infra.engines.answers import UNAVAILABLE, Answer, Request
-from infra.engines.openai_requests import Reply, Trouble, estimate_tokens, read_completion, request_body, serialise
-from infra.engines.rate_limit import RateLimiter, identify
+from infra.engines.answers import UNAVAILABLE, Answer, EndpointError, Request
+from infra.engines.kinds import refusal_of
+from infra.engines.openai_requests import (
+    BoundedClient,
+    Reply,
+    TooLarge,
+    Trouble,
+    estimate_tokens,
+    read_completion,
+    request_body,
+    serialise,
+)
+from infra.engines.rate_limit import RateLimiter, Result, identify, run, slots, together
+from infra.engines.refusals import EqualFaults, remedy
 from infra.engines.specs import OpenAISpec
+from infra.key_rules import is_loopback
+from infra.redact import hide_variable, redact
 
 _LOG = logging.getLogger(__name__)
-_VENDOR = "https://api.openai.com/v1"
 _FIRST_DELAY = 0.5  # seconds; doubled with each try
 _LONGEST_DELAY = 30.0
 _LONGEST_ASKED = 600.0  # an endpoint that asks for more (a day's limit is used up) is not waited for
@@ -29,14 +43,11 @@ _CONNECT_SECONDS = 10.0
 _SHORTEST_SECRET = 8  # shorter ones are placeholders ("none", "EMPTY"), which may well stand in an answer
 _NO_KEY = "none"
 _HIDDEN = "[key]"
-_LOOP_LOCK = threading.Lock()
+_AHEAD = 8  # requests that go ahead of the others
+_WORDS = 240  # characters of an endpoint's words in an error
+_READABLE = frozenset({"stop", "length"})  # answers that hold what was asked for
+_NO_LOGPROBS = Trouble("no_logprobs", "the endpoint gives no log-probabilities")
 _NOT_ASKED = Answer(finish_reason=f"{UNAVAILABLE}not asked: the endpoint refuses all requests")
-
-Result = TypeVar("Result")
-
-
-class EndpointError(ValueError):
-    """The endpoint cannot be used as configured: a wrong key, model or address; trying again does not help."""
 
 
 class OpenAIEngine:
@@ -50,7 +61,9 @@ class OpenAIEngine:
         """
         self._spec = spec
         self._endpoint = Endpoint(spec)
-        self._refusal: EndpointError | None = None
+        self._faults = EqualFaults()
+        self._opened = asyncio.Event()
+        self._refusal = ""
 
     @property
     def counts(self) -> Counter[str]:
@@ -60,23 +73,23 @@ class OpenAIEngine:
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer]:
         """Answer requests in their order; one that cannot be answered gets its reason, and the others are not affected.
 
-        Where the endpoint begins to refuse every request, the answers so far are returned, and the next call raises.
+        Where the endpoint begins to refuse every request, the answers so far are returned, and every later call raises
+        without asking.
 
         Raises:
             EndpointError: the endpoint refuses the key, the model or our way of asking.
-            ConnectionError: the endpoint never answered at all.
+            ConnectionError: the endpoint never answered, or none of the first requests after all tries.
         """
         self._raise_refusal()
+        before = self._faults.answers
         answers = run(self._answer(requests))
-        if all(answer.finish_reason.startswith(UNAVAILABLE) for answer in answers):
+        if self._faults.answers == before:
             self._raise_refusal()
         return answers
 
     def _raise_refusal(self) -> None:
-        """Raise the refusal of all requests, once; the call after that asks again."""
-        refusal, self._refusal = self._refusal, None
-        if refusal is not None:
-            raise refusal
+        if self._refusal:
+            raise EndpointError(self._refusal)
 
     def close(self) -> None:
         """Close the connections; the engine cannot be used afterwards."""
@@ -84,9 +97,40 @@ class OpenAIEngine:
 
     async def _answer(self, requests: Sequence[Request]) -> list[Answer]:
         heard = self._endpoint.heard
-        answers = await together([self._one(request, heard) for request in requests])
+        self._opened = asyncio.Event()
+        if self._faults.answers:
+            self._opened.set()
+
+        ahead: list[Answer] = []
+
+        async def go_ahead() -> list[Answer]:
+            ahead.extend(await together([self._one(request, heard) for request in requests[:_AHEAD]]))
+            self._opened.set()
+            return ahead
+
+        async def follow() -> list[Answer]:
+            await self._opened.wait()
+            if len(requests) > _AHEAD and not self._faults.answers:
+                self._check_available(ahead)
+            return await together([self._one(request, heard) for request in requests[_AHEAD:]])
+
+        answers = [answer for part in await together([go_ahead(), follow()]) for answer in part]
         _LOG.info("%s: %d requests answered; so far %s", self._endpoint.address, len(answers), dict(self.counts))
         return answers
+
+    def _check_available(self, ahead: Sequence[Answer]) -> None:
+        """Give up where the endpoint could not answer one of the first requests, after all tries of each.
+
+        Raises:
+            ConnectionError: it could not; the part is computed again later.
+        """
+        reasons = Counter(answer.finish_reason for answer in ahead if answer.finish_reason.startswith(UNAVAILABLE))
+        if self._refusal or reasons.total() < len(ahead):
+            return
+        raise ConnectionError(
+            f"{self._endpoint.address}: no answer to the first {len(ahead)} requests, after {self._spec.max_retries} "
+            f"further tries of each ({reasons.most_common(1)[0][0]}; {self._endpoint.last_words}); run again later"
+        )
 
     async def _one(self, request: Request, heard: int) -> Answer:
         body = request_body(self._spec, request)
@@ -95,12 +139,13 @@ class OpenAIEngine:
             return written.as_answer()
         tokens = estimate_tokens(request)
         async with self._endpoint.slots:
-            if self._refusal is not None:
+            if self._refusal:
                 return _NOT_ASKED
             try:
-                result = await self._endpoint.call(lambda: self._endpoint.complete(body), read_completion, tokens)
+                ask, read = functools.partial(self._ask, body), functools.partial(self._read, request)
+                result = await self._endpoint.call(ask, read, tokens)
             except EndpointError as refusal:  # of every request; the answers so far are paid for and are kept
-                self._refusal = refusal
+                self._refusal = self._refusal or str(refusal)
                 return _NOT_ASKED
         if isinstance(result, Answer) and not result.prompt_tokens:
             # Without usage a budget would never be used up, so the usage is estimated, and the estimate is counted.
@@ -116,6 +161,27 @@ class OpenAIEngine:
             )
         return result.as_answer()
 
+    async def _ask(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - the client's raw response
+        """Ask for one completion, unless the endpoint refused every request while this one waited for its next try."""
+        if self._refusal:
+            raise EndpointError(self._refusal)
+        return await self._endpoint.complete(body)
+
+    def _read(self, request: Request, reply: Reply) -> Answer | Trouble:
+        """Read a reply, and make a fault fatal once so many equal ones came that every request would have it."""
+        result = read_completion(reply)
+        lacks = isinstance(result, Answer) and result.finish_reason in _READABLE and request.top and not result.logprobs
+        fault = _NO_LOGPROBS if lacks else result
+        if isinstance(fault, Answer):
+            self._faults.note_answer()
+            self._opened.set()
+            return fault
+        if self._faults.may_be_of_the_text(fault.kind):
+            result = fault = replace(fault, fatal=False)
+        if fault.concerns_all and self._faults.add(fault.kind, fault.text, passing=fault.passing):
+            return replace(fault, fatal=True)
+        return result
+
 
 class Endpoint:
     """A client with its key and its rate limit; every retry happens here."""
@@ -124,17 +190,20 @@ class Endpoint:
         """Read the key from the environment and build the client.
 
         Raises:
-            ValueError: the variable that should hold the key is not set, or the address is missing or no HTTP one.
+            ValueError: the variable that should hold the key is not set, the address is missing or no HTTP one, or the
+                key may not be sent there (`refusal_of`).
         """
         self._spec = spec
         self.address = _address(spec)
+        hide_variable(spec.api_key_env)
         self._key = _read_key(spec)
         self._client = _build_client(spec, self._key)
-        identity = identify(spec.base_url or _VENDOR, self._key)
+        identity = identify(spec.address, self._key)
         self._limiter = RateLimiter(identity, spec.requests_per_minute, spec.tokens_per_minute)
-        self.slots = _slots(identity, spec.concurrency)
+        self.slots = slots(identity, spec.concurrency)
         self.counts: Counter[str] = Counter()
         self.heard = 0  # responses of any kind
+        self.last_words = ""  # of what failed
 
     @property
     def client(self) -> openai.AsyncOpenAI:
@@ -171,6 +240,7 @@ class Endpoint:
             result = await self._send(ask, read, seconds or self._spec.timeout)
             if not isinstance(result, Trouble):
                 return result
+            self.last_words = result.text[:_WORDS]
             if result.fatal:
                 self.counts[f"failed_{result.kind}"] += 1
                 raise EndpointError(self._explain(result))
@@ -204,6 +274,9 @@ class Endpoint:
         try:
             async with asyncio.timeout(seconds):  # the client's own limit is per read: a trickle of bytes never ends
                 response = (await ask()).http_response
+        except TooLarge as error:
+            self.heard += 1
+            return Trouble("body", str(error))
         except (TimeoutError, openai.APITimeoutError):
             return Trouble("timeout", f"no response within {seconds:g} s", passing=True)
         except openai.APIStatusError as error:
@@ -211,8 +284,10 @@ class Endpoint:
         except openai.APIConnectionError as error:
             return Trouble("connection", type(error.__cause__ or error).__name__, passing=True)
         self.heard += 1
-        text = response.content.decode("utf-8", errors="replace")
-        return read(Reply(response.status_code, self._hide(text), dict(response.headers)))
+        text = self._hide(response.content.decode("utf-8", errors="replace"))
+        # An error's words are shown and kept; an answer stays as it came, but for the key.
+        told = text if response.is_success else redact(text)
+        return read(Reply(response.status_code, told, dict(response.headers)))
 
     def _hide(self, text: str) -> str:
         """Take the key out of a body, also where it stands percent-encoded or with JSON's escaped slashes."""
@@ -223,65 +298,25 @@ class Endpoint:
         return text
 
     def _explain(self, trouble: Trouble) -> str:
+        trouble = replace(trouble, text=trouble.text[:_WORDS])
+        said = trouble.text if trouble.kind == _NO_LOGPROBS.kind else str(trouble)
         return (
-            f"{self.address}: {trouble} (model {self._spec.model!r}, key from {self._spec.api_key_env}); "
-            "check the model's name, base_url, the key and its quota, and the fields that the endpoint knows"
+            f"{self.address}: no request can succeed: {said} (model {self._spec.model!r}, key from "
+            f"{self._spec.api_key_env}); {remedy(trouble.kind, trouble.text, self._spec)}"
         )
-
-
-async def together(jobs: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Run jobs at the same time; the first that raises ends the others, and its exception is raised.
-
-    Raises:
-        Exception: whatever a job raised.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in jobs]
-    except BaseExceptionGroup as several:
-        error = several.exceptions[0]
-    else:
-        return [task.result() for task in tasks]
-    raise error
-
-
-def run(job: Coroutine[Any, Any, Result]) -> Result:
-    """Run a job on the one event loop that all endpoints of this process share, and wait for it.
-
-    One loop in a thread of its own: engines share the slots and the rate limit, and a caller may run a loop itself.
-    """
-    with _LOOP_LOCK:
-        loop = _loop()
-    future = asyncio.run_coroutine_threadsafe(job, loop)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
-
-
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="reneg-endpoints", daemon=True).start()
-    return loop
-
-
-@functools.cache
-def _slots(identity: str, concurrency: int) -> asyncio.Semaphore:
-    """Return what bounds the requests in flight, over all engines of this process with this key and setting."""
-    return asyncio.Semaphore(concurrency)
 
 
 def _address(spec: OpenAISpec) -> str:
     """Check the endpoint's address; one with secrets in it is refused, since specs and addresses are shown and kept."""
     if spec.base_url is None and spec.api_version is not None:
         raise ValueError("base_url: the Azure resource's address expected with api_version, got none")
-    parts = urlsplit(spec.base_url or _VENDOR)
+    parts = urlsplit(spec.address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url: an address such as https://host/v1 expected; scheme or host is missing")
     if "@" in parts.netloc or parts.query:
         raise ValueError(f"base_url: no name, password or query expected in it; put the key into {spec.api_key_env}")
+    if refusal := refusal_of(spec):
+        raise ValueError(refusal)
     return parts.geturl()
 
 
@@ -291,28 +326,22 @@ def _read_key(spec: OpenAISpec) -> str:
         raise ValueError(f"api_key_env: the variable {spec.api_key_env} holds characters that no key can have")
     if key:
         return key
-    if _is_loopback(spec.base_url):
+    if is_loopback(spec.address):
         return _NO_KEY
     raise ValueError(f"api_key_env: the variable {spec.api_key_env} should hold the endpoint's key and is not set")
 
 
-def _is_loopback(base_url: str | None) -> bool:
-    host = urlsplit(base_url or _VENDOR).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _build_client(spec: OpenAISpec, key: str) -> openai.AsyncOpenAI:
+    """Build the client. The spec alone decides where texts go and with what, and no variable of the vendor does."""
     timeout = openai.Timeout(spec.timeout, connect=min(_CONNECT_SECONDS, spec.timeout))
-    transport = openai.DefaultAsyncHttpxClient(
+    transport = BoundedClient(
         timeout=timeout,
         follow_redirects=False,  # texts and key go to the host that was named, and to no other
-        trust_env=not _is_loopback(spec.base_url),  # a proxy cannot reach our loopback
+        trust_env=not is_loopback(spec.address),  # a proxy cannot reach our loopback
     )
+    client: openai.AsyncOpenAI
     if spec.api_version is not None:
-        return openai.AsyncAzureOpenAI(
+        client = openai.AsyncAzureOpenAI(
             azure_endpoint=(spec.base_url or "").rstrip("/"),
             api_version=spec.api_version,
             api_key=key,
@@ -320,5 +349,10 @@ def _build_client(spec: OpenAISpec, key: str) -> openai.AsyncOpenAI:
             timeout=timeout,
             http_client=transport,
         )
-    base_url = spec.base_url or _VENDOR  # not from the client's own variable: the spec alone decides where texts go
-    return openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, timeout=timeout, http_client=transport)
+    else:
+        client = openai.AsyncOpenAI(
+            api_key=key, base_url=spec.address, max_retries=0, timeout=timeout, http_client=transport
+        )
+    client.organization = client.project = None  # of OPENAI_ORG_ID and OPENAI_PROJECT_ID
+    client._custom_headers = {}
+    return client

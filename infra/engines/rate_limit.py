@@ -1,22 +1,33 @@
 """Limits for all engines that share a key: requests and tokens per minute, and the pause that an endpoint asked for.
 
 They are kept in one place: a Ray actor where Ray runs, so that they hold for engines on other machines too, else an
-object of this process. An engine asks once per request how long to wait, and waits on its own.
+object of this process. An engine asks once per request how long to wait, and waits on its own. The
+engines of one process also share an event loop, and the slots for requests in flight.
 """
 
 import asyncio
+import functools
 import hashlib
 import random
+import re
 import sys
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
 
 _BURST_SECONDS = 1.0  # after a pause, requests for so many seconds may start at once; vendors look at seconds
 _HERD_SECONDS = 1.0  # after a pause the engines start within this time, not all at once
 _NAMESPACE = "reneg"
 _TRIES = 5
 _TRY_AGAIN_SECONDS = 0.2
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LOOP_LOCK = threading.Lock()
+
+Result = TypeVar("Result")
 
 
 class Pace:
@@ -77,6 +88,46 @@ class RateLimiter:
     async def block(self, seconds: float) -> None:
         """Let none of those who share the key ask for so many seconds."""
         await self._shared.block(seconds)
+
+
+def wait_asked(headers: Mapping[str, str]) -> float | None:
+    """Read how many seconds an endpoint wants us to wait.
+
+    >>> wait_asked({"retry-after-ms": "250"}), wait_asked({"retry-after": "2"}), wait_asked({})
+    (0.25, 2.0, None)
+    >>> wait_asked({"x-ratelimit-reset-requests": "1m2s", "x-ratelimit-reset-tokens": "20ms"})
+    62.0
+    """
+    milliseconds = _seconds(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    after = _seconds(headers.get("retry-after", ""))
+    if after is not None:
+        return after
+    limits = ("requests", "tokens")
+    resets = {limit: _seconds(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in limits}
+    spent = [limit for limit in limits if headers.get(f"x-ratelimit-remaining-{limit}", "0").strip() == "0"]
+    known = [seconds for limit in spent if (seconds := resets[limit]) is not None]
+    return max(known or [seconds for seconds in resets.values() if seconds is not None], default=None)
+
+
+def _seconds(text: str) -> float | None:
+    """Read `2`, `0.5`, `1m2s`, `20ms` or an HTTP date as seconds from now."""
+    text = text.strip()
+    if not text:
+        return None
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    if re.fullmatch(f"({_DURATION.pattern})+", text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
 
 
 def identify(base_url: str, key: str) -> str:
@@ -146,3 +197,47 @@ def _shared(identity: str) -> _Local | _InRay:
     if (identity, in_ray) not in _PACES:
         _PACES[identity, in_ray] = _InRay(identity) if in_ray else _Local()
     return _PACES[identity, in_ray]
+
+
+async def together(jobs: Sequence[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Run jobs at the same time; the first that raises ends the others, and its exception is raised.
+
+    Raises:
+        Exception: whatever a job raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(job) for job in jobs]
+    except BaseExceptionGroup as several:
+        error = several.exceptions[0]
+    else:
+        return [task.result() for task in tasks]
+    raise error
+
+
+def run(job: Coroutine[Any, Any, Result]) -> Result:
+    """Run a job on the one event loop that all endpoints of this process share, and wait for it.
+
+    One loop in a thread of its own: engines share the slots and the rate limit, and a caller may run a loop itself.
+    """
+    with _LOOP_LOCK:
+        loop = _loop()
+    future = asyncio.run_coroutine_threadsafe(job, loop)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="reneg-endpoints", daemon=True).start()
+    return loop
+
+
+@functools.cache
+def slots(identity: str, concurrency: int) -> asyncio.Semaphore:
+    """Return what bounds the requests in flight, over all engines of this process with this key and setting."""
+    return asyncio.Semaphore(concurrency)

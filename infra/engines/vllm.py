@@ -2,13 +2,18 @@
 
 import gc
 import json
+import os
+import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from infra.engines.answers import ERROR, TOO_LONG, Answer, Request, merge_logprobs
 from infra.engines.chat_tokens import ChatError, ChatTokenizer, first_line
 from infra.engines.specs import VLLMSpec
+from infra.private_folders import private_folder
 
 _GIB = 2**30
 _MOST_LOGPROBS = 100
@@ -36,7 +41,8 @@ class VLLMEngine:
         """
         self._spec = spec
         self._tokenizer = ChatTokenizer(spec.model)
-        self._llm = _load(spec)
+        self._sockets = place_for_sockets() if spec.tensor_parallel_size > 1 else None
+        self._llm = load_llm(spec)
         _compile_grammars_at_once(self._llm)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -59,6 +65,8 @@ class VLLMEngine:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
         gc.collect()
 
     def _prepare(self, request: Request) -> _Prompt | Answer:
@@ -155,7 +163,23 @@ def _compile_grammars_at_once(llm: Any) -> None:  # noqa: ANN401 - vLLM is not r
         core.structured_output_manager._use_async_grammar_compilation = False
 
 
-def _load(spec: VLLMSpec) -> Any:  # noqa: ANN401 - vLLM is not read by the checker
+def place_for_sockets() -> Path:
+    """Give vLLM a folder for the sockets between its processes; call it before vLLM is imported.
+
+    They lie in TMPDIR otherwise, where the path may be too long for them. What comes through them is unpickled, so
+    nobody else may reach them.
+    """
+    folder = private_folder("vllm-", str(uuid.UUID(int=0)))
+    os.environ["VLLM_RPC_BASE_PATH"] = str(folder)
+    return folder
+
+
+def load_llm(spec: VLLMSpec) -> Any:  # noqa: ANN401 - vLLM is not read by the checker
+    """Load a model's weights into vLLM, in this process for one device.
+
+    Raises:
+        ValueError: vLLM is not installed for this device.
+    """
     from vllm import LLM
     from vllm.platforms import current_platform
 

@@ -14,13 +14,15 @@ from pydantic import BaseModel
 
 from infra.cluster import shutdown
 from infra.cluster.nodes import refuse_other_code
-from infra.cluster.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for
+from infra.cluster.ray_cluster import GROW_SECONDS, granted, is_draining, is_going, slots_for, slots_now
 from infra.cluster.weights import ensure
-from infra.engines.kinds import build_engine, environment, kind_of
+from infra.engines.kinds import build_engine, environment, kind_of, origin_of, refusal_of
 from infra.execution.part_logs import SILENT, PartLog, Sender, relayed
 from infra.execution.ray_tasks import PartError, await_ray, given_up
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import MeterLike
+from infra.key_rules import KeyRules
+from infra.redact import hide_variable
 from infra.settings import autoscales
 from infra.stages.compute_part import compute_part
 from infra.stages.runner import PartSpec
@@ -31,6 +33,7 @@ from infra.storage.store import Store
 
 _BUILD_SECONDS = 900.0
 _FLUSH_SECONDS = 20.0
+_LOOK_SECONDS = 5.0  # between two looks whether nodes joined
 _log = logging.getLogger(__name__)
 _MAX_KILLS = 2  # a part that was in the engine each time it died is set aside after so many
 
@@ -52,11 +55,13 @@ class EngineActor:
         shutdown.install(is_draining)
         refuse_other_code()
         kind, model = kind_of(spec), getattr(spec, "model", "")
+        hide_variable(kind.key_variable(spec))
         started = time.monotonic()
         with relayed(sender, f"building the engine ({kind.name} {model})"):
             local = ensure(Store(place.store_url), spec, place.cache)
             self._engine = EngineThread(lambda: build_engine(local), kind.threads(spec))
-            _log.info("engine built in %.1f s", time.monotonic() - started)
+            self._origin = origin_of(local)
+            _log.info("engine built in %.1f s: %s", time.monotonic() - started, self._origin.line)
 
     def ready(self) -> str:
         """Answer once the engine is built, with the id of the node it stands on."""
@@ -68,7 +73,7 @@ class EngineActor:
         """Compute one part with the engine."""
         stage = spec.stage_name
         with relayed(sender, spec.name):
-            return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage))
+            return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage, self._origin))
 
     def flush(self) -> int:
         """Write what the ledgers of the parts at work hold so far; returns how many writes are left."""
@@ -86,10 +91,18 @@ class _Host:
 
 
 class EnginePool:
-    """A fixed number of hosts, each with a few lanes. No actor is started before a part needs it."""
+    """The hosts of engines, each with a few lanes. No actor is started before a part needs it.
 
-    def __init__(self, spec: BaseModel, resources: Resources, meter: MeterLike) -> None:
-        """Prepare the hosts."""
+    There are as many hosts as engines are configured, or as fit on the nodes; nodes that join add further ones.
+    """
+
+    def __init__(
+        self, spec: BaseModel, resources: Resources, meter: MeterLike, key_rules: KeyRules | None = None
+    ) -> None:
+        """Prepare the hosts.
+
+        key_rules: which keys an endpoint may use, for a configuration from the store; None for one of the user's own.
+        """
         self.spec = spec
         self.resources = resources
         self._meter = meter
@@ -98,11 +111,14 @@ class EnginePool:
         # Where the cluster grows, an engine that waits in Ray for its node is what makes it grow.
         engines = resources.engines if autoscales() else min(resources.engines, slots_for(self._granted))
         self._hosts = [_Host() for _ in range(max(1, engines))]
+        self._counted = time.monotonic()
         self._free = threading.Condition()
         self._suspects = 0  # how many parts wait to be computed alone
         self._kills: dict[str, int] = {}
         self._lanes = kind_of(spec).lanes(spec)
         self._refusal: PartError | None = None
+        if refusal := refusal_of(spec, key_rules):  # the only way to an engine leads through here
+            self._refusal = PartError(f"the engine could not be built: {refusal}", retry=False)
 
     def compute(self, spec: PartSpec, store_url: str, cache: Path, log: PartLog = SILENT) -> Manifest:
         """Wait for a free lane, however long that takes, then compute within the part's deadline.
@@ -130,8 +146,15 @@ class EnginePool:
                     if not is_going(host.node):  # else its node was taken away, which is not the part's fault
                         self._kills[spec.key] = kills + 1
                     self._discard(host, actor)
+                if error.of_every_part:
+                    self._refusal = PartError(str(error), retry=False)  # the parts that wait are not begun
                 raise
             return manifest
+
+    @property
+    def lanes(self) -> int:
+        """How many parts can be at work in engines at a time, as far as nodes are there."""
+        return len(self._hosts) * self._lanes
 
     @contextmanager
     def _lane(self, *, alone: bool) -> Iterator[_Host]:
@@ -153,10 +176,19 @@ class EnginePool:
                     if host.busy == 0 if alone else (host.busy < self._lanes and not self._suspects):
                         host.busy += self._lanes if alone else 1
                         return host
-                    self._free.wait()
+                    self._free.wait(_LOOK_SECONDS)
+                    self._add_hosts()
             finally:
                 self._suspects -= alone
                 self._free.notify_all()
+
+    def _add_hosts(self) -> None:
+        """Make use of nodes that joined, where fewer engines stand than are configured."""
+        if len(self._hosts) >= self.resources.engines or time.monotonic() - self._counted < _LOOK_SECONDS:
+            return
+        self._counted = time.monotonic()
+        engines = min(self.resources.engines, slots_now(self._granted) or 0)
+        self._hosts += [_Host() for _ in range(engines - len(self._hosts))]
 
     def _actor(self, host: _Host, place: Place, log: PartLog) -> Any:  # noqa: ANN401 - Ray's actor handles are untyped
         with host.building:

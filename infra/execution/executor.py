@@ -17,12 +17,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel
 
-from infra.cluster.ray_cluster import granted, head_watched, slots_for
+from infra.cluster.ray_cluster import granted, head_watched, slots_now
 from infra.execution.metrics import count_part
 from infra.execution.part_logs import PartLog, PartLogs, Show
 from infra.execution.prefect_ui import StageProgress, show_stage
 from infra.execution.ray_tasks import LOST, STOPPED, await_ray, begin_anew, give_up, given_up, refuse_if_given_up
+from infra.execution.slots import Slots
 from infra.execution.usage_meter import Budget, BudgetReached, MeterLike, RemoteMeter
+from infra.key_rules import KeyRules
+from infra.redact import no_secrets_in_errors
+from infra.settings import max_parts, waiting_parts
 from infra.stages.compute_part import EngineNeeded
 from infra.stages.runner import Failure, PartSpec
 from infra.stages.stage import Resources, Stage
@@ -30,6 +34,8 @@ from infra.storage.artifacts import Manifest, Table
 from infra.storage.store import Store
 
 _RETRY_SECONDS = 1.0
+_THREADS = 32  # parts in flight at least, each on a thread that mostly waits and takes 80 kB
+_READY = 4  # parts that stand ready for the next free place
 _PROBES = 4  # parts that ask the ledger at a time whether they need an engine
 OnPart = Callable[[str, int, int], None]
 
@@ -37,12 +43,13 @@ OnPart = Callable[[str, int, int], None]
 class PrefectRayExecutor:
     """Computes parts inside a Prefect flow run, on the Ray that this process is connected to."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each keyword is one matter
         self,
         store: Store,
         scratch: Path,
         *,
         meter: MeterLike | None = None,
+        key_rules: KeyRules | None = None,
         until: float | None = None,
         on_part: OnPart = lambda stage, done, total: None,
         on_failure: Callable[[PartSpec, str], None] = lambda spec, reason: None,
@@ -53,6 +60,7 @@ class PrefectRayExecutor:
             store: where parts are read and written.
             scratch: a folder of every machine for directory inputs.
             meter: counts what engines use up, for all of them; None counts without a limit.
+            key_rules: which keys an endpoint may use, for a configuration from the store; None for the user's own file.
             until: seconds since the epoch, after which no further part is begun.
             on_part: called as (stage, parts done, parts to do), from any thread.
             on_failure: called when a part failed for good.
@@ -60,6 +68,7 @@ class PrefectRayExecutor:
         self._store = store
         self._scratch = scratch
         self._meter = meter
+        self._key_rules = key_rules
         self._end = Budget(until=until)
         self._on_part = on_part
         self._on_failure = on_failure
@@ -91,16 +100,20 @@ class PrefectRayExecutor:
         """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
         unfinished = [spec for spec in specs if spec.number not in finished]
         slots: AbstractContextManager[Any] = nullcontext()
+        threads = Slots(lambda: _THREADS)
         if unfinished and not given_up():  # else each part says why
             self._prepare(unfinished[0].stage, unfinished[0].engine)
-            slots = _slots(unfinished[0].stage.resources)
+            slots = places = _slots(unfinished[0].stage.resources)
+            threads = Slots(lambda: self._threads(unfinished[0].stage, places))
         progress = StageProgress(name, len(unfinished))
         done = _Counter(name, len(unfinished), self._on_part, progress)
         futures = {}
         for spec in specs:
             attempts = _Attempts(spec, slots, self._compute)
             run = _part.with_options(task_run_name=spec.name, retries=spec.stage.retries)
+            threads.take()
             futures[spec.number] = run.submit(_PartWork(attempts, finished.get(spec.number), done))
+            futures[spec.number].add_done_callback(lambda future: threads.give_back())
         results: dict[int, Manifest | Failure] = {}
         for spec in specs:
             futures[spec.number].wait()
@@ -115,6 +128,11 @@ class PrefectRayExecutor:
         progress.close(done.done)
         show_stage(name, specs, finished, results)
         return results
+
+    def _threads(self, stage: Stage, slots: Slots) -> int:
+        """Count the threads that a stage needs now: one for each part at work, and a few that stand ready."""
+        needed = slots.bound if stage.engine is None else self._pool.lanes + _PROBES
+        return min(max_parts(), max(_THREADS, needed + _READY))
 
     def _compute(self, spec: PartSpec, show: Show) -> Manifest:
         refuse_if_given_up()
@@ -135,7 +153,8 @@ class PrefectRayExecutor:
 
         log = self._open_log(show)
         reference = submit_part(self._store.url, spec, self._scratch, num_cpus, log.sender())
-        manifest: Manifest = await_ray(reference, spec.stage.resources.deadline, log)
+        deadline = spec.stage.resources.deadline
+        manifest: Manifest = await_ray(reference, deadline, log, queue=deadline * waiting_parts())
         return manifest
 
     def _open_log(self, show: Show) -> PartLog:
@@ -155,7 +174,7 @@ class PrefectRayExecutor:
                 raise ValueError(f"stage {stage.name} needs an engine of kind {stage.engine!r}, none was given")
             if self._meter is None:
                 self._meter = RemoteMeter.start(Budget(), {})
-            self._pool = EnginePool(engine, stage.resources, self._meter)
+            self._pool = EnginePool(engine, stage.resources, self._meter, self._key_rules)
 
     def _release(self) -> None:
         if self._pool is not None:
@@ -163,9 +182,18 @@ class PrefectRayExecutor:
             self._pool = None
 
 
-def _slots(resources: Resources) -> AbstractContextManager[Any]:
-    """Bound the parts in Ray at a time, so that the clock of a part starts when it can work."""
-    return threading.BoundedSemaphore(slots_for(granted(resources)))
+def _slots(resources: Resources) -> Slots:
+    """Bound the parts in Ray at a time, so that the clock of a part starts when it can work.
+
+    The bound follows the nodes. Where the cluster grows, some parts more wait in Ray, so that its autoscaler sees them.
+    """
+    granted(resources)
+
+    def count() -> int | None:
+        now = slots_now(resources)
+        return None if now is None else now + waiting_parts()
+
+    return Slots(count)
 
 
 class _Counter:
@@ -247,6 +275,7 @@ def _may_retry(_task: Any, _run: Any, state: State[Any]) -> bool:  # noqa: ANN40
     retry_delay_seconds=_RETRY_SECONDS,
     retry_condition_fn=_may_retry,
 )
+@no_secrets_in_errors()
 def _part(work: _PartWork) -> Any:  # noqa: ANN401 - a manifest, or a state that holds one
     spec = work.attempts.spec
     if work.finished is not None:

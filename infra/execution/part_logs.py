@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from infra.cluster.ray_cluster import beside_driver
 from infra.machine import where
-from infra.redact import redact, without_secrets
+from infra.redact import guard_logs, no_secrets_in_errors, redact
 
 OURS = ("tasks", "infra")  # whose lines are relayed from INFO on; everybody else's from WARNING on
 Line = tuple[float, int, str]  # seconds since the epoch, level, text
@@ -88,6 +88,7 @@ class PartLog:
         self._logs, self._show = logs, show
         self._box = uuid.uuid4().hex
         self._lost = 0
+        self.begun: float | None = None  # on the monotonic clock: when the worker was first heard of
         self.until: float | None = None  # when to give up waiting for the last lines; None while it goes on
         self.settled: float | None = None  # when all that a killed worker had sent must have arrived
 
@@ -105,6 +106,7 @@ class PartLog:
 
     def receive(self, batch: Batch) -> None:
         """Show lines."""
+        self.begun = self.begun or time.monotonic()
         for line in batch.lines:
             self._show(*line)
         self._lost += batch.lost
@@ -312,6 +314,7 @@ def relayed(sender: Sender | None, what: str, expected: tuple[type[Exception], .
         what: what is begun, as the first line tells it: a part's name.
         expected: errors that are no failure, told as a plain line.
     """
+    guard_logs()
     relay = None if sender is None else _Relay(sender)
     token = _RELAY.set(relay)
     if relay is not None:
@@ -319,14 +322,11 @@ def relayed(sender: Sender | None, what: str, expected: tuple[type[Exception], .
         _ACTIVE.append(relay)
     try:
         _log.info("%s: begun on %s", what, where() or "this machine")
-        yield
-    except Exception as error:
-        if isinstance(error, expected):
-            _log.info("%s: %s", what, error)
-        other = without_secrets(error)
-        if other is error:
-            raise
-        raise other from None
+        with no_secrets_in_errors():
+            yield
+    except expected as error:
+        _log.info("%s: %s", what, error)
+        raise
     finally:
         _RELAY.reset(token)
         if relay is not None:

@@ -21,7 +21,7 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
-from infra.redact import redact
+from infra.redact import redact, redact_values
 from infra.stages.runner import Failure, PartSpec
 from infra.storage.artifacts import Manifest
 
@@ -67,7 +67,7 @@ def row_of(spec: PartSpec, result: Manifest | Failure, *, reused: bool) -> dict[
     counts = {name: stats[name] for name in ("rows_in", "rows_out", "seconds")}
     rejects = {name: rows for name, rows in stats.get("rows", {}).items() if name == "rejects"}
     node = {"node": stats["node"]} if "node" in stats else {}
-    facts = {name: value for name, value in stats.get("facts", {}).items() if value != {}}
+    facts = {name: redact_values(value) for name, value in stats.get("facts", {}).items() if value != {}}
     return {"part": spec.number, "ended": "reused" if reused else "computed", **counts, **rejects, **node, **facts}
 
 

@@ -13,10 +13,11 @@ from ray import exceptions as ray_errors
 
 from infra.cluster.nodes import refuse_other_code
 from infra.cluster.ray_cluster import granted
+from infra.engines.kinds import kind_of
 from infra.execution.part_logs import SILENT, PartLog, Sender, last_lines, relayed
 from infra.execution.shared_engine import EngineBroken
 from infra.execution.usage_meter import BudgetReached
-from infra.redact import redact
+from infra.redact import hide_variable, redact
 from infra.stages.compute_part import EngineNeeded, compute_part
 from infra.stages.runner import PartSpec
 from infra.storage.artifacts import Manifest
@@ -38,9 +39,11 @@ class PartError(Exception):
     engine_lost: the actor that held the engine is gone.
     out_of_memory: the worker was killed for memory; the next attempt takes smaller batches.
     killed: it did not end by itself: its worker died, or it ran past its deadline.
+    of_every_part: the other parts of the stage would fail for the same reason.
     """
 
     killed = False
+    of_every_part = False
 
     def __init__(self, reason: str, *, retry: bool, engine_lost: bool = False, out_of_memory: bool = False) -> None:
         """Keep the reason and what it means for the next attempt."""
@@ -77,8 +80,11 @@ def refuse_if_given_up() -> None:
         raise PartError(_reason, retry=False)
 
 
-def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  # noqa: ANN401 - what the task returns
+def await_ray(reference: Any, deadline: float, log: PartLog = SILENT, *, queue: float = 0.0) -> Any:  # noqa: ANN401 - what the task returns
     """Wait for a Ray result, polling against our own deadline in seconds.
+
+    The clock of a part begins with its first line in `log`. Until that comes, the wait lasts `deadline` seconds, and
+    `queue` seconds more, which a part may wait in Ray before it begins.
 
     The last lines of a failed part's traceback are told to `log`; the error that is raised holds its reason in a line.
 
@@ -91,7 +97,7 @@ def await_ray(reference: Any, deadline: float, log: PartLog = SILENT) -> Any:  #
         if _given_up.is_set() and _reason != LOST:  # a lost cluster answers nothing
             _cancel(reference)
         refuse_if_given_up()
-        if time.monotonic() - started > deadline:
+        if time.monotonic() > (log.begun or started + queue) + deadline:
             _cancel(reference)
             log.finish(killed=True)
             late = PartError(f"deadline: not finished within {deadline:.0f} s", retry=True, engine_lost=True)
@@ -140,7 +146,9 @@ def _explain_cause(cause: Exception) -> Exception:
         return type(cause)(str(cause))
     if isinstance(cause, EngineBroken):
         return PartError(f"engine broken: {_first_lines(str(cause))}", retry=True, engine_lost=True)
-    return PartError(f"{type(cause).__name__}: {_first_lines(str(cause))}", retry=_may_pass(cause))
+    failed = PartError(f"{type(cause).__name__}: {_first_lines(str(cause))}", retry=_may_pass(cause))
+    failed.of_every_part = bool(getattr(cause, "of_every_part", False))  # as an endpoint's refusal of every request
+    return failed
 
 
 def _may_pass(cause: BaseException) -> bool:
@@ -155,6 +163,8 @@ def _first_lines(text: str, lines: int = 3) -> str:
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
 def _compute(store_url: str, spec: PartSpec, cache: Path, sender: Sender | None) -> Manifest:
+    if spec.engine is not None:
+        hide_variable(kind_of(spec.engine).key_variable(spec.engine))
     with relayed(sender, spec.name, expected=(EngineNeeded,)):
         refuse_other_code()
         return compute_part(store_url, spec, cache)

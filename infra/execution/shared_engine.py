@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.execution.usage_meter import BudgetReached, MeterLike, Usage
+from infra.provenance import Origin
 
 
 class EngineBroken(Exception):
@@ -42,11 +43,15 @@ class EngineThread:
 
 @dataclass
 class LentEngine:
-    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up."""
+    """An engine as one part sees it: shared with other parts, metered, stopped when the budget is used up.
+
+    origin: the software and processor, or the endpoint, that answers.
+    """
 
     engine: EngineThread
     meter: MeterLike
     stage: str
+    origin: Origin | None = None
     used: Usage = field(default_factory=Usage)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -68,14 +73,14 @@ class LentEngine:
         self._count(Usage(calls=len(answers), seconds=seconds, **tokens))
         return list(answers)
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        """Score pairs of texts.
+    def score(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str] = ()) -> Sequence[float]:
+        """Score pairs of texts, with an instruction for each, or without.
 
         Raises:
             BudgetReached: before anything is scored.
         """
         self._check()
-        scores, seconds = self._call("score", pairs)
+        scores, seconds = self._call("score", pairs, *([instructions] if instructions else []))
         self._count(Usage(calls=len(pairs), seconds=seconds))
         return list(scores)
 

@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+from infra.confined import is_confined
 from infra.models.wheels import ModelError, sha256_of
 
 # What decides a model's answers; a read-me or a licence beside it does not.
@@ -103,15 +105,27 @@ def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 
 
+def _named_files(file: Path, settings: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is any
+    """Yield what a model's settings name in its folder: the parts of an encoder, the pieces of the weights."""
+    if file.name == "modules.json" and isinstance(settings, list):
+        yield from (str(module["path"]) for module in settings if isinstance(module, dict) and module.get("path"))
+    pieces = settings.get("weight_map") if isinstance(settings, dict) else None
+    if file.name.endswith(".index.json") and isinstance(pieces, dict):
+        yield from {str(name) for name in pieces.values()}
+
+
 def _check_settings(file: Path) -> None:
-    """Refuse settings that name code of the model: `auto_map`, or modules outside sentence-transformers."""
+    """Refuse settings that name code of the model (`auto_map`, foreign modules), or files outside of its folder."""
     try:
         settings = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not readable as JSON ({error}); fetch the model again") from error
+    if outside := next((name for name in _named_files(file, settings) if not is_confined(name)), None):
+        raise ModelError(f"{file}: names {outside!r}, which is no file below the model's folder; fetch the model again")
     custom = isinstance(settings, dict) and "auto_map" in settings
     if file.name == "modules.json" and isinstance(settings, list):
-        custom = not all(str(module.get("type", "")).startswith("sentence_transformers.") for module in settings)
+        types = [str(module.get("type", "")) if isinstance(module, dict) else "" for module in settings]
+        custom = not all(name.startswith("sentence_transformers.") for name in types)
     if custom:
         raise ModelError(
             f"{file}: the model brings modelling code of its own, and foreign code is never run (trust_remote_code is "

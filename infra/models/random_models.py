@@ -1,13 +1,14 @@
 """Tiny models with random weights, built when they are needed, to run the engines without a real model.
 
-Run as a program with `llm`, `encoder` or `cross_encoder` and a directory, this file builds one.
+Run as a program with `llm`, `reranker`, `encoder` or `cross_encoder` and a directory, this file builds one.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ _CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 _END_OF_TEXT, _START, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+_THINKING = ("<think>", "</think>")
+_SPREAD = 8.0  # standard deviation of the tiny reranker's log-odds over the pairs that its head is fitted on
+_SHARPNESS = 3.0
 _MAX_LENGTH = 8192
 _ENCODER_LENGTH = 256
 _CROSS_ENCODER_LENGTH = 512
@@ -67,6 +71,72 @@ def build_tiny_llm(directory: Path, seed: int = 0) -> None:
     _prefer(model, [tokens[token] for token in ("Yes", "No", "ĠYes", "ĠNo")], tokens["Ċ"])
     model.to(torch.bfloat16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def build_tiny_reranker(directory: Path, seed: int = 0) -> None:
+    """Write a two-layer random Qwen3 that answers `yes` or `no` to a templated pair of texts, into `directory`.
+
+    Its tokenizer has the control tokens of the Qwen3-Reranker family. The log-odds of `yes` are centred and have the
+    standard deviation `_SPREAD` over pairs of our sentences, so P(yes) differs from pair to pair.
+    """
+    from transformers import AddedToken, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level_tokenizer(["yes", "no"] * 8),
+        eos_token=_END,
+        pad_token=_END_OF_TEXT,
+        additional_special_tokens=[_START],
+        model_max_length=_MAX_LENGTH,
+        padding_side="left",
+        chat_template=_CHAT_TEMPLATE,
+    )
+    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in _THINKING])
+    tokens: Mapping[str, int] = tokenizer.get_vocab()
+    config = Qwen3Config(
+        vocab_size=len(tokens),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,  # the smallest that vLLM's CPU attention takes
+        max_position_embeddings=_MAX_LENGTH,
+        initializer_range=0.15,  # with less, all pairs would have nearly the same hidden state
+        tie_word_embeddings=False,
+        eos_token_id=tokens[_END],
+        pad_token_id=tokens[_END_OF_TEXT],
+        dtype="float32",
+    )
+    with _seeded(seed):
+        model = Qwen3ForCausalLM(config).eval()
+    _spread(model, tokenizer, tokens["yes"], tokens["no"])
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _spread(model: Any, tokenizer: Any, yes: int, no: int) -> None:  # noqa: ANN401 - transformers is not type-checked
+    """Point the difference of two output rows along what varies most over pairs of sentences, and scale it."""
+    import torch
+
+    prompts = [
+        f"{_START}system\nJudge whether the Document meets the Query and the Instruct.{_END}\n{_START}user\n"
+        f"<Instruct>: {_SENTENCES[number % 3]}\n<Query>: {one}\n<Document>: {other}{_END}\n"
+        f"{_START}assistant\n{_THINKING[0]}\n\n{_THINKING[1]}\n\n"
+        for number, (one, other) in enumerate(product(_SENTENCES, _SENTENCES))
+    ]
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_norm.weight *= _SHARPNESS  # each position reads few others, so the texts matter
+        states = torch.stack(
+            [model.model(**tokenizer(prompt, return_tensors="pt")).last_hidden_state[0, -1] for prompt in prompts]
+        )
+        mean = states.mean(dim=0)
+        away = states - states @ mean[:, None] * mean / mean.square().sum()  # without the part that all pairs share
+        direction = torch.linalg.svd(away - away.mean(dim=0), full_matrices=False).Vh[0]
+        direction -= direction @ mean * mean / mean.square().sum()
+        direction *= torch.sign(direction[direction.abs().argmax()])  # the sign of a singular vector is arbitrary
+        direction *= _SPREAD / (states @ direction).std()
+        model.lm_head.weight[yes], model.lm_head.weight[no] = direction / 2, -direction / 2
 
 
 def build_tiny_encoder(directory: Path, seed: int = 0) -> None:
@@ -148,7 +218,8 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _byte_level_tokenizer() -> Any:  # noqa: ANN401 - `tokenizers` carries no types
+def _byte_level_tokenizer(words: Sequence[str] = ()) -> Any:  # noqa: ANN401 - `tokenizers` carries no types
+    """Train a tokenizer on the sentences; `words` are trained on too, each as a text of its own."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -161,7 +232,7 @@ def _byte_level_tokenizer() -> Any:  # noqa: ANN401 - `tokenizers` carries no ty
         show_progress=False,
     )
     # Each word also at the start of a text: an answer is "Yes", not " Yes".
-    tokenizer.train_from_iterator([*_SENTENCES, *["Yes", "No"] * 8], trainer)
+    tokenizer.train_from_iterator([*_SENTENCES, *["Yes", "No"] * 8, *words], trainer)
     return tokenizer
 
 
@@ -180,7 +251,12 @@ def describe(kind: str) -> str:
     return json.dumps({"tiny": kind, "version": VERSION, **libraries}, sort_keys=True)
 
 
-BUILDERS = {"llm": build_tiny_llm, "encoder": build_tiny_encoder, "cross_encoder": build_tiny_cross_encoder}
+BUILDERS = {
+    "llm": build_tiny_llm,
+    "reranker": build_tiny_reranker,
+    "encoder": build_tiny_encoder,
+    "cross_encoder": build_tiny_cross_encoder,
+}
 
 if __name__ == "__main__":
     BUILDERS[sys.argv[1]](Path(sys.argv[2]))

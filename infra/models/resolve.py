@@ -1,9 +1,9 @@
 """The resolver: from a model reference to a verified local directory of safetensors.
 
 References: `package:<name>` (pinned files that Python packages carry), `path:<directory or .gguf file>` (or just the
-path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:encoder`, `tiny:cross_encoder`
-(random weights, for tests). `w8a8:` before any of them quantises a language model to 8 bits: several times the speed
-on a CPU.
+path), `hub:<owner>/<name>@<commit>` (a model hub, where reachable) and `tiny:llm`, `tiny:reranker`, `tiny:encoder`,
+`tiny:cross_encoder` (random weights, for tests). `w8a8:` before any of them quantises a language model to 8 bits:
+several times the speed on a CPU.
 Models lie in `<cache>/models/<name>/`. Their `reneg-model.json` is written last; a folder without it is no model.
 """
 
@@ -20,7 +20,8 @@ from typing import Literal
 
 from filelock import FileLock
 
-from infra.models import quantise, random_models
+from infra.confined import check_names
+from infra.models import hub, quantise, random_models
 from infra.models.catalogue import CATALOGUE, PinnedModel
 from infra.models.gguf import RECIPE, convert_gguf, run_offline
 from infra.models.model_files import check_model_directory, directory_digest, file_digest, hash_files
@@ -32,12 +33,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "reneg-model.json"
 _FORMAT_VERSION = 1
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_HUB = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>.+))?")
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 _FORMS = (
-    "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm, tiny:encoder, "
-    "tiny:cross_encoder, or w8a8:<one of these>"
+    "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm, tiny:reranker, "
+    "tiny:encoder, tiny:cross_encoder, or w8a8:<one of these>"
 )
 
 Tell = Callable[[str], None]
@@ -92,7 +90,7 @@ def resolve(
             rest, digest_of(reference, cache), cache, tell, lambda to: _make_pinned(model, cache, to, tell, fetch)
         )
     if scheme == "hub":
-        repository, commit = _check_hub(rest)
+        repository, commit = hub.check(rest)
         name = f"{repository.replace('/', '--')}-{commit[:12]}"
         return _made(name, digest_of(reference, cache), cache, tell, lambda to: _download(rest, to, tell))
     if scheme == "w8a8":
@@ -122,7 +120,7 @@ def digest_of(reference: str, cache: Path) -> str:
         model = _pinned(rest)
         return _converted(model.gguf_sha256) if model.gguf_sha256 else hash_files(model.files)
     if scheme == "hub":
-        repository, commit = _check_hub(rest)
+        repository, commit = hub.check(rest)
         return _digest("hub", repository, commit)
     if scheme == "w8a8":
         return _digest(quantise.RECIPE, digest_of(rest, cache))
@@ -183,6 +181,18 @@ def parse(reference: str) -> tuple[Scheme, str]:
     raise ModelError(f"{reference!r} is no model reference; give {_FORMS}")
 
 
+def without_commit(reference: str) -> str | None:
+    """Return the repository of a reference to a hub that names no commit; None for every other reference.
+
+    >>> without_commit("w8a8:hub:owner/name"), without_commit("hub:owner/name@0123"), without_commit("package:minilm")
+    ('owner/name', None, None)
+    """
+    scheme, rest = parse(reference)
+    if scheme == "w8a8":
+        return without_commit(rest)
+    return hub.without_commit(rest) if scheme == "hub" else None
+
+
 def _pinned(name: str) -> PinnedModel:
     if name not in CATALOGUE:
         raise ModelError(f"package:{name} is unknown; known are {', '.join(sorted(CATALOGUE))}")
@@ -193,17 +203,6 @@ def _tiny(kind: str) -> str:
     if kind not in random_models.BUILDERS:
         raise ModelError(f"tiny:{kind} is unknown; known are {', '.join(sorted(random_models.BUILDERS))}")
     return kind
-
-
-def _check_hub(rest: str) -> tuple[str, str]:
-    """Return repository and commit of a hub reference; refuse a branch or tag, because it may move."""
-    found = _HUB.fullmatch(rest)
-    if not found or not _COMMIT.fullmatch(found["revision"] or ""):
-        raise ModelError(
-            f"hub:{rest}: expected hub:<owner>/<name>@<commit>, the commit with its 40 digits (a branch or tag may "
-            "move); it stands on the model's page under its files"
-        )
-    return found["repository"], found["revision"]
 
 
 def _digest(*parts: str) -> str:
@@ -273,8 +272,9 @@ def _intact(target: Path, digest: str) -> Manifest | None:
     """Return the manifest of a complete model of this digest; only sizes are compared, contents were checked before."""
     try:
         manifest = Manifest(**json.loads((target / MANIFEST).read_bytes()))
+        check_names(manifest.files)
         whole = all((target / name).stat().st_size == size for name, (size, _) in manifest.files.items())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return manifest if whole and (manifest.format_version, manifest.digest) == (_FORMAT_VERSION, digest) else None
 
@@ -359,20 +359,7 @@ def _build(kind: str, target: Path, tell: Tell) -> Source:
 
 
 def _download(rest: str, target: Path, tell: Tell) -> Source:
-    """Download a model's safetensors, configuration and tokenizer from a hub at a commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    repository, commit = _check_hub(rest)
+    repository, commit = hub.check(rest)
     tell(f"{repository}: downloading from the hub")
-    try:
-        snapshot_download(repository, revision=commit, allow_patterns=_HUB_FILES, local_dir=target)
-    except (RepositoryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"hub:{rest} could not be downloaded ({type(error).__name__}: {first}). What to do: check the name, the "
-            f"commit and access rights; without a hub, fetch the directory elsewhere and give path:<directory>, or use "
-            f"one of package:{', package:'.join(sorted(CATALOGUE))}"
-        ) from error
-    shutil.rmtree(target / ".cache", ignore_errors=True)
+    hub.download(repository, commit, target)
     return Source(repository, f"{repository}@{commit}", "", repository)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from infra.private_files import append_private, identity, write_private
+
 _NAMED = ("RENEG_", "PREFECT_", "RAY_", "AWS_")
 _GRACE_SECONDS = 25.0
 
@@ -25,7 +27,14 @@ class KeptProcess:
         self._record, self.pid, self._child = record, pid, child
 
     @classmethod
-    def keep(cls, record: Path, command: Sequence[str], environment: Mapping[str, str], log: Path) -> "KeptProcess":
+    def keep(
+        cls,
+        record: Path,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        folder: Path | None = None,
+    ) -> "KeptProcess":
         """Take over the recorded process if it lives and was started with the same; else stop it and start another.
 
         The same: the command, and those variables that name servers and folders (RENEG, PREFECT, RAY and AWS ones).
@@ -34,7 +43,8 @@ class KeptProcess:
             record: a file of this machine.
             command: with its arguments.
             environment: all of its variables.
-            log: where its output is appended.
+            log: where its output is appended; only its user can read it.
+            folder: where it starts, if not in the current folder.
         """
         wanted = _digest(command, environment)
         found = cls._find(record)
@@ -43,18 +53,22 @@ class KeptProcess:
         if found is not None:
             found[0].stop(_GRACE_SECONDS)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
+        with append_private(log) as out:
             child = subprocess.Popen(
-                list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=dict(environment),
+                list(command), stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=dict(environment), cwd=folder,
                 start_new_session=True,
             )  # fmt: skip
-        record.write_text(json.dumps({"pid": child.pid, "started": started_at(child.pid), "with": wanted}))
+        known = {"pid": child.pid, "started": started_at(child.pid), "with": wanted, "folder": identity(record.parent)}
+        write_private(record, json.dumps(known))
         return cls(record, child.pid, child)
 
     @classmethod
     def _find(cls, record: Path) -> "tuple[KeptProcess, str] | None":
         with contextlib.suppress(OSError, ValueError, KeyError):
             known = json.loads(record.read_text())
+            here = identity(record.parent)
+            if known.get("folder", here) != here:
+                return None  # a copy of another home: that process is not ours to use or stop
             if is_alive(known["pid"]) and started_at(known["pid"]) == known["started"]:
                 return cls(record, known["pid"]), known["with"]
         return None

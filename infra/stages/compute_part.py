@@ -5,14 +5,18 @@ import logging
 import tempfile
 import time
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from infra.ledger.ledger import Ledger
 from infra.machine import where
+from infra.provenance import Origin, here
+from infra.stages import origins
 from infra.stages.runner import PartSpec
 from infra.storage.artifacts import (
     Artifact,
@@ -25,8 +29,8 @@ from infra.storage.artifacts import (
     write_directory,
     write_table,
 )
-from infra.storage.ledger import Ledger
 from infra.storage.store import Store
+from infra.storage.table_schema import SchemaLike
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class NoEngine:
         """Raise, because rows have to be answered."""
         raise EngineNeeded(f"{len(requests)} rows are not in the ledger")
 
-    def score(self, pairs: Sequence[Any]) -> Sequence[float]:
+    def score(self, pairs: Sequence[Any], instructions: Sequence[str] = ()) -> Sequence[float]:
         """Raise, because rows have to be scored."""
         raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
 
@@ -69,23 +73,34 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
+    # Durable before the first answer that names it.
+    origin: Origin | None = getattr(engine, "origin", None)
+    made_by = "" if origin is None else origins.keep(store, origin)
+    ledger = Ledger(store, made_by, spec.since)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
         if spec.stage.ledger:
-            extra["ledger"] = stack.enter_context(Ledger(store))
+            extra["ledger"] = stack.enter_context(ledger)
         if spec.stage.directories:
             extra["out"] = Path(scratch)
         result = dict(function(config, **inputs, **extra))
         facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
         seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
-        tables = _write_tables(store, spec, result)
+        tables, making = _write_tables(store, spec, result)
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
     stats = {
-        "seconds": round(seconds, 3),
+        "seconds": round(seconds + making, 3),
         "rows_in": rows_in,
         "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
         "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
     }
+    if origin is None:
+        made_by = origins.keep(store, here(spec.stage.libraries, str(spec.config.get("device", "cpu"))))
+    stats["origin"] = made_by
+    if spec.since:
+        stats["asked_since"] = spec.since
+    if spec.stage.ledger:
+        stats["answers"] = dict(sorted((ledger.recalled + Counter({made_by: int(facts.get("calls", 0))})).items()))
     if node := where():
         stats["node"] = node
     if facts:
@@ -119,16 +134,36 @@ def _read(store: Store, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
     return read_table(store, artifact)
 
 
-def _write_tables(store: Store, spec: PartSpec, result: Mapping[str, Any]) -> dict[str, tuple[Piece, ...]]:
+def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:
+    """Write the outputs; returns them, and the seconds that the function took to make frames on the way."""
     if set(result) != set(spec.stage.outputs):
         raise ValueError(f"{spec.name}: outputs {sorted(spec.stage.outputs)} expected, {sorted(result)} came")
     tables: dict[str, tuple[Piece, ...]] = {}
+    making = 0.0
     for name, schema in spec.stage.outputs.items():
+        found = result.pop(name)  # nothing else holds the frames, so that they can be dropped one by one
         if name in spec.stage.splits:
-            tables[name] = tuple(write_table(store, name, f, schema, i) for i, f in enumerate(result[name]))
+            pieces, seconds = _write_pieces(store, name, iter(found), schema)
+            tables[name], making = pieces, making + seconds
         else:
-            tables[name] = (write_table(store, name, result[name], schema, spec.index),)
-    return tables
+            tables[name] = (write_table(store, name, found, schema, spec.index),)
+    return tables, making
+
+
+def _write_pieces(
+    store: Store, name: str, frames: Iterator[pl.DataFrame], schema: SchemaLike
+) -> tuple[tuple[Piece, ...], float]:
+    """Write frames one by one. Each is dropped before the next one is made."""
+    pieces: list[Piece] = []
+    making = 0.0
+    while True:
+        started = time.monotonic()
+        frame = next(frames, None)
+        making += time.monotonic() - started
+        if frame is None:
+            return tuple(pieces), making
+        pieces.append(write_table(store, name, frame, schema, len(pieces)))
+        del frame
 
 
 def rates(facts: Mapping[str, Any]) -> dict[str, float]:

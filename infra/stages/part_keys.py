@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 _LENGTH = 32
 
@@ -21,10 +22,21 @@ def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
 
 
 def semantic(config: BaseModel) -> dict[str, Any]:
-    """Return a config as JSON without its operational fields, such as batch sizes: they do not decide the content."""
+    """Return a config as JSON without its operational fields, such as batch sizes: they do not decide the content.
+
+    A field with the mark `keyed_when_set` is left out while it has its default. A setting that is added to an existing
+    section carries this mark: the keys of finished parts stay as they were.
+    """
     fields = type(config).model_fields
-    operational = {name for name, field in fields.items() if _is_operational(field.json_schema_extra)}
-    dumped = config.model_dump(mode="json", exclude=operational)
+    left_out = {
+        name
+        for name, field in fields.items()
+        if _has_mark(field, "operational")
+        or (
+            _has_mark(field, "keyed_when_set") and getattr(config, name) == field.get_default(call_default_factory=True)
+        )
+    }
+    dumped = config.model_dump(mode="json", exclude=left_out)
     return {name: _without_operational(getattr(config, name), dumped[name]) for name in fields if name in dumped}
 
 
@@ -39,8 +51,9 @@ def _without_operational(value: Any, dumped: Any) -> Any:  # noqa: ANN401 - what
     return dumped
 
 
-def _is_operational(extra: Any) -> bool:  # noqa: ANN401 - pydantic types it so
-    return isinstance(extra, dict) and bool(extra.get("operational"))
+def _has_mark(field: FieldInfo, mark: str) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get(mark))
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:  # noqa: ANN401 - JSON is any

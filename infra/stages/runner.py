@@ -31,7 +31,10 @@ from infra.storage.table_schema import SchemaLike
 
 @dataclass(frozen=True)
 class PartSpec:
-    """One part of a stage, ready to be computed anywhere: references only, no data."""
+    """One part of a stage, ready to be computed anywhere: references only, no data.
+
+    since: what the ledger was told before is not recalled, in seconds since the epoch; 0: everything is (`Ledger`).
+    """
 
     stage: Stage
     name: str  # as people see it: stage, label and number
@@ -43,6 +46,7 @@ class PartSpec:
     config: Mapping[str, Any]
     inputs: Mapping[str, Artifact]
     engine: BaseModel | None = None
+    since: int = 0
 
     @property
     def stage_name(self) -> str:
@@ -127,6 +131,8 @@ class Runner:
 
     force: (stage name with label, part number) to compute again though a manifest exists, as a new attempt.
     only: the one part to compute; unfinished parts elsewhere count as missing, and the walk ends with `PartDone`.
+    since: parts that ask a ledger do not recall what it was told before, in seconds since the epoch, and are computed
+        again unless that was done already; with `force` only the parts named there. 0: everything is recalled.
     resources: by stage name, with or without its label, instead of the stage table's.
     known: by stage name with label, what an earlier walk of the same method found. A stage whose parts are the same and
         were all finished then takes its manifests from there, and the store is not read for it.
@@ -136,6 +142,7 @@ class Runner:
     executor: Executor | None = None
     force: frozenset[tuple[str, int]] = frozenset()
     only: tuple[str, int] | None = None
+    since: int = 0
     resources: Mapping[str, Resources] = field(default_factory=dict)
     known: Mapping[str, StageRun] = field(default_factory=dict)
     on_stage: Callable[[StageRun], None] = lambda run: None
@@ -189,15 +196,21 @@ class Runner:
         self, stage: Stage, name: str, specs: list[PartSpec]
     ) -> tuple[list[PartSpec], Mapping[int, Manifest]]:
         """Return the parts with their attempts, and the manifests of those that are finished, by number."""
-        if self._is_known(name, specs):
+        if not (stage.ledger and self.since) and self._is_known(name, specs):
             finished = self.known[name].finished
             return [replace(spec, attempt=finished[spec.number].attempt) for spec in specs], finished
         newest = newest_attempts(self.store, stage.name) if specs else {}
         specs = [self._attempt(spec, newest) for spec in specs]
-        return specs, {
+        finished = {
             spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
             for spec in specs
             if newest.get(spec.key, -1) >= spec.attempt
+        }
+        if not (stage.ledger and self.since) or self.force:
+            return specs, finished
+        old = {n for n, manifest in finished.items() if int(manifest.stats.get("asked_since", 0)) < self.since}
+        return [replace(spec, attempt=spec.attempt + (spec.number in old)) for spec in specs], {
+            number: manifest for number, manifest in finished.items() if number not in old
         }
 
     def _is_known(self, name: str, specs: Sequence[PartSpec]) -> bool:
@@ -273,9 +286,13 @@ class Runner:
                     config=config.model_dump(mode="json"),
                     inputs=seen,
                     engine=engine,
+                    since=self._since(stage, str(name), number),
                 )
             )
         return specs, frozenset(blocked)
+
+    def _since(self, stage: Stage, name: str, number: int) -> int:
+        return self.since if stage.ledger and (not self.force or (name, number) in self.force) else 0
 
     def keep_table(
         self, name: str, frame: pl.DataFrame, schema: SchemaLike, indexes: frozenset[int] = frozenset({0})

@@ -28,7 +28,7 @@ class Stage:
     """One node of the DAG.
 
     function: `module:name` of a pure function `f(config, **tables, [engine=], [ledger=], [out=])` that returns a dict
-        of output name to frame (or to a list of frames, one per part, for the tables named in `splits`), and
+        of output name to frame (for the tables named in `splits`, to an iterable of frames, one per part), and
         optionally `facts`: figures about the work, for the manifest and for people.
     version: raised by hand whenever the function's output for the same input changes.
     each: inputs of which the part sees only the pieces with its own index.
@@ -36,9 +36,12 @@ class Stage:
     every: inputs that every part sees whole.
     late: inputs the part reads but whose content the key covers through hashes in another input.
     outputs: table name to schema. directories: names of outputs that are folders of files, written below `out`.
-    splits: outputs the function returns as a list of frames: these make the parts of later stages.
+    splits: outputs the function returns as several frames: these make the parts of later stages. They may come from a
+        generator: each frame is written and dropped before the next one is asked for, output after output in the order
+        of `outputs`.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
         remembered needs no engine.
+    libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
     retries: further attempts of a failed part.
     """
 
@@ -55,6 +58,7 @@ class Stage:
     splits: tuple[str, ...] = ()
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
+    libraries: tuple[str, ...] = ()
     resources: Resources = Resources()
     retries: int = 2
 

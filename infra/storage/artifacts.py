@@ -5,17 +5,18 @@ import io
 import json
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from infra.confined import is_confined
 from infra.models.model_files import refuse_foreign_code
 from infra.names import ManifestName, object_name
+from infra.private_files import open_private_folder
 from infra.storage.large_files import get_files, put_file
-from infra.storage.local_files import is_confined
 from infra.storage.store import Store, StoreError
 from infra.storage.table_schema import SchemaLike, check_schema
 
@@ -116,15 +117,18 @@ def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
         ) from error
 
 
-def write_directory(store: Store, name: str, folder: Path) -> Directory:
-    """Store every file below a folder; for a link to a file, the content of that file.
+def write_directory(store: Store, name: str, folder: Path, paths: Iterable[Path] | None = None) -> Directory:
+    """Store every file below a folder, or those of `paths`, which lie below it; for a link, the content of its file.
+
+    Links of a model may lead anywhere. Others must stay in the folder, or in the cache of a hub's repository, because
+    the folder may come from somebody who should not read what is elsewhere.
 
     Raises:
-        StoreError: a link leads to a folder or to nothing, so files would be missing without notice; or a file has a
-            name that cannot be used again when the directory is written out.
+        StoreError: a link leads to a folder or to nothing, so files would be missing without notice; or it leads out of
+            the folder; or a file has a name that cannot be used again when the directory is written out.
     """
     files = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(folder.rglob("*") if paths is None else paths):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink() and not path.is_file():
             raise StoreError(
@@ -132,21 +136,31 @@ def write_directory(store: Store, name: str, folder: Path) -> Directory:
             )
         if not path.is_file():
             continue
+        if path.is_symlink() and name != MODEL and not path.resolve().is_relative_to(_links_stay_in(folder)):
+            raise StoreError(f"{path}: a link to {path.resolve()}, outside of {folder}; put the file itself there")
         if not is_confined(relative):
             raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
         files[relative] = put_file(store, path)
     return Directory(name, files)
 
 
+def _links_stay_in(folder: Path) -> Path:
+    """Return the folder that links may not leave; a hub keeps `snapshots/<commit>` of links to files in `blobs`."""
+    real = folder.resolve()
+    return next((above.parent for above in (real, *real.parents) if above.name == "snapshots"), real)
+
+
 def materialise(store: Store, directory: Directory, cache: Path) -> Path:
     """Write a directory artifact as files below `cache`, once for the same content; returns the folder.
+
+    Only this user can enter `cache`: these are the texts of sources and of training sets.
 
     Raises:
         StoreError: an object is gone or damaged, or a name would leave the folder.
         ModelError: it is a model, and loading it would run code that it brings.
     """
     digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
-    final = cache / digest
+    final = open_private_folder(cache) / digest
     if final.exists():
         return final
     temporary = cache / f".{digest}.{uuid.uuid4().hex}"
@@ -179,6 +193,16 @@ class Manifest:
     tables: Mapping[str, tuple[Piece, ...]]
     directories: Mapping[str, Mapping[str, str]]
     stats: Mapping[str, Any]
+
+    @property
+    def origin(self) -> str:
+        """The digest of what computed it; empty for a part that was made before origins were recorded."""
+        return str(self.stats.get("origin", ""))
+
+    @property
+    def answers(self) -> Mapping[str, int]:
+        """How many answers of a judge it used, by their origin's digest; a fresh answer has the part's own origin."""
+        return dict(self.stats.get("answers", {}))
 
     @property
     def path(self) -> str:

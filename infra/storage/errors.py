@@ -16,11 +16,11 @@ _REMEDIES: Mapping[int, str] = {
     errno.EROFS: "the file system is read-only; give another path",
     errno.ENOTDIR: "a file stands where a folder is needed; give another path",
 }
-_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp", "httpx", "httpx2")
 
 
 def is_of_storage(error: BaseException) -> bool:
-    """Tell whether an error comes from files or from an S3 client, and not from a defect of our code."""
+    """Tell whether an error comes from files or from a client of S3 or a hub, and not from a defect of our code."""
     return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENTS
 
 

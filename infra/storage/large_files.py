@@ -3,15 +3,19 @@
 The keys are those of `Store.put_object`: the same bytes are one object, whoever stored them.
 """
 
+import contextlib
 import hashlib
 import os
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from infra.confined import is_confined
 from infra.models.wheels import sha256_of
 from infra.names import digest_of, object_key
-from infra.storage.local_files import copy_checked, is_confined
+from infra.storage.local_files import copy_checked
 from infra.storage.store import Store, StoreError
 
 _PIECE = 16 * 2**20
@@ -88,7 +92,33 @@ def get_files(store: Store, files: Mapping[str, str], folder: Path, what: str) -
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise StoreError(f"{what}: {name!r} lies below another file; rerun its part") from error
+        if (folder / name).exists():
+            raise StoreError(
+                f"{what}: {name!r} is the same file as another name on this file system; set RENEG_CACHE to another one"
+            )
         get_file(store, key, folder / name)
+
+
+def end_uploads(store: Store, older: float) -> int:
+    """End the uploads in pieces that killed writers left in a bucket, by age in seconds; returns how many.
+
+    Where the server or the user's rights do not allow it, they stay; so a bucket should have a rule for them.
+    """
+    if store.local:
+        return 0
+    bucket, prefix, _ = store._fs.split_path(store._path(""))
+    call = store._fs.call_s3
+    ended = 0
+    with contextlib.suppress(StoreError):
+        below = f"{prefix}/" if prefix else ""
+        listed = store._attempt("list", "uploads", lambda: call("list_multipart_uploads", Bucket=bucket, Prefix=below))
+        for upload in listed.get("Uploads") or ():
+            if time.time() - upload["Initiated"].timestamp() > older:
+                named = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                end = partial(call, "abort_multipart_upload", **named)
+                store._attempt("end", "an upload", end, None)
+                ended += 1
+    return ended
 
 
 def _read(store: Store, remote: str, key: str, piece: tuple[int, int]) -> bytes:

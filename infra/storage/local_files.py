@@ -1,12 +1,20 @@
-"""Copies of files that are checked while they are made, and a check of relative names."""
+"""Files of a local store: checked copies, links, locks, and what killed writers left."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import shutil
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
+
+from infra.storage.errors import NO_LINKS, StoreError
 
 _PIECE = 16 * 2**20
+_LOCK_SECONDS = 10.0
+_POLL_SECONDS = 0.02
 
 
 def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = False) -> bool:
@@ -37,17 +45,105 @@ def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = F
     return True
 
 
-def is_confined(name: str) -> bool:
-    r"""Tell whether a relative path stays below the folder it is used in, on any system and any server.
+def create_file(path: Path, data: bytes, writer: str, url: str) -> bool:
+    """Create a file whole and only if it is absent; False if it was there. `writer` names this call, `url` the store.
 
-    Some servers decode a key once too often, so the decoded path is checked as well.
-
-    >>> names = ("a/b.json", "100%.txt", "../a", "/a", "a//b", "a/%2e%2E/b", "%252e%252e", "a\\b", "a/C:a", "a/.")
-    >>> [is_confined(name) for name in names]
-    [True, True, False, False, False, False, False, False, False, False]
+    Raises:
+        StoreError: the file system has no hard links.
+        OSError: it cannot be written.
     """
-    decoded = unquote(unquote(name))
-    if any(ord(sign) < ord(" ") or sign == "\\" for sign in decoded):
-        return False
-    segments = [*name.split("/"), *decoded.split("/")]
-    return all(segment not in ("", ".", "..") and segment[1:2] != ":" for segment in segments)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno in NO_LINKS:
+                raise StoreError(
+                    f"store {url}: this file system has no hard links ({error.strerror}), by which a file is created "
+                    "whole and only if absent; give a path on another file system, or s3://"
+                ) from error
+            raise
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in one step, over one that may be there: a reader sees the old bytes or the new ones.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_locked(folder: Path) -> Iterator[None]:
+    """Lock a folder against the other users of this function, on this machine; the folder is created if it is absent.
+
+    The system ends the lock of a process that dies. A process that is paused keeps it: after ten seconds the caller
+    goes on without the lock. So the lock makes a race rare, and whoever needs more must check the result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_POLL_SECONDS)
+            except OSError:  # this file system has no locks
+                break
+        yield
+    finally:
+        os.close(handle)
+
+
+def point_link(path: Path, target: str | None) -> None:
+    """Point a symbolic link to a target in one step, or remove it; a link that is right already is left alone.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if target is None:
+        path.unlink(missing_ok=True)
+    elif not path.is_symlink() or str(path.readlink()) != target:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        temporary.symlink_to(target)
+        temporary.replace(path)
+
+
+def remove_abandoned(root: Path, older: float) -> int:
+    """Remove the temporary files of killed writers below a folder, by age in seconds; returns how many."""
+    removed = 0
+    for path in root.rglob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just renamed it
+            if time.time() - path.lstat().st_mtime > older:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def remove_abandoned_folders(cache: Path, older: float) -> int:
+    """Remove the folders of a cache that killed processes left half-written, by age in seconds; returns how many."""
+    removed = 0
+    for path in [*cache.glob(".*"), *cache.glob("weights/.*.tmp")]:
+        with contextlib.suppress(OSError):  # another process removed or renamed it
+            if path.is_dir() and time.time() - path.stat().st_mtime > older:
+                shutil.rmtree(path)
+                removed += 1
+    return removed

@@ -1,9 +1,9 @@
 """The purge: finds everything in a store that holds a text, names its hash or was made from it, and removes it.
 
 What *holds* the text is found by content, in every object, whoever wrote it: in tables (the hash or the text in any
-column of strings), in gzip files and in plain files (as it is, or escaped as in JSON, HTML or CSV). What was *made*
-from it is found by the manifests: a part that has a removed object among its ingredients goes, with what it wrote, and
-so on.
+column of strings, however deep), in packed files and in plain files (as it is, or escaped as in JSON, HTML or CSV).
+What was *made* from it is found by the manifests: a part that has a removed object among its ingredients goes, with
+what it wrote, and so on.
 
 What stays: objects that a remaining part or a record names; and, of a table that was cut into several pieces, the
 pieces that do not name the text. They hold other rows, so what was computed from them alone (embeddings, answers) is
@@ -13,50 +13,27 @@ Objects are removed from the last descendants to the text itself. A purge that w
 finds the rest. Nothing else may run in the store meanwhile: a running part could write the text again.
 """
 
-import gzip
 import hashlib
-import html
 import io
 import json
 import re
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from infra.names import digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Store
+from infra.text_search import Seeker, Target, strings_of
 
-_SHORT = 24  # characters; a shorter text is sought as a whole value only: it may occur in many others
-_EXCERPT = 200  # characters of a text by which a copy that was cut is recognised
 _THREADS = 8
 _LABELS = "labels"  # tables of what people decided
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _WEIGHTS = ".safetensors"  # gigabytes of numbers: not searched
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is to be removed: the hashes of texts, and the texts as far as they are known."""
-
-    hashes: frozenset[str]
-    texts: frozenset[str]
-
-    def __post_init__(self) -> None:
-        """Refuse an empty target: it would be found everywhere."""
-        if not self.hashes | self.texts or "" in self.hashes | self.texts:
-            raise ValueError("purge: at least one hash or text expected, none of them empty")
-
-    def excerpt(self) -> "Target":
-        """Return the same with every text cut to its beginning."""
-        return Target(self.hashes, frozenset(text[:_EXCERPT] for text in self.texts))
 
 
 @dataclass(frozen=True)
@@ -93,70 +70,13 @@ class Plan:
         return frozenset(digest_of(key) for key in objects)
 
 
-class Seeker:
-    """Finds a target in tables and files."""
-
-    def __init__(self, target: Target) -> None:
-        whole = {text for text in target.texts if len(text) < _SHORT}
-        self._whole = sorted(whole)
-        self._parts = sorted(target.hashes | (target.texts - whole))
-        self._needles = sorted({needle for part in self._parts for needle in _spellings(part)})
-        short = b"|".join(re.escape(needle) for needle in sorted({n for text in whole for n in _spellings(text)}))
-        self._short = re.compile(rb"(?<![^\"\r\n\t,>])(?:" + short + rb")(?![^\"\r\n\t,<])") if short else None
-
-    def in_bytes(self, data: bytes) -> bool:
-        """Tell whether a file holds the target, whatever kind of file it is."""
-        if data.startswith(b"PAR1"):
-            return self._in_parquet(data)
-        if data.startswith(b"\x1f\x8b"):
-            try:
-                data = gzip.decompress(data)
-            except (OSError, EOFError, zlib.error):
-                return self._in_plain(data)
-        return self._in_plain(data) or (b"\\" in data and b"\0" not in data and self._in_json(data))
-
-    def in_frame(self, frame: pl.DataFrame) -> bool:
-        """Tell whether any column of strings, or of lists of strings, holds the target."""
-        return any(self._in_series(series) for series in frame.iter_columns())
-
-    def _in_parquet(self, data: bytes) -> bool:
-        try:
-            schema = pl.read_parquet_schema(io.BytesIO(data))
-            columns = [name for name, dtype in schema.items() if "String" in str(dtype)]
-            return bool(columns) and self.in_frame(pl.read_parquet(io.BytesIO(data), columns=columns))
-        except pl.exceptions.PolarsError:
-            return self._in_plain(data)
-
-    def _in_series(self, series: pl.Series) -> bool:
-        while isinstance(series.dtype, pl.List | pl.Array):
-            series = series.explode()
-        if series.dtype != pl.String:
-            return False
-        found = series.is_in(self._whole).any() if self._whole else False
-        return bool(found or (self._parts and series.str.contains_any(self._parts).any()))
-
-    def _in_plain(self, data: bytes) -> bool:
-        return any(needle in data for needle in self._needles) or bool(self._short and self._short.search(data))
-
-    def _in_json(self, data: bytes) -> bool:
-        """Look into JSON lines (or one JSON document) whose strings are escaped in another way than ours."""
-        lines = [line for line in data.split(b"\n") if b"\\" in line]
-        values = [_parse(line) for line in lines]
-        if any(value is None for value in values):
-            values.append(_parse(data))
-        return any(self._in_text(_CONTROL.sub(" ", text)) for value in values for text in _strings(value))
-
-    def _in_text(self, text: str) -> bool:
-        return text.strip() in self._whole or any(part in text for part in self._parts)
-
-
 def make_plan(store: Store, target: Target) -> Plan:
     """Find what a purge would remove; reads every object of the store but model weights, and changes nothing."""
     keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # the caller moves the trash back first
     objects = [key for key in keys if key.startswith("objects/")]
-    described = [
-        key for key in keys if not key.startswith(("objects/", "ledger/", "labels/", "releases/", "published/"))
-    ]
+    # An origin names software and a processor, and holds no text.
+    apart = ("objects/", "ledger/", "labels/", "origins/", "releases/", "published/")
+    described = [key for key in keys if not key.startswith(apart)]
     with ThreadPoolExecutor(_THREADS, "purge") as pool:
         read = zip(described, pool.map(store.read, described), strict=True)
         texts = {key: data.decode(errors="replace") for key, data in read if data is not None}
@@ -268,7 +188,7 @@ def _names(manifests: Sequence[Manifest], records: Mapping[str, str]) -> dict[st
     pairs += [("", key) for m in manifests for key in m.objects]
     for manifest in manifests:
         # What a part read: "<digest>.parquet" of a table, "<name>=<digest>" of a directory's file.
-        contents = _strings(dict(manifest.ingredients))
+        contents = strings_of(dict(manifest.ingredients))
         pairs += [text.rpartition("=")[::2] for text in contents if _DIGEST.search(text)]
     for text in records.values():
         pairs += re.findall(r'"([^"]*)":\s*"(objects/[^"]*)"', text)
@@ -283,41 +203,6 @@ def _holds(store: Store, key: str, seeker: Seeker) -> bool:
     if data is None:
         return False
     return hashlib.sha256(data).hexdigest() != digest_of(key) or seeker.in_bytes(data)
-
-
-def _spellings(text: str) -> set[bytes]:
-    """Return a text as files may hold it: as it is, and escaped as in JSON, HTML (two ways) and CSV."""
-    escaped = html.escape(text)
-    spellings = (
-        text,
-        json.dumps(text)[1:-1],
-        json.dumps(text, ensure_ascii=False)[1:-1],
-        escaped,
-        escaped.replace("&quot;", "&#34;").replace("&#x27;", "&#39;"),
-        text.replace('"', '""'),
-    )
-    return {spelling.encode(errors="surrogatepass") for spelling in spellings}
-
-
-def _parse(data: bytes) -> Any:  # noqa: ANN401 - JSON is any
-    """Read JSON, or None where it is none."""
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - JSON is any
-    """Yield every string of a JSON value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield key
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def forget_rows(store: Store, target: Target, *, dry_run: bool = False) -> int:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,9 +17,17 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
+from infra.confined import is_confined
 from infra.names import OBJECTS, digest_of, object_key
-from infra.storage.errors import NO_LINKS, StoreError, store_errors, with_retries
-from infra.storage.local_files import copy_checked, is_confined
+from infra.storage.errors import StoreError, store_errors, with_retries
+from infra.storage.local_files import (
+    copy_checked,
+    create_file,
+    folder_locked,
+    point_link,
+    remove_abandoned,
+    replace_file,
+)
 
 FORMAT = 1
 TRASH = "trash"  # the garbage collector moves objects here first; they are still read
@@ -135,43 +142,19 @@ class Store:
         The answer is right even if a connection breaks after the server has written and the request is repeated: each
         call writes a mark of its own beside the bytes, and compares the mark that is there.
         """
-        write = self._create_file if self.local else self._create_object
         writer = uuid.uuid4().hex
-        return bool(self._attempt("write", key, lambda: write(key, data, writer)))
-
-    def _create_file(self, key: str, data: bytes, writer: str) -> bool:
-        path = Path(self._path(key))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{writer}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                path.hardlink_to(temporary)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno in NO_LINKS:
-                    raise StoreError(
-                        f"store {self.url}: this file system has no hard links ({error.strerror}), by which a file is "
-                        "created whole and only if absent; give a path on another file system, or s3://"
-                    ) from error
-                raise
-            return True
-        finally:
-            temporary.unlink(missing_ok=True)
+        if self.local:
+            path = Path(self._path(key))
+            return bool(self._attempt("write", key, lambda: create_file(path, data, writer, self.url)))
+        return bool(self._attempt("write", key, lambda: self._create_object(key, data, writer)))
 
     def _create_object(self, key: str, data: bytes, writer: str) -> bool:
         try:
             self._fs.pipe_file(self._path(key), data, mode="create", Metadata={_WRITER: writer})
         except OSError as error:
-            # s3fs raises FileExistsError for the refusals of some servers only, and EINVAL for others. If the answer to
-            # a completed multipart upload was lost, the repeated request does not find the upload any more.
-            response = getattr(error.__cause__, "response", None) or {}
-            refused = response.get("Error", {}).get("Code") in _PRECONDITION_CODES
-            if refused or isinstance(error, FileExistsError):
+            # If the answer to a completed multipart upload was lost, the repeated request does not find the upload any
+            # more.
+            if _is_refusal(error):
                 return self._writer_of(key) == writer
             if isinstance(error, FileNotFoundError) and self._writer_of(key) == writer:
                 return True
@@ -235,17 +218,9 @@ class Store:
 
     def repair(self, key: str, data: bytes) -> None:
         """Overwrite a damaged object with the bytes that its key names; only for content-addressed keys."""
-        path = Path(self._path(key))
-        if not self.local:
-            self._attempt("repair", key, lambda: self._fs.pipe_file(self._path(key), data))
-            return
-        with self._errors("repair", key):
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-            try:
-                temporary.write_bytes(data)
-                temporary.replace(path)  # a reader sees the old bytes or the new ones, never a part
-            finally:
-                temporary.unlink(missing_ok=True)
+        path = self._path(key)
+        write = (lambda: replace_file(Path(path), data)) if self.local else (lambda: self._fs.pipe_file(path, data))
+        self._attempt("repair", key, write)
 
     def delete(self, key: str) -> None:
         """Remove an object; no error if it is gone already. A bucket with versioning keeps the old version."""
@@ -273,15 +248,7 @@ class Store:
 
     def sweep(self, older: float = 3600.0) -> int:
         """Remove temporary files of killed writers, by age in seconds; only local stores have such files."""
-        if not self.local:
-            return 0
-        left = 0
-        for path in Path(self._root).rglob(".*.tmp"):
-            with contextlib.suppress(FileNotFoundError):  # its writer is alive and has just renamed it
-                if time.time() - path.stat().st_mtime > older:
-                    path.unlink()
-                    left += 1
-        return left
+        return remove_abandoned(Path(self._root), older) if self.local else 0
 
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes without reading it; None where there is none."""
@@ -342,6 +309,38 @@ class Store:
             Path(self._path(key)).parent.mkdir(parents=True, exist_ok=True)
         self.repair(key, data)
 
+    def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
+        """Replace an object whose content is still `old` (None: that is still absent); False if it is another by now.
+
+        In a directory the caller holds `exclusively`. In a bucket it is one conditional PUT (`If-Match`); a server that
+        does not know the condition only compares before it writes.
+        """
+        if not self.local and old is not None:
+            return bool(self._attempt("replace", key, lambda: self._swap_object(key, data, old), False))
+        if self.read(key) != old:
+            return False
+        if old is None:
+            return self.create(key, data)
+        self.replace(key, data)
+        return True
+
+    def _swap_object(self, key: str, data: bytes, old: bytes) -> bool:
+        bucket, name, _ = self._fs.split_path(self._path(key))
+        tag = self._fs.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
+        if self.read(key) != old:
+            return False
+        try:
+            self._fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, IfMatch=tag)
+        except OSError as error:
+            if _is_refusal(error):
+                return False
+            raise
+        return True
+
+    def exclusively(self, prefix: str) -> contextlib.AbstractContextManager[None]:
+        """Lock a folder of a local store against the others that do this; a bucket has no locks."""
+        return folder_locked(Path(self._path(prefix))) if self.local else contextlib.nullcontext()
+
     def copy_object(self, key: str, target: str) -> int:
         """Copy a content-addressed object to a plain name, unless one of its size is there; returns its size in bytes.
 
@@ -362,14 +361,8 @@ class Store:
         """Point a symbolic link to a folder beside it in one step, or remove the link; only in local stores."""
         if not self.local:
             return
-        path = Path(self._path(key))
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         with self._errors("link", key):
-            if target is None:
-                path.unlink(missing_ok=True)
-            elif not path.is_symlink() or str(path.readlink()) != target:
-                temporary.symlink_to(target)
-                temporary.replace(path)
+            point_link(Path(self._path(key)), target)
 
     def delete_folder(self, prefix: str) -> None:
         """Remove everything below a prefix; no error if it is gone already."""
@@ -392,6 +385,12 @@ class Store:
 
     def _errors(self, verb: str, key: str) -> contextlib.AbstractContextManager[None]:
         return store_errors(self.url, verb, key, local=self.local)
+
+
+def _is_refusal(error: OSError) -> bool:
+    """Tell whether a server refused a conditional write; s3fs raises FileExistsError or EINVAL, by server."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") in _PRECONDITION_CODES
 
 
 def _entry(info: Mapping[str, Any]) -> Entry:

@@ -1,22 +1,20 @@
 """The row ledger: remembers what was paid for, row by row, across parts, runs and datasets.
 
-Rows lie in segments that are never changed, with the columns `entry` (the row's id), `subjects` (hashes of all texts
-the row is about) and `payload`. The rows of one call of `remember` become one segment, all of them or none:
-`ledger/<judge>/new/<first>-<last>-<SHA-256>.parquet`, named after the range of the rows' shelves. A shelf is the first
-two digits of a row's first subject, so whoever asks in the order of that hash reads few segments. `compact` sorts rows
-into `ledger/<judge>/<shelf>/<SHA-256>.parquet`. Any number of processes may read, write and compact at once.
+The rows of one call of `remember` become one new segment, all of them or none (`infra.ledger.segments`). Whoever asks
+in the order of the first subjects' hashes reads few segments. `compact` sorts the rows of new segments into shelves.
+Any number of processes may read, write and compact at once.
 
 Why nothing is lost. A compactor deletes a segment only after it has read all of it, and after everything it holds is
 durable in segments with other keys. Those are deleted in turn only for segments that hold all their rows and more, or
-the same entry with a smaller payload. Such a chain has no circle, so it ends in a segment that exists. Two compactors
-leave two segments with the same rows, and the next one merges them. Only `forget` removes rows, on purpose.
+the same entry from a later asking or with a smaller payload. Such a chain has no circle, so it ends in a segment that
+exists. Two compactors leave two segments with the same rows, and the next one merges them. Only `forget` and
+`infra.ledger.forgetting` remove rows, on purpose.
 """
 
-import hashlib
-import io
 import logging
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,23 +23,12 @@ from typing import Self
 
 import polars as pl
 
+from infra.ledger.segments import NEW, SCHEMA, DamagedError, Segments, folder_of, is_segment, shelf_of, touches
 from infra.storage.background_writes import Background
 from infra.storage.store import Store, StoreError
 
 Row = tuple[str, Sequence[str], str]
 
-_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "entry": pl.String,
-    "subjects": pl.List(pl.String),
-    "payload": pl.String,
-}
-_JUDGE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
-_HASH = re.compile(r"[0-9a-f]{2,}")
-_NEW = "new"
-_KEY = re.compile(
-    r"ledger/(?P<judge>[^/]+)/((?P<shelf>[0-9a-f]{2})/|new/(?P<first>[0-9a-f]{2})-(?P<last>[0-9a-f]{2})-)"
-    r"[0-9a-f]{64}\.parquet"
-)
 _CHUNK = 2048  # new segments that a compactor holds in memory at a time
 _THREADS = 16  # reads under way at once: a bucket answers in milliseconds, most of them waiting
 _FOOTER = 65536  # bytes that hold a segment's parquet footer, with its number of rows
@@ -81,19 +68,22 @@ class Forgotten:
         return Forgotten(self.rows + other.rows, self.segments + other.segments, self.damaged + other.damaged)
 
 
-class _Damaged(Exception):
-    """A segment's bytes are not those that its name calls for."""
-
-
 class Ledger:
     """The ledger of one store; fits `tasks.protocols.Ledger`. Use it as a context: leaving it waits for every write.
 
-    damaged: keys of the segments that could not be read; their rows are paid for again.
+    origin: the digest of what computes the rows that are remembered. since: in seconds since the epoch; only what a
+    ledger with this or a later `since` remembered is recalled; 0 for everything. damaged: keys of the segments that
+    could not be read; their rows are paid for again. recalled: how many rows were recalled, by their origins.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, origin: str = "", since: int = 0, clock: Callable[[], float] = time.time) -> None:
         self.store = store
-        self.damaged: set[str] = set()
+        self.origin = origin
+        self.since = since
+        self._clock = clock
+        self._segments = Segments(store)
+        self.damaged = self._segments.damaged
+        self.recalled: Counter[str] = Counter()
         self._background = Background()
 
     def __enter__(self) -> Self:
@@ -112,8 +102,9 @@ class Ledger:
     def recall(self, judge: str, entries: Mapping[str, str]) -> dict[str, str]:
         """Look up entries (id → its first subject); returns id → payload of those that are known and durable.
 
-        One entry may have several payloads, all of them answers to the same question. The smallest string counts, so
-        that every reader takes the same one, whichever segments were merged meanwhile.
+        One entry may have several payloads, all of them answers to the same question. The one that was asked for again
+        last counts, and of those the smallest string, so that every reader takes the same one, whichever segments were
+        merged meanwhile.
 
         Raises:
             ValueError: the judge's name is no path component, or a subject is no hash.
@@ -121,24 +112,25 @@ class Ledger:
         """
         if not entries:
             return {}
-        shelves = {_shelf(subject) for subject in entries.values()}
-        folders = [f"{_folder(judge)}/{name}" for name in sorted(shelves)]
+        shelves = {shelf_of(subject) for subject in entries.values()}
+        folders = [f"{folder_of(judge)}/{name}" for name in sorted(shelves)]
         wanted = pl.DataFrame({"entry": list(entries)}, schema={"entry": pl.String})
-        found: dict[str, str] = {}
+        found: dict[str, tuple[int, str, str]] = {}  # when it was asked again (negative), payload, origin
         seen: set[str] = set()
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             while True:
                 # New segments are listed first: a compactor writes their rows to the shelves before it deletes them.
-                listed = self._segments(f"{_folder(judge)}/{_NEW}")
-                listed += [key for keys in pool.map(self._segments, folders) for key in keys]
-                unread = [key for key in listed if key not in seen and _touches(key, shelves)]
+                listed = self._segments.keys(f"{folder_of(judge)}/{NEW}")
+                listed += [key for keys in pool.map(self._segments.keys, folders) for key in keys]
+                unread = [key for key in listed if key not in seen and touches(key, shelves)]
                 seen.update(unread)
                 looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
-                for entry, payload in (row for rows in looked_up for row in rows or ()):
-                    found[entry] = min(payload, found.get(entry, payload))
+                for entry, again, payload, origin in (row for rows in looked_up for row in rows or ()):
+                    found[entry] = min((-again, payload, origin), found.get(entry, (-again, payload, origin)))
                 # A listing made while a compactor works may show neither the segments that were merged nor the result.
                 if None not in looked_up and (len(unread) <= 1 or len(found) == len(entries)):
-                    return found
+                    self.recalled.update(origin for _, _, origin in found.values())
+                    return {entry: payload for entry, (_, payload, _) in found.items()}
 
     def remember(self, judge: str, rows: Iterable[Row]) -> None:
         """Keep rows of (id, subjects, payload); returns at once, and `flush` waits until they are durable.
@@ -153,9 +145,10 @@ class Ledger:
         for entry, subjects, _ in held:
             if not subjects:
                 raise ValueError(f"ledger: entry {entry!r} names no subject; the hash of at least one text expected")
-            _shelf(subjects[0])
+            shelf_of(subjects[0])
         if held:
-            self._background.submit(partial(self._write_rows, f"{_folder(judge)}/{_NEW}", held))
+            at = int(self._clock())
+            self._background.submit(partial(self._write_rows, f"{folder_of(judge)}/{NEW}", held, at))
 
     def flush(self) -> None:
         """Wait until everything remembered is durable.
@@ -178,9 +171,9 @@ class Ledger:
         left alone. What a killed compactor leaves is merged by the next one.
         """
         shelves: dict[str, list[str]] = {}
-        for key in self._segments(_folder(judge)):
+        for key in self._segments.keys(folder_of(judge)):
             shelves.setdefault(key.split("/")[2], []).append(key)
-        new = shelves.pop(_NEW, [])
+        new = shelves.pop(NEW, [])
         done = Compaction(0, 0)
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             if len(new) >= max(min_segments, 1):
@@ -188,20 +181,24 @@ class Ledger:
                     done += self._shelve(judge, new[start : start + _CHUNK], shelves, pool)
             for shelf, keys in shelves.items():
                 if len(keys) >= max(min_segments, 2):
-                    done += self._merge(f"{_folder(judge)}/{shelf}", keys, [], pool)[0]
+                    done += self._merge(f"{folder_of(judge)}/{shelf}", keys, [], pool)[0]
         return done
 
     def _shelve(
         self, judge: str, new: Sequence[str], shelves: dict[str, list[str]], pool: ThreadPoolExecutor
     ) -> Compaction:
         """Sort the rows of new segments into their shelves, and merge each with what the shelf holds."""
-        read = {key: rows for key, rows in zip(new, pool.map(self._read_whole, new), strict=True) if rows is not None}
+        read = {
+            key: rows
+            for key, rows in zip(new, pool.map(self._segments.read_whole, new), strict=True)
+            if rows is not None
+        }
         if not read:
             return Compaction(0, 0)
         rows = pl.concat(read.values()).with_columns(_shelf=pl.col("subjects").list.first().str.head(2))
         done = Compaction(len(read), 0)
         for (shelf,), held in rows.partition_by("_shelf", as_dict=True, include_key=False).items():
-            folder = f"{_folder(judge)}/{shelf}"
+            folder = f"{folder_of(judge)}/{shelf}"
             merged, result = self._merge(folder, shelves.get(str(shelf), []), [held], pool)
             shelves[str(shelf)] = [result]
             done += merged
@@ -212,11 +209,15 @@ class Ledger:
         self, folder: str, keys: Sequence[str], more: Sequence[pl.DataFrame], pool: ThreadPoolExecutor
     ) -> tuple[Compaction, str]:
         """Write one segment of everything in these and of further rows, then delete these; returns the result's key."""
-        read = {key: rows for key, rows in zip(keys, pool.map(self._read_whole, keys), strict=True) if rows is not None}
+        read = {
+            key: rows
+            for key, rows in zip(keys, pool.map(self._segments.read_whole, keys), strict=True)
+            if rows is not None
+        }
         frames = [*read.values(), *more]
         if len(frames) == 1 and read:
             return Compaction(0, 0), next(iter(read))
-        result = self._write(folder, pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA))
+        result = self._segments.write(folder, pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA))
         list(pool.map(self.store.delete, [key for key in read if key != result]))
         return Compaction(len(read), 1), result
 
@@ -231,7 +232,7 @@ class Ledger:
         clean: set[str] = set()
         total = Forgotten()
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-            while keys := [key for key in self._segments("ledger") if key not in clean]:
+            while keys := [key for key in self._segments.keys("ledger") if key not in clean]:
                 held = list(pool.map(lambda key: self._forget_in(key, named, dry_run), keys))
                 total = sum(held, total)
                 if dry_run:
@@ -241,7 +242,7 @@ class Ledger:
 
     def stats(self) -> dict[str, JudgeStats]:
         """Count segments, rows and bytes by judge; of each segment only the footer is read."""
-        sizes = {key: size for key, size in self.store.sizes("ledger").items() if _KEY.fullmatch(key)}
+        sizes = {key: size for key, size in self.store.sizes("ledger").items() if is_segment(key)}
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             rows = dict(zip(sizes, pool.map(self._count_rows, sizes), strict=True))
         judges: dict[str, list[str]] = {}
@@ -254,68 +255,26 @@ class Ledger:
 
     def judges(self) -> list[str]:
         """List the judges of whom something is remembered."""
-        return sorted({key.split("/")[1] for key in self._segments("ledger")})
+        return sorted({key.split("/")[1] for key in self._segments.keys("ledger")})
 
-    def _segments(self, folder: str) -> list[str]:
-        return [key for key in self.store.list(folder) if _KEY.fullmatch(key)]
-
-    def _look_up(self, key: str, wanted: pl.DataFrame) -> list[tuple[str, str]] | None:
+    def _look_up(self, key: str, wanted: pl.DataFrame) -> list[tuple[str, int, str, str]] | None:
         """Read the wanted entries of one segment; None if it vanished, an empty list if it is damaged."""
         try:
-            rows = self._read(key, ["entry", "payload"])
-        except _Damaged:
+            rows = self._segments.read(key, ["entry", "again", "payload", "origin"])
+        except DamagedError:
             return []
-        return None if rows is None else rows.join(wanted, on="entry", how="semi").rows()
-
-    def _read_whole(self, key: str) -> pl.DataFrame | None:
-        try:
-            return self._read(key)
-        except _Damaged:
+        if rows is None:
             return None
+        return rows.filter(pl.col("again") >= self.since).join(wanted, on="entry", how="semi").rows()
 
-    def _read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame | None:
-        """Read one segment; None where it vanished.
-
-        Raises:
-            _Damaged: its digest is not its name, or it is no table of ours.
-        """
-        data = self.store.read(key)
-        if data is None:
-            return None
-        try:
-            if hashlib.sha256(data).hexdigest() != key[-72:-8]:
-                raise _Damaged(f"its SHA-256 is not its name ({len(data)} bytes)")
-            return pl.read_parquet(io.BytesIO(data), columns=columns or list(_SCHEMA))
-        except (_Damaged, pl.exceptions.PolarsError) as error:
-            if key not in self.damaged:
-                _log.warning("ledger: segment %s is damaged and skipped; its rows are paid for again: %s", key, error)
-            self.damaged.add(key)
-            raise _Damaged(key) from error
-
-    def _write_rows(self, folder: str, rows: Sequence[Row]) -> None:
-        self._write(folder, pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
-
-    def _write(self, folder: str, rows: pl.DataFrame) -> str:
-        """Make rows durable as one segment and return its key; a damaged object under that key is repaired."""
-        data = _encode(rows)
-        range_ = ""
-        if folder.endswith(f"/{_NEW}"):
-            shelves = sorted(_shelf(subject) for subject in rows["subjects"].list.first())
-            range_ = f"{shelves[0]}-{shelves[-1]}-"
-        key = f"{folder}/{range_}{hashlib.sha256(data).hexdigest()}.parquet"
-        while not self.store.create(key, data):
-            there = self.store.read(key)
-            if there == data:
-                break
-            if there is not None:
-                self.store.repair(key, data)
-                break
-        return key
+    def _write_rows(self, folder: str, rows: Sequence[Row], at: int) -> None:
+        whole = [(*row, self.origin, at, self.since) for row in rows]
+        self._segments.write(folder, pl.DataFrame(whole, schema=SCHEMA, orient="row"))
 
     def _forget_in(self, key: str, subjects: frozenset[str], dry_run: bool) -> Forgotten:
         try:
-            rows = self._read(key)
-        except _Damaged:
+            rows = self._segments.read(key)
+        except DamagedError:
             if not dry_run:
                 self.store.delete(key)
             return Forgotten(damaged=1)
@@ -325,7 +284,7 @@ class Ledger:
         count = int(names.sum())
         if count and not dry_run:
             if count < rows.height:
-                self._write(key.rpartition("/")[0], rows.filter(~names))
+                self._segments.write(key.rpartition("/")[0], rows.filter(~names))
             self.store.delete(key)
         return Forgotten(count, int(count > 0))
 
@@ -342,32 +301,3 @@ class Ledger:
             except pyarrow.ArrowInvalid:
                 continue  # the footer is longer than that, or the segment is damaged
         return 0
-
-
-def _folder(judge: str) -> str:
-    if not _JUDGE.fullmatch(judge):
-        raise ValueError(f"ledger: judge {judge!r} is no name of a folder; letters, digits, dot, dash and _ expected")
-    return f"ledger/{judge}"
-
-
-def _touches(key: str, shelves: Collection[str]) -> bool:
-    """Tell whether a segment may hold rows of these shelves."""
-    parts = _KEY.fullmatch(key)
-    if parts is None or parts["first"] is None:
-        return parts is not None
-    return any(parts["first"] <= shelf <= parts["last"] for shelf in shelves)
-
-
-def _shelf(subject: str) -> str:
-    if not _HASH.fullmatch(subject):
-        raise ValueError(f"ledger: subject {subject!r} is no hash; hexadecimal digits in lower case expected")
-    return subject[:2]
-
-
-def _encode(rows: pl.DataFrame) -> bytes:
-    """Write rows as parquet, sorted by entry, of each entry the smallest payload: equal rows give equal bytes."""
-    order = ["entry", "payload", pl.col("subjects").list.join(",")]
-    distinct = rows.sort(order).unique("entry", keep="first", maintain_order=True)
-    buffer = io.BytesIO()
-    distinct.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
-    return buffer.getvalue()
