@@ -1,6 +1,10 @@
 """Format numbers and tables for pages that people read: shares, differences, Markdown tables."""
 
+import re
 from collections.abc import Sequence
+
+# Characters that HTML does not allow or does not show: control characters, lone surrogates, non-characters.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -34,3 +38,36 @@ def signed(value: float) -> str:
     """
     text = f"{value:+.3f}"
     return "0.000" if text in ("+0.000", "-0.000") else text.replace("-", "−")
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration in seconds for people.
+
+    >>> duration(0.04), duration(7.21), duration(75), duration(4020)
+    ('<0.1 s', '7.2 s', '1 min 15 s', '1 h 7 min')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 0.1:  # noqa: PLR2004 - shorter times need no digits
+        return "<0.1 s"
+    if round(seconds, 1) < 60:  # noqa: PLR2004 - a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour
+
+
+def printable(text: str) -> str:
+    """Replace characters that HTML does not allow; a template escapes all others."""
+    return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def clip(text: str, length: int) -> str:
+    """Cut a long text after a word and mark the cut.
+
+    >>> clip("one two three", 8), clip("one", 8)
+    ('one two […]', 'one')
+    """
+    if len(text) <= length:
+        return text
+    end = text.rfind(" ", length // 2, length + 1)
+    return text[: end if end > 0 else length].rstrip() + " […]"

@@ -27,7 +27,7 @@ class Request(Protocol):
 
     @property
     def chat(self) -> Sequence[Mapping[str, str]]:
-        """`[{"role": …, "content": …}, …]`, ending with the user's turn."""
+        """`[{"role": …, "content": …}, …]`, ending with the user's turn, or with the beginning of the answer."""
         ...
 
     @property
@@ -100,8 +100,11 @@ class LLM(Protocol):
 class CrossEncoder(Protocol):
     """Scores a query and a passage that it reads together."""
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
-        """Return P(relevant) in 0..1 for `n` pairs of (query, passage), in order."""
+    def score(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str] = ()) -> Sequence[float]:
+        """Return P(relevant) in 0..1 for `n` pairs of (query, passage), in order; NaN for a pair it cannot read.
+
+        `instructions`: what relevant means, one for each pair, or none. Only engines with a template take them.
+        """
         ...
 
 

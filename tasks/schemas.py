@@ -15,8 +15,12 @@ Dtype = pl.DataType | type[pl.DataType]
 VERDICT_STATES = ("relevant", "not_relevant", "unsure", "unparsed")
 LABELS = ("relevant", "not_relevant", "unsure")
 HUMAN_JUDGE = "human"  # a pair that people labelled has the judge `human:<number of people>`
-Treatment = Literal["default", "remove", "remove_hn", "relabel"]
+SOURCE_JUDGE = f"{HUMAN_JUDGE}:source"  # the source says that people called the pair irrelevant
+BY_PEOPLE = "people"  # the retriever of such a pair
+FILE_JUDGE = "file"  # a pair whose verdict was read from a file has the judge `file:<what is in the file>`
+Treatment = Literal["default", "remove", "remove_hn", "relabel", "drop_ambiguous"]
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
+PAPER_TREATMENTS: tuple[Treatment, ...] = ("default", "remove", "remove_hn", "relabel")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Schema:
     def empty(self) -> pl.DataFrame:
         """Return a frame of this schema without rows."""
         return pl.DataFrame(schema=self.columns)
+
+
+def _with_bounds(*names: str) -> list[str]:
+    """Name the columns of figures with their intervals, clustered by query: kappa, kappa_low, kappa_high."""
+    return [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
 
 
 _TEXT = pl.String
@@ -55,20 +64,40 @@ PASSAGES = Schema(
     {"dataset": _TEXT, "doc_id": _TEXT, "title": _TEXT, "text": _TEXT, "text_hash": _TEXT},
     key=("dataset", "doc_id"),
 )
-POSITIVES = Schema({**_PAIR, "text_hash": _TEXT, "source": _TEXT}, key=_PAIR_KEY)
+# A labelled or given passage under each of its hashes; `shown_hash` and `guard_hash` find copies (tasks.texts).
+_HASHED: dict[str, Dtype] = {**_PAIR, "text_hash": _TEXT, "shown_hash": _TEXT, "guard_hash": _TEXT}
+POSITIVES = Schema({**_HASHED, "source": _TEXT}, key=_PAIR_KEY)
 # Negatives that the input rows contain, in their order, with the score of the input where it has one.
 GIVEN = Schema(
-    {**_PAIR, "text_hash": _TEXT, "rank": pl.Int32, "score": pl.Float64},
+    {**_HASHED, "rank": pl.Int32, "score": pl.Float64},
     key=_PAIR_KEY,
     nullable=frozenset({"score"}),
+)
+# Passages that people judged and called irrelevant to a training query: negatives that no judge is asked about.
+IRRELEVANT = Schema({**_HASHED, "relevance": pl.Int32}, key=_PAIR_KEY)
+# Scores that a teacher gave to the pairs of the source's rows, of positives and negatives alike.
+TEACHER = Schema({**_PAIR, "score": pl.Float64}, key=_PAIR_KEY)
+# Further fields of the source's rows that exports carry on: `prompt`, `type`.
+EXTRAS = Schema(
+    {"dataset": _TEXT, "query_id": _TEXT, "name": _TEXT, "value": _TEXT}, key=("dataset", "query_id", "name")
 )
 QRELS = Schema({**_PAIR, "relevance": pl.Int32}, key=_PAIR_KEY)
 # False negatives that are known in advance (planted, or known by construction). No judge reads this table.
 KNOWN = Schema({**_PAIR}, key=_PAIR_KEY)
+# Ids of queries and passages that say the same as another of their dataset, under whose id they were merged.
+COPIES = Schema({"dataset": _TEXT, "kind": _TEXT, "id": _TEXT, "kept": _TEXT}, key=("dataset", "kind", "id"))
+QUERY, PASSAGE = "query", "passage"  # the kinds of `COPIES`
 EMBEDDINGS = Schema({"text_hash": _TEXT, "vector": pl.Array}, key=("text_hash",))
 HITS = Schema(
-    {**_PAIR, "text_hash": _TEXT, "retriever": _TEXT, "rank": pl.Int32, "score": pl.Float64},
+    {
+        **_HASHED,
+        "repeats": _TEXT,  # how the passage repeats the query's own text or id; see tasks.mining.masks
+        "retriever": _TEXT,
+        "rank": pl.Int32,
+        "score": pl.Float64,
+    },
     key=(*_PAIR_KEY, "retriever"),
+    nullable=frozenset({"repeats"}),
 )
 CANDIDATES = Schema(
     {
@@ -76,7 +105,7 @@ CANDIDATES = Schema(
         "text_hash": _TEXT,
         "query_hash": _TEXT,
         "positives_hash": _TEXT,  # tasks.texts.combine_hashes of the query's positives
-        "retriever": _TEXT,
+        "retriever": _TEXT,  # "dense"; "given" for negatives of the source; BY_PEOPLE
         "rank": pl.Int32,
         "score": pl.Float64,
     },
@@ -85,6 +114,47 @@ CANDIDATES = Schema(
 )
 NEGATIVES = Schema({**_PAIR, "text_hash": _TEXT, "rank": pl.Int32}, key=_PAIR_KEY)
 VERDICTS = Schema(_VERDICT, key=(*_PAIR_KEY, "tier"), nullable=frozenset({"score", "grade", "preference", "call_id"}))
+_QUESTION: dict[str, Dtype] = {"query_hash": _TEXT, "positives_hash": _TEXT, "text_hash": _TEXT}
+# The pool of a guarantee: its questions with the scores of the tier before, and which are drawn for the audit.
+AUDIT = Schema(
+    {
+        **_QUESTION,
+        "score": pl.Float64,
+        "stratum": _TEXT,  # high | low
+        "inclusion_probability": pl.Float64,
+        "drawn": pl.Boolean,
+    },
+    key=tuple(_QUESTION),
+)
+# What the audit allows: accepted are scores from `accept` on, rejected are those below `reject`; null: none. Counts are
+# of questions; `accepted` and `rejected` without the audited ones.
+_THRESHOLDS: dict[str, Dtype] = {
+    "questions": pl.Int64,
+    "audited": pl.Int64,
+    "accept": pl.Float64,
+    "reject": pl.Float64,
+    "accepted": pl.Int64,
+    "rejected": pl.Int64,
+    "found_rejected": pl.Int64,  # audited, to be rejected by their score, and relevant
+    "found_wrong": pl.Int64,  # audited, to be accepted by their score, and not relevant
+}
+THRESHOLDS = Schema(_THRESHOLDS, key=(), nullable=frozenset({"accept", "reject"}))
+# What a guarantee reached, once everything that was passed on is asked (tasks.verdicts.guarantee.assure).
+GUARANTEE = Schema(
+    {
+        "tier": _TEXT,
+        **_THRESHOLDS,
+        "asked": pl.Int64,  # the audited ones included
+        "found": pl.Int64,  # asked, and relevant
+        "recall": pl.Float64,  # the targets; null: no demand
+        "precision": pl.Float64,
+        "confidence": pl.Float64,
+        "recall_bound": pl.Float64,  # hold together with the confidence
+        "precision_bound": pl.Float64,
+    },
+    key=("tier",),
+    nullable=frozenset({"accept", "reject", "recall", "precision"}),
+)
 CALLS = Schema(
     {
         "call_id": _TEXT,
@@ -98,6 +168,39 @@ CALLS = Schema(
     },
     key=("call_id",),
     nullable=frozenset({"order_seed", "fingerprint"}),
+)
+# Where in its passage a judge found what a verdict rests on: the window that decided, by characters (title and text,
+# without invisible ones) and by estimated tokens. A verdict that could not be read has no row.
+WINDOWS = Schema(
+    {
+        **_PAIR,
+        "tier": _TEXT,
+        "windows": pl.Int32,  # in how many the passage was cut
+        "start": pl.Int32,
+        "end": pl.Int32,
+        "chars": pl.Int32,  # of the whole passage
+        "start_tokens": pl.Int32,  # before the window
+        "end_tokens": pl.Int32,  # up to its end
+    },
+    key=(*_PAIR_KEY, "tier"),
+)
+# What is known of a pair without asking a model: cosines, and how it was found (tasks.judging.similarity).
+FEATURES = Schema(
+    {
+        **_PAIR,
+        "query_hash": _TEXT,
+        "text_hash": _TEXT,
+        "to_query": pl.Float64,  # cosine of candidate and query
+        "to_positive": pl.Float64,  # the largest cosine of candidate and a positive
+        "to_positives": pl.Float64,  # the mean of these cosines
+        "positive_to_query": pl.Float64,  # the largest cosine of query and a positive
+        "positives": pl.Int32,  # how many there are
+        "rank": pl.Int32,
+        "missed_words": pl.Float64,  # share of the query's words that a positive has and the candidate lacks
+        "shared_triples": pl.Float64,  # of words in a row, with a positive: Jaccard's coefficient, the largest
+    },
+    key=_PAIR_KEY,
+    nullable=frozenset({"missed_words", "shared_triples"}),
 )
 INSTANCES = Schema(
     {
@@ -144,18 +247,11 @@ PEOPLE = Schema(
         "contradicted": pl.Int64,  # people say relevant and the tier says not relevant, or the reverse
         "unsure": pl.Int64,  # people are unsure
         "sampled": pl.Int64,  # drawn with a known probability and not unsure: the estimates use these pairs
-        "kappa": pl.Float64,
-        "kappa_low": pl.Float64,
-        "kappa_high": pl.Float64,
-        "precision": pl.Float64,
-        "precision_low": pl.Float64,
-        "precision_high": pl.Float64,
-        "recall": pl.Float64,
-        "recall_low": pl.Float64,
-        "recall_high": pl.Float64,
+        # kappa is that of two states: relevant against everything else that the tier said (tasks.agreement)
+        **dict.fromkeys(_with_bounds("kappa", "precision", "recall"), pl.Float64),
     },
     key=("tier",),
-    nullable=frozenset(f"{name}{end}" for name in ("kappa", "precision", "recall") for end in ("", "_low", "_high")),
+    nullable=frozenset(_with_bounds("kappa", "precision", "recall")),
 )
 # The gold set: pairs with a known, fixed label, and the verdicts of tonight's judges on them.
 GOLD = Schema({**_PAIR, "label": _TEXT}, key=_PAIR_KEY)
@@ -168,16 +264,11 @@ GOLD_AGREEMENT = Schema(
     {
         "tier": _TEXT,
         "items": pl.Int64,
-        "kappa": pl.Float64,
-        "kappa_low": pl.Float64,
-        "kappa_high": pl.Float64,
-        "accuracy": pl.Float64,
-        "accuracy_low": pl.Float64,
-        "accuracy_high": pl.Float64,
+        **dict.fromkeys(_with_bounds("kappa", "accuracy"), pl.Float64),  # kappa of two states, as in PEOPLE
         "unparsed": pl.Int64,
     },
     key=("tier",),
-    nullable=frozenset({"kappa", "kappa_low", "kappa_high"}),
+    nullable=frozenset(_with_bounds("kappa")),
 )
 SCORES = Schema(
     {
@@ -191,6 +282,11 @@ SCORES = Schema(
     key=("model", "dataset", "measure", "query_id", "seed"),
 )
 REJECTS = Schema({"stage": _TEXT, "key": _TEXT, "reason": _TEXT, "detail": _TEXT}, key=())
+# How often each value occurs: lengths, numbers per query, ranks, scores (tasks.report.describe).
+COUNTS = Schema(
+    {"subject": _TEXT, "dataset": _TEXT, "kind": _TEXT, "value": pl.Float64, "count": pl.Int64},
+    key=(),
+)
 # How well each tier finds the known false negatives, all tiers over the same candidates.
 AGREEMENT = Schema(
     {
@@ -203,9 +299,50 @@ AGREEMENT = Schema(
         "precision": pl.Float64,
         "precision_at_cascade_recall": pl.Float64,
         "auc": pl.Float64,
+        "recall_low": pl.Float64,
+        "recall_high": pl.Float64,
+        "precision_low": pl.Float64,
+        "precision_high": pl.Float64,
+        "auc_low": pl.Float64,
+        "auc_high": pl.Float64,
     },
     key=("tier",),
-    nullable=frozenset({"recall", "precision", "precision_at_cascade_recall", "auc"}),
+    nullable=frozenset(_with_bounds("recall", "precision", "auc")) | {"precision_at_cascade_recall"},
+)
+# How often two judges are both wrong, and how often they would be by chance (tasks.verdicts.shared_errors).
+SHARED_ERRORS = Schema(
+    {
+        "first": _TEXT,
+        "second": _TEXT,
+        "kind": _TEXT,  # all, or how kinds of pairs are told apart: dataset, rank, ...
+        "value": _TEXT,
+        "pairs": pl.Int64,
+        "queries": pl.Int64,
+        "first_wrong": pl.Float64,  # shares of the pairs
+        "second_wrong": pl.Float64,
+        "both_wrong": pl.Float64,
+        "by_chance": pl.Float64,
+        "excess_low": pl.Float64,  # interval of both_wrong - by_chance, clustered by query
+        "excess_high": pl.Float64,
+    },
+    key=("first", "second", "kind", "value"),
+    nullable=frozenset({"excess_low", "excess_high"}),
+)
+# The positives that were put to a judge: `asked_id` is the query under which each was asked (tasks.verdicts.checks).
+CHECKED = Schema({"dataset": _TEXT, "asked_id": _TEXT, "query_id": _TEXT, "doc_id": _TEXT}, key=("dataset", "asked_id"))
+# Queries that have no clear answer.
+QUERY_CHECKS = Schema(
+    {
+        "dataset": _TEXT,
+        "query_id": _TEXT,
+        "state": _TEXT,  # unsure
+        "reason": _TEXT,
+        "positives": pl.Int64,  # that were put to the judge, and read
+        "positives_relevant": pl.Int64,
+        "candidates": pl.Int64,
+        "candidates_relevant": pl.Int64,
+    },
+    key=("dataset", "query_id"),
 )
 # The cost of each stage, from the manifests of its parts. Seconds are working time, summed over the parts.
 COSTS = Schema(

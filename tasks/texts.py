@@ -5,9 +5,10 @@ Two texts count as the same where their hashes are equal, whatever their ids.
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 
-_SEPARATOR = "\x1f"  # the unit separator: titles and texts never contain it after ingest
+SEPARATOR = "\x1f"  # the unit separator: titles and texts never contain it after ingest
 
 
 def hash_text(text: str) -> str:
@@ -17,12 +18,33 @@ def hash_text(text: str) -> str:
 
 def hash_passage(title: str, text: str) -> str:
     """Hash the title and text of a passage (32 hexadecimal digits)."""
-    return hash_text(title + _SEPARATOR + text)
+    return hash_text(title + SEPARATOR + text)
+
+
+def normalise(text: str) -> str:
+    """Return a text without the differences that say nothing: Unicode form, case, and the number of spaces.
+
+    >>> normalise("How  do I boil an EGG?")
+    'how do i boil an egg?'
+    """
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.lower().strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def hash_shown(title: str, text: str) -> str:
+    """Hash a passage as it is shown: equal where title and text are cut differently (32 hexadecimal digits)."""
+    return hash_text(show_passage(title, text).strip())  # a title without text is shown with a space after it
+
+
+def hash_guard(title: str, text: str) -> str:
+    """Hash the normalised form of a passage as it is shown: equal also where case and spaces differ."""
+    return hash_text(normalise(show_passage(title, text)))
 
 
 def combine_hashes(hashes: Iterable[str]) -> str:
     """Hash several hashes in the given order. Sort them first where the order has no meaning."""
-    return hash_text(_SEPARATOR.join(hashes))
+    return hash_text(SEPARATOR.join(hashes))
 
 
 def part_of(text_hash: str, parts: int) -> int:

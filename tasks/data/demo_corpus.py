@@ -57,7 +57,8 @@ class HarvestConfig(BaseModel):
     """Which modules are read, how passages are cut, and how many queries and passages are kept.
 
     modules: modules of installed libraries. train_queries, test_queries: the most queries of each split. seed: of the
-    choice of queries and passages.
+    choice of queries and passages. With the seed of another corpus, skip_shared and skip_unique leave out its queries:
+    without them, two corpora have queries in common, also with different seeds.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +75,15 @@ class HarvestConfig(BaseModel):
     max_words: int = Field(25, ge=1, description="Longer summary lines are no queries.")
     max_sharers: int = Field(6, ge=2, description="Summary lines of more texts are left out with their texts.")
     seed: int = 0
+    skip_shared: int = Field(
+        0,
+        ge=0,
+        description="Queries whose summary line distinct texts share: the first so many are no queries of this corpus.",
+        json_schema_extra={"keyed_when_set": True},
+    )
+    skip_unique: int = Field(
+        0, ge=0, description="The same of the other queries.", json_schema_extra={"keyed_when_set": True}
+    )
 
 
 class HarvestError(ValueError):
@@ -174,8 +184,8 @@ def select(groups: list[list[Passage]], config: HarvestConfig) -> Selection:
     """Choose queries of both splits and passages by hash. The order of the groups makes no difference."""
     asked = [group for group in groups if is_query(group[0].summary, config)]
     order = sorted(asked, key=lambda group: _rank(words(group[0].summary), config.seed))
-    shared = [group for group in order if len(group) > 1]
-    unique = [group for group in order if len(group) == 1]
+    shared = [group for group in order if len(group) > 1][config.skip_shared :]
+    unique = [group for group in order if len(group) == 1][config.skip_unique :]
     train = shared[: min(config.train_shared, config.train_queries)]
     test = shared[len(train) :][: min(config.test_shared, config.test_queries)]
     # Where there are too few queries for both splits, each gets half: a split without queries cannot be used.

@@ -10,6 +10,7 @@ from tasks.texts import combine_hashes
 
 Protocol = Literal["yes_no", "graded", "listwise", "snippet", "cross_encoder"]
 SECOND_PROMPT = "snippet_rank"  # with which `snippet` ranks what it extracted
+_LONGEST_QUERY, _SCORED_QUERY = 4000, 1000  # about 1,000 and 250 tokens; many cross-encoders read 512 in all
 Preference = Literal["better", "equal", "worse", "none"]
 
 
@@ -53,12 +54,19 @@ class JudgeConfig(BaseModel):
         (ARHN); `cross_encoder` takes a score.
     prompt: name of the file in `tasks/prompts`; empty: the file named like the protocol.
     definition: what relevant means, for datasets without a policy.
+    instructed: `cross_encoder`: the definition is the instruction that the engine's template takes; by default it is
+        where the template has a place for one.
     policies: by dataset; set by the flow.
     relevant_from, not_relevant_below: P(relevant) at or above the first is `relevant`, below the second
         `not_relevant`, between them `unsure`.
     min_mass: least total probability of the expected spellings; with less the answer is `unparsed`.
     max_attempts: the most times a passage is asked about; an unparsed one is asked again, in other words or order.
-    *_chars: lengths shown, in characters; a cut is marked with […].
+    query_chars, query_limit: a query of at most `query_chars` characters is shown whole. So is a longer one of at most
+        `query_limit`; of what is longer still, the beginning and the end are shown.
+    positive_chars: characters shown of a positive. passage_chars: characters of a window. A longer passage is read in
+        several windows, each in a question of its own, and the best one counts. A cut is marked with […]. In
+        `query_limit` and `passage_chars`, characters of other scripts than Latin count for up to 4, as they take more
+        tokens; but a passage of at most `passage_chars` characters is one window in any script.
     max_positives: the most positives shown, the first ones by text hash.
     top: number of log-probabilities requested from the engine.
     relevant_grade: `graded`: the lowest grade that counts as relevant.
@@ -82,12 +90,19 @@ class JudgeConfig(BaseModel):
     protocol: Protocol = "yes_no"
     prompt: str = ""
     definition: str = "default"
+    instructed: bool = Field(False, json_schema_extra={"keyed_when_set": True})
     policies: Mapping[str, Policy] = Field(default_factory=dict)
     relevant_from: float = Field(0.5, ge=0, le=1)
     not_relevant_below: float = Field(0.5, ge=0, le=1)
     min_mass: float = Field(0.2, ge=0, le=1)
     max_attempts: int = Field(2, ge=1)
     query_chars: int = Field(500, ge=1)
+    query_limit: int | None = Field(
+        None,
+        ge=1,
+        description="default: 4,000, and 1,000 for a cross-encoder",
+        json_schema_extra={"keyed_when_set": True},
+    )
     positive_chars: int = Field(700, ge=1)
     passage_chars: int = Field(900, ge=1)
     max_positives: int = Field(3, ge=1)
@@ -107,6 +122,12 @@ class JudgeConfig(BaseModel):
     def asked(self) -> str:
         """Return the name of model and settings. Prompts are in the call ids, so a new one changes no other call."""
         return self.engine or self.judge
+
+    @property
+    def longest_query(self) -> int:
+        """Return the most characters of a query that are shown, counted in Latin letters."""
+        usual = _SCORED_QUERY if self.protocol == "cross_encoder" else _LONGEST_QUERY
+        return max(self.query_chars, usual if self.query_limit is None else self.query_limit)
 
     @property
     def ledger_name(self) -> str:

@@ -28,7 +28,8 @@ _VERDICTS, _REASONING = "verdicts", "reasoning"
 def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
     """Make the fewest calls of at most `per_call` passages, in an order drawn by `seed` and `attempt`.
 
-    With `isolate`, a passage that looks like an attack has a call of its own. It does not change the other calls.
+    With `isolate`, a passage that looks like an attack has a call of its own. It does not change the other calls. Nor
+    do the windows of a long passage after its first one: they are in further calls.
 
     Raises:
         ValueError: `reasoning` is on and the prompt has no question that asks for reasons.
@@ -42,10 +43,17 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
 
 def _groups(config: JudgeConfig, question: Question, attempt: int, seed: int) -> list[list[Passage]]:
     drawn = [str(seed), str(attempt), question.query_hash, question.positives_hash]
-    shuffled = sorted(question.passages, key=lambda passage: combine_hashes([*drawn, passage.hash]))
+    shuffled = sorted(question.passages, key=lambda passage: combine_hashes([*drawn, passage.key]))
+    # Windows that do not begin their passage have calls of their own: the others are asked as without them.
+    beginnings, further = ([p for p in shuffled if p.is_further == is_further] for is_further in (False, True))
+    return [*_apart(config, beginnings), *_apart(config, further)]
+
+
+def _apart(config: JudgeConfig, passages: Sequence[Passage]) -> list[list[Passage]]:
+    """Group passages for calls. One that looks like an attack is alone."""
     together: list[Passage] = []
     alone: list[list[Passage]] = []
-    for passage in shuffled:
+    for passage in passages:
         if config.isolate and looks_hostile(passage.text):
             alone.append([passage])
         else:
@@ -63,7 +71,8 @@ def _split(passages: Sequence[Passage], most: int) -> list[list[Passage]]:
 def _call(config: JudgeConfig, question: Question, passages: Sequence[Passage], attempt: int, seed: int) -> Call:
     call_id = name_call(config, question, passages, attempt, seed)
     ids = _draw_ids(call_id, question, passages)
-    content = load_prompt(question.prompt).render(
+    prompt = load_prompt(question.prompt)
+    content = prompt.render(
         definition=question.definition,
         query=question.query,
         positives=question.positives,
@@ -72,9 +81,9 @@ def _call(config: JudgeConfig, question: Question, passages: Sequence[Passage], 
     )
     return Call(
         call_id=call_id,
-        chat=({"role": "user", "content": content},),
+        chat=prompt.chat(content),
         question=question,
-        ids={id_: passage.hash for id_, passage in zip(ids, passages, strict=True)},
+        ids={id_: passage.key for id_, passage in zip(ids, passages, strict=True)},
         attempt=attempt,
         max_tokens=config.max_output_tokens,
         schema=_schema(ids, config.reasoning),
@@ -97,7 +106,7 @@ def _draw_ids(call_id: str, question: Question, passages: Sequence[Passage]) -> 
     ids: list[str] = []
     for position, passage in enumerate(passages):
         draw = 0
-        while (id_ := _draw_id([call_id, passage.hash, str(position), str(draw)])) in ids or id_ in shown:
+        while (id_ := _draw_id([call_id, passage.key, str(position), str(draw)])) in ids or id_ in shown:
             draw += 1
         ids.append(id_)
     return ids
@@ -127,7 +136,7 @@ def _schema(ids: Sequence[str], reasoning: bool) -> dict[str, Any]:
 def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
     """Read the verdict on each passage, or why there is none.
 
-    The answer must end with one JSON object, `{"verdicts": {"c7kd": "worse", …}}`. The list form
+    The answer must hold one JSON object, `{"verdicts": {"c7kd": "worse", …}}`. The list form
     `{"verdicts": [{"id": "c7kd", "preference": "worse"}, …]}` is read too. Failures of a whole call: `length`,
     `too_long`, `refused`, `error`, `empty`, `no_json`, `bad_shape`. Failures of one passage: `missing_id` (`unknown_id`
     if the answer names ids that were not asked about, as one may be misspelt), `doubled_id`, `bad_value`.

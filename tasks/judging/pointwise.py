@@ -6,6 +6,8 @@ grade from 0 to 3, the scale of TREC, and stores the expected grade and P(grade 
 """
 
 import math
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,10 @@ FIRST_TOKEN = frozenset({"stop", "length"})
 WHOLE_TEXT = frozenset({"stop"})
 UNAVAILABLE = "unavailable"
 _NAMED = frozenset({"length", "too_long", "refused"})
+# Spaces, the signs that tokenizers write for them, and quotes and full stops.
+_AROUND = (
+    " \t\r\n\u0120\u0121\u010a\u2581\"'`*_.,:;!()[]\u3002\uff0c\u3001\u201c\u201d\u2018\u2019\u00ab\u00bb\u300c\u300d"
+)
 _HIGHEST = 0.01  # a log-probability is at most 0, apart from rounding
 
 
@@ -46,7 +52,8 @@ def ask_each(config: JudgeConfig, questions: Sequence[Question], attempt: int, s
 def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[int, int], wanted: Wanted) -> Call:
     attempt, seed = nth
     seed = seed if len(question.positives) > 1 else 0  # one positive has one order: another vote would be the same call
-    content = load_prompt(question.prompt).render(
+    prompt = load_prompt(question.prompt)
+    content = prompt.render(
         definition=question.definition,
         query=question.query,
         positives=order_positives(question, seed),
@@ -55,9 +62,9 @@ def _call(config: JudgeConfig, question: Question, passage: Passage, nth: tuple[
     )
     return Call(
         call_id=name_call(config, question, [passage], attempt, seed),
-        chat=({"role": "user", "content": content},),
+        chat=prompt.chat(content),
         question=question,
-        ids={"": passage.hash},
+        ids={"": passage.key},
         attempt=attempt,
         max_tokens=wanted.max_tokens,
         top=wanted.top,
@@ -94,7 +101,7 @@ def failure_of(answer: Answer, finished: frozenset[str]) -> str | None:
 
 
 def read_object(answer: Answer) -> Pairs | str:
-    """Return the JSON object that ends an answer, or the name of a failure: the engine's, `empty` or `no_json`."""
+    """Return the JSON object of an answer, or the name of a failure: the engine's, `empty` or `no_json`."""
     failure = failure_of(answer, WHOLE_TEXT)
     if failure:
         return failure
@@ -118,7 +125,7 @@ def read_first_token(
     if not answer.logprobs or not all(value <= _HIGHEST for value in answer.logprobs.values()):  # NaN fails this too
         return unread(call, "no_logprobs")
     spellings = load_prompt(call.question.prompt).spellings
-    masses = {label: _mass(answer.logprobs, spellings[label]) for label in sorted(spellings)}
+    masses = _masses(answer.logprobs, spellings)
     total = math.fsum(masses.values())
     if total <= 0 or total < config.min_mass:
         return unread(call, "neither")
@@ -126,8 +133,32 @@ def read_first_token(
     return {passage: reading for passage in call.ids.values()}
 
 
-def _mass(logprobs: Mapping[str, float], spellings: frozenset[str]) -> float:
-    return math.fsum(math.exp(logprobs[spelling]) for spelling in sorted(spellings) if spelling in logprobs)
+def _masses(logprobs: Mapping[str, float], spellings: Mapping[str, frozenset[str]]) -> dict[str, float]:
+    """Add up the probability of each label: of its spellings, and of tokens that differ from one in form only."""
+    exact = {spelling: label for label in sorted(spellings) for spelling in spellings[label]}
+    plain: dict[str, set[str]] = defaultdict(set)
+    for spelling, label in exact.items():
+        plain[plain_token(spelling)].add(label)
+    found: dict[str, list[float]] = {label: [] for label in sorted(spellings)}
+    for token in sorted(logprobs):
+        labels = {exact[token]} if token in exact else plain.get(plain_token(token), set())
+        if len(labels) == 1:
+            found[next(iter(labels))].append(math.exp(logprobs[token]))
+    return {label: math.fsum(values) for label, values in found.items()}
+
+
+def plain_token(token: str) -> str:
+    """Return a token without what tokenizers and languages write in several ways.
+
+    That is: spaces and the signs for them, case, full-width letters, digits of other scripts, and quotes and full stops
+    around a word.
+
+    >>> plain_token("\u2581Yes"), plain_token("\u0120NO"), plain_token("\uff2e\uff2f\u3002"), plain_token("\u0662")
+    ('yes', 'no', 'no', '2')
+    """
+    text = unicodedata.normalize("NFKC", token).casefold()
+    letters = (str(digit) if (digit := unicodedata.decimal(letter, None)) is not None else letter for letter in text)
+    return "".join(letters).strip(_AROUND)
 
 
 def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int, seed: int) -> list[Call]:
@@ -136,7 +167,7 @@ def make_calls(config: JudgeConfig, questions: Sequence[Question], attempt: int,
 
 
 def read_yes_no(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Reading]:
-    """Read P(relevant) = mass of the Yes spellings / (mass of Yes + mass of No).
+    """Read P(relevant) = mass of the Yes spellings / (mass of Yes + mass of No), in any form of a token.
 
     `{"Yes": log 0.6, " no": log 0.2, "The": log 0.2}` is 0.75. The text of the answer is not read.
     """

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tasks.judging.calls import Call, Passage, Question, Reading, unread
+from tasks.judging.calls import Call, Question, Reading, unread
 from tasks.judging.config import JudgeConfig
 from tasks.judging.pointwise import Wanted, ask_each, read_object
 from tasks.prompts.prompt import CUT, neutralise
@@ -42,7 +42,7 @@ def read_answer(config: JudgeConfig, call: Call, answer: Answer) -> dict[str, Re
         return unread(call, found)
     if [name for name, _ in found] != [_SNIPPET]:
         return unread(call, "bad_shape")
-    texts = {passage.hash: passage.text for passage in call.question.passages}
+    texts = {passage.key: passage.text for passage in call.question.passages}
     return {passage: _reading(found.only(_SNIPPET), texts[passage]) for passage in call.ids.values()}
 
 
@@ -73,8 +73,8 @@ def _locate(snippet: str, passage: str) -> str | None:
 def ranked_question(question: Question, readings: Mapping[str, Reading]) -> Question | None:
     """Make the question of the second pass: snippets instead of passages, without the passages that have none.
 
-    `readings` are those of the first pass, by passage hash. Returns None where no passage has a snippet.
+    `readings` are those of the first pass, by passage key. Returns None where no passage has a snippet.
     """
-    snippets = ((passage.hash, readings[passage.hash].snippet) for passage in question.passages)
-    passages = tuple(Passage(hash_, snippet) for hash_, snippet in snippets if snippet)
+    snippets = ((passage, readings[passage.key].snippet) for passage in question.passages)
+    passages = tuple(replace(passage, text=snippet, window=None) for passage, snippet in snippets if snippet)
     return replace(question, prompt=RANK_PROMPT, passages=passages) if passages else None

@@ -1,10 +1,12 @@
-"""Turn readings into one verdict: the state of one reading, and the majority of several."""
+"""Turn readings into one verdict: the state of one reading, the best of several windows, the majority of votes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.judging.calls import Call, Reading
 from tasks.judging.config import JudgeConfig, Preference
+from tasks.judging.pointwise import UNAVAILABLE
 
 # A score for each preference. It gives an order, not a probability. It is not 0 or 1, where log-odds are infinite.
 # Preferences that count as relevant are above 0.5, the others below.
@@ -40,6 +42,29 @@ def state_of_reading(config: JudgeConfig, reading: Reading) -> str:
     return "not_relevant" if reading.preference == "none" else "unsure"
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What the judge said about a passage: the reading of one window, the call, and the key of the window."""
+
+    reading: Reading
+    call: Call
+    key: str
+
+
+def best_of(config: JudgeConfig, windows: Sequence[Heard]) -> Heard:
+    """Return what counts of all windows of a passage: the one with the highest score, the first one of equals.
+
+    A window that could not be read counts unless another one is relevant: the answer may have stood there.
+    """
+    failed = [heard for heard in windows if heard.reading.failure]
+    read = [heard for heard in windows if not heard.reading.failure]
+    if read:
+        best = max(read, key=lambda heard: (score_of(config, heard.reading) or 0.0, heard.reading.grade or 0.0))
+        if not failed or state_of_reading(config, best.reading) == "relevant":
+            return best
+    return next((heard for heard in failed if heard.reading.failure == UNAVAILABLE), failed[0])
+
+
 @dataclass
 class Tally:
     """The votes on one passage: at most `of`, and fewer where the majority is settled earlier."""
@@ -49,15 +74,18 @@ class Tally:
     scores: list[float] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
-    def add(self, config: JudgeConfig, reading: Reading, call: Call) -> None:
+    def add(self, config: JudgeConfig, heard: Heard) -> None:
         """Add one vote."""
+        reading = heard.reading
         score = score_of(config, reading)
         if score is not None:
             self.scores.append(score)
         self.states.append(state_of_reading(config, reading))
         self.readings.append(reading)
-        self.calls.append(call)
+        self.calls.append(heard.call)
+        self.keys.append(heard.key)
 
     @property
     def is_settled(self) -> bool:
@@ -95,6 +123,12 @@ class Tally:
     def last(self) -> Call:
         """Return the last call about the passage."""
         return self.calls[-1]
+
+    @property
+    def decided_by(self) -> str:
+        """Return the key of the window behind the verdict: of the first vote that says the same, or of the last one."""
+        same = (key for key, state in zip(self.keys, self.states, strict=True) if state == self.state)
+        return next(same, self.keys[-1])
 
     def _counts(self) -> Counter[str]:
         return Counter(state for state in self.states if state != "unparsed")

@@ -28,14 +28,17 @@ _INVISIBLE = re.compile(
     "\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\U000e0100-\U000e01ef]|[\u200c\u200d]+(?=[!-~])"
 )
 # "<" where it could begin a tag or a control token (<|im_end|>, </s>, <用户>, the full-width bar of DeepSeek). With a
-# space after it, only before the name of one of our own tags ("a < b" is kept). Also the tokens of Mistral and GLM.
+# space after it, only before the name of one of our own tags ("a < b" is kept), as are full-width brackets. Also the
+# tokens of Mistral and GLM.
 _GAP = "[\\s\u200c\u200d]*"
 _OURS = "query|known_relevant|passage|candidate|snippet"
 _BRACKETED = "INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_|ARGS|CALL_ID|THINK|IMG|AUDIO|gMASK|[sm]MASK"
 _TAG = re.compile(
     rf"<(?={_GAP}[/!|\uff5c]|[\u200c\u200d]*[^\W\d_]|{_GAP}(?i:{_OURS})\b)|\[(?={_GAP}/?{_GAP}(?:{_BRACKETED}))"
+    rf"|[\uff1c\ufe64](?={_GAP}/?{_GAP}(?i:{_OURS})\b)"
 )
-_QUIET = {"<": "\u2039", "[": "\u2045"}  # similar characters, so that people can still read the text
+# Similar characters, so that people can still read the text.
+_QUIET = {"<": "\u2039", "[": "\u2045", "\uff1c": "\u2039", "\ufe64": "\u2039"}
 
 
 class Prompt(BaseModel):
@@ -45,6 +48,8 @@ class Prompt(BaseModel):
         `listwise`.
     reasoned: for `listwise`, the question that asks for reasons too.
     spellings: for `yes_no` and `graded`, label → first tokens that mean it, exactly as the tokenizer decodes them.
+    system: the system message; empty for none.
+    assistant: how the answer begins; the model continues it. Empty: the model begins itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +64,8 @@ class Prompt(BaseModel):
     questions: tuple[str, ...] = Field(min_length=1)
     reasoned: str = ""
     spellings: Mapping[str, frozenset[str]] = Field(default_factory=dict)
+    system: str = ""
+    assistant: str = ""
 
     @model_validator(mode="after")
     def _check(self) -> "Prompt":
@@ -86,6 +93,11 @@ class Prompt(BaseModel):
                 ask,
             ]
         )
+
+    def chat(self, content: str) -> tuple[dict[str, str], ...]:
+        """Put a rendered message between the system message and the beginning of the answer, where there are any."""
+        turns = (("system", self.system), ("user", content), ("assistant", self.assistant))
+        return tuple({"role": role, "content": text} for role, text in turns if text or role == "user")
 
 
 @cache
@@ -160,7 +172,9 @@ def clip(text: str, chars: int) -> str:
 def join_texts(
     candidates: pl.DataFrame, *, queries: pl.DataFrame, passages: pl.DataFrame, positives: pl.DataFrame
 ) -> pl.DataFrame:
-    """Add `query`, `passage` (texts), `positives` (distinct texts, ordered by hash) and `subjects` (their hashes).
+    """Add `query`, `passage`, `title`, `positives` (distinct texts, ordered by hash) and `subjects` (their hashes).
+
+    `passage` is title and text together.
 
     The three tables may hold more rows than needed. The order of the candidates is kept.
 
@@ -176,17 +190,33 @@ def join_texts(
         on=["dataset", "query_id"],
         how="left",
         maintain_order="left",
-    ).join(shown.rename({"_shown": "passage"}), on=["dataset", "doc_id"], how="left", maintain_order="left")
+    ).join(
+        shown.rename({"_shown": "passage", "_title": "title"}),
+        on=["dataset", "doc_id"],
+        how="left",
+        maintain_order="left",
+    )
     pairs = pairs.join(_gather(labelled, shown), on=["dataset", "query_id"], how="left", maintain_order="left")
     _require_equal(pairs, "query_hash", "_query_hash", "queries")
     _require_equal(pairs, "text_hash", "_text_hash", "passages")
+    pairs = _without_positives(pairs)
     _require_equal(pairs, "positives_hash", "_positives_hash", "positives")
     return pairs.drop("_query_hash", "_text_hash", "_positives_hash")
 
 
+def _without_positives(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Give no positives to the pairs that say that they have none, by the hash of no text."""
+    none = (pl.col("positives_hash") == combine_hashes([])) & pl.col("_positives_hash").is_null()
+    return pairs.with_columns(
+        pl.when(none).then(pl.lit([], dtype=pl.List(pl.String))).otherwise(name).alias(name)
+        for name in ("positives", "subjects")
+    ).with_columns(_positives_hash=pl.when(none).then("positives_hash").otherwise("_positives_hash"))
+
+
 def _shown(passages: pl.DataFrame) -> pl.DataFrame:
     texts = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    return passages.select("dataset", "doc_id", pl.Series("_shown", texts, dtype=pl.String), _text_hash="text_hash")
+    shown = pl.Series("_shown", texts, dtype=pl.String)
+    return passages.select("dataset", "doc_id", shown, _title="title", _text_hash="text_hash")
 
 
 def _gather(labelled: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:

@@ -1,12 +1,13 @@
 """Detect drift: whether tonight differs from the nights before by more than chance and by enough to matter.
 
-Three things are compared: the answers of the judges to the gold set, the mix of verdicts on new pairs, and the share of
-false negatives among them. An alarm needs a small p-value (Bonferroni-corrected over all tests of the night) and a
+Four things are compared: how many answers to the gold set are right, how many of them are other than usual (churn), the
+mix of verdicts on new pairs, and the share of false negatives among them. Pairs of one query change together, so every
+test is clustered by query. An alarm needs a small p-value (Bonferroni-corrected over all tests of the night) and a
 change of a set size. With much data the p-value of every change is small; with little data every change looks large.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.quality.gold_answers import Answers, answers_of, churn, churn_p, paired_p
 from tasks.schemas import VERDICT_STATES
 
 Floats = npt.NDArray[np.float64]
 
-CASCADE, GOLD = "cascade", "gold"  # a tier; a kind of alarm
+CASCADE, SIMILARITY = "cascade", "similarity"
+GOLD, CHURN = "gold", "churn"  # kinds of alarms about the gold set
 _QUERY = ["dataset", "query_id"]
 _SPARSE = 5.0  # expected count of a cell, below which the chi-square distribution is not accurate
 _FEW_QUERIES = 5
@@ -27,6 +30,9 @@ _GUARD = 1e-9
 _ADVICE = {
     GOLD: "The judge answers otherwise than before. An endpoint's model may have changed behind its name: pin a "
     "dated one, look at `fingerprint` in the judge's calls, and promote nothing judged tonight until it is explained.",
+    CHURN: "The judge answers many gold pairs otherwise than before, perhaps with as many right ones. An endpoint's "
+    "model may have changed behind its name: pin a dated one, look at `fingerprint` in the judge's calls, and promote "
+    "nothing judged tonight until it is explained.",
     "mix": "Look at what the source brought tonight, and at the judge's raw answers; label the sample sheet. If the "
     "new data is meant to differ, nothing needs to be done: later nights are compared with it too.",
     "false_negatives": "Label the sample sheet before you promote: it says whether the judge or the data has changed.",
@@ -38,9 +44,10 @@ class DriftConfig(BaseModel):
 
     min_nights: the least number of earlier nights. window: the most earlier nights that are compared.
     alpha: probability of a false alarm in one night, over all its tests.
-    min_accuracy_change: least change of the accuracy on the gold set. min_psi: least population stability index of the
-        mix of verdicts; 0.1 is usually called a small shift, 0.25 a large one. min_rate_change: least change of the
-        share of false negatives.
+    min_accuracy_change: least change of the accuracy on the gold set. min_churn_change: least share of the gold answers
+        that are other than usual, beyond the share that is other in a usual night. min_psi: least population stability
+        index of the mix of verdicts; 0.1 is usually called a small shift, 0.25 a large one. min_rate_change: least
+        change of the share of false negatives.
     min_pairs: the least number of new pairs of a night.
     permutations: draws where a distribution must be sampled. seed: seed of these draws.
     """
@@ -51,28 +58,12 @@ class DriftConfig(BaseModel):
     window: int = Field(30, ge=1)
     alpha: float = Field(0.01, gt=0, lt=1)
     min_accuracy_change: float = Field(0.03, ge=0, le=1)
+    min_churn_change: float = Field(0.05, ge=0, le=1)
     min_psi: float = Field(0.1, ge=0)
     min_rate_change: float = Field(0.03, ge=0, le=1)
     min_pairs: int = Field(50, ge=1)
     permutations: int = Field(9999, ge=99)
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers of one judge to the gold set in one night: which were right, in the order of the items.
-
-    judge, items: only nights with the same judge and the same items are compared.
-    """
-
-    judge: str
-    items: str
-    right: tuple[bool, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Return the share of right answers."""
-        return sum(self.right) / len(self.right)
 
 
 @dataclass(frozen=True)
@@ -100,10 +91,14 @@ class Mix:
 
 @dataclass(frozen=True)
 class Night:
-    """The data of one night that is compared, by tier."""
+    """The data of one night that is compared, by tier.
+
+    origins: the software and processors, or the endpoints, that gave the answers; the embeddings for similarity.
+    """
 
     gold: Mapping[str, Answers] = field(default_factory=dict)
     mix: Mapping[str, Mix] = field(default_factory=dict)
+    origins: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,8 +134,25 @@ def find_drift(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> 
     """
     before = before[-config.window :]
     tests = [*_gold_tests(config, tonight, before), *_mix_tests(config, tonight, before)]
-    alarms = [test.alarm for test in tests if test.matters and test.alarm.p < config.alpha / len(tests)]
+    alarms = [
+        _with_cause(test.alarm, tonight, before[-1])
+        for test in tests
+        if test.matters and test.alarm.p < config.alpha / len(tests)
+    ]
     return sorted(alarms, key=lambda alarm: (alarm.p, alarm.kind, alarm.tier))
+
+
+def _with_cause(alarm: Alarm, tonight: Night, last: Night) -> Alarm:
+    """Name other software or another processor than in the last night as a possible cause.
+
+    The decision of the cascade depends on every tier, and so on what computed any of them.
+    """
+    tiers = sorted(tonight.origins.keys() & last.origins.keys())
+    changed = [tier for tier in tiers if tonight.origins[tier] != last.origins[tier] and alarm.tier in (tier, CASCADE)]
+    if not changed:
+        return alarm
+    cause = f"other software, another processor or another endpoint computed {', '.join(changed)}: it may be the cause"
+    return replace(alarm, advice=f"{alarm.advice} Since the night before, {cause}.")
 
 
 def _gold_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> Iterator[_Test]:
@@ -151,13 +163,27 @@ def _gold_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) ->
             continue
         was = float(np.mean([a.accuracy for a in alike]))
         change = answers.accuracy - was
-        p = paired_p(np.array([a.right for a in alike]), np.array(answers.right))
+        p = paired_p(np.array([a.right for a in alike]), np.array(answers.right), answers.queries)
         message = (
             f"gold set, {tier}: {answers.accuracy:.0%} of {len(answers.right)} right tonight, {was:.0%} over the "
             f"{len(alike)} nights before (p = {p:.2g})"
         )
         alarm = Alarm(GOLD, tier, was, answers.accuracy, change, p, message, _ADVICE[GOLD])
         yield _Test(alarm, abs(change) >= config.min_accuracy_change - _GUARD)
+        yield _churn_test(config, tier, answers, alike)
+
+
+def _churn_test(config: DriftConfig, tier: str, answers: Answers, alike: Sequence[Answers]) -> _Test:
+    """Test whether more answers are other than usual than in a usual night."""
+    nights = answers_of([*alike, answers])
+    was, now = churn(nights)
+    p = churn_p(nights, answers.queries)
+    message = (
+        f"gold set, {tier}: {now:.0%} of {len(answers.right)} answers are other than usual tonight, {was:.0%} in the "
+        f"{len(alike)} nights before (p = {p:.2g})"
+    )
+    alarm = Alarm(CHURN, tier, was, now, now - was, p, message, _ADVICE[CHURN])
+    return _Test(alarm, now - was >= config.min_churn_change - _GUARD)
 
 
 def _mix_tests(config: DriftConfig, tonight: Night, before: Sequence[Night]) -> Iterator[_Test]:
@@ -234,28 +260,6 @@ def design_effect(states: pl.DataFrame) -> float:
     # Rao and Scott: the mean of the states' effects, weighted by 1 - share.
     mean = float(((1 - shares) * between / alone).sum() / (len(shares) - 1))
     return max(1.0, mean)
-
-
-def paired_p(before: npt.NDArray[np.bool_], tonight: npt.NDArray[np.bool_]) -> float:
-    """Return the p-value that tonight's number of right answers is that of the nights before (same items, two-sided).
-
-    Without drift, each answer to an item is equally likely to be tonight's. With one earlier night this is the exact
-    test of McNemar.
-
-    Args:
-        before: shape (nights, items).
-        tonight: shape (items,).
-    """
-    from scipy.stats import binom
-
-    answers = np.vstack([before, tonight]).astype(np.int64)
-    chances = answers.sum(axis=0) / len(answers)
-    distribution = np.ones(1)  # of the number of right answers tonight; items of equal probability are added together
-    for chance, many in zip(*np.unique(chances, return_counts=True), strict=True):
-        distribution = np.convolve(distribution, binom.pmf(np.arange(many + 1), many, chance))
-    distance = np.abs(np.arange(len(distribution)) - chances.sum())
-    observed = abs(answers[-1].sum() - chances.sum())
-    return float(min(1.0, distribution[distance >= observed - _GUARD].sum()))
 
 
 def mix_p(before: Mix, tonight: Mix, states: Sequence[str], permutations: int, seed: int) -> float:

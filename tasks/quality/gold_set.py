@@ -1,11 +1,11 @@
 """Read the gold set and compare the judges with it. Its pairs have known labels and are judged every night.
 
-If the agreement changes, a judge has changed. The file has one JSON object a line:
+If the agreement changes, a judge has changed. The file, which may be compressed, has one JSON object a line:
 {"query": …, "positives": […], "passage": …, "label": "relevant" or "not_relevant"}, and optionally "title" (of the
 passage) and "dataset" (whose definition of relevance is used).
 """
 
-import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,20 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from tasks.agreement import two_state_kappa
+from tasks.clustered import share_of_groups
+from tasks.lines import Problem, ReadLimits, UnusableError, kind_of, parse_object, read_lines
 from tasks.schemas import CANDIDATES, GOLD, GOLD_AGREEMENT, GOLD_VERDICTS, PASSAGES, POSITIVES, QUERIES, REJECTS
-from tasks.statistics import kappa_interval, wilson
-from tasks.texts import clean, combine_hashes, hash_passage, hash_text
+from tasks.texts import clean, combine_hashes, hash_guard, hash_passage, hash_shown, hash_text
 
 STAGE = "read_gold"
 _CASCADE = "cascade"
-_PAIR = ["dataset", "query_id", "doc_id"]
+_QUERY = ["dataset", "query_id"]
+_PAIR = [*_QUERY, "doc_id"]
 _LABELS = ("relevant", "not_relevant")
+_SHOWN = 80  # characters of a wrong value that a reject shows
+_SPACE = re.compile(r"[\t\r\n]")
+_LIMITS = ReadLimits()
 
 
 class GoldError(ValueError):
@@ -40,12 +46,6 @@ class GoldConfig(BaseModel):
     tiers: tuple[str, ...] = ("llm",)
 
 
-class _Reject(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def read_gold(config: GoldConfig, *, source: Path) -> dict[str, pl.DataFrame]:
     """Read the gold set from the files of a folder, into the tables that judges read.
 
@@ -58,11 +58,12 @@ def read_gold(config: GoldConfig, *, source: Path) -> dict[str, pl.DataFrame]:
     good: dict[tuple[str, str, str], dict[str, Any]] = {}
     rejects: list[tuple[str, str, str, str]] = []
     contradicted: dict[tuple[str, str, str], str] = {}
-    for key, row in _rows(source):
+    for key, line in _lines(source):
         try:
-            item = _item(config, row)
-        except _Reject as reject:
-            rejects.append((STAGE, key, reject.reason, str(reject)))
+            item = _item(config, line)
+        except UnusableError as error:
+            detail = error.detail.partition(" (ingest.")[0]  # the limits of a gold set are no settings
+            rejects.append((STAGE, key, error.reason, detail))
             continue
         pair = (item["dataset"], item["query_id"], item["doc_id"])
         if pair in good and good[pair]["label"] == item["label"]:
@@ -75,44 +76,38 @@ def read_gold(config: GoldConfig, *, source: Path) -> dict[str, pl.DataFrame]:
     rejects += [(STAGE, row, "contradiction", "the other label stands below") for row in contradicted.values()]
     items = [item for pair, item in sorted(good.items()) if pair not in contradicted]
     if not items:
-        reasons = ", ".join(sorted({reason for _, _, reason, _ in rejects})) or "the file is empty"
+        first = {reason: f"{reason}, first at {key}: {detail}" for _, key, reason, detail in reversed(rejects)}
         raise GoldError(
-            f"gold: no usable row ({reasons}); one JSON object a line expected: query, positives, passage, label"
+            f"gold: no usable row ({'; '.join(sorted(first.values())) or 'there is no file'}). One JSON object a line "
+            "expected: query, positives, passage, label"
         )
     return _tables(items) | {"rejects": pl.DataFrame(rejects, schema=REJECTS.columns, orient="row")}
 
 
-def _rows(source: Path) -> Iterator[tuple[str, object]]:
+def _lines(source: Path) -> Iterator[tuple[str, str | Problem]]:
+    """Yield `file:line`, and the line or what is wrong with it."""
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        for number, line in enumerate(path.read_bytes().decode("utf-8-sig", errors="replace").split("\n"), start=1):
-            if line.strip():
-                yield f"{path.name}:{number}", _parse(line)
+        for item in read_lines(path, path.relative_to(source).as_posix(), _LIMITS):
+            yield (item.key, item) if isinstance(item, Problem) else item
 
 
-def _parse(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _item(config: GoldConfig, row: object) -> dict[str, Any]:
+def _item(config: GoldConfig, line: str | Problem) -> dict[str, Any]:
     """Read one row. Its texts are cleaned as ingest does it, and their hashes are the ids."""
-    if not isinstance(row, dict):
-        raise _Reject("not_json", "one JSON object a line expected")
+    if isinstance(line, Problem):
+        raise UnusableError(line.reason, line.detail)
+    row = parse_object(line, _LIMITS.depth)
     label = row.get("label")
     if label not in _LABELS:
-        raise _Reject("unknown_label", f"{' or '.join(_LABELS)} expected, {label!r} came")
+        raise UnusableError("unknown_label", f"{' or '.join(_LABELS)} expected, {repr(label)[:_SHOWN]} came")
     query, passage = _text(row, "query"), _text(row, "passage")
-    title = clean(row["title"]) if isinstance(row.get("title"), str) else ""
+    title, dataset = _optional(row, "title"), _SPACE.sub(" ", _optional(row, "dataset")) or config.dataset
     listed = row.get("positives")
     if not isinstance(listed, list) or not listed or not all(isinstance(text, str) and clean(text) for text in listed):
-        raise _Reject("no_positives", "positives: a list of at least one text expected")
+        raise UnusableError("no_positives", "positives: a list of at least one text expected")
     positives = {hash_passage("", clean(text)): clean(text) for text in listed}
     passage_hash, query_hash = hash_passage(title, passage), hash_text(query)
     if passage_hash in positives:
-        raise _Reject("passage_is_positive", "the passage is one of the positives, so nothing is asked")
-    dataset = row.get("dataset") if isinstance(row.get("dataset"), str) else config.dataset
+        raise UnusableError("passage_is_positive", "the passage is one of the positives, so nothing is asked")
     return {
         "dataset": dataset,
         "query_id": combine_hashes([query_hash, *sorted(positives)]),
@@ -130,8 +125,15 @@ def _text(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     text = clean(value) if isinstance(value, str) else ""
     if not text:
-        raise _Reject("no_text", f"{name}: a text expected")
+        raise UnusableError("no_text", f"{name}: a text expected")
     return text
+
+
+def _optional(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    if value is not None and not isinstance(value, str):
+        raise UnusableError("wrong_type", f"{name} is {kind_of(value)}, expected a string")
+    return clean(value or "")
 
 
 def _tables(items: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
@@ -146,7 +148,8 @@ def _tables(items: list[dict[str, Any]]) -> dict[str, pl.DataFrame]:
         passages[(dataset, item["doc_id"])] = (dataset, item["doc_id"], item["title"], item["passage"], item["doc_id"])
         for text_hash, text in item["positives"].items():
             passages[(dataset, text_hash)] = (dataset, text_hash, "", text, text_hash)
-            positives[(*query, text_hash)] = (*query, text_hash, text_hash, "gold")
+            hashed = (text_hash, hash_shown("", text), hash_guard("", text))
+            positives[(*query, text_hash)] = (*query, text_hash, *hashed, "gold")
         hashes = (item["doc_id"], item["query_hash"], combine_hashes(item["positives"]))
         candidates.append((*query, item["doc_id"], *hashes, "gold", ranks[query], None))
         gold.append((*query, item["doc_id"], item["label"]))
@@ -169,8 +172,8 @@ def agree_gold(
 ) -> dict[str, pl.DataFrame]:
     """Compare each tier, and the decisions of all tiers, with the gold labels. Each tier judges all pairs.
 
-    `unsure` and `unparsed` agree with no label. The interval of kappa treats the pairs as a sample; that of the
-    accuracy is Wilson's.
+    `unsure` and `unparsed` count as no right answer. Kappa is that of two states: `relevant` against everything else
+    that a tier said. The intervals treat the queries as a sample and are clustered by them.
 
     Returns:
         `agreement`: one row per tier. `verdicts`: one row per tier and pair, to compare with other nights.
@@ -192,17 +195,19 @@ def agree_gold(
 
 
 def _agreement(tier: str, verdicts: pl.DataFrame) -> dict[str, str | int | float | None]:
-    right = int((verdicts["label"] == verdicts["state"]).sum())
-    kappa = kappa_interval(verdicts["label"].to_list(), verdicts["state"].to_list())
-    low, high = wilson(right, verdicts.height)
+    kappa, _ = two_state_kappa(verdicts["label"].to_list(), verdicts["state"].to_list(), verdicts.select(_QUERY).rows())
+    by_query = verdicts.group_by(_QUERY, maintain_order=True).agg(
+        right=(pl.col("label") == pl.col("state")).sum(), items=pl.len()
+    )
+    accuracy = share_of_groups(by_query["right"].to_list(), by_query["items"].to_list())
     return {
         "tier": tier,
         "items": verdicts.height,
         "kappa": kappa.value,
         "kappa_low": kappa.low,
         "kappa_high": kappa.high,
-        "accuracy": right / verdicts.height if verdicts.height else 0.0,
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "accuracy": accuracy.value or 0.0,
+        "accuracy_low": accuracy.low or 0.0,
+        "accuracy_high": 1.0 if accuracy.high is None else accuracy.high,
         "unparsed": verdicts.filter(pl.col("state") == "unparsed").height,
     }

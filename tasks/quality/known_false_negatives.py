@@ -8,9 +8,13 @@ import math
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from tasks.agreement import auc_interval
+from tasks.clustered import share_of_groups
 from tasks.schemas import AGREEMENT
+from tasks.statistics import NOT_DEFINED
 
-_PAIR = ["dataset", "query_id", "doc_id"]
+_QUERY = ["dataset", "query_id"]
+_PAIR = [*_QUERY, "doc_id"]
 _CASCADE = "cascade"
 _UNJUDGED = -math.inf  # below every score
 
@@ -41,7 +45,8 @@ def agree(
     `precision_at_cascade_recall` is the precision at the smallest cut-off of the ranking by score at which the recall
     of the tier reaches that of the cascade; among equal scores unknown candidates rank first. Without known candidates
     all rates are null. Precision is null where a tier found nothing, and the precision at the cascade's recall where
-    the cascade found no known one.
+    the cascade found no known one. The bounds of recall, precision and AUC are those of 95% intervals in which the
+    pairs of a query count together.
 
     Returns:
         `agreement`: one row per tier, including `cascade` and `similarity`.
@@ -60,6 +65,7 @@ def agree(
 
 def _judged(labelled: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     return labelled.join(verdicts.select(*_PAIR, "state", "score"), on=_PAIR, how="left").select(
+        *_QUERY,
         "known",
         relevant=(pl.col("state") == "relevant").fill_null(False),
         score=pl.col("score").fill_nan(None).fill_null(_UNJUDGED),
@@ -67,19 +73,37 @@ def _judged(labelled: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _measure(tier: str, judged: pl.DataFrame, target: int) -> dict[str, str | int | float | None]:
-    known = judged.filter("known").height
-    found = judged.filter("relevant").height
-    known_found = judged.filter("known", "relevant").height
+    auc = auc_interval(
+        judged["score"].rank("dense").cast(pl.Float64).to_numpy(),
+        judged["known"].to_numpy(),
+        judged.select(_QUERY).rows(),
+    )
+    hit = pl.col("known") & pl.col("relevant")
+    queries = (
+        judged.group_by(_QUERY)
+        .agg(pl.col("known").sum(), found=pl.col("relevant").sum(), known_found=hit.sum())
+        .sort(_QUERY)
+    )
+    known, found, known_found = (int(queries[name].sum()) for name in ("known", "found", "known_found"))
+    hits = queries["known_found"].to_list()
+    recall = share_of_groups(hits, queries["known"].to_list())
+    precision = share_of_groups(hits, queries["found"].to_list()) if known else NOT_DEFINED
     return {
         "tier": tier,
         "candidates": judged.height,
         "known": known,
         "found": found,
         "known_found": known_found,
-        "recall": known_found / known if known else None,
-        "precision": known_found / found if known and found else None,
+        "recall": recall.value,
+        "recall_low": recall.low,
+        "recall_high": recall.high,
+        "precision": precision.value,
+        "precision_low": precision.low,
+        "precision_high": precision.high,
         "precision_at_cascade_recall": _precision_at(judged, target) if target else None,
-        "auc": _auc(judged) if 0 < known < judged.height else None,
+        "auc": auc.value,
+        "auc_low": auc.low,
+        "auc_high": auc.high,
     }
 
 
@@ -88,10 +112,3 @@ def _precision_at(judged: pl.DataFrame, target: int) -> float:
     ranked = judged.sort("score", "known", descending=[True, False])
     rank = ranked["known"].arg_true()[target - 1] + 1
     return float(target / rank)
-
-
-def _auc(judged: pl.DataFrame) -> float:
-    order = judged["score"].rank("dense")  # scikit-learn refuses an infinite score
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(judged["known"].to_numpy(), order.to_numpy()))

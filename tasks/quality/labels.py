@@ -7,9 +7,9 @@ another night. The positives shown beside them are not part of it: they show wha
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from tasks.quality.sample import count_strata, with_strata
+from tasks.quality.sample import as_sample, with_strata
 from tasks.schemas import HUMAN, HUMAN_JUDGE, LABELLED, PEOPLE, VERDICTS
-from tasks.statistics import Interval, kappa_interval, recall_interval
+from tasks.statistics import Interval
 
 _CASCADE = "cascade"
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -95,9 +95,11 @@ def agree_with_people(
 ) -> dict[str, pl.DataFrame]:
     """Compare each tier with people, over the pairs that the tier judged and people labelled.
 
-    Kappa, precision and recall are estimates for all pairs that the tier judged, from the drawn pairs. Labelled pairs
-    of a stratum are treated as a random choice. Pairs that people are unsure of count as not labelled. A pair that a
-    tier left `unsure` or `unparsed` counts as not found by it. `decisions` are those of the judges, without labels.
+    Kappa, precision and recall are estimates for all pairs that the tier judged, from the drawn pairs, with intervals
+    clustered by query (tasks.clustered). Labelled pairs of a stratum are treated as a random choice. Kappa is that of
+    two states: `relevant` against everything else that the tier said. Pairs that people are unsure of count as not
+    labelled. A pair that a tier left `unsure` or `unparsed` counts as not found by it. `decisions` are those of the
+    judges, without labels.
 
     Returns:
         `people`: one row per tier, including `similarity` and `cascade`.
@@ -122,27 +124,17 @@ def share_labelled(samples: pl.DataFrame, labelled: pl.DataFrame) -> tuple[int, 
 def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, str | int | float | None]:
     """Measure one tier. `pool` has the pairs it judged: stratum, state, label, and `truth` of the drawn pairs."""
     sure = pool.filter(pl.col("label").is_in(_SURE))
-    sampled = pool.with_columns(weight=pl.len().over("stratum") / pl.col("truth").count().over("stratum"))
-    sampled = sampled.filter(pl.col("truth").is_not_null())
-    found = pool.filter(pl.col("state") == "relevant")
-    rest = pool.filter(pl.col("state") != "relevant")
-    labels, weights = sampled["label"].to_list(), sampled["weight"].to_list()
+    said, called = as_sample(pool, "truth", config.seed), (pool["state"] == "relevant").to_numpy()
     return {
         "tier": tier,
         "labelled": pool["label"].count(),
         "contradicted": sure.filter(pl.col("state").is_in(_SURE), pl.col("state") != pl.col("label")).height,
         "unsure": pool["label"].count() - sure.height,
-        "sampled": sampled.height,
-        **_figure("kappa", kappa_interval(labels, sampled["state"].to_list(), weights, seed=config.seed)),
-        **_rates(config, found, rest),
+        "sampled": pool["truth"].count(),
+        **_figure("kappa", said.kappa(called)),
+        **_figure("precision", said.precision(called)),
+        **_figure("recall", said.recall(called)),
     }
-
-
-def _rates(config: PeopleConfig, found: pl.DataFrame, rest: pl.DataFrame) -> dict[str, float | None]:
-    """Estimate precision and recall from the pairs that a tier found and the rest of those it judged."""
-    inside, outside = count_strata(found, "truth"), count_strata(rest, "truth")
-    precision, recall = inside.rate(config.seed), recall_interval(inside, outside, config.seed)
-    return {**_figure("precision", precision), **_figure("recall", recall)}
 
 
 def _figure(name: str, interval: Interval) -> dict[str, float | None]:

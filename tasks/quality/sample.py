@@ -8,12 +8,13 @@ recall can be estimated.
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.clustered import Sample
 from tasks.prompts.prompt import clip, join_texts
-from tasks.schemas import SAMPLES
-from tasks.statistics import Strata
+from tasks.schemas import SAMPLES, SOURCE_JUDGE
 from tasks.texts import combine_hashes
 
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -99,34 +100,45 @@ def as_given(cell: str) -> str:
 
 
 def with_strata(candidates: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
-    """Add `state`, `call_id` and `stratum` (dataset / state / whether the LLM was asked) to the candidates."""
-    decided = candidates.join(decisions.select(*_PAIR, "state", "call_id"), on=_PAIR, how="left")
+    """Add `state`, `call_id` and `stratum` (dataset / state / whether the LLM was asked) to the candidates.
+
+    Pairs that people called irrelevant in the source are left out: their label is known.
+    """
+    decided = candidates.join(decisions.select(*_PAIR, "state", "call_id", by="judge"), on=_PAIR, how="left")
     if decided["state"].has_nulls():
         raise ValueError(
             f"sample: a decision for each of {decided.height} candidates expected, "
             f"{decided['state'].null_count()} have none; decide them first"
         )
+    decided = decided.filter(pl.col("by") != SOURCE_JUDGE).drop("by")
     asked = pl.when(pl.col("call_id").is_not_null()).then(pl.lit("asked")).otherwise(pl.lit("not_asked"))
     return decided.with_columns(stratum=pl.concat_str("dataset", "state", asked, separator="/"))
 
 
-def count_strata(pairs: pl.DataFrame, relevant: str) -> Strata:
-    """Count pairs, labelled pairs and relevant pairs by stratum.
+def as_sample(pairs: pl.DataFrame, relevant: str, seed: int = 0) -> Sample:
+    """Return pairs with their labels as a sample, for estimates; its rows are in the order of the pairs.
 
-    Similar strata are adjacent, as `Strata` merges neighbours: the same state of several datasets, by the share that is
-    labelled.
+    Similar strata are numbered one after the other, as small ones are merged with their neighbours: the same state of
+    several datasets, by the share that is labelled.
 
     Args:
-        pairs: `stratum` (from `with_strata`) and a boolean column, null where the pair has no label.
+        pairs: dataset, query_id, `stratum` (from `with_strata`) and a boolean column, null where there is no label.
         relevant: the name of the boolean column.
+        seed: seed of the intervals.
     """
-    counted = (
+    order = (
         pairs.group_by("stratum")
-        .agg(pl.len().alias("size"), pl.col(relevant).count().alias("seen"), pl.col(relevant).sum().alias("relevant"))
+        .agg(share=pl.col(relevant).count() / pl.len())
         .with_columns(kind=pl.col("stratum").str.extract(r"([^/]*/[^/]*)$"))
-        .sort("kind", pl.col("seen") / pl.col("size"), "stratum")
+        .sort("kind", "share", "stratum")
+        .select("stratum", number=pl.int_range(pl.len()))
     )
-    return Strata(*(counted[name].cast(pl.Float64).to_numpy() for name in ("size", "seen", "relevant")))
+    return Sample(
+        pairs.select("stratum").join(order, on="stratum", how="left", maintain_order="left")["number"].to_numpy(),
+        pairs.select(pl.struct("dataset", "query_id").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy(),
+        pairs[relevant].cast(pl.Float64).fill_null(np.nan).to_numpy(),
+        seed,
+    )
 
 
 def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:

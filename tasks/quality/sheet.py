@@ -9,13 +9,14 @@ import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
 
+from tasks.lines import ReadLimits
 from tasks.quality.sample import as_given
 from tasks.schemas import HUMAN, LABELS, REJECTS
 from tasks.texts import clean, hash_passage, hash_text
@@ -23,6 +24,8 @@ from tasks.texts import clean, hash_passage, hash_text
 STAGE = "labels"
 _IDS = ("dataset", "query_id", "doc_id")
 _DELIMITERS = ",;\t"
+_LONGEST_LINE = ReadLimits().line_bytes  # characters of a row of JSON lines
+_SHOWN = 80  # characters of a wrong value that a reject shows
 _REMEDY = "save the sheet as CSV in UTF-8 (in Excel: `CSV UTF-8`), with its first line as it was"
 
 Pair = tuple[str, str, str]
@@ -71,25 +74,39 @@ def read_rows(data: bytes) -> list[Mapping[str, Any]]:
     """Read the rows of a sheet: CSV with commas, semicolons or tabs, or JSON lines. An invalid row is `{}`.
 
     Raises:
-        SheetError: it is not UTF-8, or its first line does not name the columns.
+        SheetError: it is not UTF-8, its first line does not name the columns, or a machine made the labels.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SheetError(f"UTF-8 expected, byte {error.start} is not UTF-8; {_REMEDY}") from error
     if text.lstrip().startswith("{"):
-        return [_object(line) for line in text.split("\n") if line.strip()]
+        rows = [_object(line) for line in text.split("\n") if line.strip()]
+        _refuse_machine({name for row in rows for name in row})
+        return rows
     first = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=first.count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a passage may be longer than the default limit
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    _refuse_machine(reader.fieldnames or ())
     missing = [name for name in (*_IDS, "query", "passage", "label") if name not in (reader.fieldnames or ())]
     if missing:
         raise SheetError(f"the columns {', '.join(missing)} are missing from the first line; {_REMEDY}")
     return [_whole(row) for row in reader if any(row.values())]
 
 
+def _refuse_machine(names: Collection[str]) -> None:
+    """Refuse labels that a machine made: they must never count as labels of people."""
+    if "made_by" in names:
+        raise SheetError(
+            "these are labels of a machine (column made_by), and only labels of people are imported; name the file in "
+            "imported.path to use them as verdicts, or in gold.path to compare the judges with them"
+        )
+
+
 def _object(line: str) -> Mapping[str, Any]:
+    if len(line) > _LONGEST_LINE:
+        return {}
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -151,7 +168,7 @@ def _read(row: Mapping[str, Any], shown: Mapping[Pair, Shown], origin: Origin) -
         return None
     label = re.sub(r"[\s-]+", "_", cells["label"].lower())
     if label not in LABELS:
-        raise _Reject("unknown_label", f"{', '.join(LABELS)} expected, {cells['label']!r} came")
+        raise _Reject("unknown_label", f"{', '.join(LABELS)} expected, {cells['label'][:_SHOWN]!r} came")
     annotator = cells["annotator"] or origin.annotator
     if not annotator:
         raise _Reject("no_annotator", "nobody is named; give --annotator NAME")
@@ -207,7 +224,7 @@ def _time(given: str, otherwise: str) -> str:
     try:
         return in_utc(datetime.fromisoformat(given))
     except (ValueError, OverflowError) as error:
-        raise _Reject("wrong_time", f"at: ISO 8601 expected, {given!r} came") from error
+        raise _Reject("wrong_time", f"at: ISO 8601 expected, {given[:_SHOWN]!r} came") from error
 
 
 def in_utc(time: datetime) -> str:

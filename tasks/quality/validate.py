@@ -2,7 +2,7 @@
 
 The paper (section 7) reports kappa of 0.32 and 0.39 on pairs from flagged rows only, without intervals, and no
 precision or recall. Here the sample is stratified over all pairs with known probabilities. So precision, recall and the
-share of false negatives are estimates for the whole pool, each with an interval (tasks.statistics).
+share of false negatives are estimates for the whole pool, each with an interval clustered by query (tasks.clustered).
 
 The labelled pairs of a stratum are treated as a random choice, as people label a shuffled sheet from the top.
 """
@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +20,20 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.agreement import SURE, alpha_interval, kappa_interval, two_state_kappa
+from tasks.clustered import Sample
 from tasks.formatting import markdown_table
 from tasks.quality.labels import newest, settle
-from tasks.quality.sample import count_strata, with_strata
+from tasks.quality.sample import as_sample, with_strata
 from tasks.schemas import VALIDATION
-from tasks.statistics import (
-    NOT_DEFINED,
-    Interval,
-    Strata,
-    alpha_interval,
-    kappa_interval,
-    recall_interval,
-)
+from tasks.statistics import Interval
+from tasks.verdicts.shared_errors import ALL, deciding, kinds_of_pairs, shared_errors
 
 PAGE_FILE = "validation.md"
 SUMMARY_FILE = "validation.json"
 
-_PAIR = ["dataset", "query_id", "doc_id"]
+_QUERY = ["dataset", "query_id"]
+_PAIR = [*_QUERY, "doc_id"]
 _TEXTS = ["query_hash", "text_hash"]
 _CASCADE = "cascade"
 _SHARES = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # of the pool, called relevant
@@ -73,17 +71,17 @@ class _Pool:
     def labelled(self) -> Bools:
         return self.frame["relevant"].is_not_null().to_numpy()
 
-    def strata(self, among: Bools) -> Strata:
-        """Count the strata of the pairs that `among` selects."""
-        return count_strata(self.frame.filter(pl.Series(among)), "relevant")
+    @cached_property
+    def sample(self) -> Sample:
+        """The pairs with their labels, for estimates."""
+        return as_sample(self.frame, "relevant", self.seed)
 
     def rates(self, called: Bools) -> dict[str, Interval]:
         """Estimate precision and recall of calling these pairs relevant, and the share of relevant ones in the rest."""
-        inside, outside = self.strata(called), self.strata(~called)
         return {
-            "precision": inside.rate(self.seed),
-            "recall": recall_interval(inside, outside, self.seed),
-            "missed_share": outside.rate(self.seed + 1),
+            "precision": self.sample.precision(called),
+            "recall": self.sample.recall(called),
+            "missed_share": self.sample.share(~called),
         }
 
 
@@ -139,7 +137,10 @@ def validate(  # noqa: PLR0913 - tables by name
         "labels_elsewhere": newest(human).join(drawn, on=_TEXTS, how="anti").height,
         "annotators": sorted(labels["annotator"].unique()),
     }
-    summary = _summary(config, pool, asked, counts, rows)
+    judges = deciding({name: verdicts for name, verdicts in judged.items() if name != _CASCADE})
+    truth = decided.filter(pl.col("relevant").is_not_null())
+    common = shared_errors(judges, truth, kinds_of_pairs(candidates, decisions), config.seed)
+    summary = _summary(config, pool, asked, counts, rows) | {"shared_errors": common.to_dicts()}
     (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / PAGE_FILE).write_text(_page(summary), encoding="utf-8")
     table = [(subject, measure, *interval, labels_) for subject, measure, interval, labels_ in rows]
@@ -178,49 +179,55 @@ def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
 
 
 def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
-    """Return, for all pairs in the order of the pool, whether the tier called them relevant, and its score or null."""
+    """Return, for all pairs in the order of the pool: did the tier judge and call them relevant; its score or null."""
     found = pool.frame.select(_PAIR).join(
-        verdicts.select(*_PAIR, called=pl.col("state") == "relevant", score=pl.col("score").fill_nan(None)),
+        verdicts.select(
+            *_PAIR, called=pl.col("state") == "relevant", score=pl.col("score").fill_nan(None), judged=pl.lit(True)
+        ),
         on=_PAIR,
         how="left",
         maintain_order="left",
     )
-    return found.with_columns(pl.col("called").fill_null(False))
+    return found.with_columns(pl.col("called", "judged").fill_null(False))
 
 
 def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str, str, Interval, int]]:
     labelled = pool.labelled
-    whole = pool.strata(np.ones(pool.frame.height, dtype=bool))
-    yield "pool", "relevant_share", whole.rate(pool.seed), int(labelled.sum())
-    people = pool.frame["relevant"].to_numpy()[labelled]
-    weights = _weights(pool)[labelled]
+    yield "pool", "relevant_share", pool.sample.share(), int(labelled.sum())
+    people, queries = pool.frame["relevant"].to_numpy(), pool.frame.select(pl.struct(_QUERY)).to_series().to_list()
     for name, verdicts in asked.items():
-        called = verdicts["called"].to_numpy()
-        said = called[labelled].tolist()
-        yield name, "kappa", kappa_interval(people.tolist(), said, weights.tolist(), pool.seed), int(labelled.sum())
-        yield name, "kappa_on_sample", kappa_interval(people.tolist(), said, seed=pool.seed), int(labelled.sum())
+        called, judged = verdicts["called"].to_numpy(), verdicts["judged"].to_numpy()
+        both = np.flatnonzero(labelled & judged)
+        weighed = as_sample(pool.frame.filter(pl.Series(judged)), "relevant", pool.seed).kappa(called[judged])
+        plain = kappa_interval(
+            people[both].astype(bool).tolist(),
+            called[both].tolist(),
+            [tuple(queries[row].values()) for row in both],
+            seed=pool.seed,
+        )
+        yield name, "kappa", weighed, len(both)
+        yield name, "kappa_on_sample", plain, len(both)
         counts = {"precision": int((labelled & called).sum()), "missed_share": int((labelled & ~called).sum())}
         for measure, interval in pool.rates(called).items():
             yield name, measure, interval, counts.get(measure, int(labelled.sum()))
 
 
-def _weights(pool: _Pool) -> npt.NDArray[np.float64]:
-    """Return the weight of each labelled pair: pairs of its stratum per label."""
-    weight = pl.len().over("stratum") / pl.col("relevant").count().over("stratum")
-    return pool.frame.select(weight.alias("weight"))["weight"].to_numpy()
-
-
 def _between_people(labels: pl.DataFrame, seed: int) -> Iterator[tuple[str, str, Interval, int]]:
-    """Measure the agreement of people with each other; `unsure` is a label like the others."""
-    units = labels.group_by(_PAIR, maintain_order=True).agg(pl.col("label"))["label"].to_list()
-    shared = [unit for unit in units if len(unit) > 1]
-    yield "people", "alpha", alpha_interval(shared, seed) if shared else NOT_DEFINED, len(shared)
+    """Measure the agreement of people with each other: alpha with `unsure` as a label, kappa of two states."""
+    units = labels.group_by(_PAIR, maintain_order=True).agg(pl.col("label")).filter(pl.col("label").list.len() > 1)
+    shared = units["label"].to_list()
+    yield "people", "alpha", alpha_interval(shared, units.select(_QUERY).rows(), seed), len(shared)
     for one, two in itertools.combinations(sorted(labels["annotator"].unique()), 2):
         sides = [labels.filter(pl.col("annotator") == name).select(*_PAIR, "label") for name in (one, two)]
-        both = sides[0].join(sides[1], on=_PAIR, suffix="_two")
+        both = (
+            sides[0]
+            .join(sides[1], on=_PAIR, suffix="_two")
+            .filter(pl.all_horizontal(pl.col("label", "label_two").is_in(SURE)))
+        )
         if both.height:
-            kappa = kappa_interval(both["label"].to_list(), both["label_two"].to_list(), seed=seed)
-            yield f"{one} and {two}", "kappa", kappa, both.height
+            queries = both.select(_QUERY).rows()
+            kappa, pairs = two_state_kappa(both["label"].to_list(), both["label_two"].to_list(), queries, seed)
+            yield f"{one} and {two}", "kappa", kappa, pairs
 
 
 def _curve(pool: _Pool, scores: pl.Series) -> list[dict[str, Any]]:
@@ -282,6 +289,11 @@ def _strata(pool: _Pool) -> list[dict[str, Any]]:
 def _page(summary: dict[str, Any]) -> str:
     counts = summary["counts"]
     measures = [[m["subject"], m["measure"], _show(m), str(m["labels"])] for m in summary["measures"]]
+    together = [
+        [f"{e['first']}, {e['second']}", _kind(e), str(e["pairs"]), f"{e['both_wrong']:.3f}", f"{e['by_chance']:.3f}",
+         _show({"value": e["both_wrong"] - e["by_chance"], "low": e["excess_low"], "high": e["excess_high"]})]
+        for e in summary["shared_errors"]
+    ]  # fmt: skip
     strata = [[s["stratum"], f"{s['pairs']:,}", str(s["labelled"]), str(s["relevant"])] for s in summary["strata"]]
     cuts = [
         [tier, f"{t['precision']:.0%}", _number(t["sure"]), _number(t["likely"])]
@@ -298,13 +310,21 @@ def _page(summary: dict[str, Any]) -> str:
             markdown_table(["of", "measure", "value (95%)", "labels"], measures),
             "## Thresholds that reach a precision",
             markdown_table(["score of", "precision", "surely from", "by estimate from"], cuts),
+            "## Where two judges are wrong together",
+            markdown_table(["judges", "pairs", "counted", "both wrong", "by chance", "difference (95%)"], together),
             "## Strata",
             markdown_table(["stratum", "pairs", "labelled", "relevant"], strata),
             "Precision, recall and shares hold for the whole pool: labels are weighted by how they were sampled. "
-            "`kappa_on_sample` is not weighted, as in the paper.",
+            "Kappa is that of two states, `relevant` against everything else that a tier said, over the pairs that it "
+            "judged and people are sure of. `kappa_on_sample` is not weighted, as in the paper. Intervals are "
+            "clustered by query and hold for queries like these.",
             "",
         ]
     )
+
+
+def _kind(errors: dict[str, Any]) -> str:
+    return "all" if errors["kind"] == ALL else f"{errors['kind']}: {errors['value']}"
 
 
 def _show(interval: dict[str, Any]) -> str:

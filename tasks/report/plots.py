@@ -180,11 +180,12 @@ def intervals(rows: Sequence[Interval], *, label: str, x_title: str) -> Markup:
     return _svg(parts, height, label)
 
 
-def scatter(dots: Sequence[Dot], *, label: str, x_title: str, y_title: str) -> Markup:
-    """Draw points in the unit square."""
+def scatter(dots: Sequence[Dot], *, label: str, x_title: str, y_title: str, diagonal: bool = False) -> Markup:
+    """Draw points in the unit square, with a line where both values are equal if `diagonal` is set."""
     height = 300.0
     x, y = _Scale(0, 1, _LEFT, WIDTH - _RIGHT), _Scale(0, 1, height - _BOTTOM, _TOP)
     parts = [_y_axis(y, ticks(0, 1), y_title), _x_axis(x, ticks(0, 1), height, x_title)]
+    parts += [_line(x(0), y(0), x(1), y(1), "zero")] if diagonal else []
     parts += [_symbol(dot.kind, x(dot.x), y(dot.y)) for dot in dots]
     return _svg(parts, height, label)
 

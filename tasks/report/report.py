@@ -4,7 +4,6 @@ The page is one file without scripts or external resources. The same tables give
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.formatting import percent, signed
+from tasks.formatting import clip, duration, percent, printable, signed
+from tasks.rejects import count_left_out
 from tasks.report import plots
+from tasks.report.beyond import sum_up_windows
+from tasks.report.calibration import in_summary, sum_up_calibration
+from tasks.report.checks import LabelChecks, sum_up_checks
+from tasks.report.comparison_plots import plot_differences, plot_forest
+from tasks.report.data_figures import NAMES, sum_up_data, table_of_rejects
 from tasks.report.examples import pick_examples
-from tasks.report.summary import CASCADE, MODELS, NDCG, Figures, conclude, count_figures, say_people
+from tasks.report.guarantee import sum_up_guarantee
+from tasks.report.shared_errors import CommonErrors, find_common_errors, say_passed_on
+from tasks.report.summary import CASCADE, MODELS, NDCG, Figures, conclude, count_figures, say_people, share_interval
 from tasks.schemas import KNOWN, PEOPLE, VERDICT_STATES
-from tasks.statistics import wilson
-from tasks.training.evaluate import ALL_DATASETS, Comparison, compare, paired_differences
+from tasks.training.evaluate import ALL_DATASETS, Comparison, compare
 
 PAGE_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
@@ -32,8 +38,6 @@ _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no s
 _BINS = 25
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
-# Characters that HTML does not allow or does not show: control characters, lone surrogates, non-characters.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class ReportConfig(BaseModel):
@@ -43,6 +47,11 @@ class ReportConfig(BaseModel):
     command: the command to run it again; set by the flow. versions: versions of the software; set by the flow.
     max_false_negatives: the limit of the treatment, marked in the plot; set by the flow.
     tiers: the tiers apart from similarity, in the order asked; set by the flow.
+    warn_shares: by tier, the share of the pairs of the tier before above which a warning is due; set by the flow.
+    kinship: warnings about judges of the miner's family; set by the flow.
+    rows_read, rows_kept: rows of the source, as ingest counted them; set by the flow.
+    reads: tokens that the trainer reads of a passage, or the encoder where nothing is trained; set by the flow.
+    decided: the thresholds that decide, in words, where there is a calibration; set by the flow.
     examples: number of queries shown with their texts. example_chars: the most characters of a text.
     datasets: the most datasets with a row of their own.
     """
@@ -55,6 +64,12 @@ class ReportConfig(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     max_false_negatives: int = Field(7, ge=0)
     tiers: tuple[str, ...] = ("llm",)
+    warn_shares: dict[str, float] = Field(default_factory=dict, json_schema_extra={"keyed_when_set": True})
+    kinship: tuple[str, ...] = Field((), json_schema_extra={"keyed_when_set": True})
+    rows_read: int | None = Field(None, json_schema_extra={"keyed_when_set": True})
+    rows_kept: int | None = Field(None, json_schema_extra={"keyed_when_set": True})
+    reads: int | None = Field(None, json_schema_extra={"keyed_when_set": True})
+    decided: str = Field("", json_schema_extra={"keyed_when_set": True})
     examples: int = Field(6, ge=0)
     example_chars: int = Field(480, ge=40)
     datasets: int = Field(20, ge=1)
@@ -75,6 +90,7 @@ class _Tables:
     scores: pl.DataFrame
     rejects: pl.DataFrame
     costs: pl.DataFrame
+    counts: pl.DataFrame
     known: pl.DataFrame
     people: pl.DataFrame
     tiers: tuple[str, ...]
@@ -105,14 +121,21 @@ def report(  # noqa: PLR0913 - tables by name
     scores: pl.DataFrame,
     rejects: pl.DataFrame,
     costs: pl.DataFrame,
+    counts: pl.DataFrame,
     out: Path,
     known: pl.DataFrame | None = None,
+    windows: pl.DataFrame | None = None,
     people: pl.DataFrame | None = None,
+    guarantee: pl.DataFrame | None = None,
+    calibration: Path | None = None,
+    positive_checks: pl.DataFrame | None = None,
+    query_checks: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
-    `edits` are those of the treatment `relabel`. `known` is used only to mark the examples. `people` is passed if
-    people labelled a candidate.
+    `edits` are those of the treatment `relabel`. `known` only marks the examples. `people` is passed if people labelled
+    a candidate, `guarantee` if a tier has one, the last two if given labels are checked. `windows` says which part of a
+    passage each verdict rests on. `calibration` is the folder of the calibration that decided.
     """
     tables = _Tables(
         queries=queries,
@@ -128,20 +151,50 @@ def report(  # noqa: PLR0913 - tables by name
         scores=scores,
         rejects=rejects,
         costs=costs,
+        counts=counts,
         known=KNOWN.empty() if known is None else known,
         people=PEOPLE.empty() if people is None else people,
         tiers=config.tiers,
     )
-    figures = _count(tables)
-    comparisons = compare(scores)
+    figures, comparisons = _count(tables), compare(scores)
     conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
-    page = _render(config, _context(config, tables, figures, comparisons) | {"conclusions": conclusions})
+    common, warnings = _look_at_judges(config, tables)
+    left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
+    places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
+    reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
+    fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
+    said = {"conclusions": conclusions, "left_out": left_out, "data": data, "data_names": NAMES, "warnings": warnings}
+    said |= {"calibration": fitted, "windows": places, "common": common, "guarantee": reached, "checks": checks}
+    page = _render(config, _context(config, tables, figures, comparisons) | said)
+    summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
+    summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
+    summary |= {} if checks is None else {"checks": checks.as_json()}
+    summary |= {} if tables.people.is_empty() else {"people": tables.people.to_dicts()}
+    return _write(out, page, summary if reached is None else {**summary, "guarantee": reached})
+
+
+def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:
+    """Write both files; returns the tables of the stage, of which there are none."""
     (out / PAGE_FILE).write_text(page, encoding="utf-8")
-    summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions}
-    if not tables.people.is_empty():
-        summary["people"] = tables.people.to_dicts()
     (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {}
+
+
+def _checks(positives: pl.DataFrame | None, queries: pl.DataFrame | None) -> LabelChecks | None:
+    return None if positives is None or queries is None else sum_up_checks(positives, queries)
+
+
+def _look_at_judges(config: ReportConfig, tables: _Tables) -> tuple[CommonErrors, list[str]]:
+    """Find the errors that judges have in common, and what to beware of."""
+    judges = {tier: verdicts for tier, verdicts in tables.verdicts.items() if tier != CASCADE}
+    common = find_common_errors(
+        judges,
+        candidates=tables.candidates,
+        decisions=tables.decisions,
+        passages=tables.passages,
+        known=tables.known,
+    )
+    return common, [*config.kinship, *say_passed_on(judges, config.warn_shares), *common.sentences]
 
 
 def _count(tables: _Tables) -> Figures:
@@ -172,9 +225,10 @@ def _render(config: ReportConfig, context: Mapping[str, Any]) -> str:
         "number": "{:,}".format,
         "percent": percent,
         "signed": signed,
-        "printable": _printable,
-        "clip": lambda text: _clip(text, config.example_chars),
-        "duration": _duration,
+        "printable": printable,
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+        "clip": lambda text: clip(text, config.example_chars),
+        "duration": duration,
     }
     return environment.get_template("report.html.jinja").render(context)
 
@@ -182,7 +236,7 @@ def _render(config: ReportConfig, context: Mapping[str, Any]) -> str:
 def _context(
     config: ReportConfig, tables: _Tables, figures: Figures, comparisons: Sequence[Comparison]
 ) -> dict[str, Any]:
-    """Return all variables of the template except `conclusions`."""
+    """Return the variables of the template that describe judging and training."""
     seconds = dict(tables.costs.select("stage", "seconds").iter_rows())
     return {
         "config": config,
@@ -198,8 +252,8 @@ def _context(
         "stages": sorted(tables.costs.to_dicts(), key=lambda row: (-(row["seconds"] or 0), row["stage"])),
         "measures": _measures(tables.scores),
         "comparisons": comparisons,
-        "forest": _forest(comparisons),
-        "differences": _differences(tables.scores),
+        "forest": plot_forest(comparisons),
+        "differences": plot_differences(tables.scores),
         "examples": pick_examples(
             queries=tables.queries,
             passages=tables.passages,
@@ -209,7 +263,7 @@ def _context(
             known=tables.known,
             limit=config.examples,
         ),
-        "rejects": _rejects(tables.rejects),
+        "rejects": table_of_rejects(tables.rejects),
         "people": tables.people.to_dicts(),
         "ndcg": NDCG,
         "all_datasets": ALL_DATASETS,
@@ -228,7 +282,7 @@ def _datasets(config: ReportConfig, tables: _Tables) -> list[dict[str, Any]]:
     )
     found = dict(tables.edits.filter(pl.col("to") == "positive").group_by("dataset").len().iter_rows())
     for row in rows:
-        row["interval"] = wilson(row["relevant"], row["candidates"])
+        row["interval"] = share_interval(tables.decisions.filter(pl.col("dataset") == row["dataset"]))
         row["found"] = found.get(row["dataset"], 0)
     return rows
 
@@ -314,83 +368,3 @@ def _measures(scores: pl.DataFrame) -> list[str]:
     named = set(scores["measure"].unique())
     usual = [name for name in (NDCG, "R@100", "RR@10") if name in named]
     return [*usual, *sorted(named - set(usual))]
-
-
-def _forest(comparisons: Sequence[Comparison]) -> Markup | None:
-    """Plot the intervals of the differences over all queries, and those in nDCG@10 of each dataset."""
-    shown = [c for c in comparisons if c.dataset == ALL_DATASETS or c.measure == NDCG]
-    if not shown:
-        return None
-    rows = [
-        plots.Interval(
-            label=c.measure if c.dataset == ALL_DATASETS else f"{c.measure}, {_printable(c.dataset)}",
-            detail=f"{signed(c.difference)}  [{signed(c.low)}, {signed(c.high)}]"
-            if c.low is not None and c.high is not None
-            else signed(c.difference),
-            value=c.difference,
-            low=c.low,
-            high=c.high,
-            is_clear=c.is_clear,
-        )
-        for c in shown
-    ]
-    return plots.intervals(
-        rows,
-        label="Difference of relabel and default with 95% intervals: "
-        + "; ".join(f"{row.label} {row.detail}" for row in rows),
-        x_title="difference, relabel minus default",
-    )
-
-
-def _differences(scores: pl.DataFrame) -> Markup | None:
-    """Plot a histogram of the differences in nDCG@10 per query."""
-    values = paired_differences(scores).filter(pl.col("measure") == NDCG)["difference"].to_list()
-    if not values:
-        return None
-    reach = max(0.1, *(abs(value) for value in values))
-    edge = next(limit for limit in (0.1, 0.2, 0.5, 1.0) if reach <= limit + 1e-9)
-    return plots.histogram(
-        plots.bin_values(values, -edge, edge, _BINS),  # an odd number of bins: the middle one contains zero
-        label=f"How much {NDCG} of a query changes from default to relabel",
-        x_title=f"change in {NDCG} of a query",
-        y_title="queries",
-    )
-
-
-def _rejects(rejects: pl.DataFrame) -> list[dict[str, Any]]:
-    """Count rejects by stage and reason, with the first key and detail as an example."""
-    return (
-        rejects.sort("stage", "reason", "key")
-        .group_by("stage", "reason", maintain_order=True)
-        .agg(pl.len().alias("rows"), pl.col("key").first(), pl.col("detail").first())
-        .to_dicts()
-    )
-
-
-def _printable(text: str) -> str:
-    """Replace characters that HTML does not allow. The template escapes all others."""
-    return _UNPRINTABLE.sub("\ufffd", text)
-
-
-def _clip(text: str, length: int) -> str:
-    """Cut a long text after a word and mark the cut."""
-    if len(text) <= length:
-        return text
-    end = text.rfind(" ", length // 2, length + 1)
-    return text[: end if end > 0 else length].rstrip() + " […]"
-
-
-def _duration(seconds: float | None) -> str:
-    """Format a duration in seconds for people.
-
-    >>> _duration(0.04), _duration(7.21), _duration(75), _duration(4020)
-    ('<0.1 s', '7.2 s', '1 min 15 s', '1 h 7 min')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 0.1:  # noqa: PLR2004 - shorter times need no digits
-        return "<0.1 s"
-    if round(seconds, 1) < 60:  # noqa: PLR2004 - a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"  # noqa: PLR2004 - an hour

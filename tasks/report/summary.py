@@ -6,15 +6,20 @@ from typing import Any
 
 import polars as pl
 
+from tasks.clustered import share_of_groups
 from tasks.formatting import percent, signed
-from tasks.schemas import VERDICT_STATES
-from tasks.statistics import wilson
+from tasks.quality.imported import IMPORTED
+from tasks.rejects import with_counts
+from tasks.schemas import SOURCE_JUDGE, VERDICT_STATES
+from tasks.statistics import NOT_DEFINED, Interval
 from tasks.training.evaluate import Comparison
 
 CASCADE = "cascade"
 NDCG = "nDCG@10"
 TREATED = ("default", "relabel")
 MODELS = ("base", *TREATED)
+
+NOTHING_KNOWN = (0.0, 1.0)
 
 _QUERY = ["dataset", "query_id"]
 
@@ -27,12 +32,18 @@ class Figures:
     found: candidates that were relabelled as positives. They are fewer than the relevant ones if a query was dropped,
         or if a text has several ids.
     known, known_found: candidates known in advance to be false negatives, and those of them that the cascade found.
+    known_recall, known_precision: of the decisions, counted on the known ones, with 95% intervals by query.
     means: mean score by (measure, model), over the held-out queries.
+    share_interval: 95% interval of the share of false negatives among the candidates, clustered by query; 0 to 1 where
+        there is nothing.
+    imported: candidates whose verdict is from a table.
+    labelled: candidates that the source itself calls irrelevant; no judge is asked about them.
     """
 
     queries: int
     training_queries: int
     test_queries: int
+    dev_queries: int
     passages: int
     candidates: int
     states: Mapping[str, int]
@@ -50,6 +61,11 @@ class Figures:
     seconds: float
     evaluated_queries: int
     means: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    share_interval: tuple[float, float] = NOTHING_KNOWN
+    imported: int = 0
+    labelled: int = 0
+    known_recall: Interval = NOT_DEFINED
+    known_precision: Interval = NOT_DEFINED
 
     @property
     def relevant(self) -> int:
@@ -60,21 +76,6 @@ class Figures:
     def share(self) -> float | None:
         """Return the share of false negatives among the candidates; None without candidates."""
         return self.relevant / self.candidates if self.candidates else None
-
-    @property
-    def share_interval(self) -> tuple[float, float]:
-        """Return Wilson's 95% interval of the share, with pairs treated as independent."""
-        return wilson(self.relevant, self.candidates)
-
-    @property
-    def recall(self) -> float | None:
-        """Return the share of the known false negatives that the cascade found; None if none is known."""
-        return self.known_found / self.known if self.known else None
-
-    @property
-    def recall_interval(self) -> tuple[float, float]:
-        """Return Wilson's 95% interval of the recall."""
-        return wilson(self.known_found, self.known)
 
     @property
     def llm_share(self) -> float | None:
@@ -92,8 +93,18 @@ class Figures:
             "passages": self.passages,
             "candidates": self.candidates,
             "verdicts": dict(self.states),
+            "false_negatives": {
+                "share": self.share,
+                **(
+                    {}
+                    if self.share is None
+                    else dict(zip(("low", "high"), map(_rounded, self.share_interval), strict=True))
+                ),
+            },
             "known_false_negatives": self.known,
             "known_found": self.known_found,
+            "known_recall": self.known_recall.rounded(),
+            "known_precision": self.known_precision.rounded(),
             "found": self.found,
             "llm_calls": self.llm_calls,
             "ndcg10": {model: _rounded(self.mean(model)) for model in TREATED},
@@ -116,12 +127,14 @@ def count_figures(  # noqa: PLR0913 - tables by name
 ) -> Figures:
     """Count the figures of a curation from its tables; any table may be empty."""
     states = dict(decisions.group_by("state").len().iter_rows())
-    known, known_found = _known(agreement)
+    known = next(iter(agreement.filter(pl.col("tier") == CASCADE).to_dicts()), {})
+    imported = pl.col("tier") == IMPORTED
     edited = dict(edits.group_by("to").len().iter_rows())
     return Figures(
         queries=queries.height,
         training_queries=queries.filter(pl.col("split") == "train").height,
         test_queries=queries.filter(pl.col("split") == "test").height,
+        dev_queries=queries.filter(pl.col("split") == "dev").height,
         passages=passages.height,
         candidates=candidates.height,
         states={state: states.get(state, 0) for state in VERDICT_STATES},
@@ -129,16 +142,21 @@ def count_figures(  # noqa: PLR0913 - tables by name
         found=edited.get("positive", 0),
         removed=edited.get("removed", 0),
         dropped=edits.filter(pl.col("to") == "dropped").select(_QUERY).n_unique(),
-        known=known,
-        known_found=known_found,
-        llm_pairs=llm_verdicts.select(*_QUERY, "doc_id").n_unique(),
+        known=known.get("known", 0),
+        known_found=known.get("known_found", 0),
+        known_recall=Interval(*(known.get(name) for name in ("recall", "recall_low", "recall_high"))),
+        known_precision=Interval(*(known.get(name) for name in ("precision", "precision_low", "precision_high"))),
+        llm_pairs=llm_verdicts.filter(~imported).select(*_QUERY, "doc_id").n_unique(),
+        imported=llm_verdicts.filter(imported).height,
+        labelled=decisions.filter(pl.col("judge") == SOURCE_JUDGE).height,
         llm_calls=calls.height,
         prompt_tokens=int(calls["prompt_tokens"].sum()),
         output_tokens=int(calls["output_tokens"].sum()),
-        rejected=rejects.height,
+        rejected=int(with_counts(rejects)["count"].sum()),
         seconds=float(costs["seconds"].sum()),
         evaluated_queries=scores.select(_QUERY).n_unique(),
         means=_means(scores),
+        share_interval=share_interval(decisions),
     )
 
 
@@ -194,24 +212,57 @@ def _say_found(figures: Figures) -> str:
 
 
 def _say_trust(figures: Figures) -> str:
-    if figures.recall is None:
+    if figures.known_recall.value is None:
         return (
             "How many were missed was not measured: no false negatives are known beforehand. "
             "Label the sample sheet to learn precision and recall."
         )
-    low, high = figures.recall_interval
+    said = (
+        f"Of {figures.known:,} false negatives known beforehand the cascade found {figures.known_found:,}: "
+        f"recall {_say_interval(figures.known_recall)}."
+    )
+    if figures.known_precision.value is None:
+        return said
     return (
-        f"Of {figures.known:,} false negatives known beforehand the cascade found {figures.known_found:,} "
-        f"({percent(figures.recall)}, 95% interval {percent(low)} to {percent(high)})."
+        f"{said} Its precision is at least {_say_interval(figures.known_precision)}: a relevant candidate that nobody "
+        "knew of counts as an error. The intervals are by query."
     )
 
 
+def _say_interval(share: Interval) -> str:
+    """Write a share with its interval: `76% (95% interval 61% to 86%)`."""
+    value, low, high = (percent(x or 0) for x in share)
+    return f"{value} (95% interval {low} to {high})"
+
+
 def _say_cost(figures: Figures) -> str:
+    known = _say_known(figures)
+    left = figures.candidates - figures.imported - figures.labelled - figures.llm_pairs
+    rest = "; no judge but similarity was asked about the rest" if left > 0 else ""
     if not figures.llm_pairs:
-        return "No language model was asked: similarity alone decided."
+        return f"{known}No language model was asked: similarity alone decided{' the rest' if known else ''}."
+    if not figures.llm_calls:  # every call is listed, those that were recalled too
+        return (
+            f"{known}The verdicts on {figures.llm_pairs:,} candidates ({percent(figures.llm_share or 0)}) were read "
+            f"from files, and no language model was asked{rest}."
+        )
     return (
-        f"The language model was asked about {figures.llm_pairs:,} candidates ({percent(figures.llm_share or 0)}) in "
-        f"{figures.llm_calls:,} calls and read {figures.prompt_tokens:,} tokens; the rest was left to similarity."
+        f"{known}The language model was asked about {figures.llm_pairs:,} candidates "
+        f"({percent(figures.llm_share or 0)}) in {figures.llm_calls:,} calls and read {figures.prompt_tokens:,} tokens"
+        f"{rest}."
+    )
+
+
+def _say_known(figures: Figures) -> str:
+    """Say which candidates no judge was asked about, each in a sentence with a blank behind it."""
+    said = {
+        "have imported verdicts": figures.imported,
+        "are called irrelevant by the source itself, and stay negatives": figures.labelled,
+    }
+    return "".join(
+        f"{count:,} candidates ({percent(count / figures.candidates)}) {what}. "
+        for what, count in said.items()
+        if count
     )
 
 
@@ -249,9 +300,11 @@ def _say_losses(figures: Figures) -> list[str]:
     return said
 
 
-def _known(agreement: pl.DataFrame) -> tuple[int, int]:
-    cascade = agreement.filter(pl.col("tier") == CASCADE)
-    return (cascade["known"][0], cascade["known_found"][0]) if cascade.height else (0, 0)
+def share_interval(decisions: pl.DataFrame) -> tuple[float, float]:
+    """Return the 95% interval of the share of relevant pairs, clustered by query; 0 to 1 for no pairs."""
+    found = decisions.group_by(_QUERY).agg(relevant=(pl.col("state") == "relevant").sum(), pairs=pl.len()).sort(_QUERY)
+    low, high = share_of_groups(found["relevant"].to_list(), found["pairs"].to_list())[1:]
+    return NOTHING_KNOWN if low is None or high is None else (low, high)
 
 
 def _means(scores: pl.DataFrame) -> dict[tuple[str, str], float]:

@@ -2,10 +2,14 @@
 
 The search is exact and over the whole corpus. The measures, and their names, are those of ir_measures. Scores are per
 query, so two models are compared on the same queries, pair by pair.
+
+Where the queries are passages too, each query would find itself first. So a passage that is the query's own text, or
+has its id and near the same text, is left out of its ranking, as in BEIR and MTEB. One that is labelled relevant stays.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from tasks.schemas import SCORES
+from tasks.mining.masks import SameId, find_own
+from tasks.schemas import REJECTS, SCORES
 from tasks.statistics import EQUAL
 from tasks.texts import show_passage
 
@@ -35,16 +40,20 @@ class EvaluateConfig(BaseModel):
     """Which model is evaluated, how it reads texts, and what is measured.
 
     model_name: name of the model in the scores: "base", or the treatment it was trained on; set by the flow.
+    split: which held-out queries are asked. Choose settings by `dev`, so that `test` stays unseen.
     seed: seed of the training, to tell several trainings apart.
     measures: names of ir_measures. depth: passages ranked for each query. dtype, device: of the model.
     query_prompt, passage_prompt: prefix of each text of that role.
     max_seq_length: the most tokens read of a text, limited by the model.
     batch_size: texts encoded at once.
+    ignore_same_id: whether the passage with the id of the query is left out of its ranking; `auto`: if their texts are
+        near the same. The query's own text always is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_name: str = "base"
+    split: Literal["test", "dev"] = Field("test", json_schema_extra={"keyed_when_set": True})
     seed: int = Field(42, ge=0)
     measures: tuple[str, ...] = Field(MEASURES, min_length=1)
     depth: int = Field(100, ge=1)
@@ -54,6 +63,7 @@ class EvaluateConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = Field(32, ge=1, json_schema_extra={"operational": True})
+    ignore_same_id: SameId = Field("auto", json_schema_extra={"keyed_when_set": True})
 
     @field_validator("measures")
     @classmethod
@@ -102,20 +112,24 @@ class Comparison:
 def evaluate(
     config: EvaluateConfig, *, queries: pl.DataFrame, passages: pl.DataFrame, qrels: pl.DataFrame, model: Path
 ) -> dict[str, pl.DataFrame]:
-    """Score a model on the queries of split "test" with a relevant passage, each dataset separately.
+    """Score a model on the queries of the configured split with a relevant passage, each dataset separately.
 
     Returns:
         `scores`: one row per measure and query; 0 for a query whose relevant passages are not found. No rows if no
             query is held out.
+        `rejects`: the passages that are left out of a query's ranking.
     """
     relevant = qrels.filter(pl.col("relevance") > 0)
-    held_out = queries.filter(pl.col("split") == "test").join(relevant, on=["dataset", "query_id"], how="semi")
+    held_out = queries.filter(pl.col("split") == config.split).join(relevant, on=["dataset", "query_id"], how="semi")
     if held_out.is_empty():
-        return {"scores": SCORES.empty()}
+        return {"scores": SCORES.empty(), "rejects": REJECTS.empty()}
     encoder = _load(config, model)
     datasets = held_out["dataset"].unique().sort().to_list()
-    frames = [_score(config, encoder, *_only(name, held_out, passages, qrels)) for name in datasets]
-    return {"scores": pl.concat(frames).sort(SCORES.key)}
+    ignored = _ignored(config, held_out, passages, relevant)
+    frames = [_score(config, encoder, *_only(name, held_out, passages, qrels, ignored)) for name in datasets]
+    named = {"stage": pl.lit("evaluate"), "key": pl.concat_str("dataset", "query_id", "doc_id", separator="/")}
+    rejects = ignored.with_columns(**named).select(*REJECTS.columns).sort("key")
+    return {"scores": pl.concat(frames).sort(SCORES.key), "rejects": rejects}
 
 
 def compare(
@@ -172,12 +186,21 @@ def _only(dataset: str, *frames: pl.DataFrame) -> Iterator[pl.DataFrame]:
     return (frame.filter(pl.col("dataset") == dataset) for frame in frames)
 
 
+def _ignored(
+    config: EvaluateConfig, queries: pl.DataFrame, passages: pl.DataFrame, relevant: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the passages that are left out of a query's ranking: dataset, query_id, doc_id, reason, detail."""
+    found = find_own(queries, passages, same_id=config.ignore_same_id)
+    return found.join(relevant, on=["dataset", "query_id", "doc_id"], how="anti")
+
+
 def _score(
     config: EvaluateConfig,
     encoder: "SentenceTransformer",
     queries: pl.DataFrame,
     passages: pl.DataFrame,
     qrels: pl.DataFrame,
+    ignored: pl.DataFrame,
 ) -> pl.DataFrame:
     """Search the passages of one dataset for its held-out queries, and measure the result."""
     import ir_measures
@@ -186,7 +209,10 @@ def _score(
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
     passage_vectors = _encode(config, encoder, shown, config.passage_prompt)
     query_vectors = _encode(config, encoder, queries["text"].to_list(), config.query_prompt)
-    run = _search(query_vectors, passage_vectors, queries["query_id"], passages["doc_id"], config.depth)
+    own: dict[str, set[str]] = {}
+    for query_id, doc_id in ignored.select("query_id", "doc_id").iter_rows():
+        own.setdefault(query_id, set()).add(doc_id)
+    run = _search(query_vectors, passage_vectors, queries["query_id"], passages["doc_id"], config.depth, own)
     labels: dict[str, dict[str, int]] = {query_id: {} for query_id in run}
     for query_id, doc_id, relevance in (
         qrels.join(queries, on="query_id", how="semi").select("query_id", "doc_id", "relevance").iter_rows()
@@ -218,19 +244,27 @@ def _encode(config: EvaluateConfig, encoder: "SentenceTransformer", texts: list[
 
 
 def _search(
-    queries: Vectors, passages: Vectors, query_ids: pl.Series, doc_ids: pl.Series, depth: int
+    queries: Vectors,
+    passages: Vectors,
+    query_ids: pl.Series,
+    doc_ids: pl.Series,
+    depth: int,
+    own: Mapping[str, set[str]],
 ) -> dict[str, dict[str, float]]:
-    """Return the `depth` passages with the highest inner product for each query, with their scores."""
+    """Return the `depth` passages with the highest inner product for each query, without its `own`, and the scores."""
     import faiss
 
     index = faiss.IndexFlatIP(passages.shape[1])
     index.add(passages)
-    scores, rows = index.search(queries, min(depth, len(passages)))
+    reach = depth + max((len(ids) for ids in own.values()), default=0)
+    scores, rows = index.search(queries, min(reach, len(passages)))
     names = doc_ids.to_list()
-    return {
-        query_id: {names[row]: float(score) for row, score in zip(found, values, strict=True)}
-        for query_id, found, values in zip(query_ids, rows, scores, strict=True)
-    }
+    run: dict[str, dict[str, float]] = {}
+    for query_id, found, values in zip(query_ids, rows, scores, strict=True):
+        ranked = ((names[row], float(score)) for row, score in zip(found, values, strict=True))
+        others = ((doc_id, score) for doc_id, score in ranked if doc_id not in own.get(query_id, ()))
+        run[query_id] = dict(islice(others, depth))
+    return run
 
 
 def _measure_order(scores: pl.DataFrame) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Fine-tune an embedding model on the instances of one treatment (paper §4: InfoNCE with hard negatives).
 
-There is one row per (query, positive), each with the same number of hard negatives. The texts of the other rows of the
+There is one row per (query, positive), each with the same number of hard negatives; a query without any gets those of
+other queries. The texts of the other rows of the
 batch are negatives too. A batch contains no text twice, so the positive of a row is not a negative of another row. Each
 treatment is trained for the same number of optimiser steps, whatever its number of rows.
 """
@@ -31,14 +32,14 @@ def train(
     weights.
 
     Raises:
-        ValueError: a text is missing or is not the one that the instance was made with, a query is held out, or no
-            instance has a negative.
+        ValueError: a text is missing or is not the one that the instance was made with, a query is held out, or there
+            is no instance to train on.
     """
     rows = training_rows(config, instances=instances, queries=queries, passages=passages)
     if not len(rows):
         raise ValueError(
-            f"train: at least one instance with a negative expected, {instances.height} instances came and "
-            f"{rows.skipped} of them have none; mine more candidates, or train with num_negatives=0"
+            f"train: at least one instance expected, {instances.height} came and {rows.skipped} of them have no "
+            "negative and can borrow none; see why queries were left out (rejects in the report)"
         )
     from tasks.training.trainer import fit
 
@@ -49,6 +50,7 @@ def train(
         "skipped_without_negatives": rows.skipped,
         "rows": len(rows),
         "rows_with_repeated_negatives": rows.padded,
+        "rows_with_borrowed_negatives": rows.borrowed,
         "steps": len(losses),
         **config.model_dump(exclude={"model", "steps"}),
         "loss": [round(loss, 6) for loss in losses],

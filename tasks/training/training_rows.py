@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.texts import combine_hashes, show_passage
+from tasks.texts import combine_hashes, hash_text, part_of, show_passage
 
 
 class TrainConfig(BaseModel):
@@ -57,12 +57,14 @@ class Rows:
 
     columns: anchor, positive, negative_1 … negative_n, all of the same length.
     padded: rows in which too few negatives are repeated.
-    skipped: instances without a negative (none if num_negatives is 0).
+    borrowed: rows of instances without a negative, with negatives of other instances.
+    skipped: instances without a negative for which no other instance has one.
     """
 
     columns: dict[str, list[str]]
     instances: int
     padded: int
+    borrowed: int
     skipped: int
 
     def __len__(self) -> int:
@@ -75,21 +77,39 @@ def training_rows(
 ) -> Rows:
     """Join the texts, check them against `texts_hash`, and build rows of equal width.
 
-    A row with fewer than `num_negatives` negatives repeats them in turn: n1 n2 n1.
+    A row with fewer than `num_negatives` negatives repeats them in turn: n1 n2 n1. A row without any gets negatives of
+    other instances, chosen by a hash of its query: to it they are what the other texts of its batch are. If no instance
+    has a negative, the rows are pairs.
     """
-    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, config.num_negatives + 1))]
+    texts = list(_with_texts(instances, queries, passages))
+    lenders = list(dict.fromkeys(negative for _, _, negatives in texts for negative in negatives))
+    width = config.num_negatives if lenders else 0
     table: list[tuple[str, ...]] = []
-    padded = skipped = 0
-    for query, positives, negatives in _with_texts(instances, queries, passages):
-        if config.num_negatives and not negatives:
+    padded = borrowed = skipped = 0
+    for query, positives, negatives in texts:
+        lent = [] if negatives or not width else _borrow(lenders, query, positives, width)
+        if width and not negatives and not lent:
             skipped += 1
             continue
         used = positives if config.positives == "all" else positives[:1]
-        hard = list(islice(cycle(negatives), config.num_negatives))
+        hard = list(islice(cycle(negatives or lent), width))
         table += [(query, positive, *hard) for positive in used]
-        padded += len(used) if len(negatives) < config.num_negatives else 0
+        padded += len(used) if 0 < len(negatives) < width else 0
+        borrowed += len(used) if lent else 0
+    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, width + 1))]
     columns = {name: [row[i] for row in table] for i, name in enumerate(names)}
-    return Rows(columns, instances=instances.height, padded=padded, skipped=skipped)
+    return Rows(columns, instances=instances.height, padded=padded, borrowed=borrowed, skipped=skipped)
+
+
+def _borrow(lenders: list[str], query: str, positives: list[str], count: int) -> list[str]:
+    """Choose up to `count` of the other instances' negatives, none of which is the query or a positive of it.
+
+    >>> _borrow(["n1", "n2", "p"], "q", ["p"], 3)
+    ['n2', 'n1']
+    """
+    start = part_of(hash_text(query), len(lenders))
+    turned = (lenders[(start + step) % len(lenders)] for step in range(len(lenders)))
+    return list(islice((text for text in turned if text != query and text not in positives), count))
 
 
 def _with_texts(
@@ -120,8 +140,8 @@ def _with_texts(
             negatives = [shown[row["dataset"], doc_id] for doc_id in row["negatives"]]
         except KeyError as error:
             raise ValueError(f"train: no text for {'/'.join(error.args[0])} of {name}; treat the same data") from error
-        if split == "test":
-            raise ValueError(f"train: {name} is held out (split test) and must not be trained on; treat again")
+        if split != "train":
+            raise ValueError(f"train: {name} is held out (split {split}) and must not be trained on; treat again")
         hashes = [query_hash, *(text_hash for text_hash, _ in (*positives, *negatives))]
         if combine_hashes(hashes) != row["texts_hash"]:
             raise ValueError(f"train: the texts of {name} are not those its instance was made with; treat again")

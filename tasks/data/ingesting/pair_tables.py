@@ -1,0 +1,56 @@
+"""Cut tables of queries and of their passages into parts. Ids and hashes are joined part by part, as they are long."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from tasks import schemas
+from tasks.data.ingesting.text_store import to_hex
+
+
+class PairTables:
+    """Makes tables with the ids of queries and passages.
+
+    queries: kept queries: `query` (a number), `part`, `dataset`, `query_id`.
+    passages: all passages, by number: `id`, `high`, `low`.
+    hashes: of passages that queries name: `passage`, and the halves of two hashes, as from `hash_shown_texts`.
+    count: how many parts of queries there are.
+    """
+
+    def __init__(self, queries: pl.DataFrame, passages: pl.DataFrame, hashes: pl.DataFrame, count: int) -> None:
+        self._queries = queries.select("query", "part", "dataset", "query_id")
+        self._passages, self._hashes, self._count = passages, hashes, count
+
+    def parts(self, frame: pl.DataFrame, schema: schemas.Schema) -> Iterator[pl.DataFrame]:
+        """Yield a table part by part.
+
+        Args:
+            frame: `query`, for pairs also `passage`, and further columns of the schema.
+            schema: which of `dataset`, `query_id`, `doc_id` and the hashes are joined.
+        """
+        part = self._queries.select("query", "part")
+        ordered = frame.join(part, on="query", how="inner").sort("part")
+        bounds = np.searchsorted(ordered["part"].to_numpy(), np.arange(self._count + 1))
+        for start, end in pairwise(bounds):
+            yield self.table(ordered[int(start) : int(end)], schema)
+
+    def table(self, frame: pl.DataFrame, schema: schemas.Schema) -> pl.DataFrame:
+        """Join ids and hashes, and sort by the key. Rows of queries that are not kept are left out."""
+        found = frame.drop("dataset", "query_id", "part", strict=False).join(self._queries, on="query", how="inner")
+        if "passage" in found.columns:
+            found = found.with_columns(self._named(found["passage"], schema))
+        return found.select(pl.col(name).cast(dtype) for name, dtype in schema.columns.items()).sort(schema.key)
+
+    def _named(self, passages: pl.Series, schema: schemas.Schema) -> list[pl.Series]:
+        of = self._passages[passages]
+        columns = [of["id"].alias("doc_id")]
+        if "text_hash" in schema.columns:
+            columns.append(to_hex(of["high"].to_numpy(), of["low"].to_numpy()).alias("text_hash"))
+        if "shown_hash" in schema.columns:
+            at = np.searchsorted(self._hashes["passage"].to_numpy(), passages.to_numpy())
+            for name in ("shown", "guard"):
+                high, low = (self._hashes[f"{name}_{half}"].to_numpy()[at] for half in ("high", "low"))
+                columns.append(to_hex(high, low).alias(f"{name}_hash"))
+        return columns
