@@ -5,62 +5,49 @@ A new stage begins with an entry here; docs/extending.md lists the other places.
 Raise a stage's version whenever its output for the same input changes; a golden test reminds you.
 """
 
-from dataclasses import dataclass
-
-from infra.names import StageName
-from infra.stages.stage import Resources, Stage
+from flows import calibration_stages as fitted
+from flows import guarantee_stages as guaranteed
+from flows.method_stage import MethodStage
+from infra.stages.stage import Resources
 from tasks import schemas as s
 
 GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
+CHECKING = "check"  # begins the label of the stage that judges positives: judge-check-llm
 
-
-@dataclass(frozen=True)
-class MethodStage(Stage):
-    """A stage of the method, with what other modules of the flows need to know about it.
-
-    section: the section of the settings that configures it; empty: the section has the stage's name.
-    decides_labels: its settings decide which pairs are judged, and how. Nights are compared only if they are equal.
-        `escalate` and `judge` do not set it: the settings of the tiers are compared as a whole.
-    afterwards: `retrain`, `prune` and `validate` run it on a finished curation. No record keeps their parameters, so
-        the garbage collector keeps such parts as long as what they read.
-    """
-
-    section: str = ""
-    decides_labels: bool = False
-    afterwards: bool = False
-
-    @property
-    def settings(self) -> str:
-        """The section of the settings that configures it."""
-        return self.section or self.name
-
-
+_TRAINING = ("sentence-transformers", "torch", "transformers", "tokenizers")
+_POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES, "rejects": s.REJECTS}
+# What exports may read besides the instances; each only where the settings ask for it.
+_EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "extras", "agreement", "people")
+# What the report reads of the source and of the judges.
+_REPORTED = ("queries", "passages", "positives", "candidates")
+_JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
+_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts")
+_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration")
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
 HARVEST = MethodStage(
-    "harvest",
-    "tasks.data.demo_corpus:harvest",
-    1,
-    "single",
-    directories=("source",),
-    section="source",
+    "harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",), section="source"
 )
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    1,
+    4,
     "single",
     every=("source",),
     outputs={
         "queries": s.QUERIES,
         "positives": s.POSITIVES,
         "given": s.GIVEN,
+        "irrelevant": s.IRRELEVANT,
+        "teacher": s.TEACHER,
+        "extras": s.EXTRAS,
         "passages": s.PASSAGES,
         "qrels": s.QRELS,
         "known": s.KNOWN,
+        "copies": s.COPIES,
         "rejects": s.REJECTS,
     },
-    splits=("queries", "positives", "given", "passages"),
+    splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,
 )
 ENCODE_PASSAGES = MethodStage(
@@ -88,35 +75,54 @@ ENCODE_QUERIES = MethodStage(
 SEARCH = MethodStage(
     "search",
     "tasks.mining.search:search",
-    1,
+    2,
     "grid",
-    each=("queries", "query_embeddings"),
+    each=("queries", "positives", "query_embeddings"),
     across=("passages", "passage_embeddings"),
     outputs={"hits": s.HITS},
+    libraries=("faiss", "numpy"),
     decides_labels=True,
 )
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
-    1,
+    2,
     "map",
-    each=("hits", "queries", "positives", "given", "query_embeddings"),
+    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
     late=("passage_embeddings",),
-    outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
+    outputs=_POOL,
     decides_labels=True,
 )
 ADOPT = MethodStage(
     "adopt",
     "tasks.mining.mine:adopt",
+    2,
+    "map",
+    each=("given", "queries", "positives", "irrelevant"),
+    outputs=_POOL,
+    decides_labels=True,
+)
+DESCRIBE_QUERIES = MethodStage(
+    "describe_queries",
+    "tasks.report.describe:describe_queries",
     1,
     "map",
-    each=("given", "queries", "positives"),
-    outputs={"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "rejects": s.REJECTS},
-    decides_labels=True,
+    each=("queries", "positives", "candidates", "negatives"),
+    outputs={"counts": s.COUNTS},
+    section="report",
+)
+DESCRIBE_PASSAGES = MethodStage(
+    "describe_passages",
+    "tasks.report.describe:describe_passages",
+    1,
+    "map",
+    each=("passages",),
+    outputs={"counts": s.COUNTS},
+    section="report",
 )
 ADMIT = MethodStage(
     "admit",
-    "tasks.judging.cascade:admit",
+    "tasks.verdicts.escalate:admit",
     1,
     "map",
     each=("candidates",),
@@ -124,21 +130,30 @@ ADMIT = MethodStage(
     section="policies",
     decides_labels=True,
 )
-JUDGE_SIMILARITY = MethodStage(
-    "judge_similarity",
-    "tasks.judging.similarity:judge_similarity",
+IMPORTED = MethodStage(
+    "imported",
+    "tasks.quality.imported:import_verdicts",
     1,
     "map",
     each=("candidates",),
-    late=("query_embeddings", "passage_embeddings", "positives"),
-    outputs={"verdicts": s.VERDICTS},
+    every=("source",),
+    outputs={"verdicts": s.VERDICTS, "left": s.CANDIDATES},
+)
+JUDGE_SIMILARITY = MethodStage(
+    "judge_similarity",
+    "tasks.judging.similarity:judge_similarity",
+    3,
+    "map",
+    each=("candidates",),
+    late=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
+    outputs={"verdicts": s.VERDICTS, "features": s.FEATURES},
     section="similarity",
     decides_labels=True,
 )
 ESCALATE = MethodStage(
     "escalate",
-    "tasks.judging.cascade:escalate",
-    2,
+    "tasks.verdicts.escalate:escalate",
+    3,
     "gather",
     every=("candidates", "verdicts"),
     outputs={"escalated": s.CANDIDATES},
@@ -147,47 +162,78 @@ ESCALATE = MethodStage(
 JUDGE = MethodStage(
     "judge",
     "tasks.judging.judge:judge",
-    1,
+    2,
     "map",
     each=("escalated",),
     late=("queries", "passages", "positives"),
-    outputs={"verdicts": s.VERDICTS, "calls": s.CALLS},
+    outputs={"verdicts": s.VERDICTS, "calls": s.CALLS, "windows": s.WINDOWS},
     engine="judge",
     ledger=True,
     resources=_MODEL,
 )
+READ_SCORES = MethodStage(
+    "read_scores",
+    "tasks.quality.scores:read_scores",
+    1,
+    "map",
+    each=("escalated",),
+    every=("source", "copies"),
+    late=("queries",),
+    outputs={"verdicts": s.VERDICTS},
+    section="tiers",
+)
+COMBINE = fitted.COMBINE
 DECIDE = MethodStage(
     "decide",
-    "tasks.judging.cascade:decide",
-    2,
+    "tasks.verdicts.decide:decide",
+    3,
     "map",
-    each=("candidates", "verdicts"),
-    every=("llm_verdicts",),
+    each=("candidates", "verdicts", "combined"),  # the last only with a calibration
+    every=("llm_verdicts", "settled"),  # the last only with a guarantee
     outputs={"decisions": s.VERDICTS},
     decides_labels=True,
 )
+AUDIT, SETTLE, GUARANTEE = guaranteed.AUDIT, guaranteed.SETTLE, guaranteed.GUARANTEE
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
-    2,
+    3,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
 )
 COMPLETE = MethodStage(
     "complete",
-    "tasks.judging.cascade:complete",
+    "tasks.verdicts.complete:complete",
     1,
     "gather",
     every=("decisions",),
     outputs={"completeness": s.COMPLETENESS},
 )
+PUT_POSITIVES = MethodStage(
+    "put_positives",
+    "tasks.verdicts.checks:put_positives",
+    1,
+    "gather",
+    every=("queries", "positives"),
+    outputs={"asked": s.CANDIDATES, "queries": s.QUERIES, "positives": s.POSITIVES, "checked": s.CHECKED},
+    splits=("asked",),
+    section="check",
+)
+CHECK = MethodStage(
+    "check",
+    "tasks.verdicts.checks:read_checks",
+    1,
+    "gather",
+    every=("checked", "verdicts", "asked", "decisions"),
+    outputs={"candidates": s.CANDIDATES, "verdicts": s.VERDICTS, "decisions": s.VERDICTS, "queries": s.QUERY_CHECKS},
+)
 TREAT = MethodStage(
     "treat",
     "tasks.data.treatments:treat",
-    2,
+    3,
     "map",
-    each=("queries", "positives", "candidates", "negatives", "decisions"),
+    each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
 SAMPLE = MethodStage(
@@ -211,7 +257,7 @@ APPLY_LABELS = MethodStage(
 AGREE_PEOPLE = MethodStage(
     "agree_people",
     "tasks.quality.labels:agree_with_people",
-    2,
+    3,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
     outputs={"people": s.PEOPLE},
@@ -219,7 +265,7 @@ AGREE_PEOPLE = MethodStage(
 READ_GOLD = MethodStage(
     "read_gold",
     "tasks.quality.gold_set:read_gold",
-    2,
+    3,
     "single",
     every=("source",),
     outputs={
@@ -234,7 +280,7 @@ READ_GOLD = MethodStage(
 AGREE_GOLD = MethodStage(
     "agree_gold",
     "tasks.quality.gold_set:agree_gold",
-    1,
+    2,
     "gather",
     every=("gold", "similarity", "llm_verdicts", "decisions"),
     outputs={"agreement": s.GOLD_AGREEMENT, "verdicts": s.GOLD_VERDICTS},
@@ -242,55 +288,41 @@ AGREE_GOLD = MethodStage(
 TRAIN = MethodStage(
     "train",
     "tasks.training.train:train",
-    1,
+    2,
     "single",
     every=("instances",),
     late=("queries", "passages", "base"),
     directories=("model",),
+    libraries=_TRAINING,
     resources=_MODEL,
     afterwards=True,
 )
 EVALUATE = MethodStage(
     "evaluate",
     "tasks.training.evaluate:evaluate",
-    1,
+    2,
     "single",
     every=("queries", "passages", "qrels", "model"),
-    outputs={"scores": s.SCORES},
+    outputs={"scores": s.SCORES, "rejects": s.REJECTS},
+    libraries=(*_TRAINING, "faiss"),
     resources=_MODEL,
     afterwards=True,
 )
 EXPORT = MethodStage(
     "export",
     "tasks.data.export:export",
-    1,
+    2,
     "gather",
-    every=("instances",),
+    every=("instances", *_EVIDENCE),
     late=("queries", "passages"),
     directories=("export",),
 )
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",
-    2,
+    4,
     "gather",
-    every=(
-        "queries",
-        "passages",
-        "positives",
-        "candidates",
-        "similarity",
-        "llm_verdicts",
-        "calls",
-        "decisions",
-        "agreement",
-        "known",
-        "edits",
-        "scores",
-        "rejects",
-        "costs",
-        "people",
-    ),
+    every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
     directories=("page",),
 )
 
@@ -308,7 +340,7 @@ LEAVE_OUT = MethodStage(
     "tasks.training.prune:leave_out",
     1,
     "map",
-    each=("instances",),
+    ("instances",),
     outputs={"mix": s.INSTANCES},
     afterwards=True,
 )
@@ -325,66 +357,13 @@ PRUNE = MethodStage(
 VALIDATE = MethodStage(
     "validate",
     "tasks.quality.validate:validate",
-    1,
+    2,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "samples", "human"),
     outputs={"validation": s.VALIDATION},
     directories=("page",),
     afterwards=True,
 )
+CALIBRATE, CALIBRATE_DATA = fitted.CALIBRATE, fitted.CALIBRATE_DATA
 
-STAGES = (
-    HARVEST,
-    INGEST,
-    ENCODE_PASSAGES,
-    ENCODE_QUERIES,
-    SEARCH,
-    MINE,
-    ADOPT,
-    ADMIT,
-    JUDGE_SIMILARITY,
-    ESCALATE,
-    JUDGE,
-    DECIDE,
-    AGREE,
-    COMPLETE,
-    TREAT,
-    SAMPLE,
-    APPLY_LABELS,
-    AGREE_PEOPLE,
-    READ_GOLD,
-    AGREE_GOLD,
-    TRAIN,
-    EVALUATE,
-    EXPORT,
-    REPORT,
-    COMPARE,
-    LEAVE_OUT,
-    PRUNE,
-    VALIDATE,
-)
-
-
-def section_of(name: str) -> str:
-    """Return the section of the settings that configures a stage; for a stage that no longer exists, its own name."""
-    return next((stage.settings for stage in STAGES if stage.name == name), name)
-
-
-def judge_stage(tier: str, *, gold: bool = False) -> str:
-    """Name the stage in which a tier judges, with its label.
-
-    >>> judge_stage("llm"), judge_stage("llm", gold=True)
-    ('judge-llm', 'judge-gold-llm')
-    """
-    return str(StageName(JUDGE.name, f"{GOLD}-{tier}" if gold else tier))
-
-
-def tier_of(name: str) -> str:
-    """Name the tier that judges in a stage (see `judge_stage`), about the data or about the gold set."""
-    return StageName.parse(name).label.removeprefix(f"{GOLD}-")
-
-
-def is_of_gold(name: str) -> bool:
-    """Return whether a stage (named with its label) works on the gold set; its cost is not that of the data."""
-    found = StageName.parse(name)
-    return found.label.partition("-")[0] == GOLD or found.stage in (READ_GOLD.name, AGREE_GOLD.name)
+STAGES = tuple(stage for stage in list(globals().values()) if isinstance(stage, MethodStage))  # in the order above

@@ -10,10 +10,12 @@ from flows.cli import (
     release_commands,
     run_commands,
     server_commands,
+    start_commands,
     store_commands,
 )
 from flows.cli.console import ERR
-from infra.settings import silence_telemetry
+from infra.redact import guard_logs, no_secrets_in_errors
+from infra.settings import SettingsError, bypass_proxies, silence_telemetry
 
 app = typer.Typer(
     name="reneg",
@@ -28,7 +30,7 @@ app = typer.Typer(
         "RENEG_CACHE (~/.cache/reneg), PREFECT_API_URL and RAY_ADDRESS to use servers that run already."
     ),
 )
-for commands in (run_commands, inspect_commands, release_commands, store_commands, server_commands):
+for commands in (start_commands, run_commands, inspect_commands, release_commands, store_commands, server_commands):
     app.add_typer(commands.app)
 app.add_typer(label_commands.app, name="labels", invoke_without_command=True)
 
@@ -36,18 +38,21 @@ app.add_typer(label_commands.app, name="labels", invoke_without_command=True)
 def main() -> None:
     """Run the command line; an expected error ends in one message and exit code 1 or 2, without a traceback."""
     silence_telemetry()
+    bypass_proxies()
     from flows.config.section import ConfigError
     from flows.method.setup import CurationFailed, WaitingForLabels
     from flows.operations.notifications import NotifyError
     from infra.cluster.ray_cluster import ClusterError
     from infra.models.resolve import ModelError
-    from infra.prefect_api.server import ServerError
+    from infra.prefect_api.health import ServerError
     from infra.stages.runner import PartUnready
     from infra.storage.store import StoreError
 
+    guard_logs()
     try:
-        app()
-    except (ConfigError, NotifyError) as error:
+        with no_secrets_in_errors():
+            app()
+    except (ConfigError, NotifyError, SettingsError) as error:
         _fail(str(error), 2)
     except WaitingForLabels as waiting:
         ERR.print(str(waiting), style="yellow", markup=False, soft_wrap=True)

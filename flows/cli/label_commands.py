@@ -50,6 +50,41 @@ def import_labels(
         print_json(record | result)
 
 
+@app.command("silver")
+def silver(
+    default: Annotated[str, typer.Option(help="The training set as it was: a file, a folder or an address.")],
+    relabelled: Annotated[str, typer.Option(help="The same set, relabelled.")],
+    out: Annotated[Path, typer.Option(help=".csv or .parquet: all labels. .jsonl: pairs with texts, for `gold.path`.")],
+    pairs: Annotated[int, typer.Option(min=1, help=".jsonl: how many pairs are drawn.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help=".jsonl: another seed draws other pairs.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Find machine-made labels: which negatives of a training set became positives when it was relabelled."""
+    from flows.config.section import ConfigError
+    from flows.curation.silver import write_silver
+
+    if out.exists():
+        raise ConfigError(f"--out: {out} exists; give another file, or remove it")
+    done = write_silver(
+        read_settings(), {"default": default, "relabelled": relabelled}, out, pairs=pairs, seed=seed
+    ).as_json()
+    show_silver(done, OUT)
+    if as_json:
+        print_json(done)
+
+
+def show_silver(done: dict[str, Any], out: Console) -> None:
+    """Print what was labelled, and what was not and why."""
+    rows, labels = done["rows"], done["labels"]
+    print_line(out, f"{rows['default']:,} rows as they were, {rows['relabelled']:,} relabelled")
+    print_line(out, "labels: " + ", ".join(f"{count:,} {label}" for label, count in labels.items()))
+    for title, counts in (("without a label", done["without"]), ("not read", done["passed_over"])):
+        if counts:
+            print_line(out, f"{title}: " + ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
+    use = "gold: {path: …}" if done["out"].endswith(".jsonl") else "imported: {path: …}"
+    print_line(out, f"{done['out']}: {done['written']:,} pairs; made by a machine, not by people. Use it as `{use}`")
+
+
 def show_import(imported: "Imported", out: Console) -> dict[str, Any]:
     """Print the result of an import; returns its JSON record."""
     from flows.curation.labels import reasons_of

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.cli.console import print_line
 from flows.curation.workspace import Hooks
+from infra.redact import redact
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def progress(err: Console) -> Iterator[Hooks]:
                 print_line(err, text)
 
         yield Hooks(
-            on_message=lambda text: print_line(err, text),
+            on_message=lambda text: print_line(err, redact(text)),
             on_stage=lambda run: print_line(err, run.line()),
             on_usage=on_usage_line,
         )
@@ -45,7 +46,7 @@ def progress(err: Console) -> Iterator[Hooks]:
             if text:
                 bars.update(known[""], description=text)
 
-        yield Hooks(on_message=bars.console.print, on_part=on_part, on_usage=on_usage)
+        yield Hooks(on_message=lambda text: print_line(bars.console, redact(text)), on_part=on_part, on_usage=on_usage)
 
 
 def usage_line(totals: Mapping[str, Mapping[str, float]], currency: str) -> str:

@@ -1,5 +1,7 @@
 """Commands for exports, releases and nights: `export`, `promote`, `releases`, `rollback`, `history`."""
 
+import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,18 +17,26 @@ if TYPE_CHECKING:  # it takes seconds to import: commands import it when they ru
 
 app = typer.Typer()
 
+_VERDICTS = "verdicts"
+
 
 @app.command()
 def export(
     curation: CurationArgument,
     format_: Annotated[
         str,
-        typer.Option("--format", help="A format, as in `export.formats`; an unknown one is answered with the list."),
+        typer.Option(
+            "--format",
+            help="tevatron, flagembedding, sentence-transformers, beir, trec, datasets (parquet with a card); or "
+            "verdicts: what every judge said of every candidate. The configuration's `export` says what rows hold.",
+        ),
     ],
-    treatment: Annotated[str, typer.Option(help="default, remove, remove_hn or relabel.")] = "relabel",
+    treatment: Annotated[
+        str, typer.Option(help="A treatment that the curation made; verdicts are the same for all.")
+    ] = "relabel",
     out: Annotated[Path, typer.Option(help="The folder to write; it must be empty or not exist.")] = Path("export"),
 ) -> None:
-    """Write a curation's training set in the format of a trainer."""
+    """Write a curation's training set in the format of a trainer, or the verdicts of its judges."""
     export_to(read_settings(), curation, format_, treatment, out, OUT)
 
 
@@ -93,22 +103,38 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
     from flows.curation.lookup import training_set
     from flows.curation.records import load_curation
     from flows.curation.workspace import Workspace
+    from flows.results.verdict_layer import export_verdicts
     from flows.stages import EXPORT
     from infra.stages.compute_part import load_function
     from tasks.data.export import FORMATS
 
-    if format_ not in FORMATS:
-        raise ConfigError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")
+    if format_ not in (*FORMATS, _VERDICTS):
+        raise ConfigError(f"unknown format {format_!r}; known: {', '.join((*FORMATS, _VERDICTS))}")
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ConfigError(f"{folder} holds files already; give another folder with --out")
     workspace = Workspace.open(settings, write=False)
     curation = load_curation(workspace.store, curation_id)
-    tables = training_set(workspace, curation, treatment)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = curation.config.export.model_copy(update={"formats": (format_,)})
-    load_function(EXPORT.function)(config, **tables, out=folder)
+    if format_ == _VERDICTS:
+        export_verdicts(workspace, curation, folder)
+    else:
+        config, tables = training_set(workspace, curation, treatment, (format_,))
+        folder.mkdir(parents=True, exist_ok=True)
+        load_function(EXPORT.function)(config, **tables, out=folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         out.print(str(path), soft_wrap=True)
+    if format_ != _VERDICTS:
+        show_export(json.loads((folder / "export.json").read_text(encoding="utf-8")), out)
+
+
+def show_export(record: Mapping[str, Any], out: Console) -> None:
+    """Print how much of a treatment was written, and what the format cannot hold. record: that of `export.json`."""
+    for name, counts in record["formats"].items():
+        figures = (f"{what.replace('_', ' ')} {count:,}" for what, count in counts.items())
+        print_line(out, f"{name}: {', '.join(figures)}")
+    for name, left in record["not_held"].items():
+        print_line(out, f"{name} cannot hold: {', '.join(f'{what} ({count:,})' for what, count in left.items())}")
+    if not record["instances"]:
+        print_line(out, "the training set is empty: the treatment left out every query; the report says why")
 
 
 def promote_by_hand(
@@ -122,7 +148,7 @@ def promote_by_hand(
     from flows.cli.tables import show_release
     from flows.config.section import ConfigError
     from flows.curation.lookup import look_at
-    from flows.curation.records import load_curation
+    from flows.curation.records import load_curation, say_unfinished
     from flows.curation.workspace import Workspace
     from flows.results.history import standing_alarms
     from flows.results.promotion import promote as promote_finished
@@ -132,7 +158,7 @@ def promote_by_hand(
     curation = load_curation(workspace.store, curation_id)
     outcome, _ = look_at(workspace, curation)
     if outcome is None:
-        raise ConfigError(f"{curation_id} is unfinished; see `reneg status {curation_id}`")
+        raise ConfigError(say_unfinished(workspace.store, curation_id))
     config = curation.config.promote or PromoteConfig()
     if treatment is not None:
         config = config.model_copy(update={"treatment": treatment})
@@ -141,12 +167,15 @@ def promote_by_hand(
 
 
 def show_releases(settings: Settings, name: str | None, out: Console) -> list[dict[str, Any]]:
-    """Print the releases, oldest first within each name; the last of a name is current. Returns the rows."""
+    """Print the releases, oldest first within each name; the last of a name is current. Returns the rows.
+
+    What readers of `latest.json` see is mended on the way, where this user may write.
+    """
     from rich.table import Table
 
     from flows.results.promotion import Release
-    from infra.storage.release_pointers import names, read_all
-    from infra.storage.store import Store
+    from infra.storage.release_pointers import heal, names, read_all
+    from infra.storage.store import Store, StoreError
 
     store = Store.open(settings.store, write=False)
     rows = []
@@ -154,6 +183,8 @@ def show_releases(settings: Settings, name: str | None, out: Console) -> list[di
     for column in ("instances", "relabelled", "difference"):
         table.add_column(column, justify="right")
     for line in [name] if name else names(store):
+        with contextlib.suppress(StoreError):
+            heal(store, line)
         for record in read_all(store, line):
             rows.append({"name": line, **Release(line, record, new=False).as_json(), "at": record["at"]})
             because = record["because"] if record["of"] is None else f"{record['because']} to {record['of']}"

@@ -1,13 +1,15 @@
 """Commands for servers and deployments: `deploy`, `serve`, `ui`, `doctor`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from flows.cli.console import ERR, OUT, Json, print_json
+from flows.cli.console import ERR, OUT, Json, print_json, print_line
+from infra.redact import redact
 from infra.settings import read_settings
 
 if TYPE_CHECKING:  # it takes seconds to import: commands import it when they run
@@ -26,13 +28,19 @@ def deploy(
 ) -> None:
     """Register these configurations' deployments on the Prefect server; run it again after a change."""
     from flows.config.load import load_config
+    from flows.curation.stored_config import key_rules, refused_keys
     from flows.operations.deploy import deploy as register
 
-    done = register(read_settings(), [load_config(path) for path in configs], pool)
+    settings, wanted = read_settings(), [load_config(path) for path in configs]
+    done = register(settings, wanted, pool)
     for one in done:
         night = f": {one.schedule}, overlapping nights are {one.overlap}" if one.schedule else ""
         OUT.print(f"{one.name}{night}", soft_wrap=True)
     OUT.print("They run on machines with `reneg serve`.")
+    rules = key_rules(own_file=False)
+    for refusal in (line for config in wanted for line in refused_keys(config, rules)):
+        note = f"note: this deployment would fail where the environment is as here: {refusal}"
+        ERR.print(note, style="yellow", markup=False, soft_wrap=True)
     if as_json:
         print_json([one.__dict__ for one in done])
 
@@ -48,14 +56,15 @@ def serve(
     """
     from flows.operations.supervisor import Supervisor
 
-    Supervisor(read_settings(), lambda text: ERR.print(text, soft_wrap=True), pool=pool, limit=limit).run()
+    Supervisor(read_settings(), lambda text: ERR.print(redact(text), soft_wrap=True), pool=pool, limit=limit).run()
 
 
 @app.command()
 def ui(
     stop: Annotated[bool, typer.Option("--stop", help="Stop the server that an earlier `reneg ui` started.")] = False,
 ) -> None:
-    """Start the embedded Prefect server, leave it running, and print its address."""
+    """Start the embedded Prefect server, leave it running, and print its address and how to log in."""
+    from infra.prefect_api.health import check_named
     from infra.prefect_api.server import PrefectServer
 
     settings = read_settings()
@@ -63,8 +72,15 @@ def ui(
     if stop:
         OUT.print("stopped" if server.stop(ui=True) else "not stopped: no server runs, or a run still uses it")
         return
-    address = settings.prefect_api_url or server.start(keep=True)
+    if settings.prefect_api_url is not None:
+        check_named(settings.prefect_api_url)
+        OUT.print(f"Prefect UI: {settings.prefect_api_url.removesuffix('/api')}", soft_wrap=True)
+        return
+    address = server.start(keep=True)
     OUT.print(f"Prefect UI: {address.removesuffix('/api')}", soft_wrap=True)
+    # A file or a pipe may be kept or sent on, so the password itself goes to a terminal only.
+    password = server.auth_string() if OUT.is_terminal else f"the line in {server.auth_file}"
+    print_line(OUT, f"Password: {password}")
     OUT.print("It runs until `reneg ui --stop`.")
 
 
@@ -77,13 +93,19 @@ def doctor(
     """Check what is installed, reachable and missing, with remedies; exit code 1 if something is missing."""
     from flows.operations.doctor import examine
 
-    settings = read_settings()
+    settings, wanted = read_settings(), None
     findings = examine(settings)
-    if cluster:
+    if config:
         from flows.config.load import load_config
+        from flows.operations.engine_needs import look_at_keys
+
+        wanted = load_config(config)
+        findings += look_at_keys(wanted, settings)
+    if cluster:
         from flows.operations.cluster_doctor import examine_cluster
 
-        findings += examine_cluster(settings, load_config(config) if config else None)
+        findings += examine_cluster(settings, wanted)
+    findings = [replace(f, found=redact(f.found), remedy=redact(f.remedy)) for f in findings]
     show_findings(findings, OUT)
     if as_json:
         print_json([finding.__dict__ for finding in findings])

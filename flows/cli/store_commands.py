@@ -1,6 +1,7 @@
 """Commands that maintain the store: `gc`, `purge`, `ledger`."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # it takes seconds to import: commands import it when they ru
     from flows.maintenance.purge import Found
 
 app = typer.Typer()
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"]
 _BEYOND = (
     "Not removed: backups, older versions that a bucket keeps, exports and models copied elsewhere, the logs of "
     "Prefect and Ray, and what was sent to an endpoint, such as batch files at the vendor."
@@ -75,15 +77,108 @@ def purge(
         print_json(found.as_json(yes))
 
 
-@app.command()
+ledger_app = typer.Typer(help="Answers of judges: count what is kept, or forget some.")
+app.add_typer(ledger_app, name="ledger", invoke_without_command=True)
+
+
+@ledger_app.callback()
 def ledger(
+    context: typer.Context,
     compact: Annotated[bool, typer.Option("--compact", help="Merge small segments first; safe at any time.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show how many answers of each judge are kept. A kept answer is used again where the same is asked."""
+    if context.invoked_subcommand is not None:
+        return
     rows = show_ledger(read_settings(), compact=compact, out=OUT)
     if as_json:
         print_json(rows)
+
+
+@ledger_app.command("forget")
+def forget(
+    judge: Annotated[
+        str | None, typer.Option(help="The judge, as the report or `reneg ledger` names it, or its model's name.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=_TIMES, help="Only answers given from then on, in UTC. Default: all.")
+    ] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="Only answers with this `system_fingerprint`; `none`: those without one.")
+    ] = None,
+    undo: Annotated[int | None, typer.Option(min=1, help="Put back what this forgetting took away.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without it, only say what would be done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget answers of a judge, so that it is asked anew. Stop all runs first; then run `reneg curate` again.
+
+    Finished parts that used such an answer are computed again. `reneg gc --yes` deletes it all after its grace period;
+    until then `--undo` puts it back.
+    """
+    from flows.maintenance import forget as module
+
+    if (judge is None) == (undo is None) or (undo is not None and (since or fingerprint)):
+        raise typer.BadParameter("give --judge, with --since and --fingerprint if wanted; or --undo alone")
+    if undo is not None:
+        facts = module.undo(read_settings(), undo, yes=yes)
+        show_undone(facts, OUT)
+    else:
+        when = None if since is None else since.replace(tzinfo=UTC)
+        facts = module.forget(read_settings(), module.Wanted(str(judge), when, fingerprint), yes=yes)
+        show_forgotten(facts, OUT)
+    if as_json:
+        print_json(facts)
+
+
+def show_forgotten(facts: Mapping[str, Any], out: Console) -> None:
+    """Print what was or would be forgotten."""
+    from rich.table import Table
+
+    removed = facts["removed"]
+    table = Table("what", "how many", title="forgotten" if removed else "would be forgotten", title_justify="left")
+    table.add_row("answers", f"{facts['rows']:,}")
+    for name, count in facts["fingerprints"].items():
+        table.add_row(f"  with fingerprint {name}", f"{count:,}")
+    table.add_row("finished parts that used them", f"{len(facts['parts']):,}")
+    out.print(table)
+    names = sorted({name for name in facts["folders"].values() if name}) or sorted(facts["folders"])
+    print_line(out, f"judge: {', '.join(names)}")
+    if facts["first"]:
+        print_line(out, f"given from {_time(facts['first'])} to {_time(facts['last'])}")
+    if facts["undated"]:
+        print_line(
+            out,
+            f"{facts['undated']:,} answers stay: they were kept before Reneg recorded when an answer was given. "
+            "Without --since they are forgotten too",
+        )
+    if facts["curations"]:
+        print_line(out, f"run again: {', '.join(facts['curations'])}")
+    if not removed:
+        print_line(out, "Nothing was forgotten. Stop curations in this store, then give --yes.")
+    elif "number" in facts:
+        print_line(
+            out,
+            f"`reneg ledger forget --undo {int(facts['number'])} --yes` puts it back, until `reneg gc --yes` deletes "
+            "it after its grace period.",
+        )
+
+
+def show_undone(facts: Mapping[str, Any], out: Console) -> None:
+    """Print what was or would be put back."""
+    print_line(
+        out,
+        f"forgetting {facts['number']}: judge {facts['judge']}, {facts['rows']:,} answers, {facts['parts']:,} parts",
+    )
+    if not facts["undone"]:
+        print_line(out, "Nothing was put back. Stop curations in this store, then give --yes.")
+        return
+    print_line(out, f"put back: {facts['segments_back']:,} segments of the ledger, {facts['parts_back']:,} parts")
+    if facts["computed_meanwhile"]:
+        print_line(out, f"{facts['computed_meanwhile']:,} parts were computed again meanwhile and stay as they are now")
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def show_collected(facts: Mapping[str, Any], grace: float, out: Console) -> None:
@@ -100,9 +195,10 @@ def show_collected(facts: Mapping[str, Any], grace: float, out: Console) -> None
     table.add_row("deleted from the trash", f"{facts['deleted']:,}")
     table.add_row("MB, for good", f"{facts['deleted_bytes'] / 1e6:,.1f}")
     table.add_row("restored from the trash", f"{facts['put_back']:,}")
+    table.add_row("forgotten answers and parts, for good", f"{facts['forgotten']:,}")
     out.print(table)
-    for id_ in facts["curations"]:
-        print_line(out, f"  {id_}")
+    for id_, why in facts["why"].items():
+        print_line(out, f"  {id_}: {why}")
     unfinished = [id_ for id_, reason in facts["kept"].items() if reason == "unfinished"]
     if unfinished:
         out.print(f"kept because unfinished: {', '.join(unfinished)}; remove one with --drop", soft_wrap=True)
@@ -160,7 +256,7 @@ def show_ledger(settings: Settings, *, compact: bool, out: Console) -> list[dict
     """Print what the ledger holds of each judge; `compact` merges its segments first. Returns the rows."""
     from rich.table import Table
 
-    from infra.storage.ledger import Ledger
+    from infra.ledger.ledger import Ledger
     from infra.storage.store import Store
 
     ledger = Ledger(Store.open(settings.store, write=compact))

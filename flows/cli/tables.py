@@ -1,31 +1,80 @@
 """The tables that commands print: stages, verdicts, tiers, estimated costs, releases."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.cli.console import print_line
 from flows.planning.plan import Plan, show_amount
 from flows.results.output_folder import Result
 from flows.results.promotion import Held, Release
 from infra.stages.runner import StageRun
+from tasks.report.data_figures import NAMES, account
+from tasks.report.describe import NEGATIVES, POSITIVES
+
+_MOST_DATASETS = 20  # with a row of their own
 
 
 def show_result(result: Result, out: Console) -> None:
     """Print a summary of a result."""
     out.print(stage_table([stage_row(run) for run in result.runs], result.curation))
     summary = result.summary
+    if summary.get("data"):
+        show_data(summary["data"], out)
     out.print(_verdict_table(summary))
-    if summary.get("tiers"):
+    if any(tier["known"] for tier in summary.get("tiers", [])):
         out.print(_tier_table(summary["tiers"]))
     for line in summary.get("conclusions", []):
         out.print(line, markup=False, soft_wrap=True)
+    for warning in summary.get("warnings", []):
+        out.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
     for alarm in summary.get("alarms", []):
         out.print(f"drift: {alarm}", style="red", markup=False, soft_wrap=True)
     if result.promotion is not None:
         show_release(result.promotion, out)
     out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
+    if line := account(summary):
+        out.print(line, style="yellow" if summary["rejects"]["by_reason"] else None, markup=False, soft_wrap=True)
+
+
+def show_data(data: Mapping[str, Any], out: Console) -> None:
+    """Print what the data looks like, each dataset in a row, and what was merged, cut and left out."""
+    datasets = data["datasets"]
+    if datasets:
+        out.print(_spread_table(datasets[0]))
+    if len(datasets) > 1:
+        out.print(_dataset_table(datasets[1 : _MOST_DATASETS + 1]))
+    if (more := len(datasets) - 1 - _MOST_DATASETS) > 0:
+        print_line(out, f"{more} more datasets are in summary.json")
+    counted = {name: data[name] for name in ("merged", "cut") if data[name]} | data["left_out"]
+    for name, counts in counted.items():
+        print_line(out, f"{name}: {', '.join(f'{reason} {count:,}' for reason, count in counts.items())}")
+
+
+def _spread_table(row: Mapping[str, Any]) -> Table:
+    queries = ", ".join(f"{count:,} {split}" for split, count in row["queries"].items()) or "no"
+    title = f"data: {row['dataset']} ({queries} queries, {row['passages']:,} passages)"
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("what", "counted", "smallest", "median", "largest"):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for subject, name in NAMES.items():
+        if spread := row.get(subject):
+            table.add_row(name, *(f"{spread[key]:,}" for key in ("count", "min", "median", "max")))
+    return table
+
+
+def _dataset_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title="by dataset: numbers, and the median of positives and negatives", title_justify="left")
+    for name in ("dataset", "train", "dev", "test", "passages", "positives", "negatives"):
+        table.add_column(name, justify="left" if name == "dataset" else "right")
+    for row in rows:
+        splits = (f"{row['queries'].get(split, 0):,}" for split in ("train", "dev", "test"))
+        medians = (row[subject]["median"] if row[subject] else "–" for subject in (POSITIVES, NEGATIVES))
+        table.add_row(Text(row["dataset"]), *splits, f"{row['passages']:,}", *map(str, medians))
+    return table
 
 
 def show_release(done: Release | Held, out: Console) -> dict[str, Any]:
@@ -43,6 +92,9 @@ def show_release(done: Release | Held, out: Console) -> dict[str, Any]:
 
 def show_tier_plans(plan: Plan, out: Console) -> None:
     """Print how much each judge would be asked and its cost, with notes on what is uncertain."""
+    if not plan.tiers:
+        print_line(out, "similarity judges alone (the configuration has no tiers), so judging costs no calls")
+        return
     table = Table("tier", "pairs are", title="what judging will cost", title_justify="left")
     for name in ("pairs", "calls", "of them known", "prompt tokens", "output tokens", "engine-hours", plan.currency):
         table.add_column(name, justify="right")
@@ -52,7 +104,7 @@ def show_tier_plans(plan: Plan, out: Console) -> None:
         table.add_row(tier.tier, tier.basis, *("?" if value is None else f"{value:,}" for value in whole), *amounts)
     out.print(table)
     for tier in plan.tiers:
-        for note in tier.notes:
+        for note in (*(["no pair was left open for it"] if tier.pairs == 0 else []), *tier.notes):
             print_line(out, f"{tier.tier}: {note}")
     for line in plan.budget:
         print_line(out, line)
@@ -84,6 +136,18 @@ def stage_table(rows: list[dict[str, Any]], title: str) -> Table:
     return table
 
 
+def made_again_table(treatments: Mapping[str, Any], title: str) -> Table:
+    """Return a table of what each treatment made, beside what it made before where that differs."""
+    table = Table("treatment", title=f"{title}: treatments made again", title_justify="left")
+    for name in next(iter(treatments.values()))["now"]:
+        table.add_column(name.replace("_", " "), justify="right")
+    for treatment, counts in treatments.items():
+        now, before = counts["now"], counts["before"] or counts["now"]
+        cells = (f"{before[n]:,} → {now[n]:,}" if before[n] != now[n] else f"{now[n]:,}" for n in now)
+        table.add_row(treatment if counts["before"] else f"{treatment} (new)", *cells)
+    return table
+
+
 def _verdict_table(summary: Any) -> Table:  # noqa: ANN401 - the report's JSON
     table = Table(title="verdicts", title_justify="left")
     verdicts = summary["verdicts"]
@@ -103,8 +167,17 @@ def _verdict_table(summary: Any) -> Table:  # noqa: ANN401 - the report's JSON
 
 def _tier_table(tiers: list[dict[str, Any]]) -> Table:
     table = Table(title="how each tier finds the known false negatives", title_justify="left")
-    for name in tiers[0]:
+    columns = [name for name in tiers[0] if not name.endswith(("_low", "_high"))]
+    for name in columns:
         table.add_column(name.replace("_", " "), justify="left" if name == "tier" else "right")
     for tier in tiers:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else "–" if v is None else str(v) for v in tier.values()))
+        table.add_row(*(_tier_cell(tier, name) for name in columns))
     return table
+
+
+def _tier_cell(tier: Mapping[str, Any], name: str) -> str:
+    """Write a figure of a tier, with its 95% interval where it has one."""
+    value, low, high = tier[name], tier.get(f"{name}_low"), tier.get(f"{name}_high")
+    if not isinstance(value, float):
+        return "–" if value is None else str(value)
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.2f} to {high:.2f})"

@@ -5,37 +5,63 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from flows.config.engines import EncoderConfig, TierConfig
-from flows.config.resources import ResourcesConfig
-from flows.config.schedule import NightlyConfig
-from flows.config.section import OPERATIONAL, Section
+from flows.config.engines import EncoderConfig, TierConfig, refuse_begun_answers
+from flows.config.resources import ResourcesConfig, resources_of
+from flows.config.schedule import NightlyConfig, check_cron
+from flows.config.section import KEYED_WHEN_SET, OPERATIONAL, Section
+from flows.stage_names import judge_stages
 from flows.stages import STAGES
+from infra.engines.kinds import kind_of
 from infra.names import StageName
+from infra.redact import hide_variable
 from tasks.data.demo_corpus import HarvestConfig
 from tasks.data.export import ExportConfig
 from tasks.data.ingest import IngestConfig
 from tasks.data.treatments import TreatConfig
-from tasks.judging.cascade import CompleteConfig, DecideConfig
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.similarity import SimilarityConfig
 from tasks.mining.encode import EncodeConfig
 from tasks.mining.mine import AdoptConfig, MineConfig
 from tasks.mining.search import SearchConfig
 from tasks.quality.drift import DriftConfig
+from tasks.quality.imported import IMPORTED
 from tasks.quality.known_false_negatives import AgreeConfig
 from tasks.quality.sample import SampleConfig
 from tasks.report.report import ReportConfig
-from tasks.schemas import TREATMENTS, Treatment
+from tasks.schemas import PAPER_TREATMENTS, Treatment
 from tasks.training.evaluate import EvaluateConfig
 from tasks.training.promote import PromoteConfig
 from tasks.training.training_rows import TrainConfig
+from tasks.verdicts.checks import CheckConfig
+from tasks.verdicts.complete import CompleteConfig
+from tasks.verdicts.decide import DecideConfig
+
+PREVIEW = "-preview"  # ends the names of previews, and no other name
+LATEST, SHIPPED = "latest", "package:"  # names of calibrations that are no files
+
+
+def is_no_file(calibration: str | None) -> bool:
+    """Tell whether the setting names no file or address: it is unset, `latest`, or one that is shipped.
+
+    >>> is_no_file("latest"), is_no_file("package:demo"), is_no_file("my.json")
+    (True, True, False)
+    """
+    return calibration is None or calibration == LATEST or calibration.startswith(SHIPPED)
 
 
 class SourceConfig(Section):
     """Where the training data comes from: a file or folder, or the documentation of installed libraries."""
 
-    path: str | None = Field(None, description="a JSONL file, a folder of them, or a BEIR folder")
+    path: str | None = Field(
+        None, description="a file, a folder, a pattern (`rows/*.jsonl`) or an address (docs/sources.md)"
+    )
     harvest: HarvestConfig | None = Field(None, description="the embedded demo corpus instead of a path")
+    max_bytes: int = Field(
+        200 * 10**9,
+        ge=1,
+        description="a source elsewhere or in an archive that is larger, unpacked, is refused",
+        json_schema_extra=OPERATIONAL,
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -54,17 +80,39 @@ class BudgetConfig(Section):
 
 
 class RetentionConfig(Section):
-    """What `reneg gc` keeps of each name. Unfinished curations and those of kept releases are always kept."""
+    """What `reneg gc` keeps of each name, and when it runs by itself. Curations of kept releases are always kept."""
 
     curations: int = Field(30, ge=1, description="So many of the newest curations are kept.")
     days: float = Field(30.0, ge=0, description="Curations that worked within so many days are kept too.")
+    unfinished_days: float = Field(
+        90.0,
+        ge=0,
+        description="So many days an unfinished curation is kept after its last work; it may wait for labels.",
+    )
     releases: int = Field(5, ge=1, description="So many of the newest releases are kept, the current one included.")
+    cron: str | None = Field("0 12 * * 0", description="When `gc/any` runs, in UTC; null: not for this configuration.")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_schedule(cls, cron: str | None) -> str | None:
+        if cron is not None:
+            check_cron(cron)
+        return cron
 
 
 class GoldSource(Section):
     """The fixed set of labelled pairs that is judged every night."""
 
     path: str = Field(description="JSON lines: query, positives, passage, label")
+
+
+class ImportedSource(Section):
+    """Verdicts of a judge that was asked elsewhere, or silver labels (`reneg labels silver`)."""
+
+    path: str = Field(
+        description="a .parquet, .csv or .jsonl file: query_hash and text_hash, or query, passage and title; label or "
+        "state; score"
+    )
 
 
 Occasion = Literal["failed", "promoted", "held", "rolled-back", "drift"]
@@ -108,12 +156,30 @@ class CurationConfig(Section):
     gold: GoldSource | None = Field(
         None, description="labelled pairs that are judged every night", json_schema_extra=OPERATIONAL
     )
+    imported: ImportedSource | None = Field(
+        None,
+        description="verdicts from a table; judges are asked about the other pairs only",
+        json_schema_extra=OPERATIONAL,
+    )
+    calibration: str | None = Field(
+        None,
+        min_length=1,
+        description="turns what the judges say into P(relevant), which decides: a file of `reneg calibrate`, `latest` "
+        "for the newest of this name in the store, or `package:demo` for the one that is shipped with the demo",
+        json_schema_extra=KEYED_WHEN_SET,
+    )
     drift: DriftConfig = Field(DriftConfig(), description="when an alarm is raised", json_schema_extra=OPERATIONAL)
     notify: NotifyConfig | None = Field(
         None, description="where notifications are sent, and about what", json_schema_extra=OPERATIONAL
     )
     retention: RetentionConfig = Field(
         RetentionConfig(), description="what `reneg gc` keeps", json_schema_extra=OPERATIONAL
+    )
+    software: Literal["ignore", "recompute_local", "recompute_all"] = Field(
+        "ignore",
+        description="what is computed again when the software has other versions or the processor is of another kind: "
+        "nothing; what models on your machines compute; that, and the answers of endpoints, which are paid again",
+        json_schema_extra=KEYED_WHEN_SET,
     )
     policies: dict[str, Policy] = Field({}, description="by dataset: its definition of relevance, or skip")
     budget: BudgetConfig = Field(BudgetConfig(), json_schema_extra=OPERATIONAL)
@@ -124,10 +190,11 @@ class CurationConfig(Section):
         {}, description="by stage name, with or without its label (`judge-llm`)", json_schema_extra=OPERATIONAL
     )
     treatments: tuple[Treatment, ...] = Field(
-        TREATMENTS,
+        PAPER_TREATMENTS,
         min_length=1,
         description="what is done with false negatives: `default` leaves them negatives, `remove` drops the query, "
-        "`remove_hn` drops them, `relabel` makes them positives",
+        "`remove_hn` drops them, `relabel` makes them positives; `drop_ambiguous` relabels, and drops the negatives "
+        "that the judges are unsure of",
     )
     train_on: tuple[Treatment, ...] = Field(
         ("default", "relabel"), description="the treatments that a model is trained on"
@@ -141,6 +208,7 @@ class CurationConfig(Section):
     decide: DecideConfig = DecideConfig()
     agree: AgreeConfig = AgreeConfig()
     complete: CompleteConfig = CompleteConfig()
+    check: CheckConfig = Field(CheckConfig(), json_schema_extra=KEYED_WHEN_SET)
     treat: TreatConfig = TreatConfig()
     sample: SampleConfig = SampleConfig()
     train: TrainConfig | None = TrainConfig()
@@ -168,14 +236,70 @@ class CurationConfig(Section):
         return value
 
     @model_validator(mode="after")
+    def _hide_what_it_names(self) -> Self:
+        """Hide the values of the variables that hold its secrets, in every text that this process shows or keeps."""
+        for tier in self.tiers:
+            hide_variable(kind_of(tier.engine).key_variable(tier.engine))
+        hide_variable((self.notify and self.notify.webhook_env) or "")
+        return self
+
+    @model_validator(mode="after")
     def _tiers_have_names_of_their_own(self) -> Self:
         """Refuse two tiers with one name, and weights of tiers that do not exist."""
         names = [tier.name for tier in self.tiers]
         if len(set(names)) < len(names):
             raise ValueError(f"tiers: names must differ, got {names}")
-        unknown = sorted(set(self.decide.weights) - {"similarity", *names})
+        early = [tier.name for tier in self.tiers[:-1] if tier.escalate.target is not None]
+        if early:
+            raise ValueError(f"tiers: only the last can have escalate.target, for it decides; {early[0]!r} is not")
+        if self.imported is not None and IMPORTED in names:
+            raise ValueError(f"tiers: the name {IMPORTED!r} is that of the imported verdicts; choose another")
+        known = {"similarity", *names} | ({IMPORTED} if self.imported is not None else set())
+        unknown = sorted(set(self.decide.weights) - known)
         if unknown:
             raise ValueError(f"decide.weights names {unknown}; the tiers are {['similarity', *names]}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_judge_checks_the_positives(self) -> Self:
+        """Refuse a check of positives without a judge that can be asked about them."""
+        names = [tier.name for tier in self.tiers if not tier.reads_file]
+        if self.check.positives and (not names if self.check.tier is None else self.check.tier not in names):
+            raise ValueError(
+                f"check.positives: the name of a tier with an engine expected in check.tier, one of {names}, got "
+                f"{self.check.tier!r}; a file has no verdicts on positives, and similarity cannot be asked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _price_has_a_calibration(self) -> Self:
+        """Refuse a price of decisions without a calibration, and what a calibration replaces."""
+        price = next(iter(self.decide.price), None)
+        if self.calibration is None:
+            if price is not None:
+                raise ValueError(
+                    f"decide.{price} needs a calibration, which says how often a score is right. Curate without "
+                    "it, run `reneg calibrate CURATION`, and set `calibration: latest`"
+                )
+            return self
+        given = [name for name in ("weights", "bias") if getattr(self.decide, name)]
+        if self.decide.mode == "last" or given:
+            named = "mode: last" if self.decide.mode == "last" else given[0]
+            raise ValueError(f"decide.{named}: with a calibration P(relevant) decides; remove it, or `calibration`")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_for_every_tier(self) -> Self:
+        """Refuse `resources` that leave an engine fewer GPUs than it spreads over."""
+        granted = resources_of(self.tiers, self.resources)
+        for tier in self.tiers:
+            gpus = kind_of(tier.engine).resources(tier.engine).get("num_gpus", 0.0)
+            for stage in judge_stages(tier.name):
+                if gpus > 1 and granted[stage].num_gpus < gpus:
+                    raise ValueError(
+                        f"resources: {stage} gets num_gpus={granted[stage].num_gpus:g}, but the engine of tier "
+                        f"{tier.name!r} has tensor_parallel_size={gpus:g}; remove num_gpus, or give at least {gpus:g}"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -183,9 +307,11 @@ class CurationConfig(Section):
         """Refuse a policy whose prompt does not fit the protocol of a tier's judge."""
         for tier in self.tiers:
             try:
-                JudgeConfig.model_validate({**tier.judge.model_dump(), "policies": self.policies})
-            except ValidationError as error:
-                message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                judge = JudgeConfig.model_validate({**tier.judge.model_dump(), "policies": self.policies})
+                refuse_begun_answers(tier.engine, judge)
+            except ValueError as error:
+                told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+                message = str(told).removeprefix("Value error, ")
                 raise ValueError(f"policies, for tier {tier.name!r}: {message}") from error
         return self
 

@@ -2,35 +2,87 @@
 
 import difflib
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.config.curation import CurationConfig
+from flows.config.curation import PREVIEW, CurationConfig, is_no_file
+from flows.config.engines import TierConfig
 from flows.config.section import ConfigError
+from flows.config.yaml_file import YamlError, read_yaml
+from flows.config.yaml_traps import Lookup, describe, places
+from infra.engines.kinds import refusal_of
+from infra.engines.specs import ScoresSpec
+from infra.token_patterns import hide_tokens
 
 
 def load_config(path: Path) -> CurationConfig:
     """Read and validate one YAML file; relative paths in it are taken from its folder.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, or does not fit; every problem on its own line.
+        ConfigError: the file cannot be read, is not YAML, does not fit, holds a secret, has the name of a preview, or
+            would send a key to another machine unencrypted; every problem on its own line.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data, lookup = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+    except YamlError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a mapping of settings expected, {type(data).__name__} came")
-    config = parse_config(data, str(path))
+    config = parse_config(data, str(path), lookup)
+    if config.name.endswith(PREVIEW):
+        raise ConfigError(f"{path}: name: names that end in {PREVIEW} are those of `reneg preview`; choose another")
+    _refuse_secrets(config, path)
     source = config.source.model_copy(update={"path": _beside(path, config.source.path)})
+    imported = config.imported and config.imported.model_copy(update={"path": _beside(path, config.imported.path)})
+    tiers = tuple(_with_file_beside(path, tier) for tier in config.tiers)
     gold = config.gold and config.gold.model_copy(update={"path": _beside(path, config.gold.path)})
+    calibration = config.calibration if is_no_file(config.calibration) else _beside(path, config.calibration)
     prices = _beside(path, config.prices) if isinstance(config.prices, str) else config.prices
-    return config.model_copy(update={"source": source, "prices": prices, "gold": gold})
+    found = {"source": source, "prices": prices, "gold": gold, "imported": imported, "tiers": tiers}
+    return config.model_copy(update={**found, "calibration": calibration})
+
+
+def _with_file_beside(config: Path, tier: TierConfig) -> TierConfig:
+    if not isinstance(tier.engine, ScoresSpec):
+        return tier
+    engine = tier.engine.model_copy(update={"path": _beside(config, tier.engine.path)})
+    return tier.model_copy(update={"engine": engine})
+
+
+def _refuse_secrets(config: CurationConfig, path: Path) -> None:
+    """Refuse what must not be written into the store and into reports, and keys that others could read on their way.
+
+    This is looked at in files only: what a store holds already can still be read.
+
+    Raises:
+        ConfigError: a line for each such setting; it does not repeat the value.
+    """
+    told = [
+        f"{path}: {field}: this looks like a secret, and a configuration is kept in the store and shown in reports; "
+        "put it into a variable of the environment"
+        for field in _secrets_in(config.model_dump(mode="json"))
+    ]
+    refusals = [(number, refusal_of(tier.engine)) for number, tier in enumerate(config.tiers)]
+    told += [f"{path}: tiers.{number}.engine.{refusal}" for number, refusal in refusals if refusal]
+    if told:
+        raise ConfigError("\n".join(told))
+
+
+def _secrets_in(value: Any, field: str = "") -> Iterator[str]:  # noqa: ANN401 - any JSON
+    """Yield the fields whose text has the form of a secret: a token, an address with a password or a signature."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _secrets_in(inner, f"{field}.{name}" if field else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _secrets_in(inner, f"{field}.{number}")
+    elif isinstance(value, str) and hide_tokens(value) != value:
+        yield field
 
 
 def _beside(config: Path, name: str | None) -> str | None:
@@ -40,8 +92,8 @@ def _beside(config: Path, name: str | None) -> str | None:
     return str((config.parent / name).resolve())
 
 
-def parse_config(data: dict[str, Any], origin: str) -> CurationConfig:
-    """Validate settings; `origin` names them in errors.
+def parse_config(data: dict[str, Any], origin: str, lookup: Lookup = lambda _: None) -> CurationConfig:
+    """Validate settings; `origin` names them in errors, `lookup` says how a value stands in their file.
 
     Raises:
         ConfigError: every problem on its own line.
@@ -49,21 +101,21 @@ def parse_config(data: dict[str, Any], origin: str) -> CurationConfig:
     try:
         return CurationConfig.model_validate(data)
     except ValidationError as error:
-        lines = [f"{origin}: {_explain(problem)}" for problem in error.errors()]
+        problems = error.errors()
+        if any(problem["loc"] == ("name",) for problem in problems):  # the dataset is named by it
+            problems = [problem for problem in problems if problem["loc"] != ("ingest", "dataset")]
+        lines = dict.fromkeys(f"{origin}: {_explain(problem, data, lookup)}" for problem in problems)
         raise ConfigError("\n".join(lines)) from error
 
 
-def _explain(problem: Any) -> str:  # noqa: ANN401 - pydantic's error details
-    where = ".".join(str(step) for step in problem["loc"])
+def _explain(problem: Any, data: Any, lookup: Lookup) -> str:  # noqa: ANN401 - pydantic's error details; any settings
+    where = ".".join(places(problem["loc"], data))
     if problem["type"] == "extra_forbidden":
         known = _known_keys(problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"unknown key {where!r}; {hint}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+        told = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key {where!r}; {told}"
+    return f"{where} is missing" if problem["type"] == "missing" else describe(problem, data, lookup)
 
 
 def _known_keys(path: tuple[int | str, ...]) -> list[str]:

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flows.config.curation import CurationConfig
 from flows.config.engines import EngineConfig
 from flows.config.section import ConfigError
-from flows.stages import judge_stage
+from flows.config.yaml_file import YamlError, read_yaml
+from flows.config.yaml_traps import Lookup, describe
+from flows.guarantee_stages import audited
+from flows.stage_names import check_stage, judge_stage
 from infra.engines.kinds import kind_of, on_gpu
 from infra.execution.usage_meter import Price
 
@@ -39,6 +41,8 @@ class Prices(BaseModel):
     def of(self, engine: EngineConfig) -> Price | None:
         """Return the price of one engine; None if the file does not hold its model."""
         kind = kind_of(engine)
+        if kind.is_file:
+            return Price()
         if not kind.is_endpoint:
             return Price(hour=self.hours.get("cuda" if on_gpu(engine) else "cpu", 0.0))
         found = self.models.get(engine.model)
@@ -54,11 +58,12 @@ class Prices(BaseModel):
         Raises:
             ConfigError: the budget is in money, and a tier has no price or a price of 0: it could not be kept.
         """
-        prices = {tier.name: self.of(tier.engine) for tier in config.tiers}
-        unknown = sorted({tier.engine.model for tier in config.tiers if prices[tier.name] is None})
+        asked = [tier for tier in config.tiers if not tier.reads_file]
+        prices = {tier.name: self.of(tier.engine) for tier in asked}
+        unknown = sorted({tier.engine.model for tier in asked if prices[tier.name] is None})
         if unknown and config.budget.money is not None:
             raise ConfigError(f"budget.money: no price for {', '.join(unknown)} in {_place_of(config)}; add it there")
-        free = [tier.name for tier in config.tiers if (price := prices[tier.name]) is not None and price == Price()]
+        free = [tier.name for tier in asked if (price := prices[tier.name]) is not None and price == Price()]
         if free and config.budget.money is not None:
             raise ConfigError(
                 f"budget.money: the price of tier {', '.join(free)} is 0 in {_place_of(config)}, so the "
@@ -66,6 +71,9 @@ class Prices(BaseModel):
             )
         priced = {name: price for name, price in prices.items() if price is not None}
         found = {judge_stage(name): price for name, price in priced.items()}
+        guaranteed = [judge_stage(tier.name) for tier in config.tiers if tier.escalate.target is not None]
+        found |= {audited(stage): found[stage] for stage in guaranteed if stage in found}
+        found |= {check_stage(name): price for name, price in priced.items()} if config.check.positives else {}
         return found | ({judge_stage(name, gold=True): price for name, price in priced.items()} if config.gold else {})
 
 
@@ -76,14 +84,19 @@ def load_prices(config: CurationConfig) -> Prices:
         ConfigError: it cannot be read, or is not a price file.
     """
     prices, place = config.prices, _place_of(config)
+    lookup: Lookup = lambda _: None  # noqa: E731 - typed, and replaced where there is a file
     try:
         if not isinstance(prices, dict):
-            prices = yaml.safe_load(Path(place).read_text(encoding="utf-8"))
+            prices, lookup = read_yaml(Path(place))
         return Prices.model_validate(prices)
     except OSError as error:
         raise ConfigError(f"prices: {place} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"prices: {place} is not a price file like {_BUILT_IN}: {error}") from error
+    except (YamlError, ValidationError) as error:
+        lines = str(error).splitlines()
+        if isinstance(error, ValidationError):
+            lines = [describe(problem, prices, lookup) for problem in error.errors()]
+        told = f"prices: {place} is not a price file like {_BUILT_IN}"
+        raise ConfigError("\n".join(f"{told}: {line}" for line in lines)) from error
 
 
 def with_prices(config: CurationConfig) -> CurationConfig:

@@ -48,13 +48,22 @@ class NightlyConfig(Section):
 
     @model_validator(mode="after")
     def _is_a_schedule(self) -> Self:
-        from prefect.client.schemas.schedules import CronSchedule
-
-        try:
-            CronSchedule(cron=self.cron, timezone=self.timezone)
-        except ValueError as error:
-            raise ValueError(f"cron: five fields expected, such as '30 2 * * *', {self.cron!r} came") from error
+        check_cron(self.cron, self.timezone)
         return self
+
+
+def check_cron(cron: str, timezone: str = "UTC") -> None:
+    """Check a schedule.
+
+    Raises:
+        ValueError: it is no cron expression.
+    """
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError as error:
+        raise ValueError(f"cron: five fields expected, such as '30 2 * * *', {cron!r} came") from error
 
 
 def lateness(scheduled: datetime | None, nightly: NightlyConfig | None, now: datetime | None = None) -> str | None:

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 # Marks a setting that does not decide the content of any artifact: it stays out of the parts' keys.
 OPERATIONAL: dict[str, JsonValue] = {"operational": True}
+# Marks a setting added to an existing section: at its default it stays out of the keys, so finished parts keep theirs.
+KEYED_WHEN_SET: dict[str, JsonValue] = {"keyed_when_set": True}
 
 
 class ConfigError(Exception):

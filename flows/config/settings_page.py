@@ -35,8 +35,8 @@ def described(model: type[BaseModel]) -> dict[str, str]:
     """Return what each field means: its own description, else its entry `name: …` in the class's docstring.
 
     >>> from tasks.data.treatments import TreatConfig
-    >>> described(TreatConfig)["drop_ambiguous"]
-    'remove negatives whose state is `unsure`, as ARHN does'
+    >>> described(TreatConfig)["refill_unsure"]
+    'candidates that the judges are unsure of refill too'
     """
     entries: dict[str, str] = {}
     for base in reversed(model.__mro__):

@@ -4,16 +4,19 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.config.section import ConfigError
 from flows.curation.lookup import look_at
-from flows.curation.records import curation_names, load_curation
+from flows.curation.origins import lines_of
+from flows.curation.records import curation_names, failures_of, load_curation
 from flows.curation.workspace import Workspace
-from flows.stages import section_of
+from flows.guarantee_stages import AUDITED
+from flows.stage_names import section_of
+from flows.stages import AUDIT, JUDGE, READ_SCORES, SETTLE
 from infra.models.resolve import ModelError
-from infra.names import NumberedId, object_name
+from infra.names import NumberedId, StageName, object_name
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
@@ -23,6 +26,7 @@ Ingredients = Mapping[str, Any]
 Maker = tuple[str, int]  # the stage, as `reneg status` names it, and the part
 Makers = Mapping[tuple[str, str], Maker]
 
+_OF_A_TIER = (AUDIT.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
 _LOOKED_AT = 5  # earlier curations of the same name, the newest first
 _READERS = 16
 _NAMED = 3  # parts and files named in one sentence
@@ -35,6 +39,9 @@ class Explanation:
     """Why one part was, or will be, computed; `reasons` is empty if it was reused.
 
     compared_with: the curation, or the part in the store, with whose ingredients this part's were compared.
+    failed: why its last attempt failed; None if it is finished or was not tried.
+    computed_by: the software and the processor, or the endpoint, that computed it and that gave the answers it used.
+    guarantee: of a stage of a tier with a guarantee: why its pairs were asked about, accepted or rejected.
     """
 
     curation: str
@@ -44,6 +51,9 @@ class Explanation:
     reused_from: str | None
     compared_with: str | None
     reasons: tuple[str, ...]
+    failed: str | None = None
+    computed_by: tuple[str, ...] = ()
+    guarantee: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
@@ -84,9 +94,41 @@ def explain(workspace: Workspace, curation: str, stage: str, part: int) -> Expla
     Raises:
         ConfigError: no such curation, stage or part; the message lists those there are.
     """
+    found = _compare(workspace, curation, stage, part)
+    if found.finished:
+        return found
+    return replace(found, failed=failures_of(workspace.store, curation).get((stage, part)))
+
+
+def _compare(workspace: Workspace, curation: str, stage: str, part: int) -> Explanation:
     walk = _Walk(curation, {run.name: run for run in _runs(workspace, curation)})
     new = _find(walk, stage, part)
     finished = walk.runs[stage].finished.get(part)
+    explained = _explain(workspace, walk, (stage, part), new, finished)
+    explained = replace(explained, guarantee=_guarantee(walk, stage))
+    return replace(explained, computed_by=() if finished is None else lines_of(workspace.store, finished))
+
+
+def _guarantee(walk: _Walk, stage: str) -> tuple[str, ...]:
+    """Say what the thresholds of a guarantee did with the pairs of a tier; nothing where there are none yet."""
+    name = StageName.parse(stage)
+    settled = walk.runs.get(str(StageName(SETTLE.name, name.label.removesuffix(AUDITED))))
+    if settled is None or settled.unfinished or name.stage not in _OF_A_TIER:
+        return ()
+    facts = settled.finished[0].stats["facts"]
+    accept, reject = facts["accept"], facts["reject"]
+    return (
+        f"audit sample: {facts['audited']:,} of {facts['questions']:,} questions, drawn at random from all scores",
+        f"accepted as relevant: {facts['accepted']:,}" + ("" if accept is None else f", with scores from {accept:.4g}"),
+        f"rejected: {facts['rejected']:,}" + ("" if reject is None else f", with scores below {reject:.4g}"),
+        f"asked about, because no threshold decides: {facts['passed_on']:,}",
+    )
+
+
+def _explain(
+    workspace: Workspace, walk: _Walk, maker: Maker, new: Ingredients, finished: Manifest | None
+) -> Explanation:
+    curation, (stage, part) = walk.curation, maker
     about = (curation, stage, part, finished is not None)
     if finished is not None and finished.attempt:
         again = f"`reneg rerun` computed it again (attempt {finished.attempt + 1})"
@@ -225,17 +267,21 @@ def _sentence(stage: str, path: str, change: str) -> str:
     'the prompt yes_no changed: a1b2… → c3d4…'
     >>> _sentence("judge", "config.passage_chars", "900 → 100")
     'judge.passage_chars: 900 → 100'
+    >>> _sentence("judge", "engine.software.vllm", '"0.31.0" → "0.32.0"')
+    'software.vllm: 0.31.0 → 0.32.0'
     """
     old, _, new = change.partition(" → ")
     change = f"{_short(old)} → {_short(new)}"
     head, _, rest = path.partition(".")
     words = {
         "version": "the stage's code version changed",
-        "encoder": "the encoder's weights or settings changed",
+        "encoder": "the encoder's weights, settings or software changed",
         "base": "the model that training starts from changed",
     }
     if head == "prompts" and rest:
         return f"the prompt {rest} changed: {change}"
+    if path.startswith(("engine.software", "software")):
+        return f"{path.removeprefix('engine.')}: {change}".replace('"', "")
     if path == "engine.digest":
         return f"the model's weights changed: {change}"
     if head == "config":

@@ -29,6 +29,7 @@ _IDS = ["dataset", "query_id", "doc_id"]
 _WHOSE = ["query_hash", "text_hash", "annotator"]
 _READERS = 16
 _SHEET = "sheet.csv"
+_LARGEST = 256 * 2**20  # bytes of a sheet, which is read into memory
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def import_labels(workspace: Workspace, curation: Curation, path: Path, annotato
         ConfigError: the file cannot be read, holds labels but none that can be used, or the curation drew no sample.
     """
     try:
+        if path.stat().st_size > _LARGEST:
+            raise SheetError(f"a sheet of at most {_LARGEST} bytes expected; import it in several files")
         rows = read_rows(path.read_bytes())
     except (OSError, SheetError) as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -8,13 +8,15 @@ import polars as pl
 
 from flows.config.section import ConfigError
 from flows.curation.prepare import prepare
-from flows.curation.records import Curation
+from flows.curation.records import Curation, say_unfinished
 from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
-from flows.method.setup import Setup, WaitingForLabels
+from flows.method.exports import wanted_tables, with_facts
+from flows.method.setup import Setup, TooManyRejected, WaitingForLabels
 from infra.stages.runner import Runner, StageRun, WorkNeeded
 from infra.storage.artifacts import read_table
 from infra.storage.store import Store
+from tasks.data.writing.config import ExportConfig
 
 # What a job's method returned (None while it is unfinished, and for a job of one part), and what each stage did.
 Done = tuple[Any, tuple[StageRun, ...]]
@@ -29,6 +31,7 @@ class Job:
     force: (stage with its label, part) to compute again although they are finished.
     only: the one part to compute; no other part is touched.
     until: seconds since the epoch, after which no part is begun; None for no end.
+    since: judges are asked again: what they answered before is not recalled, in seconds since the epoch; 0: it is.
     again: how people repeat a job that is no curation: the command with its options, or Retry of the flow run.
     known: stages that a look has found finished, by name with label; computing does not read their manifests again.
     """
@@ -38,6 +41,7 @@ class Job:
     force: frozenset[tuple[str, int]] = frozenset()
     only: tuple[str, int] | None = None
     until: float | None = None
+    since: int = 0
     again: str = ""
     known: Mapping[str, StageRun] = field(default_factory=dict)
 
@@ -52,13 +56,14 @@ def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -
 
     Raises:
         WaitingForLabels: with `wait`, if only people's labels are missing; without it the outcome is None then.
+        TooManyRejected: with `wait`, if too much of the source cannot be used; without it the outcome is None then.
     """
     runner = Runner(store)
     try:
         outcome = job.method(runner, setup)
     except WorkNeeded as unfinished:
         return None, (*runner.runs, unfinished.run)
-    except WaitingForLabels:
+    except (WaitingForLabels, TooManyRejected):
         if wait:
             raise
         return None, tuple(runner.runs)
@@ -70,16 +75,21 @@ def look_at(workspace: Workspace, curation: Curation) -> Done:
     return look(workspace.store, prepare(workspace, curation))
 
 
-def training_set(workspace: Workspace, curation: Curation, treatment: str) -> dict[str, pl.DataFrame]:
-    """Read the tables that an export of a finished curation needs: instances, queries, passages.
+def training_set(
+    workspace: Workspace, curation: Curation, treatment: str, formats: tuple[str, ...]
+) -> tuple[ExportConfig, dict[str, pl.DataFrame]]:
+    """Return the settings of an export of a finished curation in some formats, and the tables that it needs.
 
     Raises:
         ConfigError: it is unfinished, or did not make this treatment.
     """
-    outcome, _ = look_at(workspace, curation)
+    setup = prepare(workspace, curation)
+    outcome = look(workspace.store, setup)[0]
     if outcome is None:
-        raise ConfigError(f"{curation.id} is unfinished; see `reneg status {curation.id}`")
+        raise ConfigError(say_unfinished(workspace.store, curation.id))
     if treatment not in outcome.instances:
         raise ConfigError(f"{curation.id} made {', '.join(outcome.instances)}, not {treatment!r}")
+    config = with_facts(setup, curation.config.export, formats)
     tables = {"instances": outcome.instances[treatment], "queries": outcome.queries, "passages": outcome.passages}
-    return {name: read_table(workspace.store, table) for name, table in tables.items()}
+    tables |= wanted_tables(config, outcome.evidence)
+    return config, {name: read_table(workspace.store, table) for name, table in tables.items()}

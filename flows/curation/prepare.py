@@ -7,33 +7,44 @@ that looking at a finished curation uses the inputs of its last execution. The n
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import polars as pl
 import yaml
-from fsspec.core import url_to_fs
+from pydantic import BaseModel
 
-from flows.config.curation import CurationConfig
+from flows.config.curation import PREVIEW, CurationConfig
 from flows.config.engines import TierConfig
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
+from flows.curation.kinship import related_judges
 from flows.curation.records import Curation
 from flows.curation.workspace import Workspace
+from flows.inputs.addresses import is_unreadable, open_address
+from flows.inputs.calibration import keep_calibration, read_kept
+from flows.inputs.imported import keep_imported
+from flows.inputs.scores import keep_scores
 from flows.method.human_labels import label_keys, read_labels
 from flows.method.setup import Gold, Setup, Tier
 from infra.cluster.nodes import recorded_versions
-from infra.engines.kinds import kind_of
-from infra.engines.specs import SentenceTransformersSpec
+from infra.confined import check_names
+from infra.engines.kinds import KINDS, kind_of, software_of
+from infra.engines.specs import EndpointSpec, ScoresSpec, SentenceTransformersSpec
+from infra.ledger.forgetting import forgotten_at
 from infra.models.resolve import digest_of, name_of, resolve
+from infra.provenance import versions
 from infra.stages import part_keys
 from infra.storage.artifacts import Directory, write_directory
-from infra.storage.errors import is_of_storage
 from infra.storage.numbered_records import keep_next, read_newest
 from infra.storage.store import Store
 from tasks.quality.gold_set import GoldConfig, GoldError, read_gold
 from tasks.quality.labels import settle
+
+_LARGEST_GOLD = 256 * 2**20  # bytes; the file is read into memory
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,16 @@ class Intake:
     """The inputs of an execution besides the source.
 
     labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD if some judge is asked about
-    the gold set again every night, else empty.
+    the gold set again every night, else empty. imported: the files of the imported verdicts. scores: by tier, the files
+    with its verdicts. calibration: the files of the calibration.
     """
 
     labels: tuple[str, ...] = ()
     gold: Mapping[str, str] | None = None
     night: str = ""
+    imported: Mapping[str, str] | None = None
+    scores: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    calibration: Mapping[str, str] | None = None
 
     @classmethod
     def now(
@@ -57,22 +72,45 @@ class Intake:
         known: "Intake | None" = None,
         tell: Callable[[str], None] = lambda text: None,
     ) -> "Intake":
-        """Collect the inputs there are now. The gold set is copied to the store; `tell` reports its unusable rows.
+        """Collect the inputs there are now. The gold set and imported verdicts are copied to the store.
+
+        `tell` reports their unusable rows.
 
         Raises:
-            ConfigError: the gold set cannot be used.
+            ConfigError: they cannot be used.
         """
+        imported = None
+        if config.imported is not None:
+            imported = keep_imported(store, config.imported.path, None if known is None else known.imported, tell)
+        scores = _keep_scores(store, config, {} if known is None else known.scores, tell)
+        calibration = keep_calibration(store, config, None if known is None else known.calibration, tell)
+        files: dict[str, Any] = {"imported": imported, "scores": scores, "calibration": calibration}
         if config.gold is None:
-            return cls(tuple(label_keys(store)))
+            return cls(tuple(label_keys(store)), **files)
         endpoints = any(kind_of(tier.engine).is_endpoint for tier in config.tiers)
         gold = _keep_gold(store, config, None if known is None else known.gold, tell)
-        return cls(tuple(label_keys(store)), gold, night_of(config.nightly, now) if endpoints else "")
+        night = night_of(config.nightly, now) if endpoints else ""
+        without = [tier.name for tier in config.tiers if tier.reads_file]
+        if without:
+            tell(f"gold: no verdicts of {', '.join(without)}: a file with verdicts holds none of the gold set's pairs")
+        return cls(tuple(label_keys(store)), gold, night, **files)
 
     @classmethod
     def of(cls, store: Store, curation: str) -> "Intake":
         """Read the inputs of a curation's newest execution; they are empty if none has begun."""
         record = read_newest(store, f"curations/{curation}/intake")
-        return cls() if record is None else cls(tuple(record["labels"]), record["gold"], record["night"])
+        return (
+            cls()
+            if record is None
+            else cls(
+                tuple(record["labels"]),
+                record["gold"],
+                record["night"],
+                record.get("imported"),
+                record.get("scores") or {},
+                record.get("calibration"),
+            )
+        )
 
     def keep(self, store: Store, curation: str) -> None:
         """Record the inputs of a curation, unless they equal the newest record."""
@@ -88,23 +126,46 @@ class Intake:
         return None if self.gold is None else Gold(Directory("gold", self.gold), self.night)
 
 
+def _keep_scores(
+    store: Store, config: CurationConfig, known: Mapping[str, Mapping[str, str]], tell: Callable[[str], None]
+) -> Mapping[str, Mapping[str, str]]:
+    """Copy the files with verdicts of tiers into the store, by tier."""
+    return {
+        tier.name: keep_scores(store, tier.engine, (tier.name, config.ingest.dataset), known.get(tier.name), tell)
+        for tier in config.tiers
+        if isinstance(tier.engine, ScoresSpec)
+    }
+
+
 def _keep_gold(
     store: Store, config: CurationConfig, known: Mapping[str, str] | None, tell: Callable[[str], None]
 ) -> Mapping[str, str]:
     """Copy the gold set into the store; if its file cannot be read, use the copy of the last execution."""
     path = config.gold.path if config.gold else ""
     try:
-        fs, root = url_to_fs(path)
-        data: bytes = fs.cat_file(root)
+        fs, root = open_address(path, "gold.path")
+        with fs.open(root, "rb") as file:
+            data: bytes = file.read(_LARGEST_GOLD + 1)
     except Exception as error:
-        if not is_of_storage(error) and not isinstance(error, ValueError | ImportError):
+        if not is_unreadable(error):
             raise
         if known is not None:
             tell(f"gold.path: {path} cannot be read here; the copy of the last execution is used")
             return known
         raise ConfigError(f"gold.path: {path} cannot be read ({type(error).__name__}: {error})") from error
+    if len(data) > _LARGEST_GOLD:
+        raise ConfigError(f"gold.path: {path} is larger than {_LARGEST_GOLD} bytes; a gold set has some hundred pairs")
     check_gold(data, config, tell)
-    return {Path(root).name: store.put_object(data, "")}
+    return {_name_of(root): store.put_object(data, "")}
+
+
+def _name_of(path: str) -> str:
+    name = urlsplit(path).path.rpartition("/")[2] if path.startswith("http") else Path(path).name
+    try:
+        check_names([name])
+    except ValueError as error:
+        raise ConfigError(f"gold.path: {error}") from error
+    return name
 
 
 def check_gold(data: bytes, config: CurationConfig, tell: Callable[[str], None] = lambda text: None) -> int:
@@ -137,35 +198,52 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
     """Return the setup of a curation; no model is fetched, so paths of models are empty.
 
     Raises:
-        ConfigError: the gold set of a draft cannot be used.
+        ConfigError: the gold set, the imported verdicts or the calibration of a draft cannot be used.
         ModelError: a model's reference is wrong, or its digest cannot be found out here.
     """
     config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
     digest = digest_of(config.encoder.model, cache)
-    encoder = SentenceTransformersSpec(model="", digest=digest, **config.encoder.model_dump(exclude={"model"}))
+    settings = config.encoder.model_dump(exclude={"model"})
+    encoder = _with_software(SentenceTransformersSpec(model="", digest=digest, **settings), config)
     base = None
     if config.train is not None:
         base = Directory("model", workspace.store.read_json(_base_model_key(digest)) or {})
-    return Setup(
+    setup = Setup(
         config=config,
         source=curation.source,
         base_model=base,
         encoder=encoder,
-        tiers=tuple(_tier(tier, config, cache) for tier in config.tiers),
+        tiers=tuple(_jobs_since_forgotten(_tier(t, config, cache, intake), workspace.store) for t in config.tiers),
         encoder_key=part_keys.digest(part_keys.semantic(encoder)),
         base_model_key=digest,
         base_model_path="",
         page={
+            "kinship": tuple(related_judges(config, files=False)),
             "title": config.name,
             "configuration": yaml.safe_dump(part_keys.semantic(config), sort_keys=False, allow_unicode=True),
-            "command": "make demo" if config.name == "demo" else f"reneg curate {config.name}.yaml",
+            "command": _command(config.name),
             "versions": recorded_versions(),
         },
         curation=curation.id,
         sheet=str(workspace.folder(curation.id) / "sample" / "sheet.csv"),
         labels=intake.settled(workspace.store),
         gold=intake.gold_set(),
+        imported=None if intake.imported is None else Directory("source", intake.imported),
+        calibration=read_kept(workspace.store, intake.calibration),
+        read_from=curation.read_from,
+        own_file=curation.own_file,
     )
+    if setup.calibration is not None:
+        setup.calibration.refuse_others(setup.encoder_key, setup.judge_names)
+        setup.refuse_price_without_labels()
+    return setup
+
+
+def _command(name: str) -> str:
+    """Name the command that makes a curation of this name."""
+    if name.endswith(PREVIEW):
+        return f"reneg preview {name.removesuffix(PREVIEW)}.yaml"
+    return "make demo" if name == "demo" else f"reneg curate {name}.yaml"
 
 
 def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
@@ -190,18 +268,44 @@ def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
         base_model_path=str(path),
         encoder=setup.encoder.model_copy(update={"model": str(path)}),
         tiers=tuple(
-            tier if kind_of(asked.engine).is_endpoint else _with_weights(tier, _fetch(workspace, asked.engine.model))
+            _with_weights(tier, _fetch(workspace, asked.engine.model)) if kind_of(asked.engine).has_weights else tier
             for tier, asked in zip(setup.tiers, config.tiers, strict=True)
         ),
     )
 
 
-def _tier(tier: TierConfig, config: CurationConfig, cache: Path) -> Tier:
+def _tier(tier: TierConfig, config: CurationConfig, cache: Path, intake: Intake) -> Tier:
     engine, kind = tier.engine, kind_of(tier.engine)
+    if isinstance(engine, ScoresSpec):
+        return Tier.of_file(tier, engine, intake.scores.get(tier.name, {}))
     if kind.is_endpoint:
-        return Tier.of(tier, config, engine, engine.model)
+        return Tier.of(tier, config, _with_software(engine, config), engine.model)
     weights = {"model": "", "digest": digest_of(engine.model, cache)}
-    return Tier.of(tier, config, kind.spec.model_validate(engine.model_dump() | weights), name_of(engine.model))
+    spec = kind.spec.model_validate(engine.model_dump() | weights)
+    return Tier.of(tier, config, _with_software(spec, config), name_of(engine.model))
+
+
+def _jobs_since_forgotten(tier: Tier, store: Store) -> Tier:
+    """Let an engine that finds earlier jobs again leave alone those from before answers of it were forgotten."""
+    if not kind_of(tier.engine).jobs or not (at := forgotten_at(store, tier.judge.ledger_name)):
+        return tier
+    return replace(tier, engine=tier.engine.model_copy(update={"not_before": float(at)}))
+
+
+def _with_software(spec: BaseModel, config: CurationConfig) -> BaseModel:
+    """Put the versions of the software into an engine's spec, and so into the keys and names that cover it.
+
+    Nobody knows an endpoint's software. If it is to be asked again too, the versions here become part of its revision.
+    """
+    if config.software == "ignore":
+        return spec
+    if not isinstance(spec, EndpointSpec):
+        return spec.model_copy(update={"software": software_of(spec)})
+    if config.software == "recompute_local":
+        return spec
+    everything = {name for kind in KINDS.values() for name in kind.libraries}
+    here = ", ".join(f"{name} {version}" for name, version in sorted(versions(everything).items()))
+    return spec.model_copy(update={"revision": f"{spec.revision} {here}".strip()})
 
 
 def _with_weights(tier: Tier, path: Path) -> Tier:

@@ -3,16 +3,19 @@
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.config.curation import CurationConfig
+from flows.config.curation import CurationConfig, RetentionConfig
 from flows.config.load import parse_config
 from flows.config.section import ConfigError
-from flows.curation.source import import_source
+from flows.curation.hub_models import pin_models
+from flows.curation.source import import_source, pinned_source
+from flows.curation.stored_config import refuse_other_places
 from flows.curation.workspace import Workspace
 from infra.cluster.nodes import recorded_versions
 from infra.names import NumberedId, PartName
+from infra.redact import redact
 from infra.stages import part_keys
 from infra.stages.runner import PartSpec
 from infra.storage.artifacts import Directory
@@ -24,11 +27,18 @@ _LISTED = 5  # curations that an error names
 
 @dataclass(frozen=True)
 class Curation:
-    """A recorded curation: its id, its configuration, and its source as it was then."""
+    """A recorded curation: its id, its configuration, and its source as it was then.
+
+    read_from: the address of the source with its commit then, where it is a data set of a hub; else empty.
+    own_file: the configuration was read from a file of the user who runs it. One from the store was written by somebody
+    who need not own this machine, so it is bound (flows.curation.stored_config).
+    """
 
     id: str
     config: CurationConfig
     source: Directory | None
+    own_file: bool = False
+    read_from: str = ""
 
     @property
     def is_draft(self) -> bool:
@@ -36,23 +46,30 @@ class Curation:
         return self.id == f"{self.config.name}-draft"
 
 
-def draft_curation(workspace: Workspace, config: CurationConfig) -> Curation:
+def draft_curation(workspace: Workspace, config: CurationConfig, *, own_file: bool = False) -> Curation:
     """Make a curation that is not recorded, to see what it would do; its source is kept in the store.
 
     Raises:
-        ConfigError: the source does not exist.
+        ConfigError: the source does not exist, or the configuration is not of the user's own and may not read it.
+        ModelError: a model names no commit, and the hub could not be asked for it.
     """
-    source = import_source(workspace.store, workspace.settings, config)
-    return Curation(f"{config.name}-draft", config, source)
+    if not own_file:
+        refuse_other_places(config, workspace.settings)
+    config = pin_models(workspace, config)
+    address = pinned_source(config)
+    source = import_source(workspace.store, workspace.settings, config, address)
+    read_from = "" if address is None or address == config.source.path else address
+    return Curation(f"{config.name}-draft", config, source, own_file, read_from)
 
 
-def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
+def open_curation(workspace: Workspace, config: CurationConfig, *, own_file: bool = False) -> Curation:
     """Return the newest curation of the same configuration and source, or record a new one.
 
     Raises:
-        ConfigError: the source does not exist.
+        ConfigError, ModelError: as `draft_curation`.
     """
-    draft, store = draft_curation(workspace, config), workspace.store
+    draft, store = draft_curation(workspace, config, own_file=own_file), workspace.store
+    config = draft.config  # with the commits of its models
     files = None if draft.source is None else dict(draft.source.files)
     identity = part_keys.digest({"config": part_keys.semantic(config), "source": files})
     known = curation_names(store, config.name)
@@ -60,11 +77,12 @@ def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
         newest = store.read_json(f"curations/{known[-1]}/curation.json") or {}
         if newest.get("identity") == identity:
             _keep_settings(store, known[-1], config)
-            return Curation(known[-1], config, draft.source)
+            return replace(draft, id=known[-1], read_from=newest.get("read_from", ""))
     record = {
         "identity": identity,
         "config": config.model_dump(mode="json"),
         "source": files,
+        "read_from": draft.read_from,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": recorded_versions(),
     }
@@ -75,7 +93,7 @@ def open_curation(workspace: Workspace, config: CurationConfig) -> Curation:
         number = keep_next(store, f"taken/{config.name}", {})
         id_ = str(NumberedId(config.name, number))
         if number > newest_number and store.create(f"curations/{id_}/curation.json", data):
-            return Curation(id_, config, draft.source)
+            return replace(draft, id=id_)
 
 
 def load_curation(store: Store, curation: str) -> Curation:
@@ -88,9 +106,18 @@ def load_curation(store: Store, curation: str) -> Curation:
     if record is None:
         known = curation_names(store)
         listed = f"known: {', '.join(known[-_LISTED:])}" if known else "this store holds none"
-        raise ConfigError(f"no curation {curation!r} in {store.url}; {listed}")
+        gone = "; gc removed it (see `retention`)" if _was_taken(store, curation) else ""
+        raise ConfigError(f"no curation {curation!r} in {store.url}{gone}; {listed}")
     source = None if record["source"] is None else Directory("source", record["source"])
-    return Curation(curation, parse_config(_settings_of(store, curation) or record["config"], curation), source)
+    config = parse_config(_settings_of(store, curation) or record["config"], curation)
+    return Curation(curation, config, source, read_from=record.get("read_from", ""))
+
+
+def _was_taken(store: Store, curation: str) -> bool:
+    """Tell whether a curation of this id was ever opened."""
+    with contextlib.suppress(ValueError):
+        return store.exists(f"taken/{NumberedId.parse(curation)}.json")
+    return False
 
 
 def curation_names(store: Store, name: str | None = None) -> list[str]:
@@ -108,9 +135,21 @@ def results_of(store: Store, curation: str) -> list[dict[str, Any]]:
     return [read(store, prefix, number) for number in numbers(store, prefix)]
 
 
+def say_unfinished(store: Store, curation: str) -> str:
+    """Say that a curation is unfinished, and what to do: one that was finished once is so since a change of Reneg."""
+    if not results_of(store, curation):
+        return f"{curation} is unfinished; see `reneg status {curation}`"
+    return (
+        f"{curation} is unfinished now: an earlier version of Reneg finished it, and some stages give other results "
+        "since, or a purge removed parts. Run `reneg curate` with its configuration again: what did not change is "
+        "reused, and no judge is asked the same question again"
+    )
+
+
 def record_failure(store: Store, curation: str, spec: PartSpec, reason: str) -> None:
     """Record why a part failed, for `reneg status`."""
-    record = json.dumps({"stage": str(PartName.parse(spec.name).stage), "part": spec.number, "reason": reason})
+    stage = str(PartName.parse(spec.name).stage)
+    record = json.dumps({"stage": stage, "part": spec.number, "reason": redact(reason)})
     key = f"curations/{curation}/failures/{spec.name}-{time.time_ns()}.json"
     with contextlib.suppress(StoreError):  # a full disk failed the part already; its siblings go on
         store.create(key, record.encode())
@@ -134,6 +173,17 @@ def keep_config(store: Store, config: CurationConfig) -> str:
 
     number = decide_next(store, prefix, unless_it_is_there)
     return record_key(prefix, number or numbers(store, prefix)[-1])
+
+
+def collection_times(store: Store) -> list[str]:
+    """List when gc shall run, as the newest configuration of each name says (cron in UTC), each time once."""
+    times = set[str]()
+    for name in sorted({key.split("/")[1] for key in store.list("configs")}):
+        record = read_newest(store, f"configs/{name}/")
+        section = record.get("retention") if isinstance(record, dict) else None
+        cron = (section or {}).get("cron", RetentionConfig().cron)
+        times |= {cron} if cron else set()
+    return sorted(times)
 
 
 def read_config(store: Store, name: str) -> CurationConfig:

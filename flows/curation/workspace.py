@@ -1,10 +1,12 @@
 """What a command or flow works with: the settings, the store, the clock, and functions that report progress."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from infra.private_files import open_private_folder
 from infra.settings import Settings
 from infra.stages.runner import StageRun
 from infra.storage.store import Store
@@ -31,11 +33,14 @@ class Workspace:
 
     @classmethod
     def open(cls, settings: Settings, hooks: Hooks | None = None, *, write: bool = True) -> "Workspace":
-        """Open the store that the settings name.
+        """Open the store that the settings name, and the home, which nobody else can read.
 
         Raises:
             StoreError: it cannot be opened, or, with `write`, cannot be written.
         """
+        if write or settings.home.exists():
+            with contextlib.suppress(OSError):  # a command that writes no file into the home works without one
+                open_private_folder(settings.home)
         return cls(settings, Store.open(settings.store, write=write), hooks or Hooks())
 
     def folder(self, curation: str) -> Path:

@@ -16,15 +16,18 @@ from flows.curation.prepare import prepare
 from flows.curation.records import load_curation
 from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
-from flows.method.setup import WaitingForLabels
+from flows.method.setup import TooManyRejected, WaitingForLabels
+from infra.ledger.forgetting import drop_old
 from infra.models.resolve import ModelError
 from infra.names import NumberedId
 from infra.settings import Settings
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, live, plan
+from infra.storage.large_files import end_uploads
+from infra.storage.local_files import remove_abandoned_folders
 from infra.storage.numbered_records import parse_key
-from infra.storage.release_pointers import prune_published
+from infra.storage.release_pointers import heal_all, prune_published
 from infra.storage.store import TRASH, Entry, Store, StoreError
 
 _HOUR, _DAY = 3600.0, 86400.0
@@ -52,7 +55,7 @@ class Kept:
     """Which curations and releases are kept and which are removed, and why."""
 
     curations: dict[str, str] = field(default_factory=dict)  # by id, the reason
-    dropped: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)  # by id, why it goes
     releases: list[str] = field(default_factory=list)  # records that are kept
     dropped_releases: list[str] = field(default_factory=list)
     back: set[str] = field(default_factory=set)
@@ -85,15 +88,41 @@ def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
     snapshot = Snapshot.take(store)
     kept = _decide(store, snapshot.listed, wanted)
     collection = plan(store, snapshot, _roots(settings, snapshot, kept), wanted.grace * _HOUR)
-    leftovers = 0
+    leftovers = dropped = 0
     if yes:
         carry_out(store, collection, at_once=wanted.grace == 0)
         for name in sorted(
             {key.split("/")[1] for key in kept.releases}
         ):  # published copies are removed with their releases
             prune_published(store, name, sum(key.startswith(f"releases/{name}/") for key in kept.releases))
-        leftovers = store.sweep(max(_HOUR, wanted.grace * _HOUR))
-    return _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers}
+        heal_all(store)
+        dropped = drop_old(store, wanted.grace * _HOUR)
+        leftovers = _sweep(store, settings, max(_HOUR, wanted.grace * _HOUR))
+    return _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers, "forgotten": dropped}
+
+
+def _sweep(store: Store, settings: Settings, older: float) -> int:
+    """Remove what killed processes left half-written, in the store and in this machine's cache; returns how many."""
+    abandoned = store.sweep(older) + end_uploads(store, max(_DAY, older))
+    return abandoned + remove_abandoned_folders(settings.scratch, max(_DAY, older))
+
+
+def collection_page(facts: Mapping[str, Any]) -> str:
+    """Say as Markdown what `collect` did or would do; the first line is a summary."""
+    verb = "removed" if facts["removed"] else "would be removed"
+    lines = [
+        f"{verb}: {len(facts['curations'])} curations, {len(facts['releases'])} releases, {facts['parts']} finished "
+        f"parts and {facts['objects']} objects ({facts['bytes'] / 1e6:.1f} MB), to the trash; from the trash for good: "
+        f"{facts['deleted']} objects ({facts['deleted_bytes'] / 1e6:.1f} MB)",
+        "",
+        f"{len(facts['kept'])} curations are kept. Restored from the trash: {facts['put_back']}. "
+        f"Half-written files of killed processes: {facts['leftovers']}.",
+    ]
+    lines += [""] + [f"- {id_}: {why}" for id_, why in facts["why"].items()] if facts["why"] else []
+    lines += [""] + [f"- {key}" for key in facts["releases"]] if facts["releases"] else []
+    if facts["missing"]:
+        lines += ["", f"Missing objects of kept parts; run those parts again: {', '.join(facts['missing'])}"]
+    return "\n".join(lines)
 
 
 def _decide(store: Store, listed: Mapping[str, Entry], wanted: Wanted) -> Kept:
@@ -121,7 +150,7 @@ def _retention(store: Store, listed: Mapping[str, Entry], name: str, wanted: Wan
     """Return what is kept: by the command line, else the newest deployed configuration, else the defaults."""
     deployed = sorted(key for key in listed if key.startswith(f"configs/{name}/"))
     record = store.read_json(deployed[-1]) if deployed else None
-    said = {n: v for n in RetentionConfig.model_fields if (v := getattr(wanted, n)) is not None}
+    said = {n: v for n in RetentionConfig.model_fields if (v := getattr(wanted, n, None)) is not None}
     section = record.get("retention") if isinstance(record, dict) else None
     try:
         return RetentionConfig.model_validate({**(section or {}), **said})
@@ -156,19 +185,21 @@ def _decide_curations(
     for id_ in sorted(files, key=_order):
         lives = {key: entry for key, entry in files[id_].items() if not key.startswith(f"{TRASH}/")}
         age = now - max((entry.written for entry in lives.values()), default=0.0)
+        unfinished = id_ in here and not any("/result-" in key for key in lives)
         reasons = {
             "of a kept release": id_ in released,
             "among the newest": id_ in newest,
-            "unfinished": id_ in here and not any("/result-" in key for key in lives),
+            "unfinished": unfinished and age < retention.unfinished_days * _DAY,
             f"at work within {retention.days:g} days": id_ in here and age < retention.days * _DAY,
             "at work just now": age < wanted.grace * _HOUR,
         }
         reason = next((reason for reason, holds in reasons.items() if holds), None)
-        if reason is None or id_ in wanted.drop:
-            kept.dropped += [id_] if lives else []
-        else:
+        if reason is not None and id_ not in wanted.drop:
             kept.curations[id_] = reason
             kept.back |= {live(key) for key in files[id_]}
+        elif lives:
+            state = "unfinished" if unfinished else "finished"
+            kept.dropped[id_] = "--drop" if id_ in wanted.drop else f"{state}, last at work {age / _DAY:.0f} days ago"
 
 
 def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
@@ -198,7 +229,7 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], s
     run = Runner(snapshot, _Nothing())
     try:
         curate_method(run, setup)
-    except WaitingForLabels:
+    except (WaitingForLabels, TooManyRejected):
         pass
     models = {
         setup.base_model_key,
@@ -247,7 +278,8 @@ def _facts(snapshot: Snapshot, kept: Kept, collection: Collection) -> dict[str, 
     """Return what was or would be removed, as JSON."""
     kinds = Counter(live(key).split("/")[0] for key in collection.move)
     return {
-        "curations": kept.dropped,
+        "curations": list(kept.dropped),
+        "why": kept.dropped,
         "releases": kept.dropped_releases,
         "kept": dict(sorted(kept.curations.items())),
         "parts": kinds["parts"],

@@ -10,13 +10,16 @@ from typing import Any
 import polars as pl
 
 from flows.config.section import ConfigError
+from flows.inputs.addresses import fixed_part, has_wildcard
+from infra.ledger.forgetting import drop_old
+from infra.ledger.ledger import Forgotten, Ledger
 from infra.settings import Settings
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import empty_back
-from infra.storage.ledger import Forgotten, Ledger
-from infra.storage.purge import Plan, Target, carry_out, find_files, find_folders, forget_rows, make_plan, remove_paths
+from infra.storage.purge import Plan, carry_out, find_files, find_folders, forget_rows, make_plan, remove_paths
 from infra.storage.release_pointers import holding, withdraw
 from infra.storage.store import Store
+from infra.text_search import Target
 from tasks.texts import clean, combine_hashes, hash_passage, hash_text
 
 _HASH = re.compile(r"[0-9a-f]{32}")
@@ -79,6 +82,7 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
     store = Store.open(settings.store, write=yes)
     if yes:
         empty_back(store)  # what the garbage collector took away may hold it too
+        drop_old(store, 0.0)  # and so may forgotten answers
     target = resolve(store, wanted)
     found = _find(settings, store, target)
     if yes:
@@ -214,5 +218,6 @@ def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
             curation = record.split("/")[1]
             if key in plan.named and (curation, name) not in told:
                 told.add((curation, name))
-                place = path if path.name == name else path / name
+                above = Path(fixed_part(str(path))) if has_wildcard(str(path)) else path
+                place = path if path.name == name else above / name
                 yield {"curation": curation, "file": name, "path": str(place)}

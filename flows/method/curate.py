@@ -4,6 +4,7 @@ The paper's sections: 1.1 (mining), 3 (judging and relabelling), 4 (training and
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
 
@@ -11,26 +12,35 @@ import polars as pl
 
 from flows import stages as st
 from flows.config.section import ConfigError
+from flows.method.exports import export, find_evidence
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
-from flows.method.setup import Outcome, Setup, WaitingForLabels
+from flows.method.judging import check_labels, judge
+from flows.method.losses import counted_rows, refuse_losses
+from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
     Finished,
     Ingested,
+    Judged,
     Pool,
     Sampled,
     Treated,
     Vectors,
     Verdicts,
     empty_table,
+    gather,
     union,
     wait_for,
 )
+from flows.stage_names import is_of_gold
 from infra.stages.runner import Runner, WorkNeeded
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
-from tasks.judging.cascade import AdmitConfig, EscalateConfig
+from tasks.mining.mine import without_given
+from tasks.report.describe import DescribeConfig
+
+_OF_A_ROW = ("queries", "given", "positives")
 
 
 def curate_method(run: Runner, setup: Setup) -> Outcome:
@@ -38,25 +48,42 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
 
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled, and `sample.wait_for` asks for more.
+        TooManyRejected: too much of the source cannot be used.
     """
-    c = setup.config
+    c, made = setup.config, judge_data(run, setup)
+    data, pool, verdicts = made.data, made.pool, made.verdicts
+    treated: dict[str, Treated] = {n: treat(run, setup, data, pool, made.decisions, n) for n in c.treatments}
+    checked = check_labels(run, setup, data, made.decisions)
+    evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
+    exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
+    scores, ignored, models = train_and_evaluate(run, setup, data, treated)
+    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked)
+    page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
+    instances = {name: each.instances for name, each in treated.items()}
+    sheet, texts = made.sampled.sheet, (data.queries, data.passages)
+    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence)
+
+
+def judge_data(run: Runner, setup: Setup) -> Judged:
+    """Run the method up to the decisions: everything that a treatment is made of.
+
+    Raises:
+        WaitingForLabels: as `curate_method`.
+    """
     data = ingest(run, setup)
+    refuse_losses(run, setup)  # before anything costs time or money
     vectors = encode(run, setup, data)
     pool = find_candidates(run, setup, data, vectors)
+    counts = describe(run, data, pool)
     verdicts = judge(run, setup, data, vectors, pool)
     sampled = draw_sample(run, setup, data, verdicts)
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
     verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
-    complete = run(st.COMPLETE, c.complete, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
+    settings = setup.config.complete
+    complete = run(st.COMPLETE, settings, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
-    treated: dict[str, Treated] = {name: treat(run, setup, data, pool, decisions, name) for name in c.treatments}
-    exports = {name: export(run, setup, data, made, name) for name, made in treated.items()}
-    scores, models = train_and_evaluate(run, setup, data, treated)
-    changes = collect_changes(run, data, pool, treated)
-    page = write_report(run, setup, data, verdicts, changes, scores)
-    instances = {name: made.instances for name, made in treated.items()}
-    return Outcome(page, sampled.sheet, exports, instances, data.queries, data.passages, scores, models)
+    return Judged(data, pool, verdicts, sampled, decisions, counts)
 
 
 def ingest(run: Runner, setup: Setup) -> Ingested:
@@ -79,25 +106,26 @@ def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
 
 
 def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
-    """Mine candidates for queries without negatives; for the others take the negatives that came with them."""
+    """Mine candidates for queries without usable negatives; for the others take those that came with them."""
     c, found = setup.config, list[Pool]()
     if data.given.rows:
-        given = run(st.ADOPT, c.adopt, given=data.given, queries=data.queries, positives=data.positives)
+        given = run(
+            st.ADOPT,
+            c.adopt,
+            given=data.given,
+            queries=data.queries,
+            positives=data.positives,
+            irrelevant=data.irrelevant,
+        )
         found.append(Pool(**given))
     if _has_queries_to_mine(run, data):
         found.append(mine(run, setup, data, vectors))
     if not found:  # there is no training query; the report says so
-        parts = data.queries.indexes
-        return Pool(
-            candidates=empty_table(run, "candidates", schemas.CANDIDATES, parts),
-            negatives=empty_table(run, "negatives", schemas.NEGATIVES, parts),
-            rejects=empty_table(run, "rejects", schemas.REJECTS, parts),
-        )
-    return Pool(
-        candidates=union("candidates", *(made.candidates for made in found)),
-        negatives=union("negatives", *(made.negatives for made in found)),
-        rejects=union("rejects", *(made.rejects for made in found)),
-    )
+        picks = dict.fromkeys(("negatives", "reserve"), schemas.NEGATIVES)
+        tables = {"candidates": schemas.CANDIDATES, **picks, "rejects": schemas.REJECTS}
+        return Pool(**{name: empty_table(run, name, table, data.queries.indexes) for name, table in tables.items()})
+    names = [field.name for field in fields(Pool)]
+    return Pool(**{name: union(name, *(getattr(made, name) for made in found)) for name in names})
 
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
@@ -105,7 +133,9 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     hits = run(
         st.SEARCH,
         setup.config.search,
+        key=setup.software(st.SEARCH),
         queries=data.queries,
+        positives=data.positives,
         passages=data.passages,
         query_embeddings=vectors.queries,
         passage_embeddings=vectors.passages,
@@ -118,65 +148,11 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         queries=data.queries,
         positives=data.positives,
         given=data.given,
+        irrelevant=data.irrelevant,
         query_embeddings=vectors.queries,
         passage_embeddings=vectors.passages,
     )
     return Pool(**mined)
-
-
-def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Pool) -> Verdicts:
-    """Judge the candidates: by similarity, then by each tier what the one before left open; then decide on each."""
-    c, candidates = setup.config, pool.candidates
-    if setup.skipped:
-        candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
-    similarity = run(
-        st.JUDGE_SIMILARITY,
-        c.similarity,
-        key={"encoder": setup.encoder_key},
-        candidates=candidates,
-        query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
-        positives=data.positives,
-    )["verdicts"]
-    answers, calls = ask_tiers(run, setup, data, candidates, similarity)
-    # A score in the first tier's band that nobody was asked about, for lack of budget, stays unsure.
-    first = setup.tiers[0].escalate if setup.tiers else EscalateConfig()
-    decide = c.decide.model_copy(update={"lower": first.lower, "upper": first.upper, "tiers": setup.tier_names})
-    decided = run(st.DECIDE, decide, candidates=candidates, verdicts=similarity, llm_verdicts=answers)
-    agreement = run(
-        st.AGREE,
-        c.agree.model_copy(update={"tiers": setup.tier_names}),
-        candidates=candidates,
-        similarity=similarity,
-        llm_verdicts=answers,
-        decisions=decided["decisions"],
-        known=data.known,
-    )["agreement"]
-    return Verdicts(candidates, similarity, answers, calls, decided["decisions"], agreement)
-
-
-def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, similarity: Table) -> tuple[Table, Table]:
-    """Judge with each tier what the tier before left open; returns the verdicts and the calls of all tiers."""
-    answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
-    calls = [empty_table(run, "calls", schemas.CALLS)]
-    before = similarity
-    for tier in setup.tiers:
-        escalated = run(st.ESCALATE, tier.escalate, label=tier.name, candidates=candidates, verdicts=before)
-        made = run(
-            st.JUDGE,
-            tier.judge,
-            label=tier.name,
-            key=tier.shown,
-            engine=tier.engine,
-            escalated=escalated["escalated"],
-            queries=data.queries,
-            passages=data.passages,
-            positives=data.positives,
-        )
-        before = made["verdicts"]
-        answers.append(made["verdicts"])
-        calls.append(made["calls"])
-    return union("verdicts", *answers), union("calls", *calls)
 
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:
@@ -205,38 +181,30 @@ def treat(run: Runner, setup: Setup, data: Ingested, pool: Pool, decisions: Tabl
         positives=data.positives,
         candidates=pool.candidates,
         negatives=pool.negatives,
+        reserve=pool.reserve,
         decisions=decisions,
     )
     return Treated(**made)
 
 
-def export(run: Runner, setup: Setup, data: Ingested, treated: Treated, treatment: str) -> Directory:
-    """Write the training set of one treatment in the configured formats."""
-    written: Directory = run(
-        st.EXPORT,
-        setup.config.export,
-        label=treatment,
-        instances=treated.instances,
-        queries=data.queries,
-        passages=data.passages,
-    )["export"]
-    return written
-
-
 def train_and_evaluate(
     run: Runner, setup: Setup, data: Ingested, treated: Mapping[str, Treated]
-) -> tuple[Table, dict[str, Directory]]:
-    """Train one model per treatment from the same start, and score each and the start on the held-out queries."""
+) -> tuple[Table, Table, dict[str, Directory]]:
+    """Train one model per treatment from the same start, and score each and the start on the held-out queries.
+
+    Returns the scores, the passages left out of the rankings (the same for each model), and the models by treatment.
+    """
     c = setup.config
     if c.train is None or not data.qrels.rows or setup.base_model is None:
-        return empty_table(run, "scores", schemas.SCORES), {}
+        return empty_table(run, "scores", schemas.SCORES), empty_table(run, "rejects", schemas.REJECTS), {}
     models, scores = {"base": setup.base_model}, []
+    ignored = Table("rejects")
     for name in c.train_on:
         models[name] = run(
             st.TRAIN,
             c.train.model_copy(update={"model": setup.base_model_path}),
             label=name,
-            key={"base": setup.base_model_key},
+            key={"base": setup.base_model_key, **setup.software(st.TRAIN, c.train.device)},
             instances=treated[name].instances,
             queries=data.queries,
             passages=data.passages,
@@ -247,31 +215,60 @@ def train_and_evaluate(
             st.EVALUATE,
             c.evaluate.model_copy(update={"model_name": model_name}),
             label=model_name,
+            key=setup.software(st.EVALUATE, c.evaluate.device),
             model=model,
             queries=data.queries,
             passages=data.passages,
             qrels=data.qrels,
         )
         scores.append(made["scores"])
-    return union("scores", *scores), {name: models[name] for name in c.train_on}
+        ignored = made["rejects"]
+    return union("scores", *scores), ignored, {name: models[name] for name in c.train_on}
 
 
-def collect_changes(run: Runner, data: Ingested, pool: Pool, treated: Mapping[str, Treated]) -> Changes:
+def collect_changes(run: Runner, data: Ingested, pool: Pool, treated: Mapping[str, Treated], ignored: Table) -> Changes:
     """Gather the labels that relabelling changed and the rows that any stage left out."""
     edits = treated["relabel"].edits if "relabel" in treated else empty_table(run, "edits", schemas.EDITS)
-    rejects = union("rejects", data.rejects, pool.rejects, *(made.rejects for made in treated.values()))
+    rejects = union("rejects", data.rejects, pool.rejects, *(made.rejects for made in treated.values()), ignored)
     return Changes(edits, rejects)
 
 
-def write_report(
-    run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, changes: Changes, scores: Table
+def describe(run: Runner, data: Ingested, pool: Pool) -> Table:
+    """Count what queries, passages and negatives look like, part by part."""
+    config = DescribeConfig()
+    queries = run(
+        st.DESCRIBE_QUERIES,
+        config,
+        queries=data.queries,
+        positives=data.positives,
+        candidates=pool.candidates,
+        negatives=pool.negatives,
+    )["counts"]
+    passages = run(st.DESCRIBE_PASSAGES, config, passages=data.passages)["counts"]
+    return union("counts", queries, passages)
+
+
+def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
+    run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, changes: Changes, scores: Table, counts: Table
 ) -> Directory:
     """Write the page that people read, with its summary.json."""
     c = setup.config
-    facts = {**setup.page, "max_false_negatives": c.treat.max_false_negatives, "tiers": setup.tier_names}
-    people: dict[str, Any] = {} if verdicts.people is None else {"people": verdicts.people}
+    facts = {**setup.page, "max_false_negatives": c.treat.max_false_negatives, "tiers": setup.judges}
+    facts |= counted_rows(run.runs)
+    facts |= {"warn_shares": {tier.name: tier.escalate.warn_share for tier in setup.tiers}}
+    facts["reads"] = c.encoder.max_seq_length if c.train is None else c.train.max_seq_length
+    calibration = None if setup.calibration is None else setup.calibration.directory
+    found = {"people": verdicts.people, "guarantee": verdicts.guarantee, "calibration": calibration}
+    checked = changes.checked
+    found |= {
+        "positive_checks": None if checked is None else checked.decisions,
+        "query_checks": None if checked is None else checked.queries,
+    }
+    further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
+    if setup.calibration is not None:
+        facts["decided"] = setup.decided
     page: Directory = run(
-        st.REPORT if people else without(st.REPORT, "people"),
+        without(st.REPORT, *(found.keys() - further.keys())),
         c.report.model_copy(update=facts),
         queries=data.queries,
         passages=data.passages,
@@ -280,6 +277,7 @@ def write_report(
         similarity=verdicts.similarity,
         llm_verdicts=verdicts.llm_verdicts,
         calls=verdicts.calls,
+        windows=gather(run, "windows", st.JUDGE.name, schemas.WINDOWS),
         decisions=verdicts.decisions,
         agreement=verdicts.agreement,
         known=data.known,
@@ -287,7 +285,8 @@ def write_report(
         scores=scores,
         rejects=changes.rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
-        **people,
+        counts=counts,
+        **further,
     )["page"]
     return page
 
@@ -301,9 +300,9 @@ def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> 
     look = Runner(run.store)
     try:
         curate_method(look, setup)
-    except (WorkNeeded, WaitingForLabels) as unfinished:
+    except (WorkNeeded, WaitingForLabels, TooManyRejected) as unfinished:
         if to_the_end:
-            raise ConfigError(f"{setup.config.name} is unfinished ({unfinished}); run it to its end first") from None
+            raise ConfigError(f"{setup.config.name} is unfinished ({unfinished}); {TO_THE_END}") from None
     return Finished({done.name: done for done in look.runs})
 
 
@@ -318,7 +317,7 @@ def costs(run: Runner) -> pl.DataFrame:
             "rows_out": sum(int(m.stats["rows_out"]) for m in done.manifests),
         }
         for done in run.runs
-        if not st.is_of_gold(done.name)
+        if not is_of_gold(done.name)
     ]
     return pl.DataFrame(rows, schema=schemas.COSTS.columns)
 
@@ -331,12 +330,13 @@ def _library_versions(setup: Setup) -> dict[str, str]:
 
 
 def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
-    """Return whether any training query has no negatives of its own."""
-    if data.queries.missing:
+    """Return whether any training query has no negative of its own that can be one; the parts are read one by one."""
+    if data.queries.missing or data.given.missing or data.positives.missing:
         return True  # nothing is known yet; the stages that follow are blocked
-    query = ["dataset", "query_id"]
-    train = run.read(data.queries).filter(pl.col("split") == "train")
-    return not train.join(run.read(data.given), on=query, how="anti").is_empty()
+    parts = (
+        {name: run.read(getattr(data, name).at(part)) for name in _OF_A_ROW} for part in sorted(data.queries.indexes)
+    )
+    return any(not without_given(**part).is_empty() for part in parts)
 
 
 def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from flows import stages as st
+from flows.method.human_labels import without
+from flows.method.judging import combine
 from flows.method.setup import Gold, Setup, Tier
 from flows.method.tables import empty_table, union
 from infra.stages.runner import Runner
@@ -21,9 +23,11 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
         `agreement` and `verdicts`, as `tasks.quality.gold_set.agree_gold` makes them.
     """
     c = setup.config
-    config = GoldConfig(dataset=c.ingest.dataset, tiers=setup.tier_names)
+    asked = [tier for tier in setup.tiers if tier.scores is None]  # a file has no verdicts on the gold set's pairs
+    names = tuple(tier.name for tier in asked)
+    config = GoldConfig(dataset=c.ingest.dataset, tiers=names)
     data = run(st.READ_GOLD, config, source=gold.directory)
-    similarity = _similarity(run, setup, data)
+    similarity, features = _similarity(run, setup, data)
     answers = [
         run(
             st.JUDGE,
@@ -36,16 +40,21 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
             passages=data["passages"],
             positives=data["positives"],
         )["verdicts"]
-        for tier in setup.tiers
+        for tier in asked
     ]
     llm_verdicts = union("verdicts", *answers) if answers else empty_table(run, "verdicts", schemas.VERDICTS)
+    p = combine(run, setup, features, llm_verdicts, len(setup.tiers), gold=st.GOLD)
+    extra: dict[str, Any] = {} if p is None or setup.decided_by is None else {"combined": p}
+    if asked and asked[-1].escalate.target is not None:  # its own verdicts decide, as on the data
+        extra["settled"] = empty_table(run, "settled", schemas.VERDICTS)
     decisions = run(
-        st.DECIDE,
-        c.decide.model_copy(update={"tiers": setup.tier_names}),
+        without(st.DECIDE, *({"combined", "settled"} - extra.keys())),
+        setup.decide.model_copy(update={"tiers": names, "lower": None, "upper": None}),
         label=st.GOLD,
         candidates=data["candidates"],
         verdicts=similarity,
         llm_verdicts=llm_verdicts,
+        **extra,
     )["decisions"]
     made: dict[str, Table] = run(
         st.AGREE_GOLD,
@@ -58,12 +67,12 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
     return made
 
 
-def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> Table:
-    """Judge the gold set by similarity; returns the verdicts."""
+def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> tuple[Table, Table]:
+    """Judge the gold set by similarity; returns the verdicts and the features."""
     c, engine = setup.config, setup.encoder
     passages = run(st.ENCODE_PASSAGES, c.encode, label=st.GOLD, engine=engine, passages=data["passages"])
     queries = run(st.ENCODE_QUERIES, c.encode, label=st.GOLD, engine=engine, queries=data["queries"])
-    verdicts: Table = run(
+    made = run(
         st.JUDGE_SIMILARITY,
         c.similarity,
         label=st.GOLD,
@@ -72,8 +81,10 @@ def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> Table:
         query_embeddings=queries["embeddings"],
         passage_embeddings=passages["embeddings"],
         positives=data["positives"],
-    )["verdicts"]
-    return verdicts
+        queries=data["queries"],
+        passages=data["passages"],
+    )
+    return made["verdicts"], made["features"]
 
 
 def ask_again(tier: Tier, night: str) -> JudgeConfig:

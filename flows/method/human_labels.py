@@ -62,7 +62,7 @@ def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled
     merged = sorted((*untouched, *decided.pieces), key=lambda piece: piece.index)
     people = run(
         st.AGREE_PEOPLE,
-        PeopleConfig(tiers=setup.tier_names),
+        PeopleConfig(tiers=setup.judges),
         samples=sampled.samples,
         labelled=labelled,
         similarity=verdicts.similarity,
@@ -122,7 +122,8 @@ def still_wanted(run: Runner, setup: Setup, samples: Table, labelled: Table) -> 
 
 def without(stage: Stage, *names: str) -> Stage:
     """Return a stage without some inputs, for when there are none: its key is the one it had before they existed."""
-    return replace(stage, every=tuple(name for name in stage.every if name not in names))
+    each, every = (tuple(name for name in inputs if name not in names) for inputs in (stage.each, stage.every))
+    return replace(stage, each=each, every=every)
 
 
 def label_keys(store: Store) -> list[str]:

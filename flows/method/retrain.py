@@ -194,7 +194,7 @@ class _Training:
 
     def _train(self, run: Runner, label: str, seed: int, instances: Table) -> Directory:
         config = self.train.model_copy(update={"seed": seed})
-        key = {"base": self.setup.base_model_key}
+        key = {"base": self.setup.base_model_key, **self.setup.software(st.TRAIN, config.device)}
         inputs = {"instances": instances, "base": self.base, **self.texts}
         made: dict[str, Any] = run(st.TRAIN, config, label=label, key=key, **inputs)
         model: Directory = made["model"]
@@ -202,7 +202,9 @@ class _Training:
 
     def _evaluate(self, run: Runner, label: str, name: tuple[str, int], model: Directory) -> Table:
         config = self.setup.config.evaluate.model_copy(update={"model_name": name[0], "seed": name[1]})
-        made: dict[str, Any] = run(st.EVALUATE, config, label=label, model=model, qrels=self.qrels, **self.texts)
+        key = self.setup.software(st.EVALUATE, config.device)
+        inputs = {"model": model, "qrels": self.qrels, **self.texts}
+        made: dict[str, Any] = run(st.EVALUATE, config, label=label, key=key, **inputs)
         scores: Table = made["scores"]
         return scores
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flows.config.section import ConfigError
+from flows.stage_names import is_check, is_of_gold
+from infra.names import StageName
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
@@ -18,9 +20,13 @@ class Ingested:
     queries: Table
     positives: Table
     given: Table  # negatives that rows brought with them
+    irrelevant: Table  # what people called irrelevant to training queries
+    teacher: Table  # scores that the source's rows carry
+    extras: Table  # further fields of the source's rows: prompt, type
     passages: Table
     qrels: Table  # of the held-out queries
     known: Table  # false negatives that are known before judging, as in the demo
+    copies: Table  # the ids of merged queries and passages, with those that stand for them
     rejects: Table
 
 
@@ -34,10 +40,11 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Pool:
-    """The candidates of every query, and those among them that were picked as its negatives."""
+    """The candidates of every query: those picked as its negatives, and those that can replace one of them."""
 
     candidates: Table
     negatives: Table
+    reserve: Table
     rejects: Table
 
 
@@ -46,7 +53,8 @@ class Verdicts:
     """The judges' verdicts on the candidates.
 
     decisions: one verdict per candidate; labels of people replace the judges' decisions where there are any.
-    people: how far people and judges agree; None if nobody has labelled a candidate.
+    features: what is known of each candidate without asking a judge. people: how far people and judges agree; None if
+    nobody has labelled a candidate. guarantee: what the last tier's guarantee reached; None where it has none.
     """
 
     candidates: Table
@@ -55,7 +63,9 @@ class Verdicts:
     calls: Table
     decisions: Table
     agreement: Table
+    features: Table
     people: Table | None = None
+    guarantee: Table | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,40 @@ class Sampled:
 
     samples: Table
     sheet: Directory
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What every treatment is made of, and the counts of it.
+
+    decisions: missing where too many pairs have no verdict.
+    """
+
+    data: Ingested
+    pool: Pool
+    verdicts: Verdicts
+    sampled: Sampled
+    decisions: Table
+    counts: Table
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks say of the labels that came with the data.
+
+    candidates, verdicts, decisions: the positives that were put to a judge; `unsure` is decided where it doubts one.
+    queries: those that have no clear answer.
+    """
+
+    candidates: Table
+    verdicts: Table
+    decisions: Table
+    queries: Table
+
+    @property
+    def evidence(self) -> dict[str, Table]:
+        """The tables that the verdict layer shows besides those of the candidates."""
+        return {f"check_{name}": getattr(self, name) for name in ("candidates", "verdicts", "decisions")}
 
 
 @dataclass(frozen=True)
@@ -77,10 +121,11 @@ class Treated:
 
 @dataclass(frozen=True)
 class Changes:
-    """What the report lists: the labels that relabelling changed, and every row that a stage left out."""
+    """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt."""
 
     edits: Table
     rejects: Table
+    checked: Checked | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +142,10 @@ class Finished:
         """
         absent = [stage for stage in stages if stage not in self.runs]
         if absent:
-            raise ConfigError(f"the curation has not finished {', '.join(absent)}; run it to its end first")
+            raise ConfigError(
+                f"the curation has not finished {', '.join(absent)}, or an earlier version of Reneg finished it; "
+                "run it to its end first (reneg curate)"
+            )
         pieces = (p for stage in stages for m in self.runs[stage].manifests for p in m.tables[name])
         return Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)))
 
@@ -111,6 +159,14 @@ def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
     return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+
+
+def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
+    """Join one output of a stage over all its labels, as the run has made it so far; that on the candidates only."""
+    named = (done for done in run.runs if StageName.parse(done.name).stage == stage)
+    made = (done for done in named if not is_of_gold(done.name) and not is_check(done.name))
+    pieces = (piece for done in made for manifest in done.manifests for piece in manifest.tables[name])
+    return union(name, empty_table(run, name, schema), Table(name, tuple(pieces)))
 
 
 def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset[int] = _FIRST) -> Table:

@@ -52,7 +52,7 @@ def validate_method(run: Runner, setup: Setup, wanted: ValidateConfig) -> Valida
         )
     done = finished_curation(run, setup, to_the_end=False)
     tiers = tuple(tier.name for tier in setup.config.tiers)
-    answers = [f"judge-{tier}" for tier in tiers]
+    answers = [stage for tier in setup.tiers for stage in tier.stages]
     skipped = any(policy.skip for policy in setup.config.policies.values())
     candidates = done.table("admitted", "admit") if skipped else done.table("candidates", *done.mined_by)
     config = ValidateStageConfig(

@@ -8,7 +8,6 @@ import httpx
 import prefect
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.config.curation import CurationConfig
 from flows.config.resources import resources_of
@@ -27,8 +26,9 @@ from infra.cluster.nodes import (
     probe,
 )
 from infra.cluster.ray_cluster import ClusterError, describe, fits_somewhere, listens, ray_cluster, token_problem
+from infra.prefect_api.client import Api, connected
 from infra.prefect_api.events import POOL
-from infra.prefect_api.server import is_healthy
+from infra.prefect_api.health import trouble_with
 from infra.settings import Settings, autoscales
 from infra.storage.store import Store, StoreError
 
@@ -64,15 +64,15 @@ def _prefect(settings: Settings, config: CurationConfig | None) -> list[Finding]
     address = settings.prefect_api_url
     if address is None:
         return []
-    if not is_healthy(address, timeout=10.0):
-        return [Finding("Prefect server", "missing", f"{address} does not answer", "start it, or correct the address")]
+    trouble = trouble_with(address)
+    if trouble is not None:
+        return [Finding("Prefect server", "missing", trouble.found, trouble.remedy)]
     try:
-        with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        with connected(Api(address)), get_client(sync_client=True) as client:
             return [*_server(client, address), *_pool(client), *_deployments(client, config), *_automation(client)]
     except (PrefectHTTPStatusError, httpx.HTTPError) as error:
-        refused = "401" in str(error) or "403" in str(error)
-        remedy = "set PREFECT_API_AUTH_STRING (or PREFECT_API_KEY)" if refused else "see the server's log"
-        return [Finding("Prefect server", "missing", f"{address}: {error}".splitlines()[0][:200], remedy)]
+        found = f"{address}: {error}".splitlines()[0][:200]
+        return [Finding("Prefect server", "missing", found, "see the server's log")]
 
 
 def _server(client: SyncPrefectClient, address: str) -> Iterator[Finding]:
@@ -191,7 +191,10 @@ def _node(node: Node, wanted: Wanted, engines: Sequence[Engine]) -> Iterator[Fin
     if not isinstance(found, Probe):
         yield Finding(node.name, "missing", node.problem, "see the node's log; `reneg` must be installed there")
         return
-    findings = [*_store_of(node, found), *_machine_of(node, found, wanted, engines)]
+    computes = any(node.resources.get(name, 0) for name in ("CPU", "GPU"))  # a head without both needs no store or key
+    findings = [*_clock_of(node, found)]
+    if computes:
+        findings += [*_store_of(node, found), *_machine_of(node, found, wanted, engines)]
     yield from findings
     if not any(finding.state == "missing" for finding in findings):
         had = {name: f"{node.resources.get(name, 0):g}" for name in ("CPU", "GPU")}
@@ -210,6 +213,9 @@ def _store_of(node: Node, found: Probe) -> Iterator[Finding]:
             "what this machine writes is not seen there: a local folder, or another store",
             "use s3://bucket/prefix, or a folder that every node mounts at the same path",
         )
+
+
+def _clock_of(node: Node, found: Probe) -> Iterator[Finding]:
     off = max(node.asked - found.clock, found.clock - node.answered, 0.0)
     if off > _CLOCK_SECONDS:
         yield Finding(f"clock of {node.name}", "note", f"{off:.0f} s away from this machine's", "let NTP set it")

@@ -18,16 +18,17 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 from prefect.schedules import Cron
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
 from flows.config.curation import CurationConfig
 from flows.config.prices import with_prices
-from flows.curation.records import keep_config
+from flows.curation.records import collection_times, keep_config
 from flows.operations import deployed_flows
 from flows.operations.notifications import SHARED, register_notifications
+from infra.prefect_api.client import Api, connected
 from infra.prefect_api.events import POOL, TAG
-from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
+from infra.prefect_api.health import check_named
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store
 
@@ -54,7 +55,7 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
     """Write configurations to the store, and everything they need to the Prefect server.
 
     Raises:
-        ServerError: the server does not answer.
+        ServerError: the server cannot be used.
         StoreError: the store cannot be written.
         ConfigError: the price file cannot be read.
     """
@@ -66,7 +67,10 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
         _ensure_automation(client, _dead_runs())
         for config in configs:
             register_notifications(client, config.name, config.notify)
-        wanted = [*(d for config in configs for d in deployments_of(config)), *shared_deployments()]
+        wanted = [
+            *(d for config in configs for d in deployments_of(config)),
+            *shared_deployments(collection_times(store)),
+        ]
         return [_apply(client, deployment, pool) for deployment in wanted]
 
 
@@ -75,19 +79,21 @@ def api(settings: Settings) -> Iterator[str]:
     """Connect Prefect's client to the server of the settings, or to an embedded one that runs while it is needed.
 
     Raises:
-        ServerError: it does not answer, or did not start.
+        ServerError: it cannot be used, or did not start.
     """
     address = settings.prefect_api_url
-    if address is not None and not is_healthy(address):
-        raise ServerError(f"PREFECT_API_URL: {address} does not answer; start that server, or unset it")
-    server = None if address else PrefectServer(settings.home)
-    try:
-        address = address or (server.start() if server else "")
-        with temporary_settings({PREFECT_API_URL: address}):
+    if address is not None:
+        check_named(address)
+        with connected(Api(address)):
             yield address
+        return
+    server = PrefectServer(settings.home)
+    try:
+        started = server.start()
+        with connected(server.api(started)):
+            yield started
     finally:
-        if server is not None:
-            server.stop()
+        server.stop()
 
 
 def deployments_of(config: CurationConfig) -> list[RunnerDeployment]:
@@ -107,15 +113,28 @@ def deployments_of(config: CurationConfig) -> list[RunnerDeployment]:
     return [nights, _deployment(deployed_flows.curate, config.name, now, told, tags=[TAG, config.name])]
 
 
-def shared_deployments() -> list[RunnerDeployment]:
-    """Return the deployments that take a curation as their parameter."""
+def shared_deployments(collected: Sequence[str] = ()) -> list[RunnerDeployment]:
+    """Return the deployments that belong to no configuration: those that take a curation as their parameter, and gc.
+
+    collected: when gc runs by itself, as cron expressions in UTC.
+    """
     flows: tuple[Flow[Any, Any], ...] = (
         deployed_flows.rerun_part,
         deployed_flows.validate,
         deployed_flows.retrain,
         deployed_flows.prune,
     )
-    return [_deployment(f, SHARED, {}, (f.fn.__doc__ or "").strip(), tags=[TAG]) for f in flows]
+    schedules = [Cron(cron, timezone="UTC", slug=f"gc-{number}") for number, cron in enumerate(collected, 1)]
+    gc = _deployment(
+        deployed_flows.gc,
+        SHARED,
+        {},
+        (deployed_flows.gc.fn.__doc__ or "").strip(),
+        schedules=schedules or None,
+        concurrency_limit=_one_at_a_time("refuse"),
+        tags=[TAG],
+    )
+    return [*(_deployment(f, SHARED, {}, (f.fn.__doc__ or "").strip(), tags=[TAG]) for f in flows), gc]
 
 
 def _deployment(

@@ -27,21 +27,25 @@ from flows.curation.lookup import Compute, Job
 from flows.curation.prepare import prepare
 from flows.curation.records import Curation, load_curation, open_curation, read_config
 from flows.curation.workspace import Hooks, Workspace
+from flows.maintenance.gc import Wanted, collect, collection_page
 from flows.method.retrain import PruneConfig, RetrainConfig, prune_method, retrain_method
-from flows.method.setup import CurationFailed, Setup, WaitingForLabels
+from flows.method.setup import CurationFailed, Setup, TooManyRejected, WaitingForLabels
 from flows.method.validate import ValidateConfig, validate_method
 from flows.runs.execute import do_job, execute, rerun_job, work_further
 from flows.runs.failures import CurationStopped
-from flows.runs.flow_run import MAX_PARTS_IN_FLIGHT
 from flows.runs.servers import in_this_flow_run
+from infra.execution.prefect_ui import show_summary
 from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
 from infra.prefect_api.events import TAG
 from infra.prefect_api.processes import ignore_broken_pipes
-from infra.settings import read_settings
+from infra.redact import guard_logs, no_secrets_in_errors
+from infra.settings import max_parts, read_settings
 from infra.stages.runner import Runner
+from tasks.report.data_figures import closing_line
 
 if flow_run.id:  # this process works on a flow run
     ignore_broken_pipes()
+    guard_logs()
 
 
 class _Parameters(BaseModel):
@@ -94,10 +98,17 @@ class Prune(_Parameters):
     trial: PruneConfig = Field(PruneConfig(), description="What is left out, and how often each mix is trained.")
 
 
-_PARTS: Any = ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT)
+class Collect(_Parameters):
+    """What gc does."""
+
+    remove: bool = Field(True, description="False: only tell what would be removed.")
+
+
+_PARTS: Any = ThreadPoolTaskRunner(max_workers=max_parts())
 
 
 @flow(name="nightly", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def nightly(night: Nightly) -> State[Any]:
     """Curate the source as it is tonight; if the source has not changed, nothing is computed."""
     workspace = _workspace()
@@ -143,6 +154,7 @@ def resume(
 
 
 @flow(name="curate", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def curate(curation: Curate) -> State[Any]:
     """Curate a deployed configuration now."""
     workspace = _workspace()
@@ -153,6 +165,7 @@ def curate(curation: Curate) -> State[Any]:
 
 
 @flow(name="rerun-part", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def rerun_part(target: RerunPart) -> State[Any]:
     """Compute one part again, alone or with the parts downstream of it; the rest is reused."""
     workspace = _workspace()
@@ -162,21 +175,35 @@ def rerun_part(target: RerunPart) -> State[Any]:
 
 
 @flow(name="validate", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def validate(curation: Validate) -> State[Any]:
     """Measure how far people and judges agree, with the labels of a curation's sample."""
     return _further(curation.curation, "validate", partial(validate_method, wanted=curation.reading))
 
 
 @flow(name="retrain", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def retrain(curation: Retrain) -> State[Any]:
     """Train on a curation's treatments again with several seeds, and compare them in a paired test."""
     return _further(curation.curation, "retrain", partial(retrain_method, wanted=curation.training))
 
 
 @flow(name="prune", task_runner=_PARTS, persist_result=False)
+@no_secrets_in_errors()
 def prune(curation: Prune) -> State[Any]:
     """Train without each source dataset, one at a time, and report which of them hurt."""
     return _further(curation.curation, "prune", partial(prune_method, wanted=curation.trial))
+
+
+@flow(name="gc", persist_result=False)
+def gc(collection: Collect = Collect()) -> State[Any]:  # noqa: B008 - frozen
+    """Remove what no kept curation or release uses, as `retention` says; it goes to the trash first."""
+    workspace = _workspace()
+    facts = collect(workspace.settings, Wanted(), yes=collection.remove)
+    page = collection_page(facts)
+    workspace.hooks.on_message(page)
+    show_summary("gc", page, "")
+    return Completed(message=page.splitlines()[0])
 
 
 def _further(curation: str, name: str, method: Callable[[Runner, Setup], Any]) -> State[Any]:
@@ -218,11 +245,15 @@ def do(workspace: Workspace, curation: Curation, job: Job, compute: Compute = in
         result = execute(workspace, curation, compute, job)
     except WaitingForLabels as waiting:
         return Completed(name="Waiting", message=str(waiting))
-    except CurationStopped as stopped:
+    except (CurationStopped, TooManyRejected) as stopped:
         return Failed(name="Stopped", message=str(stopped))
+    left_out = closing_line(result.summary)
+    end = f"; {left_out}" if left_out else ""
     if result.computed == 0:
-        return Completed(name="NoChange", message=f"{curation.id}: nothing to compute, {result.reused} parts reused")
-    return Completed(message=f"{curation.id}: {result.computed} parts computed, {result.reused} reused")
+        return Completed(
+            name="NoChange", message=f"{curation.id}: nothing to compute, {result.reused} parts reused{end}"
+        )
+    return Completed(message=f"{curation.id}: {result.computed} parts computed, {result.reused} reused{end}")
 
 
 def _take_up(workspace: Workspace, open_: Callable[[], Curation]) -> Curation:

@@ -11,7 +11,8 @@ from importlib import metadata
 
 from infra.cluster.ray_cluster import listens
 from infra.models.resolve import ModelError, digest_of, is_present
-from infra.prefect_api.server import PrefectServer, is_healthy
+from infra.prefect_api.health import ServerError, trouble_with
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store, StoreError
 
@@ -104,22 +105,34 @@ def _store(settings: Settings) -> list[Finding]:
 
 
 def _servers(settings: Settings) -> list[Finding]:
-    findings = []
-    if settings.prefect_api_url is None:
-        running = PrefectServer(settings.home).running()
-        findings.append(
-            Finding("Prefect", "ok", f"embedded{f', up at {running}' if running else ', started by a run'}")
-        )
-    elif is_healthy(settings.prefect_api_url):
-        findings.append(Finding("Prefect", "ok", settings.prefect_api_url))
-    else:
-        remedy = "start that server, or unset PREFECT_API_URL to use an embedded one"
-        findings.append(Finding("Prefect", "missing", f"{settings.prefect_api_url} does not answer", remedy))
+    findings = [_prefect(settings)]
     if settings.ray_address is None:
         findings.append(Finding("Ray", "ok", "embedded, loopback only, started by a run"))
     else:
         findings.append(_ray(settings.ray_address))
     return findings
+
+
+def _prefect(settings: Settings) -> Finding:
+    if settings.prefect_api_url is not None:
+        trouble = trouble_with(settings.prefect_api_url)
+        if trouble is not None:
+            return Finding("Prefect", "missing", trouble.found, trouble.remedy)
+        return Finding("Prefect", "ok", settings.prefect_api_url)
+    server = PrefectServer(settings.home)
+    running = server.running()
+    try:
+        if server.auth_file.exists():
+            server.auth_string()
+        asks = running is not None and server.asks_for_password()
+    except ServerError as error:
+        return Finding("Prefect", "missing", "the password of the embedded server", str(error))
+    if running is None:
+        return Finding("Prefect", "ok", "embedded, started by a run")
+    if asks:
+        return Finding("Prefect", "ok", f"embedded, up at {running}")
+    remedy = "end what uses it (`reneg serve`); the next command that needs a server replaces it"
+    return Finding("Prefect", "note", f"embedded, up at {running}, without a password: of an older version", remedy)
 
 
 def _ray(address: str) -> Finding:

@@ -1,18 +1,24 @@
 """What the engines of a configuration need of a node: weights, memory, the key of an endpoint."""
 
+import os
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.config.curation import CurationConfig
 from flows.config.engines import CrossEncoderConfig, EncoderConfig, VLLMConfig
+from flows.curation.stored_config import key_rules
 from flows.operations.doctor import Finding
-from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, TRAIN, judge_stage
+from flows.stage_names import judge_stage
+from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, TRAIN
 from infra.cluster.nodes import Node, Probe
-from infra.engines.kinds import kind_of, on_gpu
-from infra.engines.specs import EndpointSpec
+from infra.engines.kinds import kind_of, on_gpu, refusal_of
+from infra.engines.specs import EndpointSpec, ScoresSpec
+from infra.key_rules import is_loopback, origin
 from infra.machine import model_bytes
-from infra.models.resolve import ModelError, digest_of, is_present, resolve
+from infra.models.resolve import ModelError, digest_of, is_present, resolve, without_commit
+from infra.settings import Settings
 from infra.stages.stage import Resources
 
 _GIB = 2**30
@@ -45,16 +51,45 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
     engines, problems = [], []
     for stage, wanted in [
         (ENCODE_PASSAGES.name, config.encoder),
-        *((judge_stage(t.name), t.engine) for t in config.tiers),
+        *((judge_stage(t.name), t.engine) for t in config.tiers if not isinstance(t.engine, ScoresSpec)),
     ]:
         if isinstance(wanted, EndpointSpec):
             engines.append(Engine(wanted.model, stage, key_variable=kind_of(wanted).key_variable(wanted)))
             continue
+        if without_commit(wanted.model) is not None:
+            engines.append(Engine(wanted.model, stage))
+            remedy = "the first run asks the hub for its newest commit and records it; name one to choose it yourself"
+            problems.append(Finding(f"model {wanted.model}", "note", "without a commit", remedy))
+            continue
         try:
             engines.append(_local(wanted, stage, cache))
-        except ModelError as error:
+        except (ModelError, ValueError, struct.error) as error:  # not found; or its files are damaged
             problems.append(Finding(f"model {wanted.model}", "missing", "not usable", str(error)))
     return engines, [*problems, *_without_gpu(config)]
+
+
+def look_at_keys(config: CurationConfig, settings: Settings) -> Iterator[Finding]:
+    """Yield what is known here of the variables that a configuration names: set or not, and allowed once deployed."""
+    rules = key_rules(own_file=False)
+    for tier in config.tiers:
+        variable = kind_of(tier.engine).key_variable(tier.engine)
+        if not isinstance(tier.engine, EndpointSpec) or not variable:
+            continue
+        if os.environ.get(variable):
+            yield Finding(f"{variable} for tier {tier.name}", "ok", "set here")
+        elif is_loopback(tier.engine.address):
+            yield Finding(f"{variable} for tier {tier.name}", "note", "not set here; an endpoint on loopback gets none")
+        else:
+            state = "missing" if settings.ray_address is None else "note"
+            remedy = "set it where the engines work: here, or on the Ray nodes"
+            yield Finding(f"{variable} for tier {tier.name}", state, "not set here", remedy)
+        refusal = refusal_of(tier.engine, rules)
+        allowed = "" if refusal else f"may be sent to {origin(tier.engine.address)}"
+        yield Finding(f"{variable} once deployed", "note" if refusal else "ok", allowed or "refused", refusal)
+    if config.notify is not None and config.notify.webhook_env is not None:
+        variable = config.notify.webhook_env
+        found = "set here" if os.environ.get(variable) else "not set here; `reneg deploy` needs it"
+        yield Finding(f"{variable} for notify", "ok" if os.environ.get(variable) else "note", found)
 
 
 def _without_gpu(config: CurationConfig) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from infra.prefect_api.events import TAG, resource
+from infra.redact import hide_variable
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -165,6 +166,7 @@ def _keep_webhook(
     from pydantic import SecretStr
 
     variable = str(config.webhook_env)
+    hide_variable(variable)
     url = environ.get(variable, "")
     if not url.startswith(("http://", "https://")):
         came = "something else came" if url else "it is not set"

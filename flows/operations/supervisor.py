@@ -12,15 +12,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+from filelock import FileLock, Timeout
 
+from infra.prefect_api.client import Api, client_environment, connected
 from infra.prefect_api.dead_runs import sweep_dead_runs, worker_name
 from infra.prefect_api.events import POOL
+from infra.prefect_api.health import ServerError, is_healthy, trouble_with
 from infra.prefect_api.processes import KeptProcess
-from infra.prefect_api.server import PrefectServer, is_healthy
+from infra.prefect_api.server import PrefectServer
+from infra.private_files import open_private_folder
 from infra.settings import Settings
 
 _LOOK_SECONDS = 2.0
@@ -28,6 +32,9 @@ _SWEEP_SECONDS = 15.0
 _SILENT_SECONDS = 60.0  # for which a living server may not answer
 _GRACE_SECONDS = 25.0  # for flow runs to write their results after the stop
 _BACKOFF_SECONDS = (1.0, 5.0, 15.0, 60.0)
+# Variables that belong to a Prefect server of the user's: the worker and its flow runs speak to the embedded one.
+_OF_ANOTHER_SERVER = ("PREFECT_API_", "PREFECT_SERVER_", "PREFECT_UI_", "PREFECT_CLOUD_API_", "PREFECT_PROFILE",
+                      "PREFECT_CLIENT_CUSTOM_HEADERS")  # fmt: skip
 
 
 class Supervisor:
@@ -55,12 +62,37 @@ class Supervisor:
         """Work until SIGTERM or SIGINT; then stop the worker and its flow runs, and the embedded server.
 
         Raises:
-            ServerError: the server could not be started at the beginning.
+            ServerError: another supervisor of this home and pool runs, the server could not be started at the
+                beginning, or the named one can never be used.
         """
+        with self._alone():
+            self._run()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold this home and pool: two supervisors would each end the worker of the other, and its flow runs."""
+        open_private_folder(self._settings.home)
+        lock = FileLock(self._settings.home / f"serve-{self._pool}.lock", mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ServerError(
+                f"another `reneg serve` of {self._settings.home} runs already and serves the pool {self._pool}. "
+                "Stop it first, for example to change its variables"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _run(self) -> None:
+        named = None if self._server else self._named(str(self._settings.prefect_api_url))
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stop.set())
-        address = self._server.start() if self._server else str(self._settings.prefect_api_url)
+        address = self._server.start() if self._server else str(named)
         self._say(f"Prefect: {address.removesuffix('/api')}; worker log: {self.log}")
+        if self._server is not None:
+            self._say(f"the password of its UI is in {self._server.auth_file}")
         swept = 0.0
         try:
             while not self._stop.wait(_LOOK_SECONDS):
@@ -71,6 +103,18 @@ class Supervisor:
                     self._sweep(address)
         finally:
             self._end()
+
+    def _named(self, address: str) -> str:
+        """Check the server of PREFECT_API_URL; one that does not answer yet is waited for."""
+        trouble = trouble_with(address)
+        if trouble is not None and not trouble.passes:
+            raise ServerError(f"PREFECT_API_URL: {trouble.found}; {trouble.remedy}")
+        if trouble is not None:
+            self._say(f"{trouble.found}; the worker tries again until it does")
+        return address
+
+    def _api(self, address: str) -> Api:
+        return Api(address) if self._server is None else self._server.api(address)
 
     def _keep_server(self, address: str) -> str:
         """Start the server again if it died, or if it has not answered for long; a busy one is left alone."""
@@ -107,7 +151,10 @@ class Supervisor:
         command += ["--name", worker_name(home), "--limit", str(self._limit)]
         command += ["--install-policy", "never"]
         record = self._settings.home / f"worker-{self._pool}.json"
-        worker = KeptProcess.keep(record, command, self._environment(address), self.log)
+        # Prefect reads `.env`, `prefect.toml` and `pyproject.toml` of the current folder: there are none in ours.
+        private = open_private_folder(self._settings.home)
+        folder = None if self._server is None else open_private_folder(private / "prefect-client")
+        worker = KeptProcess.keep(record, command, self._environment(address), self.log, folder)
         if worker.adopted:
             self._say(f"took over the worker {worker.pid}, whose supervisor died")
         return worker
@@ -116,20 +163,20 @@ class Supervisor:
         """Return the worker's environment: ours with absolute paths, because flow runs start in other folders."""
         settings = self._settings
         store = settings.store if "://" in settings.store else str(Path(settings.store).absolute())
+        prefect_home = str(settings.home / "prefect-client")
         ours = {
-            "PREFECT_API_URL": address,
-            "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(settings.home / "prefect-client")),
+            **client_environment(self._api(address)),
+            "PREFECT_HOME": prefect_home if self._server else os.environ.get("PREFECT_HOME", prefect_home),
             "RENEG_HOME": str(settings.home),
             "RENEG_STORE": store,
             "RENEG_CACHE": str(settings.cache),
         }
-        return {**os.environ, **ours}
+        foreign = _OF_ANOTHER_SERVER if self._server else ()
+        return {name: value for name, value in os.environ.items() if not name.upper().startswith(foreign)} | ours
 
     def _sweep(self, address: str) -> None:
-        from prefect.settings import PREFECT_API_URL, temporary_settings
-
         try:
-            with temporary_settings({PREFECT_API_URL: address}):
+            with connected(self._api(address)):
                 dead = sweep_dead_runs()
         except (httpx.HTTPError, OSError):
             return  # the server does not answer; the next round starts it again

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import polars as pl
 
@@ -16,6 +17,8 @@ from tasks.protocols import Ledger
 
 SAMPLE = 200  # calls that are tokenised
 _PAIRS_AT_ONCE = 20_000
+_TEXTS_AT_ONCE = 200_000  # pairs whose texts are in memory
+_NO_SCORE = -1.0  # is not read; one that is not a number would stand for a pair that is too long
 _DIGITS = 8  # of a hash, enough to split queries evenly
 
 
@@ -36,6 +39,7 @@ class Unanswered:
 class Census:
     """Counts calls and their characters, and keeps a sample; `known`: calls whose answers the ledger holds."""
 
+    only_counts: ClassVar[bool] = True  # no answer means nothing of the judge
     calls: int = 0
     known: int = 0
     characters: int = 0
@@ -48,10 +52,10 @@ class Census:
         self.sample = heapq.nsmallest(SAMPLE, [*self.sample, *requests], key=lambda call: call.call_id)
         return [_answer_to(call) for call in requests]
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    def score(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str] = ()) -> list[float]:
         """Count pairs that a cross-encoder would score."""
         self.calls += len(pairs)
-        return [math.nan] * len(pairs)
+        return [_NO_SCORE] * len(pairs)
 
     def scale_up(self, counts: Sequence[int]) -> float:
         """Estimate the tokens of all calls from those of the sample, in proportion to the characters."""
@@ -84,17 +88,20 @@ def take_census(config: JudgeConfig, asked: Asked, texts: Texts, ledger: Ledger)
     """
     census = Census()
     once = config.model_copy(update={"max_attempts": 1})
-    tables = {"queries": texts.queries, "passages": texts.passages, "positives": texts.positives}
+    tables = {"queries": texts.queries, "positives": texts.positives}
     lent = None if asked.basis == "estimated" else _ReadOnly(ledger)
-    for pairs in _shares(asked.open):
-        facts = judge(once, escalated=pairs, **tables, engine=census, ledger=lent)["facts"]
-        census.known += facts["recalled"]
+    for share in _shares(asked.open, _TEXTS_AT_ONCE):
+        labelled = texts.positives.join(share, on=["dataset", "query_id"], how="semi")
+        passages = texts.passages.named_in(share, labelled)
+        for pairs in _shares(share, _PAIRS_AT_ONCE):
+            facts = judge(once, escalated=pairs, passages=passages, **tables, engine=census, ledger=lent)["facts"]
+            census.known += facts["recalled"]
     return census
 
 
-def _shares(pairs: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Split pairs into shares that keep each query's pairs together, so that not all texts are in memory at once."""
-    count = math.ceil(pairs.height / _PAIRS_AT_ONCE)
+def _shares(pairs: pl.DataFrame, most: int) -> Iterator[pl.DataFrame]:
+    """Split pairs into shares of about `most` that keep each query's pairs together."""
+    count = math.ceil(pairs.height / most)
     share = pl.col("query_hash").str.head(_DIGITS).str.to_integer(base=16) % max(1, count)
     for number in range(count):
         yield pairs.filter(share == number)
@@ -104,7 +111,7 @@ def _answer_to(call: Call) -> Unanswered:
     """Answer a question for a snippet with the whole passage (the longest snippet), any other with nothing."""
     if "snippet" not in (call.schema or {}).get("properties", {}):
         return Unanswered()
-    (passage,) = (p.text for p in call.question.passages if p.hash in call.ids.values())
+    (passage,) = (p.text for p in call.question.passages if p.key in call.ids.values())
     return Unanswered(json.dumps({"snippet": passage}), "stop")
 
 

@@ -2,31 +2,34 @@
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from functools import cached_property, partial
+from typing import Literal, cast
 
 import polars as pl
 
 from flows import stages as st
 from flows.curation.workspace import Workspace
+from flows.method.judging import combine_label
 from flows.method.setup import Setup
+from flows.planning.passage_texts import PassageTexts
 from infra.names import StageName
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, Table, materialise, read_table
 from tasks import schemas
 from tasks.data.ingest import IngestError, ingest
-from tasks.judging.cascade import AdmitConfig, EscalateConfig, admit, escalate
 from tasks.mining.mine import AdoptConfig, adopt
+from tasks.verdicts.escalate import AdmitConfig, EscalateConfig, admit, escalate, fitting, leave_out_known
 
+_Frames = Callable[[], Iterator[pl.DataFrame]]
 Basis = Literal["finished", "exact", "at most", "estimated", "unknown"]
 
 MOST_QUERIES = 2000  # rows looked at where the pairs are not known yet; the figures are scaled up
 _QUERY = ["dataset", "query_id"]
 _ROW = ["query_hash", "positives_hash"]
 _QUESTION = [*_ROW, "text_hash"]
-_EPSILON = 1e-6  # as in tasks.judging.cascade: 0.29 * 100 is below 29
+_EPSILON = 1e-6  # as in tasks.verdicts.escalate: 0.29 * 100 is below 29
 
 
 class NotKnown(Exception):
@@ -35,12 +38,12 @@ class NotKnown(Exception):
 
 @dataclass(frozen=True)
 class Texts:
-    """The tables that ingest makes of the source."""
+    """What ingest makes of the source. `given`: only of the queries that are looked at."""
 
     queries: pl.DataFrame
     positives: pl.DataFrame
-    passages: pl.DataFrame
     given: pl.DataFrame
+    passages: PassageTexts
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Prospects:
             NotKnown: there is no source yet, or nothing usable in it.
         """
         if self._is_finished(st.INGEST.name):
-            found = {name: self._read(st.INGEST.name, name) for name in Texts.__dataclass_fields__}
-            return Texts(**found)
+            names = ("queries", "positives", "given", "passages")
+            return _texts(**{name: partial(self._pieces, st.INGEST.name, name) for name in names})
         source = self.setup.source
         if self._is_finished(st.HARVEST.name):
             source = Directory("source", self.runs[st.HARVEST.name].manifests[0].directories["source"])
@@ -88,8 +91,8 @@ class Prospects:
             made = ingest(self.setup.config.ingest, source=folder)
         except IngestError as error:
             raise NotKnown(str(error)) from error
-        parts = {name: frames for name, frames in made.items() if isinstance(frames, list)}
-        return Texts(**{name: pl.concat(parts[name]) for name in Texts.__dataclass_fields__})
+        queries, positives, given = (partial(iter, made[name]) for name in ("queries", "positives", "given"))
+        return _texts(queries, positives, given, PassageTexts.keep(made["passages"]).frames)
 
     def asked(self, place: int) -> Asked:
         """Return the pairs of the tier at a place (from 0).
@@ -104,23 +107,57 @@ class Prospects:
     def _exactly(self, place: int) -> Asked | None:
         """Return the escalated pairs of the store, or escalate in memory; None if the inputs are not finished."""
         tier = self.setup.tiers[place]
+        if tier.escalate.target is not None:
+            return self._guaranteed(place)
         if self._is_finished(str(StageName(st.ESCALATE.name, tier.name))):
-            return self._escalated(tier.name)
-        before = st.judge_stage(self.setup.tiers[place - 1].name) if place else st.JUDGE_SIMILARITY.name
+            return self._escalated(st.ESCALATE.name, tier.name, tier.stage)
+        before, output = self._read_before(place)
         if not self._is_finished(before):
             return None
-        parts = escalate(tier.escalate, candidates=self._candidates, verdicts=self._read(before, "verdicts"))
-        pairs = pl.concat(parts["escalated"])
+        how, scored = self.setup.escalate(place), self._read(before, output)
+        escalated = escalate(how, candidates=self._candidates, verdicts=scored)
+        pairs = pl.concat(escalated["escalated"])
         return Asked(pairs, pairs, "exact")
 
-    def _escalated(self, tier: str) -> Asked:
-        (manifest,) = self.runs[str(StageName(st.ESCALATE.name, tier))].manifests
+    def _read_before(self, place: int) -> tuple[str, str]:
+        """Name the stage and its output that say what is open for the tier at a place."""
+        if self.setup.is_combined(place):
+            return str(StageName(st.COMBINE.name, combine_label(self.setup, place))), "combined"
+        return self.setup.tiers[place - 1].stage if place else st.JUDGE_SIMILARITY.name, "verdicts"
+
+    def _guaranteed(self, place: int) -> Asked | None:
+        """Return the audit sample and what is passed on; before the thresholds are known, all that the audit leaves."""
+        tier = self.setup.tiers[place]
+        parts: list[Asked] = []
+        if self._is_finished(str(StageName(st.AUDIT.name, tier.name))):
+            parts.append(self._escalated(st.AUDIT.name, tier.name, tier.stages[0]))
+        if self._is_finished(str(StageName(st.SETTLE.name, tier.name))):
+            parts.append(self._escalated(st.SETTLE.name, tier.name, tier.stage))
+        else:
+            before, output = self._read_before(place)
+            if not self._is_finished(before):
+                return None
+            judged = self._candidates.join(self._read(before, output), on=[*_QUERY, "doc_id"], how="semi")
+            drawn = pl.concat([schemas.CANDIDATES.empty(), *(part.pairs for part in parts)])
+            rest = judged.join(drawn, on=_QUESTION, how="anti")
+            parts.append(Asked(rest, rest, "at most"))
+        bases: set[Basis] = {part.basis for part in parts}
+        return Asked(
+            pairs=pl.concat(part.pairs for part in parts),
+            open=pl.concat(part.open for part in parts),
+            basis=next(basis for basis in ("at most", "exact", "finished") if basis in bases),
+            calls_done=sum(part.calls_done for part in parts),
+        )
+
+    def _escalated(self, maker: str, tier: str, judge: str) -> Asked:
+        """Return the pairs that one stage of a tier picked. judge: the stage that asks about them, with its label."""
+        (manifest,) = self.runs[str(StageName(maker, tier))].manifests
         pieces = manifest.tables["escalated"]
         pairs = read_table(self.workspace.store, Table("escalated", pieces), schemas.CANDIDATES)
-        judged = self.runs.get(st.judge_stage(tier))
+        judged = self.runs.get(judge)
         if judged is None:
             return Asked(pairs, pairs, "exact")
-        calls = sum(int(m.stats["rows"]["calls"]) for m in judged.manifests)
+        calls = sum(int(m.stats["rows"].get("calls", 0)) for m in judged.manifests)
         if not judged.unfinished:
             return Asked(pairs, pairs.clear(), "finished", calls_done=calls)
         left = tuple(piece for piece in pieces if piece.index in judged.unfinished)
@@ -138,18 +175,18 @@ class Prospects:
     @cached_property
     def _candidates(self) -> pl.DataFrame:
         """All candidates that are judged, from the store; they are there once similarity has judged them."""
+        if self._is_finished(st.IMPORTED.name):
+            return self._read(st.IMPORTED.name, "left")
         if self._is_finished(st.ADMIT.name):
-            return self._read(st.ADMIT.name, "admitted")
+            return leave_out_known(self._read(st.ADMIT.name, "admitted"))
         found = [self._read(name, "candidates") for name in (st.ADOPT.name, st.MINE.name) if name in self.runs]
         return self._admit(pl.concat([schemas.CANDIDATES.empty(), *found]))
 
     @cached_property
     def _pool(self) -> Asked:
         """All candidates before judging: given, mined, or drawn at random in the number that would be mined."""
-        texts = self.texts
-        train = texts.queries.filter(pl.col("split") == "train")
-        queries = train.sort("text_hash", *_QUERY).head(MOST_QUERIES)
-        given = texts.given.join(queries, on=_QUERY, how="semi")
+        texts, queries = self.texts, _looked_at(self.texts.queries)
+        given = texts.given
         bare = queries.join(given, on=_QUERY, how="anti")
         found: list[pl.DataFrame] = []
         basis: Basis = "at most"
@@ -157,17 +194,18 @@ class Prospects:
             found.append(self._read(st.MINE.name, "candidates").join(queries, on=_QUERY, how="semi"))
         elif not bare.is_empty():
             given, basis = pl.concat([given, self._draw(bare)]), "estimated"
-        found.append(adopt(AdoptConfig(), given=given, queries=queries, positives=texts.positives)["candidates"])
+        said = schemas.IRRELEVANT.empty()
+        made = adopt(AdoptConfig(), given=given, queries=queries, positives=texts.positives, irrelevant=said)
+        found.append(made["candidates"])
         pairs = self._admit(pl.concat(found))
+        train = texts.queries.filter(pl.col("split") == "train")
         return Asked(pairs, pairs, basis, train.height / max(1, queries.height))
 
     def _draw(self, queries: pl.DataFrame) -> pl.DataFrame:
         """Draw for each query as many passages of its dataset as mining would find, without its positives."""
         mine, texts = self.setup.config.mine, self.texts
         wanted = mine.range_max - mine.range_min
-        corpus = (
-            texts.passages.select("dataset", "doc_id", "text_hash").sort("dataset", "doc_id").with_row_index("place")
-        )
+        corpus = texts.passages.ids.sort("dataset", "doc_id").with_row_index("place")
         spans = corpus.group_by("dataset").agg(first=pl.col("place").min(), size=pl.len())
         labelled = texts.positives.group_by(_QUERY).agg(labelled=pl.len())
         rows = queries.join(labelled, on=_QUERY).join(spans, on="dataset")
@@ -182,22 +220,47 @@ class Prospects:
         found = places.join(corpus.drop("dataset"), on="place", maintain_order="left")
         found = found.join(texts.positives, on=[*_QUERY, "text_hash"], how="anti", maintain_order="left")
         rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-        ranked = found.with_columns(rank=rank, score=pl.lit(None, dtype=pl.Float64)).filter(pl.col("rank") <= wanted)
+        copies = {
+            "shown_hash": pl.col("text_hash"),
+            "guard_hash": pl.col("text_hash"),
+        }  # not looked for among drawn ones
+        score = pl.lit(None, dtype=pl.Float64)
+        ranked = found.with_columns(rank=rank, score=score, **copies).filter(pl.col("rank") <= wanted)
         return ranked.select(*schemas.GIVEN.columns)
 
     def _admit(self, candidates: pl.DataFrame) -> pl.DataFrame:
         skip = tuple(sorted(name for name, policy in self.setup.config.policies.items() if policy.skip))
-        return admit(AdmitConfig(skip=skip), candidates=candidates)["admitted"]
+        return leave_out_known(admit(AdmitConfig(skip=skip), candidates=candidates)["admitted"])
 
     def _is_finished(self, name: str) -> bool:
         return name in self.runs and not self.runs[name].unfinished
 
     def _read(self, name: str, output: str) -> pl.DataFrame:
         """Read one output of all parts of a stage."""
-        run = self.runs[name]
-        stage = next(stage for stage in st.STAGES if stage.name == StageName.parse(name).stage)
-        pieces = tuple(piece for manifest in run.manifests for piece in manifest.tables[output])
-        return read_table(self.workspace.store, Table(output, pieces), stage.outputs[output])
+        return pl.concat([_outputs_of(name)[output].empty(), *self._pieces(name, output)])
+
+    def _pieces(self, name: str, output: str) -> Iterator[pl.DataFrame]:
+        """Read the pieces of one output of all parts of a stage, one by one."""
+        pieces = (piece for manifest in self.runs[name].manifests for piece in manifest.tables[output])
+        return (read_table(self.workspace.store, Table(output, (piece,))) for piece in pieces)
+
+
+def _outputs_of(name: str) -> Mapping[str, schemas.Schema]:
+    outputs = next(stage for stage in st.STAGES if stage.name == StageName.parse(name).stage).outputs
+    return cast(Mapping[str, schemas.Schema], outputs)
+
+
+def _texts(queries: _Frames, positives: _Frames, given: _Frames, passages: _Frames) -> Texts:
+    """Read what a plan needs of the outputs of ingest, in their order."""
+    asked = pl.concat(queries())
+    labelled, looked_at = pl.concat(positives()), _looked_at(asked)
+    found = pl.concat(frame.join(looked_at, on=_QUERY, how="semi") for frame in given())
+    return Texts(asked, labelled, found, PassageTexts(passages))
+
+
+def _looked_at(queries: pl.DataFrame) -> pl.DataFrame:
+    """Return the training queries that stand for all."""
+    return queries.filter(pl.col("split") == "train").sort("text_hash", *_QUERY).head(MOST_QUERIES)
 
 
 def bound(config: EscalateConfig, everything: pl.DataFrame, before: pl.DataFrame, scale: float) -> pl.DataFrame:
@@ -211,8 +274,9 @@ def bound(config: EscalateConfig, everything: pl.DataFrame, before: pl.DataFrame
     if config.max_pairs is not None:
         budget = min(budget, math.floor(config.max_pairs / scale))
     if config.unit == "row":
-        rows = questions.group_by(_ROW).len().sort(_ROW).filter(pl.col("len").cum_sum() <= budget)
-        return asked.join(rows, on=_ROW, how="semi")
+        rows = questions.group_by(_ROW).len().sort(_ROW)
+        return asked.join(rows.filter(fitting(rows["len"], budget)), on=_ROW, how="semi")
     turn = pl.col("text_hash").rank("ordinal").over(_ROW)
-    chosen = questions.with_columns(turn=turn).sort("turn", *_ROW).head(budget)
+    most = math.inf if config.per_query is None else config.per_query.most
+    chosen = questions.with_columns(turn=turn).filter(turn <= most).sort("turn", *_ROW).head(budget)
     return asked.join(chosen, on=_QUESTION, how="semi")

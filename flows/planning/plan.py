@@ -6,29 +6,34 @@ model's own tokenizer counts their tokens. Speed and length of answers come from
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import polars as pl
 
 from flows.config.curation import BudgetConfig, CurationConfig
 from flows.config.engines import EngineConfig
 from flows.config.prices import Prices, load_prices
 from flows.curation.prepare import check_gold
 from flows.curation.workspace import Workspace
+from flows.method.judging import check_of, checking_tier
 from flows.method.setup import Setup, Tier
 from flows.planning.expected_calls import Census, take_census
 from flows.planning.expected_pairs import MOST_QUERIES, Asked, Basis, NotKnown, Prospects
 from flows.planning.token_counts import TokenCounter, counter_of
-from flows.stages import JUDGE
+from flows.stages import CHECKING, JUDGE
 from infra.execution.usage_meter import Usage
+from infra.ledger.ledger import Ledger
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
-from infra.storage.ledger import Ledger
+from infra.storage.store import Store
 from tasks.judging.calls import Call
 from tasks.judging.config import JudgeConfig
+from tasks.verdicts.checks import ask_about
 
 _MOST_READ = 500  # earlier parts whose speed is read
 _READERS = 16
@@ -92,11 +97,13 @@ def plan_tiers(workspace: Workspace, setup: Setup, runs: Sequence[StageRun]) -> 
     config, prices = setup.config, load_prices(setup.config)
     planner = _Planner(config, prices, Prospects(workspace, setup, {run.name: run for run in runs}))
     tiers = tuple(planner.plan(place) for place in range(len(setup.tiers)))
+    if config.check.positives:
+        tiers = (*tiers, planner.plan_check())
     return Plan(tiers, prices.currency, tuple(compare_with_budget(config.budget, tiers)))
 
 
 def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iterator[str]:
-    """Yield a line per limit: whether a run would reach it, and after which share of the work.
+    """Yield a line per limit: whether a run reaches it, and after which share of the work; none if nothing is spent.
 
     >>> tier = TierPlan("llm", "exact", prompt_tokens=900, output_tokens=100)
     >>> list(compare_with_budget(BudgetConfig(tokens=400), [tier]))
@@ -112,7 +119,7 @@ def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iter
             yield f"budget.{name}: {used}; the run would stop there and can be continued"
         elif None in spent:
             yield f"budget.{name}: {show_amount(limit)} cannot be compared while a tier's {name} are unknown"
-        else:
+        elif total:
             yield f"budget.{name}: {show_amount(limit)} are enough for {bound}{show_amount(total)}"
 
 
@@ -142,6 +149,8 @@ class _Planner:
         tier, prospects = self.prospects.setup.tiers[place], self.prospects
         try:
             asked = prospects.asked(place)
+            if tier.scores is not None:
+                return _of_file(tier, asked, tuple(self._on_pairs(tier, asked)))
             ledger = Ledger(prospects.workspace.store)
             census = Census() if asked.open.is_empty() else take_census(tier.judge, asked, prospects.texts, ledger)
         except NotKnown as reason:
@@ -152,11 +161,30 @@ class _Planner:
             pairs=round(asked.pairs.height * asked.scale),
             calls=asked.calls_done + round((census.calls + census.known) * asked.scale),
             known=asked.calls_done + round(census.known * asked.scale),
-            notes=(*self._on_pairs(asked), *self._on_gold(tier)),
+            notes=(*self._on_pairs(tier, asked), *self._on_gold(tier)),
         )
         if not census.calls:
             return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
         return self._weigh(plan, place, census, asked.scale)
+
+    def plan_check(self) -> TierPlan:
+        """Plan the check of the positives (`check.positives`), which a tier is asked about besides its pairs."""
+        setup, prospects = self.prospects.setup, self.prospects
+        tier = checking_tier(setup)
+        place, name = setup.tiers.index(tier), f"{CHECKING}-{tier.name}"
+        try:
+            texts = prospects.texts
+            put = ask_about(check_of(setup), queries=texts.queries, positives=texts.positives)
+            asked = pl.concat(put.asked)
+            shown = replace(texts, queries=put.queries, positives=put.positives)
+            ledger = Ledger(prospects.workspace.store)
+            census = take_census(tier.judge, Asked(asked, asked, "exact"), shown, ledger)
+        except NotKnown as reason:
+            return TierPlan(name, "unknown", notes=(str(reason),))
+        plan = TierPlan(name, "exact", asked.height, census.calls + census.known, census.known)
+        if not census.calls:
+            return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
+        return self._weigh(plan, place, census, 1.0)
 
     def _weigh(self, plan: TierPlan, place: int, census: Census, scale: float) -> TierPlan:
         """Add tokens, hours and money, with notes on how each was found."""
@@ -168,7 +196,7 @@ class _Planner:
         calls = round(census.calls * scale)
         prompt, output = round(census.scale_up(counts) * scale), round(written * calls)
         hours = experience.hours(calls, prompt + output)
-        money, unpriced = self._money(engine, Usage(calls, prompt, 0, output, (hours or 0.0) * _HOUR), hours)
+        money, unpriced = money_of(self.config, self.prices, engine, Usage(calls, prompt, 0, output), hours)
         speed = f"hours: as measured over {experience.parts} earlier part(s) with this engine"
         notes = (
             *_on_asking(tier.judge),
@@ -187,14 +215,6 @@ class _Planner:
             notes=(*plan.notes, *filter(None, notes)),
         )
 
-    def _money(self, engine: EngineConfig, usage: Usage, hours: float | None) -> tuple[float | None, str]:
-        price = self.prices.of(engine)
-        if price is None:
-            return None, f"money: no price for {engine.model} in {self.config.prices or 'flows/config/prices.yaml'}"
-        if price.hour and hours is None:
-            return None, "money: unknown, as the hours are"
-        return price.of(usage), ""
-
     def _on_gold(self, tier: Tier) -> Iterator[str]:
         gold = self.prospects.setup.gold
         if gold is None:
@@ -206,9 +226,11 @@ class _Planner:
         )
         yield f"gold: not counted above, {pairs:,} pairs; they are judged {often}"
 
-    def _on_pairs(self, asked: Asked) -> Iterator[str]:
+    def _on_pairs(self, tier: Tier, asked: Asked) -> Iterator[str]:
         mine = self.config.mine
-        if asked.basis == "at most":
+        if asked.basis == "at most" and tier.escalate.target is not None:
+            yield "pairs: at most; the audit sample of escalate.target will show which need not be asked about"
+        elif asked.basis == "at most":
             yield "pairs: at most; the tier before has not judged yet, and may leave fewer open"
         if asked.basis == "estimated":
             each = mine.range_max - mine.range_min
@@ -218,17 +240,49 @@ class _Planner:
 
     @cached_property
     def _earlier(self) -> list[Manifest]:
-        """Read finished judging parts of the store, of any tier."""
-        store = self.prospects.workspace.store
-        found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
-        with ThreadPoolExecutor(_READERS) as pool:
-            return list(pool.map(lambda item: read_manifest(store, JUDGE.name, *item), found))
+        return earlier_parts(self.prospects.workspace.store)
+
+
+def _of_file(tier: Tier, asked: Asked, notes: tuple[str, ...]) -> TierPlan:
+    """Plan a tier that reads its verdicts from a file: nothing is asked, nothing is spent."""
+    return TierPlan(
+        tier=tier.name,
+        basis=asked.basis,
+        pairs=round(asked.pairs.height * asked.scale),
+        calls=0,
+        known=0,
+        prompt_tokens=0,
+        output_tokens=0,
+        hours=0.0,
+        money=0.0,
+        notes=(f"verdicts from a file ({tier.judge.judge}); pairs that it lacks stay unparsed", *notes),
+    )
+
+
+def earlier_parts(store: Store) -> list[Manifest]:
+    """Read finished judging parts of the store, of any tier."""
+    found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda item: read_manifest(store, JUDGE.name, *item), found))
+
+
+def money_of(
+    config: CurationConfig, prices: Prices, engine: EngineConfig, usage: Usage, hours: float | None
+) -> tuple[float | None, str]:
+    """Return what calls and tokens, or hours, would cost; None and the reason where it is not known."""
+    price = prices.of(engine)
+    if price is None:
+        return None, f"money: no price for {engine.model} in {config.prices or 'flows/config/prices.yaml'}"
+    if price.hour and hours is None:
+        return None, "money: unknown, as the hours are"
+    return price.of(replace(usage, seconds=(hours or 0.0) * _HOUR)), ""
 
 
 def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
     """Sum up the speed and the answers of earlier parts with this tier's engine."""
-    engine, config = part_keys.semantic(tier.engine), part_keys.semantic(tier.judge)
-    facts = [m.stats.get("facts", {}) for m in earlier if m.ingredients.get("engine") == engine]
+    engine, config = _without_software(part_keys.semantic(tier.engine)), part_keys.semantic(tier.judge)
+    same = [m for m in earlier if _without_software(m.ingredients.get("engine", {})) == engine]
+    facts = [m.stats.get("facts", {}) for m in same]
     alike = [m for m in earlier if all(m.ingredients["config"].get(n) == config[n] for n in _DECIDES_LENGTH)]
     wrote = [m.stats.get("facts", {}) for m in alike]
     timed = [fact for fact in facts if fact.get("engine_seconds")]
@@ -241,6 +295,11 @@ def learn(tier: Tier, earlier: Sequence[Manifest]) -> Experience:
         calls_per_second=calls / seconds if seconds and calls else None,
         written=sum(fact.get("output_tokens", 0) for fact in wrote) / answered if answered else None,
     )
+
+
+def _without_software(engine: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the versions that a key may cover: another release is about as fast."""
+    return {name: value for name, value in engine.items() if name != "software"}
 
 
 def _written(config: JudgeConfig, census: Census, counter: TokenCounter, experience: Experience) -> tuple[float, str]:
@@ -275,5 +334,5 @@ def _on_length(engine: EngineConfig, counts: Sequence[int], sample: Sequence[Cal
     if limit is None:
         return ""
     over = sum(count > limit - call.max_tokens for count, call in zip(counts, sample, strict=True))
-    said = f"prompts: {over} of a sample of {len(sample)} exceed max_model_len={limit} and will not be sent"
+    said = f"prompts: {over} of a sample of {len(sample)} exceed max_model_len={limit}: asked in smaller pieces"
     return said if over else ""

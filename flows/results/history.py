@@ -8,10 +8,14 @@ from typing import Any
 from flows import stages as st
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
+from flows.curation.origins import changes
 from flows.curation.workspace import Workspace
 from flows.method.setup import Setup
+from flows.results.calibration_nights import alarms_of, observe_calibration
 from flows.results.night_metrics import answer_keys, cost, judge_ids, judging, mixes, part_names
 from flows.results.output_folder import Result
+from flows.stage_names import tier_of
+from infra.names import StageName
 from infra.prefect_api import events
 from infra.stages import part_keys
 from infra.stages.runner import StageRun
@@ -19,11 +23,15 @@ from infra.storage.artifacts import Table, read_table
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store, StoreError
 from tasks import schemas
-from tasks.quality.drift import GOLD, Answers, DriftConfig, Mix, Night, find_drift
-from tasks.statistics import wilson
+from tasks.quality.drift import CHURN, GOLD, SIMILARITY, DriftConfig, Mix, Night, find_drift
+from tasks.quality.gold_answers import Answers, answers_of
 
 EVENT = "reneg.drift"
 _LOOKED_AT = 400  # the newest records that are read per name
+
+# Letters of the states in a record. Records made earlier have the marks for right and wrong answers only.
+_LETTERS = {"relevant": "r", "not_relevant": "n", "unsure": "u", "unparsed": "x"}
+_STATES = {letter: state for state, letter in _LETTERS.items()}
 
 Record = dict[str, Any]
 
@@ -79,7 +87,7 @@ def _measure(workspace: Workspace, setup: Setup, result: Result, earlier: Sequen
         "night": night_of(config.nightly, begun),
         "at": now.isoformat(),
         **{name: result.summary.get(name) for name in ("queries", "candidates", "verdicts", "found", "ndcg10")},
-        "false_negatives": _share(result.summary),
+        "false_negatives": {"share": None, "low": None, "high": None} | result.summary["false_negatives"],
         "people": result.summary.get("people", []),
         "parts": {"computed": result.computed, "reused": result.reused},
         "seconds": round(result.seconds, 1),
@@ -88,17 +96,36 @@ def _measure(workspace: Workspace, setup: Setup, result: Result, earlier: Sequen
         "answers": answer_keys(result.runs),
         "decided": part_names([runs[st.DECIDE.name]]),
         "gold": _gold(store, runs),
+        "calibration": observe_calibration(store, setup, runs),
+        "computed_by": result.summary.get("computed_by", {}),
     }
     known = frozenset(part for r in earlier for part in r["judged"])
+    before = nights_before(record, earlier)
+    record["origin_changes"] = _origin_changes(record, before)
     record["cost"] = cost(config, result.runs, known)
     record["mix"] = _mix(store, runs[st.DECIDE.name], record, earlier)
+    record["churn"] = _churn(record, before)
     return record
 
 
-def _share(summary: Mapping[str, Any]) -> dict[str, float | None]:
-    relevant, candidates = summary["verdicts"]["relevant"], summary["candidates"]
-    low, high = wilson(relevant, candidates)
-    return {"share": relevant / candidates if candidates else None, "low": low, "high": high}
+def _churn(record: Record, before: Sequence[Record]) -> dict[str, float]:
+    """Return by tier the share of gold answers that are other than those of the night before, by the same judge."""
+    if not before:
+        return {}
+    last, tonight = _night(before[-1]).gold, _night(record).gold
+    changed = {}
+    for tier, answers in tonight.items():
+        old = last.get(tier)
+        if old is not None and (old.judge, old.items) == (answers.judge, answers.items):
+            one, two = answers_of([old, answers])
+            changed[tier] = round(float((one != two).mean()), 6)
+    return changed
+
+
+def _origin_changes(record: Record, before: Sequence[Record]) -> list[str]:
+    """Say which stages other software or another processor computed than in the night before."""
+    told = changes(before[-1].get("computed_by", {}), record["computed_by"]) if before else {}
+    return [f"Since the night before, {sentence}" for sentence in told.values()]
 
 
 def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Record]) -> dict[str, Any]:
@@ -115,7 +142,10 @@ def _mix(store: Store, decide: StageRun, record: Record, earlier: Sequence[Recor
 
 
 def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
-    """Return the judges' agreement with the gold set, and which answers were right, in the order of the pairs."""
+    """Return the judges' agreement with the gold set, and their answers, in the order of the pairs.
+
+    queries: how many of the pairs belong to each query. right: 1 or 0 for each pair. states: a letter for each pair.
+    """
     run = runs.get(st.AGREE_GOLD.name)
     if run is None or not run.manifests:
         return None
@@ -124,13 +154,15 @@ def _gold(store: Store, runs: Mapping[str, StageRun]) -> dict[str, Any] | None:
         for name, schema in (("agreement", schemas.GOLD_AGREEMENT), ("verdicts", schemas.GOLD_VERDICTS))
     }
     tiers = {row.pop("tier"): row for row in tables["agreement"].to_dicts()}
-    items = ""
+    items, queries = "", list[int]()
     for (tier,), verdicts in tables["verdicts"].partition_by("tier", as_dict=True).items():
         ordered = verdicts.sort(schemas.GOLD.key)
         items = part_keys.digest(ordered.select(*schemas.GOLD.columns).rows())
         right = ordered["state"] == ordered["label"]
         tiers[tier]["right"] = "".join("1" if value else "0" for value in right)
-    return {"items": items, "tiers": tiers}
+        tiers[tier]["states"] = "".join(_LETTERS[state] for state in ordered["state"])
+        queries = ordered.group_by("dataset", "query_id", maintain_order=True).len()["len"].to_list()
+    return {"items": items, "queries": queries, "tiers": tiers}
 
 
 def standing_alarms(store: Store, name: str, curation: str) -> list[str]:
@@ -151,13 +183,16 @@ def _alarms(drift: DriftConfig, record: Record, earlier: Sequence[Record]) -> li
     if standing and _same(mine[-1], record):
         record["suspect"] = mine[-1].get("suspect", [])
         return standing
-    found = find_drift(drift, _night(record), _compared(record, earlier))
+    found = find_drift(drift, _night(record), _compared(record, earlier)) + alarms_of(drift, record["calibration"])
     suspect = set(mine[-1].get("suspect", ())) & set(record["answers"]) if mine else set()
     unchanged = bool(mine) and mine[-1]["decided"] == record["decided"]
-    kept = {GOLD: bool(suspect)} | dict.fromkeys(("mix", "false_negatives"), unchanged or record["mix"]["new"] is None)
-    if any(alarm.kind == GOLD for alarm in found):
+    kept = dict.fromkeys((GOLD, CHURN), bool(suspect)) | dict.fromkeys(
+        ("mix", "false_negatives"), unchanged or record["mix"]["new"] is None
+    )
+    if any(alarm.kind in (GOLD, CHURN) for alarm in found):
         suspect |= set(record["answers"]).difference(*(r.get("answers", ()) for r in nights_before(record, earlier)))
     record["suspect"] = sorted(suspect)
+    kept["calibration"] = False  # it is compared anew every night
     told = {(alarm.kind, alarm.tier) for alarm in found}
     still = (alarm for alarm in standing if kept[alarm["kind"]] and (alarm["kind"], alarm["tier"]) not in told)
     return [*(alarm.as_json() for alarm in found), *still]
@@ -181,12 +216,29 @@ def _night(record: Record) -> Night:
     """Read the facts that are compared from a record."""
     judges, gold, new = record["judges"], record["gold"] or {"items": "", "tiers": {}}, record["mix"]["new"] or {}
     answers = {
-        tier: Answers(judges.get(tier, ""), gold["items"], tuple(mark == "1" for mark in row["right"]))
+        tier: Answers(
+            judges.get(tier, ""),
+            gold["items"],
+            tuple(mark == "1" for mark in row["right"]),
+            tuple(_STATES[letter] for letter in row.get("states", "")),
+            tuple(gold.get("queries", ())),
+        )
         for tier, row in gold["tiers"].items()
         if row.get("right")
     }
     verdicts = {tier: Mix(judges.get(tier, ""), row["states"], row["effect"]) for tier, row in new.items()}
-    return Night(answers, verdicts)
+    return Night(answers, verdicts, _origins(record))
+
+
+def _origins(record: Record) -> dict[str, frozenset[str]]:
+    """Return what computed the answers of each tier; for similarity, what computed the embeddings."""
+    found: dict[str, frozenset[str]] = {}
+    for stage, made in record.get("computed_by", {}).items():
+        name = StageName.parse(stage).stage
+        if name in (st.JUDGE.name, st.ENCODE_PASSAGES.name, st.ENCODE_QUERIES.name):
+            tier = tier_of(stage) if name == st.JUDGE.name else SIMILARITY
+            found[tier] = found.get(tier, frozenset()) | frozenset(made["by"])
+    return found
 
 
 def _same(old: Record, new: Record) -> bool:
@@ -194,7 +246,9 @@ def _same(old: Record, new: Record) -> bool:
 
 
 def _tell(workspace: Workspace, record: Record) -> None:
-    """Report each alarm, and send them as one event for Prefect's automations."""
+    """Report what computed the night where it changed, and each alarm; send the alarms as one event for Prefect."""
+    for change in record["origin_changes"]:
+        workspace.hooks.on_message(change)
     for alarm in record["alarms"]:
         workspace.hooks.on_message(f"drift: {alarm['message']}. {alarm['advice']}")
     if record["alarms"]:

@@ -11,6 +11,7 @@ from flows import stages as st
 from flows.config.curation import CurationConfig
 from flows.config.prices import load_prices
 from flows.method.setup import Setup
+from flows.stage_names import is_of_gold, tier_of
 from infra.execution.usage_meter import Usage
 from infra.names import ManifestName, StageName, object_key
 from infra.stages import part_keys
@@ -18,6 +19,7 @@ from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, Piece, Table, read_manifest, read_table
 from infra.storage.store import Store
 from tasks.quality.drift import CASCADE, design_effect
+from tasks.quality.imported import IMPORTED
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 _TEXTS = ["query_hash", "text_hash"]
@@ -46,7 +48,7 @@ def part_names(runs: Iterable[StageRun]) -> list[str]:
 
 def answer_keys(runs: Sequence[StageRun]) -> list[str]:
     """Return the keys of the parts that hold judges' answers about the data (not about the gold set), sorted."""
-    asked = (run for run in judging(runs) if not st.is_of_gold(run.name))
+    asked = (run for run in judging(runs) if not is_of_gold(run.name))
     return sorted({m.key for run in asked for m in run.manifests})
 
 
@@ -64,13 +66,13 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
     prices, money, unpriced = load_prices(config), [], []
     engines = {tier.name: tier.engine for tier in config.tiers}
     for run in judging(runs):
-        tier = st.tier_of(run.name)
+        tier = tier_of(run.name)
         facts = [m.stats.get("facts", {}) for m in run.manifests if str(m.name) not in known]
         counts = {name: sum(int(fact.get(name, 0)) for fact in facts) for name in _COUNTS}
         seconds = math.fsum(float(fact.get("engine_seconds", 0.0)) for fact in facts)
         total |= {name: total[name] + counts[name] for name in _COUNTS}
         total["engine_seconds"] += seconds
-        total["gold_calls"] += counts["calls"] if st.is_of_gold(run.name) else 0
+        total["gold_calls"] += counts["calls"] if is_of_gold(run.name) else 0
         price = prices.of(engines[tier])
         if price is None:
             unpriced.append(tier)
@@ -89,11 +91,13 @@ def judge_ids(setup: Setup) -> dict[str, str]:
     config = part_keys.semantic(setup.config)
     method = part_keys.digest({name: config[name] for name in _DECIDING})
     found = {"similarity": part_keys.digest([method, setup.encoder_key])}
+    if setup.imported is not None:
+        found[IMPORTED] = part_keys.digest(dict(setup.imported.files))
     for tier in setup.tiers:
-        found[tier.name] = part_keys.digest(
-            [part_keys.semantic(tier.judge), part_keys.semantic(tier.engine), dict(tier.shown)]
-        )
-    return found | {CASCADE: part_keys.digest([method, *found.values()])}
+        asked = [part_keys.semantic(tier.judge), part_keys.semantic(tier.engine), dict(tier.shown)]
+        found[tier.name] = part_keys.digest(asked if tier.scores is None else [*asked, dict(tier.scores.files)])
+    fitted = [] if setup.calibration is None else [setup.calibration.calibration.digest]
+    return found | {CASCADE: part_keys.digest([method, *found.values(), *fitted])}
 
 
 def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:

@@ -1,11 +1,11 @@
 """The nights as a table: the cells of a row, and the section in the report of the curation's folder."""
 
 import html
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.results.computed_by import replace_text
 from flows.results.history import Record
 from tasks.formatting import percent
 from tasks.quality.drift import CASCADE
@@ -14,7 +14,7 @@ _SHOWN = 14  # nights in the report
 _PLACE = "<main>\n"
 COLUMNS = (
     "night", "curation", "candidates", "new", "false negatives (95%)", "calls", "tokens", "money", "gold, right",
-    "κ gold", "κ people", "nDCG@10 default → relabel", "alarms",
+    "gold, changed", "κ gold", "κ people", "nDCG@10 default → relabel", "alarms",
 )  # fmt: skip
 LEFT_ALIGNED = ("night", "curation", "alarms")
 
@@ -27,9 +27,7 @@ def add_to_report(report: Path, records: Sequence[Record]) -> None:
     page = report.read_text(encoding="utf-8")
     if _PLACE not in page or not records:
         return
-    temporary = report.with_name(f".{report.name}.{os.getpid()}.tmp")
-    temporary.write_text(page.replace(_PLACE, _PLACE + _section(records), 1), encoding="utf-8")
-    temporary.replace(report)
+    replace_text(report, page.replace(_PLACE, _PLACE + _section(records), 1))
 
 
 def _section(records: Sequence[Record]) -> str:
@@ -42,9 +40,11 @@ def _section(records: Sequence[Record]) -> str:
         f"<li><span><b>{html.escape(alarm['message'])}.</b> {html.escape(alarm['advice'])}</span></li>\n"
         for alarm in records[-1]["alarms"]
     )
+    changed = "".join(f"<p>{html.escape(change)}.</p>\n" for change in records[-1].get("origin_changes", ()))
     return (
         '<section id="nights" aria-labelledby="h-nights">\n<h2 id="h-nights">The nights</h2>\n'
         + (f'<ol class="takeaways" id="alarms">\n{alarms}</ol>\n' if alarms else "<p>No drift was found tonight.</p>\n")
+        + changed
         + '<div class="scroll" tabindex="0" role="region" aria-label="The last nights">\n<table>\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n</section>\n\n"
     )
@@ -70,6 +70,7 @@ def night_cells(record: Record) -> list[str]:
         f"{cost['prompt_tokens'] + cost['output_tokens']:,}",
         "?" if money is None else f"{money:,.4g} {cost['currency']}" if money else "0",
         _number(gold.get("accuracy")),
+        _number(record.get("churn", {}).get(CASCADE)),
         _number(gold.get("kappa")),
         _number(people.get("kappa")),
         f"{_number(scores.get('default'), 3)} → {_number(scores.get('relabel'), 3)}" if any(scores.values()) else "–",

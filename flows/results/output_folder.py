@@ -77,6 +77,13 @@ def place(workspace: Workspace, curation: str, *placed: tuple[Directory, str]) -
     return folder
 
 
+def copy_files(workspace: Workspace, directory: Directory, folder: Path) -> None:
+    """Copy all files of a directory of the store into a folder, which is made if need be."""
+    laid_out = materialise(workspace.store, directory, workspace.settings.scratch)
+    for name in directory.files:
+        _replace(laid_out / name, folder / name)
+
+
 def _beside(workspace: Workspace, target: Path, new: Path, key: str) -> Path | None:
     """Return where a new sheet goes: beside one that people may have filled in, named after its content, and once."""
     if not target.exists() or filecmp.cmp(new, target, shallow=False):

@@ -22,6 +22,7 @@ from infra.storage.release_pointers import (
     Record,
     advance,
     content_of,
+    heal,
     left_behind,
     lost_files,
     origin,
@@ -286,6 +287,14 @@ def _target(known: Sequence[Record], name: str, to: int | None) -> Record:
     if not earlier:
         raise ConfigError(f"there is no release before release {current['number']} of {name} to go back to")
     return origin(known, earlier[-1])
+
+
+def mend(workspace: Workspace, name: str) -> None:
+    """Make `latest.json` and `current` follow the newest complete release; a damaged record is reported, not raised."""
+    try:
+        heal(workspace.store, name)
+    except StoreError as error:
+        workspace.hooks.on_message(f"releases of {name}: {error}")
 
 
 def _repair(workspace: Workspace, name: str) -> None:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.results.computed_by import mixed_markdown
 from tasks.formatting import percent
+from tasks.rejects import reason_of
+from tasks.report.data_figures import closing_line
 
 _STATES = {
     "relevant": "false negatives",
@@ -22,10 +25,12 @@ def summary_markdown(result: Mapping[str, Any]) -> str:
     sections = (
         _head(result),
         _conclusions(result.get("conclusions", ())),
+        _left_out(result),
         _verdicts(result),
         _tiers(result.get("tiers", ())),
         _scores(result.get("ndcg10", {})),
         _cost(result),
+        mixed_markdown(result.get("computed_by", {})),
         _foot(result),
     )
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -40,6 +45,14 @@ def _head(result: Mapping[str, Any]) -> str:
 
 def _conclusions(sentences: Any) -> str:  # noqa: ANN401 - whatever the summary holds
     return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _left_out(result: Mapping[str, Any]) -> str:
+    """Say what ingest left out, with a table of the losses."""
+    line = closing_line(result)
+    losses = result.get("rejects", {}).get("by_reason", {})
+    rows = [(name, f"{count:,}", reason_of(name).says) for name, count in losses.items()]
+    return "\n\n".join(part for part in (line, _table(("lost", "number", "because"), rows)) if part)
 
 
 def _verdicts(result: Mapping[str, Any]) -> str:

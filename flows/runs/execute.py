@@ -1,21 +1,25 @@
 """Executes a curation: records its inputs, reuses or computes its parts, lays out and records its results."""
 
-import json
 import time
 from dataclasses import replace
 
 from flows.config.prices import load_prices
 from flows.config.section import ConfigError
+from flows.curation.kinship import related_judges
 from flows.curation.lookup import CURATE, Compute, Done, Job, look, look_at
+from flows.curation.origins import computed_by
 from flows.curation.prepare import fetch_models, intake_of, prepare
 from flows.curation.records import Curation, failures_of
+from flows.curation.stored_config import refuse_other_places
 from flows.curation.workspace import Workspace
 from flows.method.setup import Setup, WaitingForLabels
+from flows.results.computed_by import add_to_folder
 from flows.results.history import read_history, record_night
 from flows.results.nights_page import add_to_report
 from flows.results.output_folder import SAMPLE, Further, Result, lay_out, place
-from flows.results.promotion import promote
-from infra.storage.ledger import Ledger
+from flows.results.promotion import mend, promote
+from flows.runs.ask_again import close_order, engines_since, open_order
+from infra.ledger.ledger import Ledger
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import StoreError
 
@@ -26,20 +30,25 @@ def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job
     """Run a curation to its end. Finished parts are reused; if all are, no server and no engine is started.
 
     Raises:
+        ConfigError: the configuration is from the store and may not use what it names of this machine.
         CurationFailed: parts failed (from flows.method.setup).
         WaitingForLabels: the sheet is laid out; the same curation continues once enough of it is labelled.
     """
     started = time.monotonic()
+    if not curation.own_file:
+        refuse_other_places(curation.config, workspace.settings)
     if not job.force:
         intake_of(workspace, curation, anew=True).keep(workspace.store, curation.id)
     setup = prepare(workspace, curation)
+    for warning in related_judges(curation.config):
+        workspace.hooks.on_message(warning)
     try:
         outcome, runs = do_job(workspace, setup, job, compute)
     except WaitingForLabels as waiting:
         _record_waiting(workspace, curation.id, waiting)
         raise
     folder = lay_out(workspace, curation.id, outcome)
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = add_to_folder(folder, computed_by(workspace.store, runs))
     seconds = time.monotonic() - started
     result = Result(folder=folder, runs=runs, curation=curation.id, summary=summary, seconds=seconds)
     _record_result(workspace, result)
@@ -47,7 +56,27 @@ def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job
     add_to_report(folder / "report.html", read_history(workspace.store, setup.config.name))
     wanted = setup.config.promote
     promotion = None if wanted is None else promote(workspace, curation.id, outcome, wanted, alarms)
+    if wanted is None:
+        mend(workspace, setup.config.name)
     return replace(result, summary={**summary, "alarms": alarms}, promotion=promotion)
+
+
+def execute_again(workspace: Workspace, curation: Curation, compute: Compute) -> Result:
+    """Run a curation to its end, and ask its judges anew; what they answered before is not recalled.
+
+    If it is interrupted, it is to be called again, and asks nothing twice.
+
+    Raises:
+        ConfigError, CurationFailed, WaitingForLabels: as `execute`.
+    """
+    since = open_order(workspace, curation.id)
+    try:
+        result = execute(workspace, curation, compute, replace(CURATE, since=since))
+    except WaitingForLabels:  # the judges have answered
+        close_order(workspace.store, curation.id, since)
+        raise
+    close_order(workspace.store, curation.id, since)
+    return result
 
 
 def work_further(workspace: Workspace, curation: Curation, compute: Compute, job: Job) -> Further:
@@ -64,12 +93,12 @@ def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Do
         What the job's method returned (None for a job of one part), and what each stage did.
     """
     if not job.force and job.only is None:
-        outcome, runs = look(workspace.store, setup, job, wait=True)
-        if outcome is not None:
+        outcome, runs = look(workspace.store, setup, job, wait=not job.since)
+        if outcome is not None and not job.since:
             return outcome, runs
         job = replace(job, known={run.name: run for run in runs})
     load_prices(setup.config).of_stages(setup.config)  # a budget that cannot be kept is refused before any start
-    ready = fetch_models(workspace, setup)
+    ready = engines_since(fetch_models(workspace, setup), job.since)
     done = compute(workspace, ready, job)
     _compact_ledgers(workspace, ready)
     return done
@@ -97,7 +126,7 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
 
 def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
     """Merge the ledger's small segments, so that the next run reads fewer."""
-    for tier in setup.tiers:
+    for tier in (tier for tier in setup.tiers if tier.scores is None):
         try:
             Ledger(workspace.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
         except StoreError as error:

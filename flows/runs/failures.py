@@ -5,6 +5,7 @@ from infra.execution.usage_meter import BudgetReached
 
 _SHOWN = 3  # parts with the same reason for which the command is listed
 _BUDGET = BudgetReached.__name__
+_OF_A_SETTING = "in the tier's `"  # what the remedy of a fault of every request names, where it is a setting
 
 
 class CurationStopped(CurationFailed):
@@ -15,6 +16,19 @@ def failure_of(curation: str, failed: list[tuple[str, int, str]], again: str = "
     """Return the error that a flow run with failed parts ends with; for `again` see `explain_failures`."""
     stopped = all(_BUDGET in reason for _, _, reason in failed)
     return (CurationStopped if stopped else CurationFailed)(explain_failures(curation, failed, again))
+
+
+def after_a_change(reason: str) -> str:
+    """Return how a part that failed for a setting is computed with another one; empty for all other reasons.
+
+    >>> after_a_change("status 422: seed: no; set `seed: null` in the tier's `engine`")
+    'change that in the file and run `reneg curate FILE`: `reneg rerun` keeps the settings as they were'
+    >>> after_a_change("engine died")
+    ''
+    """
+    if _OF_A_SETTING not in reason:
+        return ""
+    return "change that in the file and run `reneg curate FILE`: `reneg rerun` keeps the settings as they were"
 
 
 def explain_failures(curation: str, failed: list[tuple[str, int, str]], again: str = "") -> str:
@@ -37,6 +51,8 @@ def explain_failures(curation: str, failed: list[tuple[str, int, str]], again: s
         by_reason.setdefault((stage, reason), []).append(number)
     for (stage, reason), numbers in by_reason.items():
         lines.append(f"  {stage} part {', '.join(map(str, numbers))}: {reason}")
+        if change := after_a_change(reason):
+            lines.append(f"    {change}")
         if again:
             continue
         rerun = f"    reneg rerun {curation} --stage {stage}"

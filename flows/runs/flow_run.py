@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 from prefect import State, flow, tags
+from prefect.client.orchestration import get_client
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import temporary_settings
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -21,6 +22,7 @@ from flows.config.prices import load_prices
 from flows.config.resources import resources_of
 from flows.curation.lookup import Done, Job
 from flows.curation.records import record_failure
+from flows.curation.stored_config import key_rules
 from flows.curation.workspace import Workspace
 from flows.method.setup import CurationFailed, Setup, WaitingForLabels
 from flows.results.summary_page import summary_markdown
@@ -29,11 +31,13 @@ from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter
 from infra.names import NumberedId
+from infra.prefect_api.client import Api, connected
 from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
 from infra.prefect_api.events import TAG
+from infra.redact import no_secrets_in_errors
+from infra.settings import max_parts
 from infra.stages.runner import PartDone, PartUnready, Runner
 
-MAX_PARTS_IN_FLIGHT = 32
 _METER_SECONDS = 2.0
 _HISTORY_SECONDS = 30.0
 
@@ -52,9 +56,10 @@ WORK: ContextVar[Work] = ContextVar("work")
 @flow(
     name="curate",
     flow_run_name="{curation}",
-    task_runner=ThreadPoolTaskRunner(max_workers=MAX_PARTS_IN_FLIGHT),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=max_parts()),  # type: ignore[arg-type]
     persist_result=False,
 )
+@no_secrets_in_errors()
 def curate(curation: str) -> State[Any]:
     """Curate once: compute every part that has no manifest, reuse the others.
 
@@ -73,7 +78,7 @@ def curate(curation: str) -> State[Any]:
     return Completed(message=f"{curation}: finished")
 
 
-def run_flow(workspace: Workspace, setup: Setup, job: Job, api_url: str) -> Done:
+def run_flow(workspace: Workspace, setup: Setup, job: Job, api: Api) -> Done:
     """Do a job in a new flow run of this process; returns its outcome, and what each stage did.
 
     Raises:
@@ -84,12 +89,12 @@ def run_flow(workspace: Workspace, setup: Setup, job: Job, api_url: str) -> Done
     work = Work(lambda: done.append(compute_parts(workspace, setup, job)), ended.append)
     token = WORK.set(work)
     try:
-        with temporary_settings({PREFECT_API_URL: api_url}), tags(TAG, owner_tag(), setup.config.name):
+        with connected(api), tags(TAG, owner_tag(), setup.config.name):
             with contextlib.suppress(httpx.HTTPError):  # a failed clean-up of old runs stops no work
                 sweep_dead_runs()
             state = curate(setup.curation, return_state=True)
             parts = sum(run.parts - run.blocked for run in done[0][1]) if done else 0
-            await_history(api_url, str(state.state_details.flow_run_id), parts)
+            await_history(str(state.state_details.flow_run_id), parts)
     finally:
         WORK.reset(token)
     if ended:
@@ -118,6 +123,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         store,
         workspace.settings.scratch,
         meter=meter,
+        key_rules=key_rules(own_file=setup.own_file),
         until=job.until,
         on_part=hooks.on_part,
         on_failure=lambda spec, reason: record_failure(store, setup.curation, spec, reason),
@@ -127,6 +133,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         executor,
         force=job.force,
         only=job.only,
+        since=job.since,
         known=job.known,
         resources=resources_of(setup.config.tiers, setup.config.resources),
         on_stage=hooks.on_stage,
@@ -182,17 +189,18 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
         tell(meter.totals())
 
 
-def await_history(api_url: str, flow_run_id: str, parts: int) -> bool:
+def await_history(flow_run_id: str, parts: int) -> bool:
     """Wait until the server has recorded the end of every part, which takes seconds; returns whether it has."""
     APILogWorker.drain_all(timeout=5)
     EventsWorker.drain_all(timeout=5)
     finished = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
     query = {"flow_runs": {"id": {"any_": [flow_run_id]}}, "task_runs": finished}
     deadline = time.monotonic() + _HISTORY_SECONDS
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.HTTPError):
-            reply = httpx.post(f"{api_url}/task_runs/count", json=query, timeout=10)
-            if reply.is_success and int(reply.text) >= parts:
-                return True
-        time.sleep(0.25)
+    once: Any = {"client.max_retries": 0}  # the loop is what tries again
+    with temporary_settings(once), get_client(sync_client=True, httpx_settings={"timeout": 10}) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                if int(client.request("POST", "/task_runs/count", json=query).text) >= parts:
+                    return True
+            time.sleep(0.25)
     return False

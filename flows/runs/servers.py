@@ -6,54 +6,68 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from flows.curation.lookup import Done, Job
+from flows.curation.stored_config import key_rules, refuse_other_keys
 from flows.curation.workspace import Workspace
 from flows.method.setup import Setup
 from infra.cluster.nodes import VERSIONED, code_digest, refuse_skew
 from infra.cluster.ray_cluster import ray_cluster
 from infra.cluster.weights import publish_for
-from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
+from infra.prefect_api.client import Api
+from infra.prefect_api.health import check_named
+from infra.prefect_api.server import PrefectServer
 
 
 def in_own_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
     """Start the servers that have no address in the settings (Prefect, Ray), and do the job in a new flow run.
 
     Raises:
+        ConfigError: the configuration is from the store and names a key that it may not use.
         ServerError, ClusterError: a server could not be started or joined.
         CurationFailed, WaitingForLabels, PartUnready: as the job ended.
     """
-    with _servers(workspace, setup) as api_url:
+    _refuse_other_keys(workspace, setup, job)
+    with _servers(workspace, setup) as api:
         from flows.runs.flow_run import run_flow
 
-        return run_flow(workspace, setup, job, api_url)
+        return run_flow(workspace, setup, job, api)
 
 
 def in_this_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
     """Do the job inside the flow run of a deployment; raises as `in_own_flow_run` does."""
     from flows.runs.flow_run import compute_parts
 
+    _refuse_other_keys(workspace, setup, job)
     with ray_for(workspace, setup):
         return compute_parts(workspace, setup, job)
 
 
+def _refuse_other_keys(workspace: Workspace, setup: Setup, job: Job) -> None:
+    """Refuse keys that the configuration may not use, before anything starts, where a judge is sure to be asked.
+
+    `retrain` and the like ask none, and a ledger may hold every answer. An engine that starts is checked in any case.
+    """
+    if not job.again and not workspace.store.holds("ledger"):
+        refuse_other_keys(setup.config, key_rules(own_file=setup.own_file))
+
+
 @contextmanager
-def _servers(workspace: Workspace, setup: Setup) -> Iterator[str]:
-    """Join or start Prefect and Ray at the same time; yields the address of Prefect's API."""
+def _servers(workspace: Workspace, setup: Setup) -> Iterator[Api]:
+    """Join or start Prefect and Ray at the same time; yields Prefect's API."""
     settings = workspace.settings
     with ExitStack() as stack:
         address = settings.prefect_api_url
-        if address is not None and not is_healthy(address):
-            raise ServerError(f"PREFECT_API_URL: {address} does not answer; start that server, or unset it")
+        if address is not None:
+            check_named(address)
         workspace.hooks.on_message("starting " + ("Ray" if address else "Ray and the embedded Prefect server"))
-        starting = None
+        server, starting = PrefectServer(settings.home), None
         if address is None:
-            server = PrefectServer(settings.home)
             stack.callback(server.stop)
             starting = stack.enter_context(ThreadPoolExecutor(1)).submit(server.start)
         # In the main thread: Ray's signal handlers are set only there, and SIGTERM must stop what was started.
         stack.enter_context(ray_for(workspace, setup))
         os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect-client"))
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal has progress bars
-        yield address or (starting.result() if starting else "")
+        yield Api(str(address)) if starting is None else server.api(starting.result())
 
 
 @contextmanager
@@ -71,7 +85,7 @@ def ray_for(workspace: Workspace, setup: Setup) -> Iterator[None]:
         return
     with ray_cluster(address, code=code_digest()):
         refuse_skew(VERSIONED)
-        engines = [setup.encoder, *(tier.engine for tier in setup.tiers)]
+        engines = [setup.encoder, *(tier.engine for tier in setup.tiers if tier.scores is None)]
         for digest in publish_for(workspace.store, engines, workspace.settings.cache):
             workspace.hooks.on_message(f"the weights {digest[:12]} are in the store now, for the nodes")
         yield

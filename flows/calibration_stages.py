@@ -1,0 +1,34 @@
+"""The stages that make and use calibrations, for the stage table."""
+
+from flows.method_stage import MethodStage
+from tasks import schemas as s
+
+COMBINE = MethodStage(
+    "combine",
+    "tasks.calibrating.combine:combine",
+    1,
+    "map",
+    each=("features",),
+    every=("llm_verdicts", "calibration"),
+    outputs={"combined": s.VERDICTS},
+    section="decide",
+)
+CALIBRATE = MethodStage(
+    "calibrate",
+    "tasks.calibrating.fit:fit",
+    3,
+    "gather",
+    every=("features", "llm_verdicts", "samples", "human", "known"),
+    directories=("page",),
+    afterwards=True,
+)
+CALIBRATE_DATA = MethodStage(
+    "calibrate_data",
+    "tasks.calibrating.fit_data:fit_data",
+    3,
+    "gather",
+    every=("queries", "positives"),
+    late=("query_embeddings", "passage_embeddings"),
+    directories=("page",),
+    afterwards=True,
+)

@@ -1,0 +1,1 @@
+"""Presets of judges, one file each; `flows.config.presets` reads them."""

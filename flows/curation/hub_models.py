@@ -1,0 +1,57 @@
+"""The commits of models whose references name none: each is asked of the hub once, and recorded in the store.
+
+`hub:owner/name` stands for the newest commit when the store first met it. Later runs, nights and other configurations
+take the recorded one, so that nothing changes because somebody pushed to the hub. A curation's record holds the commit.
+"""
+
+import json
+
+from flows.config.curation import CurationConfig
+from flows.curation.workspace import Workspace
+from infra.engines.kinds import kind_of
+from infra.models.hub import newest_commit
+from infra.models.resolve import without_commit
+from infra.storage.store import Store
+
+
+def pin_models(workspace: Workspace, config: CurationConfig) -> CurationConfig:
+    """Return the configuration with the commits of its models; one that is not recorded yet is asked of the hub.
+
+    Raises:
+        ModelError: the hub does not answer; the message names the form with a commit.
+    """
+    pinned = {}
+    encoder = _pin(workspace, config.encoder.model)
+    if encoder != config.encoder.model:
+        pinned["encoder"] = config.encoder.model_copy(update={"model": encoder})
+    tiers = []
+    for tier in config.tiers:
+        model = tier.engine.model if kind_of(tier.engine).has_weights else ""
+        found = _pin(workspace, model) if model else ""
+        changed = tier.engine.model_copy(update={"model": found})
+        tiers.append(tier if found == model else tier.model_copy(update={"engine": changed}))
+    return config.model_copy(update={**pinned, "tiers": tuple(tiers)})
+
+
+def recorded_commit(store: Store, repository: str) -> str | None:
+    """Return the commit that this store has recorded for a model; None for one that it has not met yet."""
+    record = store.read_json(_key(repository))
+    return None if record is None else str(record["commit"])
+
+
+def _pin(workspace: Workspace, reference: str) -> str:
+    repository = without_commit(reference)
+    if repository is None:
+        return reference
+    store = workspace.store
+    commit = recorded_commit(store, repository)
+    if commit is None:
+        asked = {"repository": repository, "commit": newest_commit(repository), "at": workspace.clock().isoformat()}
+        store.create(_key(repository), json.dumps(asked).encode())  # of two processes, the first one's commit counts
+        commit = recorded_commit(store, repository) or asked["commit"]
+        workspace.hooks.on_message(f"{reference}: commit {commit}, the newest one; recorded, and used from now on")
+    return f"{reference}@{commit}"
+
+
+def _key(repository: str) -> str:
+    return f"hub/{repository.replace('/', '--')}.json"

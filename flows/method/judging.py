@@ -1,0 +1,268 @@
+"""Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows import stages as st
+from flows.guarantee_stages import AUDITED
+from flows.method.human_labels import without
+from flows.method.setup import Setup, Tier
+from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, union
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Table
+from tasks import schemas
+from tasks.calibrating.combine import CombineStageConfig
+from tasks.quality.imported import ImportedConfig
+from tasks.verdicts.checks import CheckConfig
+from tasks.verdicts.escalate import AdmitConfig, EscalateConfig
+from tasks.verdicts.features import SIMILARITY
+
+_ALONE = ("yes_no", "graded", "cross_encoder")  # protocols that judge a passage also without a known positive
+
+
+def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Pool) -> Verdicts:
+    """Judge the candidates: by similarity, then by each tier what the one before left open; then decide on each."""
+    c, candidates = setup.config, pool.candidates
+    if setup.skipped:
+        candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
+    made = run(
+        st.JUDGE_SIMILARITY,
+        c.similarity,
+        key={"encoder": setup.encoder_key},
+        candidates=candidates,
+        query_embeddings=vectors.queries,
+        passage_embeddings=vectors.passages,
+        positives=data.positives,
+        queries=data.queries,
+        passages=data.passages,
+    )
+    similarity, features = made["verdicts"], made["features"]
+    asked = ask_tiers(run, setup, data, candidates, (similarity, features))
+    p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
+    found = {"combined": p, "settled": asked.settled}
+    extra: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
+    decided = run(
+        without(st.DECIDE, *(name for name in found if name not in extra)),
+        setup.decide,
+        candidates=candidates,
+        verdicts=similarity,
+        llm_verdicts=asked.verdicts,
+        **extra,
+    )["decisions"]
+    guarantee: Table | None = None
+    if asked.thresholds is not None:
+        tables: dict[str, Any] = {"candidates": candidates, "llm_verdicts": asked.verdicts}
+        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, **tables)["guarantee"]
+    _note_unreached_price(run, setup)
+    agreement = run(
+        st.AGREE,
+        c.agree.model_copy(update={"tiers": setup.judges}),
+        candidates=candidates,
+        similarity=similarity,
+        llm_verdicts=asked.verdicts,
+        decisions=decided,
+        known=data.known,
+    )["agreement"]
+    said = (candidates, similarity, asked.verdicts, asked.calls)
+    return Verdicts(*said, decided, agreement, features, guarantee=guarantee)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the tiers after similarity said: their verdicts, their calls, and P(relevant) after all of them.
+
+    combined: VERDICTS of all candidates; None without a calibration.
+    settled, thresholds: of the last tier's guarantee; None where it has none.
+    """
+
+    verdicts: Table
+    calls: Table
+    combined: Table | None
+    settled: Table | None = None
+    thresholds: Table | None = None
+
+
+def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, first: tuple[Table, Table]) -> Asked:
+    """Judge with each tier what the tiers before left open.
+
+    Pairs that a table of imported verdicts holds are not asked about. With a calibration, P(relevant) after the tiers
+    so far says what is open; without one, the scores and states of the tier before do.
+
+    first: the verdicts of similarity, and its features.
+    """
+    before, features = first
+    answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
+    if setup.imported is not None:
+        made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, source=setup.imported)
+        answers.append(made["verdicts"])
+        candidates = made["left"]
+    calls = [empty_table(run, "calls", schemas.CALLS)]
+    combined = combine(run, setup, features, union("verdicts", *answers), 0)
+    settled: dict[str, Table] = {}
+    for number, tier in enumerate(setup.tiers, start=1):
+        how, scored = setup.escalate(number - 1), combined or before
+        tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
+        if how.target is None:
+            escalated = run(st.ESCALATE, how, label=tier.name, **tables)["escalated"]
+            asked = [ask_tier(run, tier, data, escalated)]
+        else:
+            asked, settled = ask_between_thresholds(run, tier, how, data, tables)
+        before = union("verdicts", *(said for said, _ in asked))
+        answers.append(before)
+        calls += [made for _, made in asked]
+        combined = combine(run, setup, features, union("verdicts", *answers), number)
+    return Asked(union("verdicts", *answers), union("calls", *calls), combined, **settled)
+
+
+def ask_between_thresholds(
+    run: Runner, tier: Tier, how: EscalateConfig, data: Ingested, tables: dict[str, Any]
+) -> tuple[list[tuple[Table, Table]], dict[str, Table]]:
+    """Ask a tier with a guarantee: first about an audit sample, then about what lies between the thresholds it allows.
+
+    tables: the candidates, and the verdicts whose scores the thresholds are about.
+
+    Returns:
+        What was said of the sample and of the others; the tables `settled` and `thresholds`.
+    """
+    drawn = run(st.AUDIT, how, label=tier.name, **tables)
+    sample = ask_tier(run, tier, data, drawn["escalated"], tier.name + AUDITED)
+    made = run(st.SETTLE, how, label=tier.name, **tables, audit=drawn["audit"], audited=sample[0])
+    rest = ask_tier(run, tier, data, made["escalated"])
+    return [sample, rest], {name: made[name] for name in ("settled", "thresholds")}
+
+
+def ask_tier(run: Runner, tier: Tier, data: Ingested, escalated: Table, label: str = "") -> tuple[Table, Table]:
+    """Ask a tier about pairs, or look them up in its file; returns the verdicts and the calls.
+
+    label: of the stage; by default the tier's name.
+    """
+    if tier.scores is not None:
+        made = run(
+            st.READ_SCORES,
+            tier.reading,
+            label=label or tier.name,
+            escalated=escalated,
+            source=tier.scores,
+            copies=data.copies,
+            queries=data.queries,
+        )
+        _note_absent(run, tier)
+        return made["verdicts"], empty_table(run, "calls", schemas.CALLS)
+    made = run(
+        st.JUDGE,
+        tier.judge,
+        label=label or tier.name,
+        key=tier.shown,
+        engine=tier.engine,
+        escalated=escalated,
+        queries=data.queries,
+        passages=data.passages,
+        positives=data.positives,
+    )
+    return made["verdicts"], made["calls"]
+
+
+def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) -> Checked | None:
+    """Put positives to a judge, and name those and the queries that it doubts; None where the settings check nothing.
+
+    The labels stay as they are: no treatment reads what this returns.
+    """
+    c = setup.config.check
+    if not (c.positives or c.queries):
+        return None
+    asked, checked = empty_table(run, "asked", schemas.CANDIDATES), empty_table(run, "checked", schemas.CHECKED)
+    verdicts = empty_table(run, "verdicts", schemas.VERDICTS)
+    if c.positives:
+        tier = checking_tier(setup)
+        put = run(st.PUT_POSITIVES, check_of(setup), queries=data.queries, positives=data.positives)
+        asked, checked = put["asked"], put["checked"]
+        verdicts = run(
+            st.JUDGE,
+            tier.judge,
+            label=f"{st.CHECKING}-{tier.name}",
+            key=tier.shown,
+            engine=tier.engine,
+            escalated=asked,
+            queries=put["queries"],
+            passages=data.passages,
+            positives=put["positives"],
+        )["verdicts"]
+    return Checked(**run(st.CHECK, c, checked=checked, verdicts=verdicts, asked=asked, decisions=decisions))
+
+
+def checking_tier(setup: Setup) -> Tier:
+    """Return the tier that positives are put to: the one that is named, else the last one with an engine."""
+    asked = [tier for tier in setup.tiers if tier.scores is None]
+    return next((tier for tier in asked if tier.name == setup.config.check.tier), asked[-1])
+
+
+def check_of(setup: Setup) -> CheckConfig:
+    """Return the settings of the check; whether queries with one positive are asked about depends on the prompt."""
+    return setup.config.check.model_copy(update={"alone": checking_tier(setup).judge.protocol in _ALONE})
+
+
+def _note_absent(run: Runner, tier: Tier) -> None:
+    """Report the pairs that a file with verdicts lacks, and its rows about queries that the data does not hold."""
+    facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
+    pairs, absent = (sum(int(fact[name]) for fact in facts) for name in ("pairs", "unparsed"))
+    named = next((fact["not_in_file"] for fact in facts if "not_in_file" in fact), "")
+    if absent:
+        run.on_note(f"tier {tier.name}: its file lacks {absent:,} of {pairs:,} pairs, which stay unparsed ({named})")
+    unknown = next((fact for fact in facts if fact.get("unknown_queries")), None)
+    if unknown is not None:
+        run.on_note(
+            f"tier {tier.name}: {unknown['unknown_queries']:,} of {unknown['rows']:,} rows of its file are about "
+            f"queries that the data does not hold ({unknown['unknown_query']})"
+        )
+
+
+def combine(run: Runner, setup: Setup, features: Table, verdicts: Table, number: int, gold: str = "") -> Table | None:
+    """Compute P(relevant) of all candidates after the first `number` tiers; None where it is not computed.
+
+    gold: begins the label of the stage where the gold set is judged.
+    """
+    if setup.calibration is None or not setup.is_combined(number):
+        return None
+    asked = setup.judges[: len(setup.judges) - len(setup.tiers) + number]
+    band = _open_band(setup, number)
+    config = CombineStageConfig(tiers=asked, lower=band[0], upper=band[1])
+    label = combine_label(setup, number)
+    made: Table = run(
+        st.COMBINE,
+        config,
+        label=f"{gold}-{label}" if gold else label,
+        features=features,
+        llm_verdicts=verdicts,
+        calibration=setup.calibration.directory,
+    )["combined"]
+    return made
+
+
+def combine_label(setup: Setup, number: int) -> str:
+    """Name the tier after which P(relevant) is computed: the `number`-th, or similarity."""
+    return setup.tiers[number - 1].name if number else SIMILARITY
+
+
+def _open_band(setup: Setup, number: int) -> tuple[float | None, float | None]:
+    """Return the P(relevant) between which the next tier is asked: its own band, else what a precision leaves open.
+
+    A threshold for a precision is right on average over all pairs above it, after all judges. A pair just above it is
+    less sure than that. So a pair is settled before the last judge only where its own P is at least the precision.
+    Without a band and without a precision all pairs are open, in the order of P, within the tier's budget: the
+    threshold for a recall or the largest F1 leaves nothing unsure, and the judges would be asked about nothing.
+    """
+    if number >= len(setup.tiers):
+        return None, None
+    tier, precision = setup.tiers[number].escalate, setup.config.decide.precision
+    if tier.lower is not None or precision is None:
+        return tier.lower, tier.upper
+    return setup.decide.not_relevant_below, max(setup.decide.relevant_from, precision)
+
+
+def _note_unreached_price(run: Runner, setup: Setup) -> None:
+    """Report a price of decisions that no threshold of the calibration reaches."""
+    if setup.decided_by is None or not setup.config.decide.price:
+        return
+    ((name, value),) = setup.config.decide.price.items()
+    if setup.decided_by.calibration.threshold_for(**setup.config.decide.price) is None:
+        run.on_note(f"decide.{name}: no threshold of the calibration reaches {value}; nothing is called relevant")

@@ -1,0 +1,55 @@
+"""Names of stages with their labels: which tier judges in one, and about what."""
+
+from flows.guarantee_stages import AUDITED
+from flows.stages import AGREE_GOLD, CHECKING, GOLD, JUDGE, READ_GOLD, READ_SCORES, STAGES
+from infra.names import StageName
+
+
+def section_of(name: str) -> str:
+    """Return the section of the settings that configures a stage; for a stage that no longer exists, its own name."""
+    return next((stage.settings for stage in STAGES if stage.name == name), name)
+
+
+def judge_stage(tier: str, *, gold: bool = False) -> str:
+    """Name the stage in which a tier judges the candidates, or the gold set, with its label.
+
+    >>> judge_stage("llm"), judge_stage("llm", gold=True)
+    ('judge-llm', 'judge-gold-llm')
+    """
+    return str(StageName(JUDGE.name, f"{GOLD}-{tier}" if gold else tier))
+
+
+def scores_stage(tier: str) -> str:
+    """Name the stage in which a tier reads its verdicts from a file."""
+    return str(StageName(READ_SCORES.name, tier))
+
+
+def check_stage(tier: str) -> str:
+    """Name the stage in which a tier judges the positives, with its label.
+
+    >>> check_stage("llm")
+    'judge-check-llm'
+    """
+    return str(StageName(JUDGE.name, f"{CHECKING}-{tier}"))
+
+
+def judge_stages(tier: str) -> tuple[str, str, str]:
+    """Name the stages in which a tier judges: the candidates, the gold set, the positives."""
+    return judge_stage(tier), judge_stage(tier, gold=True), check_stage(tier)
+
+
+def tier_of(name: str) -> str:
+    """Name the tier that judges in a stage (see `judge_stages`): also about an audit sample."""
+    return StageName.parse(name).label.removeprefix(f"{GOLD}-").removeprefix(f"{CHECKING}-").removesuffix(AUDITED)
+
+
+def is_check(name: str) -> bool:
+    """Return whether a stage (named with its label) judges positives, not candidates."""
+    found = StageName.parse(name)
+    return found.stage == JUDGE.name and found.label.partition("-")[0] == CHECKING
+
+
+def is_of_gold(name: str) -> bool:
+    """Return whether a stage (named with its label) works on the gold set; its cost is not that of the data."""
+    found = StageName.parse(name)
+    return found.label.partition("-")[0] == GOLD or found.stage in (READ_GOLD.name, AGREE_GOLD.name)
