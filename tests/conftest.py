@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from infra.prefect_api.server import free_port as any_free_port
-from infra.settings import silence_telemetry
+from infra.settings import bypass_proxies, silence_telemetry
 
 silence_telemetry()
+bypass_proxies()  # the servers of the tests are on this machine
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: everything stays on 127.0.0.1
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"

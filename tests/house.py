@@ -26,8 +26,10 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "infra",  # settings, machine, redact, names: used by all
         "infra/models",
         "infra/storage",
+        "infra/ledger",
         "infra/stages",
         "infra/engines",
+        "infra/engines/rerankers",
         "infra/cluster",
         "infra/prefect_api",
         "infra/execution",
@@ -37,15 +39,26 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/prompts",
         "tasks/mining",
         "tasks/judging",
+        "tasks/verdicts/fitting",
+        "tasks/verdicts",
+        "tasks/verdicts/guarantee",
         "tasks/quality",
+        "tasks/calibrating",
         "tasks/training",
+        "tasks/data/layouts",
+        "tasks/data/containers",
+        "tasks/data/reading",
+        "tasks/data/writing",
+        "tasks/data/ingesting",
         "tasks/data",
         "tasks/report",
     ),
     "flows": (
         "flows",  # the stage table
         "flows/config",
+        "flows/config/judges",  # files alone
         "flows/method",
+        "flows/inputs",
         "flows/curation",
         "flows/planning",
         "flows/results",
@@ -227,11 +240,9 @@ def little_covered(jobs: int) -> list[str]:
         for path, covered in zip(changed, pool.map(own_coverage, changed), strict=True):
             name = path.as_posix()
             figures[name] = {"digest": digests[name], "covered": covered}
-            record.write_text(
-                json.dumps(dict(sorted(figures.items())), indent=1) + "\n"
-            )  # each time: it may be stopped
+            write_figures(record, figures)  # each time: it may be stopped
     if figures.keys() != known.keys():
-        record.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
+        write_figures(record, figures)
     return [
         f"{path}: {figure['covered']}% covered by {tests_of(Path(path))}, {LEAST_COVERED}% at least"
         for path, figure in figures.items()

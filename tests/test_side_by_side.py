@@ -11,7 +11,7 @@ TESTS = ROOT / "tests"
 
 
 def test_a_files_fast_tests_are_one_group_and_its_slow_ones_another() -> None:
-    ledger, store = "tests/infra/storage/test_ledger.py", "tests/infra/storage/test_store.py"
+    ledger, store = "tests/infra/ledger/test_ledger.py", "tests/infra/storage/test_store.py"
     groups = groups_of([f"{ledger}::a", f"{ledger}::b[x::y]", f"{store}::c", f"{ledger}::d", f"{store}::e"])
     assert list(groups.values()) == [f"1 {ledger}", f"1 {ledger}", f"2 {store}", f"3 {ledger}", f"4 {store}"]
 
@@ -23,7 +23,7 @@ def test_the_tests_of_a_folder_that_shares_servers_stay_together() -> None:
 
 
 def test_fast_tests_come_first_and_the_longest_of_the_whole_system_begin_before_the_others() -> None:
-    ledger = TESTS / "infra" / "storage" / "test_ledger.py"
+    ledger = TESTS / "infra" / "ledger" / "test_ledger.py"
     system = [TESTS / "system" / f"test_{name}.py" for name in ("other", "secrets", "chaos", "operations")]
     tests = [*((path, True) for path in system), (ledger, True), (system[1], False), (ledger, False)]
     tests.sort(key=lambda test: order_of(test[0], is_slow=test[1]))

@@ -18,7 +18,9 @@ from tests.flows.animals import write_source
 pytestmark = pytest.mark.slow
 DATA = {
     "tasks/prompts/yes_no.yaml", "tasks/prompts/definitions.yaml", "tasks/report/templates/report.html.jinja",
-    "flows/config/demo.yaml", "flows/config/rlhn.yaml", "flows/config/prices.yaml",
+    "flows/config/demo.yaml", "flows/config/demo.calibration.json",
+    "flows/config/rlhn.yaml", "flows/config/prices.yaml",
+    *(path.relative_to(ROOT).as_posix() for path in (ROOT / "flows/config/judges").glob("*.yaml")),
 }  # fmt: skip
 CONFIG = """
 name: animals

@@ -52,6 +52,7 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
         "source": {"path": str(source)},
         "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
         "mine": {"range_max": 6, "num_negatives": 3},
+        "similarity": {"relevant_from": 0.8, "not_relevant_below": 0.15},  # it counts, as in settings that name these
         "tiers": [tier()],
         "complete": {"max_unparsed": 0.5},
         "train": None,

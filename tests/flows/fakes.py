@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from infra.execution.usage_meter import BudgetReached
+from infra.provenance import Origin
 from infra.stages.compute_part import compute_part
 from infra.stages.runner import Failure, PartSpec
 from infra.storage.artifacts import Manifest
@@ -50,6 +51,7 @@ class OverlapLLM:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.origin: Origin | None = None  # as an engine that is lent to a part has one
 
     def answer(self, requests: Sequence[Any]) -> Sequence[FakeAnswer]:
         contents = [request.chat[-1]["content"] for request in requests]
@@ -87,12 +89,14 @@ class ScriptedListwise:
 class InProcess:
     """Computes parts here and now; a part whose stage refuses its input has failed. Judges by the model's name."""
 
-    def __init__(self, store: Store, scratch: Path, judges: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, store: Store, scratch: Path, judges: Mapping[str, object] | None = None, encoder: object | None = None
+    ) -> None:
         self.store, self.scratch = store, scratch
         self._judges = judges or {}
         self.computed: list[str] = []
         self.llm = OverlapLLM()
-        self._engines: dict[str | None, object] = {"encoder": HashEncoder(), "judge": self.llm, None: None}
+        self._engines: dict[str | None, object] = {"encoder": encoder or HashEncoder(), "judge": self.llm, None: None}
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]

@@ -61,7 +61,9 @@ class Nights:
         executor = InProcess(workspace.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
-        run = Runner(workspace.store, executor, job.force, job.only, known=job.known, on_note=self.said.append)
+        run = Runner(
+            workspace.store, executor, job.force, job.only, job.since, known=job.known, on_note=self.said.append
+        )
         outcome = None
         try:
             outcome = job.method(run, setup)
@@ -86,6 +88,10 @@ class Nights:
             "encoder": {"model": str(model)},
             "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
             "mine": {"range_max": 6, "num_negatives": 3},
+            "similarity": {
+                "relevant_from": 0.8,
+                "not_relevant_below": 0.15,
+            },  # it counts, as settings that name these say
             "tiers": [{**tier(), "engine": {"model": str(model)}}],
             "decide": {"relevant_from": 0.97, "not_relevant_below": 0.5},
             "complete": {"max_unparsed": 0.5},

@@ -19,7 +19,12 @@ from infra.storage.store import Store
 from tasks.schemas import SCORES
 from tasks.training.promote import PromoteConfig
 
-SUMMARY = {"candidates": 100, "found": 6, "verdicts": {"unparsed": 0, "relevant": 6}}
+SUMMARY = {
+    "candidates": 100,
+    "found": 6,
+    "verdicts": {"unparsed": 0, "relevant": 6},
+    "false_negatives": {"share": 0.06, "low": 0.02, "high": 0.12},
+}
 
 
 @dataclass

@@ -49,6 +49,8 @@ SCHEMA = {
 }
 
 Reply = Callable[[Mapping[str, Any]], tuple[str, Mapping[str, float]]]
+# Status, content type and bytes that answer a chat; None answers it as usual.
+Raw = Callable[[Mapping[str, Any]], tuple[int, str, bytes] | None]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class MisbehavingServer:
     key: the key that must be presented; the refusal of a wrong one repeats it. reply: (text, log-probabilities) of a
     body; the default answers Yes or No by the last message's hash, or fills the schema. hang: seconds. retry_after:
     headers of a 429. fates: what becomes of the batches, in the order of their creation. held: batches do not end.
+    raw: answers chats with bytes of its own, counted as `raw`.
     """
 
     def __init__(
@@ -100,7 +103,9 @@ class MisbehavingServer:
         hang: float = 30.0,
         retry_after: Mapping[str, str] | None = None,
         fates: Sequence[str] = (),
+        raw: Raw | None = None,
     ) -> None:
+        self.raw = raw
         self.troubles, self.seed, self.key, self.hang = dict(troubles or {}), seed, key, hang
         unknown = set(self.troubles) - {*PASSING, *LASTING, *FATES}
         if unknown:
@@ -279,6 +284,11 @@ class MisbehavingServer:
         return {"id": "row", "custom_id": line["custom_id"], "response": response, "error": None}
 
 
+def as_json(body: Any, status: int = 200) -> tuple[int, str, bytes]:
+    """Make raw bytes of a JSON value."""
+    return status, "application/json", json.dumps(body).encode()
+
+
 def answer_by_hash(body: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """Answer Yes or No, by the last message's hash; or fill the schema that is asked for."""
     content = body["messages"][-1].get("content", "")
@@ -369,6 +379,11 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _chat(self, body: Mapping[str, Any]) -> None:
+        raw = self.server_side.raw(body) if self.server_side.raw else None
+        if raw is not None:
+            self.server_side.counts["raw"] += 1
+            self._write(raw[0], raw[2], {"content-type": raw[1]})
+            return
         trouble, status, answer = self.server_side.chat(body)
         if trouble == "hang":
             self.server_side.closing.wait(self.server_side.hang)

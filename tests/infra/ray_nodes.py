@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -127,6 +128,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # Ray's own words must not come between the answers
     folder = tempfile.mkdtemp(prefix="rn-", dir="/tmp")  # short: Ray makes sockets below it
+    (Path(tempfile.gettempdir()) / "ray").mkdir(exist_ok=True)  # Ray writes the head's address there
     common = {"num_cpus": wanted.num_cpus, "object_store_memory": _MEMORY}
     cluster = Cluster()
     try:

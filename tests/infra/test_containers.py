@@ -132,6 +132,7 @@ def test_the_images_send_nothing_home_and_ask_for_rays_token() -> None:
     variables = " ".join(argument for kind, argument in stages(DOCKERFILE)["base"] if kind == "ENV").split()
     assert {f"{name}={value}" for name, value in QUIET.items()} <= set(variables)
     assert "RAY_AUTH_MODE=token" in variables
+    assert "RAY_worker_niceness=0" in variables
 
 
 def test_the_base_has_the_python_that_the_requirements_were_made_for() -> None:
@@ -154,15 +155,10 @@ def test_nothing_but_the_code_travels_to_the_builder() -> None:
     }  # fmt: skip
 
 
-def test_with_ray_is_a_script_that_replaces_itself_by_the_command() -> None:
+def test_with_ray_is_a_script_that_replaces_itself_by_our_module() -> None:
     script = ROOT / "docker" / "with-ray"
-    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
-    assert script.read_text().rstrip().endswith('exec "$@"')
-    refused = subprocess.run(
-        ["bash", str(script), "true"], env={"PATH": "/usr/bin:/bin"}, capture_output=True, check=False
-    )
-    assert refused.returncode != 0
-    assert b"RAY_ADDRESS: the head as host:port expected" in refused.stderr
+    assert subprocess.run(["sh", "-n", str(script)], check=False).returncode == 0
+    assert script.read_text().rstrip().endswith('exec python -m infra.cluster.with_ray "$@"')
 
 
 # ---- compose ----
@@ -195,8 +191,55 @@ def test_secrets_come_from_the_environment_and_are_asked_for_by_name() -> None:
     example = (ROOT / "docker" / "example.env").read_text()
     offered = dict(line.split("=", 1) for line in example.splitlines() if line and not line.startswith("#"))
     assert set(offered) == set(re.findall(r"\$\{([A-Z_]+)", text))
-    assert {name: value for name, value in offered.items() if value} == {"RAY_WORKERS": "1"}
+    assert {name: value for name, value in offered.items() if value} == {
+        "RAY_WORKERS": "1", "RAY_WORKER_CPUS": "4", "RAY_WORKER_MEMORY": "8g",
+    }  # fmt: skip
     assert "docker/.env" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+NEEDED = {
+    "postgres": {"POSTGRES_PASSWORD"},
+    "prefect": {"PREFECT_SERVER_DATABASE_PASSWORD", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"},
+    "s3": {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"},
+    "ray-head": {"RAY_AUTH_TOKEN"},
+    "ray-worker": {"RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"},
+    "reneg": {
+        "RAY_AUTH_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "PREFECT_API_AUTH_STRING",
+        "RENEG_WEBHOOK", "RENEG_ALLOWED_KEYS", "RENEG_ALLOWED_SOURCES",
+    },
+}  # fmt: skip
+
+
+def test_each_container_gets_the_secrets_that_it_needs_and_reaches_the_servers_that_it_needs() -> None:
+    for name, service in services().items():
+        secret = {variable for variable, value in service["environment"].items() if str(value).startswith("${")}
+        assert secret == NEEDED[name], name
+    networks = {name: set(service["networks"]) for name, service in services().items()}
+    assert {name for name in networks if networks[name] & networks["prefect"]} == {"prefect", "postgres", "reneg"}
+    holders = {name for name in networks if "AWS_SECRET_ACCESS_KEY" in NEEDED[name]}
+    assert {name for name in networks if networks[name] & networks["s3"]} == holders
+    assert {name for name in networks if networks[name] & networks["ray-head"]} == {"ray-head", "ray-worker", "reneg"}
+
+
+def test_what_a_ray_worker_runs_of_ours_does_not_know_prefect() -> None:
+    code = (
+        "import sys, infra.execution.ray_tasks, infra.execution.engine_pool, infra.execution.usage_meter, "
+        "infra.execution.part_logs, infra.cluster.nodes, infra.stages.compute_part, flows.stages; "
+        "print([name for name in sys.modules if name.partition('.')[0] == 'prefect'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_ray_workers_divide_the_machine_and_do_not_each_claim_all_of_it() -> None:
+    worker = services()["ray-worker"]
+    limits = worker["deploy"]["resources"]["limits"]
+    assert limits["cpus"].startswith("${RAY_WORKER_CPUS:?")
+    assert limits["memory"].startswith("${RAY_WORKER_MEMORY:?")
+    (cpus,) = [word for word in worker["command"] if word.startswith("--num-cpus=")]
+    assert cpus == f"--num-cpus={limits['cpus']}"
+    (store,) = [word for word in worker["command"] if word.startswith("--object-store-memory=")]
+    assert int(store.partition("=")[2]) < 2 * 2**30 == int(worker["shm_size"].removesuffix("gb")) * 2**30
 
 
 def test_a_service_waits_for_the_health_of_those_it_needs_and_has_time_to_stop() -> None:

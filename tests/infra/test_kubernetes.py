@@ -58,6 +58,7 @@ def validate(manifest: Manifest) -> None:
     assert manifest["apiVersion"] == "ray.io/v1"
     spec = manifest["spec"]
     assert set(spec) <= CLUSTER, set(spec) - CLUSTER
+    assert spec.get("upgradeStrategy", {"type": "None"}) in ({"type": "Recreate"}, {"type": "None"})
     assert set(spec["autoscalerOptions"]) <= AUTOSCALER
     assert spec["autoscalerOptions"]["upscalingMode"] in ("Default", "Conservative", "Aggressive")
     assert spec["authOptions"]["mode"] in ("token", "disabled")
@@ -157,12 +158,60 @@ def test_every_secret_and_setting_that_is_asked_for_is_offered() -> None:
     offered = {"secretRef": of_kind("Secret"), "configMapRef": of_kind("ConfigMap")}
     for _, pod in pods():
         for container in pod["spec"]["containers"]:
-            for source in container["envFrom"]:
+            for source in container.get("envFrom", []):
                 for kind, named in source.items():
                     assert named["name"] in offered[kind]
     token = of_kind("Secret")[cluster()["authOptions"]["secretName"]]
     assert list(token["stringData"]) == ["auth_token"]
     assert set(of_kind("ConfigMap")["reneg"]["data"]) >= {"RENEG_STORE", "RAY_ADDRESS", "PREFECT_API_URL"}
+
+
+def test_each_pod_gets_the_secrets_that_it_needs() -> None:
+    given = {
+        name: {
+            variable
+            for container in pod["spec"]["containers"]
+            for source in container.get("envFrom", [])
+            if "secretRef" in source
+            for variable in of_kind("Secret")[source["secretRef"]["name"]]["stringData"]
+        }
+        for name, pod in pods()
+    }
+    tasks = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"}
+    assert given == {
+        "prefect": {"PREFECT_SERVER_DATABASE_PASSWORD", "PREFECT_SERVER_API_AUTH_STRING"},
+        "head": set(),
+        "cpu": tasks,
+        "gpu": tasks,
+        "reneg": tasks | {"PREFECT_API_AUTH_STRING", "RENEG_WEBHOOK"},
+    }
+    addresses = of_kind("ConfigMap")["reneg-tasks"]["data"]
+    assert not any(name.startswith(("PREFECT_", "RAY_")) for name in addresses)
+
+
+def test_only_the_pod_of_reneg_serve_reaches_prefect() -> None:
+    (rule,) = of_kind("NetworkPolicy")["prefect"]["spec"]["ingress"]
+    (allowed,) = rule["from"]
+    wanted = allowed["podSelector"]["matchLabels"]
+    matching = [name for name, pod in pods() if wanted.items() <= pod["metadata"]["labels"].items()]
+    assert (wanted, matching) == ({"app": "reneg"}, ["reneg"])
+
+
+def test_a_new_image_replaces_every_pod() -> None:
+    assert cluster()["upgradeStrategy"] == {"type": "Recreate"}
+    assert {d["spec"]["strategy"]["type"] for d in of_kind("Deployment").values()} == {"Recreate"}
+    wrong = deepcopy(of_kind("RayCluster")["reneg"])
+    wrong["spec"]["upgradeStrategy"] = {"type": "RollingUpdate"}
+    with pytest.raises(AssertionError):
+        validate(wrong)
+
+
+def test_the_pod_of_reneg_serve_is_asked_whether_the_head_knows_its_node_longer_than_a_rejoin_takes() -> None:
+    (container,) = of_kind("Deployment")["reneg"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"][0] == "with-ray"
+    for probe in (container["startupProbe"], container["livenessProbe"]):
+        assert probe["exec"] == {"command": ["with-ray", "--check"]}
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 240
 
 
 def test_the_versions_are_those_of_the_pins() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra import machine
-from infra.machine import free_disk_of, gpu_memory, model_bytes, total_memory, where
+from infra.machine import free_disk_of, gpu_memory, gpus, model_bytes, processor, total_memory, where
 
 
 def safetensors(path: Path, **tensors: tuple[str, int, int]) -> None:
@@ -109,3 +109,36 @@ def test_the_ray_node_is_named_by_address_and_the_first_eight_digits_of_its_id(m
     monkeypatch.setitem(sys.modules, "ray", Ray(connected=True))  # type: ignore[arg-type]
     assert where() == "10.0.0.1 (node 01234567)"
     machine._node.cache_clear()
+
+
+def test_a_processor_is_named_with_the_instruction_sets_that_decide_kernels(tmp_path: Path) -> None:
+    x86 = "processor\t: 0\nmodel name\t: AMD EPYC 9B14\nflags\t\t: fpu avx2 sse avx512f amx_tile avx512_bf16\n"
+    (tmp_path / "x86").write_text(x86 * 2)
+    assert processor(tmp_path / "x86") == ("AMD EPYC 9B14", ("avx2", "avx512f", "avx512_bf16", "amx_tile"))
+    (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp asimd sve i8mm\n")
+    assert processor(tmp_path / "arm")[1] == ("asimd", "i8mm", "sve")
+    name, instructions = processor(tmp_path / "absent")
+    assert name
+    assert instructions == ()
+
+
+def test_gpus_of_one_kind_are_described_once_and_only_those_that_this_process_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    said = 'echo "NVIDIA H200, 9.0, 570.1"\n'
+    (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\ncase "$*" in *--id=0,1*) {said}{said};; *) exit 1;; esac\n')
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    gpus.cache_clear()
+    assert gpus() == ("NVIDIA H200, compute 9.0, driver 570.1",)
+    gpus.cache_clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert gpus() == ()
+    gpus.cache_clear()
+
+
+def test_a_header_longer_than_the_format_allows_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match="a header of 1152921504606846976 bytes"):
+        model_bytes(tmp_path, "float32")

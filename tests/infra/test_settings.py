@@ -5,12 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import CODE_VARIABLE, QUIET, autoscales, expected_code, read_settings, silence_telemetry
+from infra.settings import (
+    CODE_VARIABLE,
+    QUIET,
+    SettingsError,
+    autoscales,
+    bypass_proxies,
+    expected_code,
+    max_node_gpus,
+    max_parts,
+    read_settings,
+    silence_telemetry,
+    waiting_parts,
+)
 from tests.infra.frozen import can_be_changed
 
 _VARIABLES = (
     "RENEG_HOME", "RENEG_STORE", "RENEG_CACHE", "XDG_CACHE_HOME", "PREFECT_API_URL", "RAY_ADDRESS", "RENEG_AUTOSCALE",
-    CODE_VARIABLE,
+    CODE_VARIABLE, "RENEG_MAX_NODE_GPUS", "RENEG_WAITING_PARTS", "RENEG_MAX_PARTS",
 )  # fmt: skip
 
 
@@ -81,3 +93,43 @@ def test_telemetry_is_off_whatever_was_set_and_heartbeats_are_on_unless_set(monk
 
 def test_settings_cannot_be_changed() -> None:
     assert not can_be_changed(read_settings())
+
+
+def test_a_slash_or_a_blank_at_the_end_of_an_address_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", " http://prefect:4200/api/ ")
+    assert read_settings().prefect_api_url == "http://prefect:4200/api"
+    monkeypatch.setenv("PREFECT_API_URL", "/")
+    assert read_settings().prefect_api_url is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, ("127.0.0.1,localhost,::1", "127.0.0.1,localhost,::1")),
+        ({"no_proxy": "a.example, localhost"}, ("a.example,localhost,127.0.0.1,::1",) * 2),
+        ({"NO_PROXY": "b.example"}, ("b.example,127.0.0.1,localhost,::1",) * 2),
+        ({"no_proxy": "a", "NO_PROXY": "b"}, ("a,127.0.0.1,localhost,::1", "b,127.0.0.1,localhost,::1")),
+        ({"no_proxy": "*"}, ("*", "*")),
+    ],
+)
+def test_connections_to_this_machine_bypass_the_proxy_and_what_the_user_set_stays(
+    before: dict[str, str], after: tuple[str, str]
+) -> None:
+    variables = dict(before)
+    bypass_proxies(variables)
+    assert (variables["no_proxy"], variables["NO_PROXY"]) == after
+    bypass_proxies(variables)
+    assert (variables["no_proxy"], variables["NO_PROXY"]) == after
+
+
+def test_limits_of_the_cluster_have_defaults_and_must_be_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (max_node_gpus(), waiting_parts(), max_parts()) == (None, 0, 512)
+    monkeypatch.setenv("RENEG_AUTOSCALE", "1")
+    assert waiting_parts() == 64
+    for name, value in (("RENEG_MAX_NODE_GPUS", "0"), ("RENEG_WAITING_PARTS", "7"), ("RENEG_MAX_PARTS", "0")):
+        monkeypatch.setenv(name, value)
+    assert (max_node_gpus(), waiting_parts(), max_parts()) == (0.0, 7, 1)
+    for value in ("many", "-1", "nan", "1e9"):
+        monkeypatch.setenv("RENEG_MAX_PARTS", value)
+        with pytest.raises(SettingsError, match=f"RENEG_MAX_PARTS: a number from 0 to 100000 expected, '{value}' came"):
+            max_parts()

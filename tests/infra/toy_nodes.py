@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.ledger.ledger import Ledger
 from infra.stages.stage import Resources, Stage
-from infra.storage.ledger import Ledger
 from tests.infra.toy import NUMBERS
 
 ROWS = 40

@@ -18,14 +18,15 @@ from infra.engines.openai_requests import Trouble, read_completion
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.data.treatments import treat
 from tasks.judging import listwise
-from tasks.judging.calls import Call
-from tasks.judging.cascade import AdmitConfig, admit, decide, escalate
+from tasks.judging.calls import Call, make_questions
 from tasks.judging.config import JudgeConfig
-from tasks.judging.judge import judge, make_questions
+from tasks.judging.judge import judge
 from tasks.mining.mine import AdoptConfig, adopt
 from tasks.prompts.prompt import join_texts
-from tasks.schemas import VERDICTS
+from tasks.schemas import IRRELEVANT, VERDICTS
 from tasks.texts import show_passage
+from tasks.verdicts.decide import decide
+from tasks.verdicts.escalate import AdmitConfig, admit, escalate
 from tests.conftest import ROOT
 from tests.paper.shapes import REASONING, Edited, Judged, Row, Said, Script, Shown
 
@@ -56,8 +57,9 @@ def read_rows(folder: Path, rows: Mapping[str, Row], dataset: str = "nq") -> Tab
     config = IngestConfig(dataset="rows", query_parts=1, passage_parts=1)
     read: Tables = ingest(config, source=folder)
     tables = {name: pl.concat(read[name]) for name in ("queries", "positives", "given", "passages")}
-    found = adopt(AdoptConfig(), **{name: tables[name] for name in ("given", "queries", "positives")})
-    return tables | {name: found[name] for name in ("candidates", "negatives")}
+    said = {name: tables[name] for name in ("given", "queries", "positives")}
+    found = adopt(AdoptConfig(), **said, irrelevant=IRRELEVANT.empty())
+    return tables | {name: found[name] for name in ("candidates", "negatives", "reserve")}
 
 
 def _as_json(query_id: str, row: Row, dataset: str) -> dict[str, Any]:
@@ -165,7 +167,7 @@ class Ours:
         settings = config.decide.model_copy(update={"tiers": ("weak",), "lower": 0.0, "upper": 1.0})
         candidates = tables["candidates"]
         decided = decide(settings, candidates=candidates, verdicts=_undecided(candidates), llm_verdicts=said)
-        names = ("queries", "positives", "candidates", "negatives")
+        names = ("queries", "positives", "candidates", "negatives", "reserve")
         made = treat(config.treat, **{name: tables[name] for name in names}, decisions=decided["decisions"])
         texts = dict(tables["passages"].select("doc_id", "text").iter_rows())
         listed = made["instances"].select("query_id", "positives", "negatives").iter_rows()

@@ -22,7 +22,7 @@ from infra.engines.openai_endpoint import OpenAIEngine
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import Budget, Meter
-from infra.storage.ledger import Ledger
+from infra.ledger.ledger import Ledger
 from infra.storage.store import Store
 from tasks.judging import calls
 from tasks.judging.judge import judge

@@ -340,10 +340,10 @@ def check_7_11_titles(show_row: Show) -> None:
 def check_7_11_lengths(show_row: Show) -> None:
     long, longer = "word " * 10_000, "other " * 3_000
     shown = show_row(Row(longer, [("", long)], [("", longer), ("", HARMLESS)]))
-    assert len(shown.prompt) < 10_000
+    assert longer.strip() not in shown.prompt  # neither as the query nor as a passage
     cut_off = [text for text in [*shown.positives, *shown.passages] if text != HARMLESS]
-    assert len(cut_off) == 2
-    assert all(text.endswith("[…]") for text in cut_off)
+    assert len(cut_off) >= 2  # the positive, and the windows of the passage
+    assert all("[…]" in text and len(text) < 1_000 for text in cut_off)
     assert HARMLESS in shown.passages
 
 

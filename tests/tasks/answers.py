@@ -166,16 +166,18 @@ def _odd_items(draw: random.Random, verdicts: Verdicts) -> tuple[str, Verdicts]:
 
 
 def _prose(draw: random.Random, verdicts: Verdicts) -> tuple[str, Verdicts]:
-    """Verdicts inside prose that goes on, or is no JSON at all."""
+    """Verdicts in prose, twice, or in no JSON at all; and some in text that goes on."""
     stated = json.dumps({"verdicts": verdicts})
     id_ = next(iter(verdicts))
+    if draw.random() < 0.2:  # these are read
+        nearly = (f"{stated} I hope this helps.", stated.replace('"', "'"), f"<answer>{stated[:-2]},}}}}</answer>")
+        return draw.choice(nearly), verdicts
     return draw.choice(
         [
-            f"{stated} I hope this helps.",
             f"Earlier I said {stated} but on reflection {json.dumps({'verdicts': dict.fromkeys(verdicts, 'none')})}",
             f"{stated}\n{stated}",
             f"{stated}}}",
-            stated.replace('"', "'"),
+            stated.replace('"', "'", 1),
             stated.replace(":", "="),
             stated[1:],
             f"All candidates are none. {id_}: none",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.formatting import markdown_table, percent, signed
+from tasks.formatting import markdown_table, percent, printable, signed
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,7 @@ def test_a_difference_has_its_sign_and_nothing_has_none(value: float, shown: str
 
 def test_a_table_has_its_header_a_rule_and_its_rows() -> None:
     assert markdown_table(["a", "b"], [["1", "2 \\ 3"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 \\\\ 3 |"
+
+
+def test_what_html_does_not_allow_is_replaced() -> None:
+    assert printable("a\x00b\ud800c\uffffd <&>") == "a\ufffdb\ufffdc\ufffdd <&>"

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tasks import protocols
+from tasks.judging.asker import Kept
 from tasks.judging.calls import Call
 from tasks.judging.cross_encoder import AsLLM, Scored
-from tasks.judging.judge import Kept
 
 
 @pytest.mark.parametrize(

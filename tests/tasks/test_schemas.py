@@ -25,7 +25,8 @@ def test_an_empty_table_has_the_columns_in_order_and_no_row() -> None:
 
 
 def test_the_treatments_and_states_are_those_of_the_method() -> None:
-    assert schemas.TREATMENTS == ("default", "remove", "remove_hn", "relabel")
+    assert schemas.PAPER_TREATMENTS == ("default", "remove", "remove_hn", "relabel")
+    assert schemas.TREATMENTS == (*schemas.PAPER_TREATMENTS, "drop_ambiguous")
     assert schemas.VERDICT_STATES == ("relevant", "not_relevant", "unsure", "unparsed")
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from tasks.texts import clean, combine_hashes, hash_passage, hash_text, part_of, show_passage
+from tasks.texts import clean, combine_hashes, hash_passage, hash_shown, hash_text, part_of, show_passage
 
 
 def test_a_hash_is_the_first_half_of_sha_256_in_hexadecimal() -> None:
@@ -46,3 +46,8 @@ def test_a_title_stands_before_its_text_where_there_is_one() -> None:
 )
 def test_control_characters_become_spaces_and_the_ends_are_stripped(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
+
+
+def test_a_title_alone_is_shown_as_a_text_alone_would_be() -> None:
+    assert hash_shown("Bread", "") == hash_shown("", "Bread")
+    assert hash_shown("Bread", "is baked") == hash_shown("", "Bread is baked")

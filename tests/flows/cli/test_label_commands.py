@@ -8,6 +8,7 @@ from flows.config.section import ConfigError
 from flows.method.setup import WaitingForLabels
 from tests.flows.cli.conftest import Shell
 from tests.flows.nightly import fill, sources
+from tests.flows.paper_sets import default_rows, relabelled_rows, write_lines
 
 
 @pytest.fixture
@@ -57,3 +58,26 @@ def test_with_resume_the_curation_goes_on_as_soon_as_enough_is_labelled(waiting:
 def test_a_sheet_that_is_none_is_refused(waiting: Shell) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.csv"):
         waiting.run("labels", "import", "animals-000001", waiting.nights.folder / "nowhere.csv")
+
+
+def test_silver_labels_are_written_as_a_table_and_as_a_gold_set_and_never_imported_as_those_of_people(
+    waiting: Shell,
+) -> None:
+    rows = default_rows()
+    folder = waiting.nights.folder
+    default = write_lines(folder / "default", rows)
+    relabelled = write_lines(folder / "rlhn", relabelled_rows(rows, dropped=1))
+    sets = ("--default", default / "rows.jsonl", "--relabelled", relabelled)
+    said = waiting.run("labels", "silver", *sets, "--out", folder / "silver.csv")
+    assert "12 rows as they were, 11 relabelled" in said
+    assert "labels: 44 not_relevant, 22 relevant" in said
+    assert "without a label: 6 row_dropped" in said
+    assert "66 pairs; made by a machine, not by people. Use it as `imported: {path: …}`" in said
+    gold = waiting.json("labels", "silver", *sets, "--out", folder / "silver.jsonl", "--pairs", "10")
+    assert gold["written"] == 10
+    with pytest.raises(ConfigError, match=r"silver\.csv exists; give another file"):
+        waiting.run("labels", "silver", *sets, "--out", folder / "silver.csv")
+    for name in ("silver.csv", "silver.jsonl"):
+        with pytest.raises(ConfigError, match="these are labels of a machine"):
+            waiting.run("labels", "import", "animals-000001", folder / name, "--annotator", "ann")
+    assert waiting.json("labels") == []

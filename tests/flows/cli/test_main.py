@@ -15,7 +15,7 @@ from flows.method.setup import CurationFailed, WaitingForLabels
 from flows.operations.notifications import NotifyError
 from infra.cluster.ray_cluster import ClusterError
 from infra.models.resolve import ModelError
-from infra.prefect_api.server import ServerError
+from infra.prefect_api.health import ServerError
 from infra.stages.runner import PartUnready
 from infra.storage.store import StoreError
 

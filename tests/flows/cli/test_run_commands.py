@@ -111,3 +111,27 @@ def test_a_recorded_curation_is_continued(shell: Shell) -> None:
     nights = shell.nights
     open_curation(nights.workspace, nights.config(sources(nights.folder, 5)[0]))
     assert resume_curation(nights.settings, "animals-000001", OUT, ERR)["curation"] == "animals-000001"
+
+
+def test_treatments_are_made_again_and_what_differs_is_shown(finished: Shell) -> None:
+    asked = len(finished.nights.judge.asked)
+    told = finished.run("treat", "animals-000001", "--treatment", "relabel", "--set", "treat.max_false_negatives=0")
+    assert "→" in told
+    assert "no judge and no encoder was asked" in told
+    done = finished.json("treat", "animals-000001", "--treatment", "drop_ambiguous", "--relevant-from", "1.0")
+    made = done["treatments"]["drop_ambiguous"]
+    assert made["before"] is None
+    assert made["now"]["relabelled"] == 0
+    assert done["settings"]["relevant_from"] == 1.0
+    assert len(finished.nights.judge.asked) == asked
+
+
+def test_all_judges_or_one_part_are_asked_again(finished: Shell) -> None:
+    before = len(finished.nights.judge.asked)
+    finished.json("rerun", "animals-000001", "--ask-again")
+    every = len(finished.nights.judge.asked) - before
+    assert every > 0
+    one = finished.json("rerun", "animals-000001", "--stage", "judge-llm", "--part", 0, "--ask-again")
+    assert one["parts"] == {"computed": 1}
+    assert 0 < len(finished.nights.judge.asked) - before - every < every
+    assert "give --stage and --part, or --ask-again alone" in finished.run("rerun", "animals-000001", code=2)

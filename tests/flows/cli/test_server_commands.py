@@ -30,6 +30,10 @@ def test_deployed_configurations_are_named_with_their_nights(shell: Shell, monke
         "They run on machines with `reneg serve`.",
     ]
     assert asked == [(["animals"], "ours")]
+    refused = "flows.curation.stored_config.refused_keys"
+    monkeypatch.setattr(refused, lambda config, rules: [f"{config.name}: no key"])
+    noted = " ".join(shell.run("deploy", config).split())
+    assert "note: this deployment would fail where the environment is as here: animals: no key" in noted
     assert shell.json("deploy", config)[0]["name"] == "curate/animals"
     assert asked[-1][1] == "reneg"
 
@@ -62,6 +66,13 @@ class Server:
     def __init__(self, home: Path) -> None:
         self.home = home
 
+    @property
+    def auth_file(self) -> Path:
+        return self.home / "prefect" / "auth-string"
+
+    def auth_string(self) -> str:
+        return "reneg:secret"
+
     def start(self, *, keep: bool) -> str:
         Server.up = keep
         return "http://127.0.0.1:4200/api"
@@ -74,13 +85,25 @@ class Server:
 def test_the_ui_is_kept_up_until_it_is_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.prefect_api.server.PrefectServer", Server)
     assert shell.run("ui").splitlines() == [
-        "Prefect UI: http://127.0.0.1:4200", "It runs until `reneg ui --stop`."
-    ]  # fmt: skip
+        "Prefect UI: http://127.0.0.1:4200",
+        f"Password: the line in {shell.nights.settings.home}/prefect/auth-string",
+        "It runs until `reneg ui --stop`.",
+    ]
     assert shell.run("ui", "--stop") == "stopped\n"
     assert shell.run("ui", "--stop") == "not stopped: no server runs, or a run still uses it\n"
+    checked: list[str] = []
+    monkeypatch.setattr("infra.prefect_api.health.check_named", checked.append)
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
-    assert shell.run("ui").splitlines()[0] == "Prefect UI: http://prefect.example"
+    assert shell.run("ui").splitlines() == ["Prefect UI: http://prefect.example"]
+    assert checked == ["http://prefect.example/api"]  # the address of another web server is not printed as a UI
     assert not Server.up
+
+
+def test_the_password_is_printed_to_a_terminal_only(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.prefect_api.server.PrefectServer", Server)
+    assert "secret" not in shell.run("ui")
+    monkeypatch.setattr("flows.cli.server_commands.OUT", Console(force_terminal=True, width=140))
+    assert "Password: reneg:secret" in shell.run("ui")
 
 
 def test_doctor_ends_with_1_only_where_something_is_missing(
@@ -93,6 +116,21 @@ def test_doctor_ends_with_1_only_where_something_is_missing(
     assert shell.json("doctor", code=1)[2] == {
         "what": "store", "state": "missing", "found": "s3://nowhere", "remedy": "make the bucket"
     }  # fmt: skip
+
+
+def test_doctor_looks_at_the_keys_of_a_configuration_and_shows_no_secret(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPU_KEY", "opaque-x7Kq2mZ9")
+    told = Finding("Prefect", "ok", "http://me:hunter2@host/api", "opaque-x7Kq2mZ9")
+    monkeypatch.setattr("flows.operations.doctor.examine", lambda settings: [told])
+    engine = {"kind": "openai", "model": "m", "base_url": "https://gpu.example/v1", "api_key_env": "GPU_KEY"}
+    path = shell.nights.written(sources(shell.nights.folder, 4)[0], tiers=[{"name": "far", "engine": engine}])
+    rows = shell.json("doctor", path)
+    assert (rows[0]["found"], rows[0]["remedy"]) == ("http://me:***@host/api", "***")
+    assert [(row["what"], row["state"]) for row in rows[1:]] == [
+        ("GPU_KEY for tier far", "ok"), ("GPU_KEY once deployed", "note")
+    ]  # fmt: skip
 
 
 def test_doctor_looks_at_the_cluster_where_that_is_asked(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

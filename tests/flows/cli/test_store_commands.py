@@ -13,8 +13,9 @@ from tests.flows.cli.conftest import Shell
 
 COLLECTED: dict[str, Any] = {
     "curations": ["nq-000001"], "releases": [], "parts": 1234, "objects": 5, "bytes": 2_500_000, "deleted": 3,
-    "deleted_bytes": 1_000_000, "put_back": 0, "kept": {"nq-000002": "unfinished", "nq-000003": "among the newest"},
-    "missing": [], "removed": False,
+    "deleted_bytes": 1_000_000, "put_back": 0,
+    "forgotten": 0, "kept": {"nq-000002": "unfinished", "nq-000003": "among the newest"},
+    "missing": [], "removed": False, "why": {"nq-000001": "unfinished, last at work 100 days ago"},
 }  # fmt: skip
 
 
@@ -30,10 +31,10 @@ def test_what_would_be_removed_is_counted_and_named() -> None:
     assert cells == [
         ["curations", "1"], ["releases", "0"], ["finished parts", "1,234"], ["objects", "5"],
         ["MB, to the trash", "2.5"], ["deleted from the trash", "3"], ["MB, for good", "1.0"],
-        ["restored from the trash", "0"],
+        ["restored from the trash", "0"], ["forgotten answers and parts, for good", "0"],
     ]  # fmt: skip
     assert lines[-3:] == [
-        "  nq-000001",
+        "  nq-000001: unfinished, last at work 100 days ago",
         "kept because unfinished: nq-000002; remove one with --drop",
         "Nothing was removed. Give --yes to remove it; curations may run meanwhile.",
     ]
@@ -83,3 +84,20 @@ def test_the_ledger_is_counted_and_its_segments_merged(finished: Shell, tmp_path
 def test_an_empty_ledger_says_so(shell: Shell) -> None:
     assert "nothing is remembered in" in shell.run("ledger")
     assert shell.json("ledger") == []
+
+
+def test_answers_are_forgotten_after_it_was_shown_which_and_put_back(finished: Shell) -> None:
+    (row,) = finished.json("ledger")
+    said = finished.run("ledger", "forget", "--judge", row["judge"])
+    assert "would be forgotten" in said
+    assert "run again: animals-000001" in said
+    assert "Nothing was forgotten. Stop curations in this store, then give --yes." in said
+    later = finished.json("ledger", "forget", "--judge", row["judge"], "--since", "2999-01-01")
+    assert (later["rows"], later["parts"]) == (0, [])
+    done = finished.json("ledger", "forget", "--judge", row["judge"], "--yes")
+    assert (done["rows"], done["number"]) == (row["rows"], "000001")
+    assert finished.json("ledger") == []
+    assert "forgetting 000001: judge" in finished.run("ledger", "forget", "--undo", 1)
+    assert "put back: " in finished.run("ledger", "forget", "--undo", 1, "--yes")
+    assert finished.json("ledger") == [row]
+    assert "give --judge" in finished.run("ledger", "forget", code=2)

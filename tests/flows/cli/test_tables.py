@@ -20,7 +20,15 @@ SUMMARY: dict[str, Any] = {
     "found": 4,
     "llm_calls": 57,
     "tiers": [
-        {"tier": "cascade", "known": 9, "known_found": 3, "recall": 0.33333, "precision": None},
+        {
+            "tier": "cascade",
+            "known": 9,
+            "known_found": 3,
+            "recall": 0.33333,
+            "recall_low": 0.12,
+            "recall_high": 0.65,
+            "precision": None,
+        },
     ],
     "conclusions": ["4 of 54 candidates were judged to be [false] negatives."],
     "alarms": ["gold set, llm: 40% right"],
@@ -65,12 +73,14 @@ def test_a_result_is_told_with_its_verdicts_its_alarms_and_its_report(tmp_path: 
     assert f"report: {tmp_path / 'report.html'}" in out
     rows = [cells(line) for line in out.splitlines() if line.startswith("│")]
     assert ["9", "48", "54", "4", "40", "9", "1", "4", "57"] in rows
-    assert ["cascade", "9", "3", "0.333", "–"] in rows
+    assert ["cascade", "9", "3", "0.333 (0.12 to 0.65)", "–"] in rows
 
 
 def test_a_result_without_known_false_negatives_has_no_table_of_tiers(tmp_path: Path) -> None:
-    out, _ = printed(show_result, Result(tmp_path, (RUN,), "nq-000007", {**SUMMARY, "tiers": [], "alarms": []}, 3.0))
-    assert "how each tier finds" not in out
+    for tiers in ([], [{"tier": "cascade", "known": 0, "known_found": 0, "recall": None, "precision": None}]):
+        summary = {**SUMMARY, "tiers": tiers, "alarms": []}
+        out, _ = printed(show_result, Result(tmp_path, (RUN,), "nq-000007", summary, 3.0))
+        assert "how each tier finds" not in out
     assert "drift" not in out
     assert "promoted" not in out
 
@@ -88,6 +98,13 @@ def test_what_became_of_a_promotion_is_two_lines() -> None:
     out, said = printed(show_release, Held("nq", "nq-000007", "too few queries"))
     assert out.splitlines() == ["not promoted: nq-000007; there is no release yet", "because: too few queries"]
     assert said["promoted"] is False
+
+
+def test_a_plan_that_asks_nothing_says_so() -> None:
+    out, _ = printed(show_tier_plans, Plan((), "EUR", ()))
+    assert out == "similarity judges alone (the configuration has no tiers), so judging costs no calls\n"
+    out, _ = printed(show_tier_plans, Plan((TierPlan("llm", "exact", 0, 0, 0, 0, 0, 0.0, 0.0),), "EUR", ()))
+    assert out.splitlines()[-1] == "llm: no pair was left open for it"
 
 
 def test_a_plan_shows_what_is_known_and_a_question_mark_for_the_rest() -> None:

@@ -21,3 +21,25 @@ def test_exactly_one_source_is_demanded() -> None:
 
 def test_training_needs_its_treatments() -> None:
     assert "train_on names ['relabel']" in refuse({"treatments": ["default"]})
+
+
+def test_gc_has_a_schedule_of_its_own_which_may_be_none_and_must_be_cron() -> None:
+    assert parse_config(MINIMAL, "my.yaml").retention.cron == "0 12 * * 0"
+    assert parse_config({**MINIMAL, "retention": {"cron": None}}, "my.yaml").retention.cron is None
+    assert "retention.cron: cron: five fields expected, such as '30 2 * * *', 'weekly' came" in refuse(
+        {"retention": {"cron": "weekly"}}
+    )
+
+
+def test_fewer_gpus_than_an_engine_spreads_over_are_refused() -> None:
+    tiers = [{"name": "big", "engine": {"device": "cuda", "tensor_parallel_size": 2}}, {"name": "small"}]
+    message = refuse({"tiers": tiers, "resources": {"judge": {"num_gpus": 1}}})
+    assert message.endswith(
+        "resources: judge-big gets num_gpus=1, but the engine of tier 'big' has tensor_parallel_size=2; remove "
+        "num_gpus, or give at least 2"
+    )
+    wanted = {"judge": {"num_gpus": 1}, "judge-big": {"num_gpus": 4}}
+    assert "judge-gold-big gets num_gpus=1" in refuse({"tiers": tiers, "resources": wanted})
+    parse_config({**MINIMAL, "tiers": tiers, "resources": {"judge": {"num_gpus": 2}}}, "my.yaml")
+    shared = [{"name": "big", "engine": {"device": "cuda"}}]  # two engines may share a GPU
+    parse_config({**MINIMAL, "tiers": shared, "resources": {"judge": {"num_gpus": 0.5}}}, "my.yaml")

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from flows.config.engines import CrossEncoderConfig, EncoderConfig, TierConfig, VLLMConfig
 from infra.stages.part_keys import semantic
+from tasks.prompts.prompt import load_prompt
 from tests.flows.settings import refuse
 
 OPENAI = {"model": "gpt-4o-2024-11-20"}
@@ -28,7 +29,7 @@ def test_the_defaults_are_those_of_the_demo() -> None:
     }  # fmt: skip
     assert CrossEncoderConfig(model="m").model_dump() == {
         "kind": "cross_encoder", "model": "m", "dtype": "float32", "max_seq_length": 512, "activation": "sigmoid",
-        "device": "cpu", "batch_size": 32, "threads": None,
+        "template": None, "query_prompt": "", "passage_prompt": "", "device": "cpu", "batch_size": 32, "threads": None,
     }  # fmt: skip
     assert (tier().name, tier().engines, tier().engine.kind) == ("llm", 1, "vllm")
 
@@ -40,6 +41,39 @@ def test_an_engine_without_a_kind_is_vllm() -> None:
 
 def test_a_cross_encoder_is_asked_by_its_own_protocol_without_saying_so() -> None:
     assert tier(engine={"kind": "cross_encoder", "model": "m"}).judge.protocol == "cross_encoder"
+
+
+@pytest.mark.parametrize("kind", ["cross_encoder", "vllm_reranker"])
+def test_an_instruction_reranker_is_told_the_definition_of_relevance(kind: str) -> None:
+    asked = tier(engine={"kind": kind, "model": "m", "template": "qwen3"})
+    assert (asked.judge.protocol, asked.judge.instructed) == ("cross_encoder", True)
+    assert TierConfig.model_validate(asked.model_dump()) == asked
+    plain = {"body": "{query} {document}"}
+    assert tier(engine={"kind": kind, "model": "m", "template": plain}).judge.instructed is False
+    own = tier(engine={"kind": kind, "model": "m", "template": "qwen3"}, judge={"instructed": False})
+    assert own.judge.instructed is False
+    with pytest.raises(ValidationError, match=r"judge.instructed: the engine's `template` has no place"):
+        tier(engine={"kind": kind, "model": "m", "template": plain}, judge={"instructed": True})
+    with pytest.raises(ValidationError, match="one of qwen3, mxbai expected"):
+        tier(engine={"kind": kind, "model": "m", "template": "qwen4"})
+
+
+def test_a_cross_encoder_without_a_template_has_the_keys_it_had() -> None:
+    engine = CrossEncoderConfig(model="m")
+    assert not {"template", "query_prompt", "passage_prompt"} & set(semantic(engine))
+    asked = CrossEncoderConfig(model="m", query_prompt="query: ")
+    assert semantic(asked)["query_prompt"] == "query: "
+    with pytest.raises(ValidationError, match=r"nothing expected beside `template`"):
+        CrossEncoderConfig.model_validate({"model": "m", "template": "qwen3", "query_prompt": "q"})
+
+
+def test_a_prompt_that_begins_the_answer_needs_an_endpoint_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = load_prompt("yes_no").model_copy(update={"assistant": "The answer is"})
+    monkeypatch.setattr("flows.config.engines.load_prompt", lambda name: begun)
+    with pytest.raises(ValidationError, match=r"'yes_no' begins the answer .* set the engine's `continues`"):
+        tier(engine={"kind": "openai", "model": "m"})
+    assert tier(engine={"kind": "openai", "model": "m", "continues": "vllm"}).judge.prompt_name == "yes_no"
+    assert tier().engine.kind == "vllm"
 
 
 @pytest.mark.parametrize(
@@ -122,3 +156,14 @@ def test_how_fast_an_engine_works_is_in_no_key() -> None:
     assert semantic(VLLMConfig.model_validate(fast)) == semantic(VLLMConfig())
     assert semantic(EncoderConfig(batch_size=1)) == semantic(EncoderConfig())
     assert semantic(EncoderConfig(max_seq_length=128)) != semantic(EncoderConfig())
+
+
+def test_whether_scores_are_calibrated_is_for_the_flow_to_say() -> None:
+    with pytest.raises(ValidationError, match=r"escalate\.calibrated is set by the flow"):
+        tier(escalate={"calibrated": False})
+
+
+def test_the_oracle_of_a_guarantee_is_the_tier_itself() -> None:
+    assert tier(name="strong", escalate={"target": {"recall": 0.9, "of": "strong"}}).escalate.target is not None
+    with pytest.raises(ValidationError, match=r"escalate\.target\.of: the tier itself, 'llm', expected, got 'strong'"):
+        tier(escalate={"target": {"recall": 0.9, "of": "strong"}})

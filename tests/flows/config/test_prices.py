@@ -91,3 +91,9 @@ def test_a_price_file_is_taken_into_the_configuration_and_everything_else_stays(
 def test_a_price_below_nothing_or_of_half_an_answer_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="is not a price file"):
         load_prices(config(prices={"models": {"m": wrong}}))
+
+
+def test_an_audit_sample_costs_what_its_tier_costs() -> None:
+    tiers = [{"name": "a", "engine": OPENAI, "escalate": {"target": {"recall": 0.9}}}]
+    prices = load_prices(config()).of_stages(config(tiers=tiers))
+    assert prices["judge-a-audit"] == prices["judge-a"] == Price(2.5, 1.25, 10.0)

@@ -50,3 +50,13 @@ def test_a_stage_with_a_label_of_its_own_is_configured_from_the_stages_values() 
 def test_a_grant_of_nothing_is_refused(wrong: dict[str, float]) -> None:
     assert f"resources.judge.{next(iter(wrong))}" in refuse({"resources": {"judge": wrong}})
     assert config(resources={"judge": {"num_gpus": 0}}).resources["judge"].num_gpus == 0
+
+
+def test_an_audit_sample_is_judged_with_what_its_tier_gets_unless_it_is_named_itself() -> None:
+    tiers = [{"name": "big", "engine": {"device": "cuda"}, "escalate": {"target": {"recall": 0.9}}}]
+    told = config(tiers=tiers, resources={"judge-big": {"deadline": 90}})
+    found = resources_of(told.tiers, told.resources)
+    assert found["judge-big-audit"] == found["judge-big"]
+    assert (found["judge-big"].deadline, found["judge-big"].num_gpus) == (90.0, 1.0)
+    told = config(tiers=tiers, resources={"judge-big-audit": {"deadline": 30}})
+    assert resources_of(told.tiers, told.resources)["judge-big-audit"].deadline == 30.0

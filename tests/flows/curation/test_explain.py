@@ -14,12 +14,13 @@ from flows.cli import inspect_commands
 from flows.config.load import parse_config
 from flows.config.section import ConfigError
 from flows.curation.explain import Explanation, explain
+from flows.curation.lookup import look_at
 from flows.curation.prepare import prepare
-from flows.curation.records import Curation, open_curation
+from flows.curation.records import Curation, open_curation, record_failure
 from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from infra.settings import Settings
-from infra.stages.runner import Runner
+from infra.stages.runner import PartSpec, Runner
 from infra.storage.store import Store
 from tests.flows.animals import tier, write_source
 from tests.flows.fakes import InProcess
@@ -95,9 +96,10 @@ def test_other_weights_and_another_version_are_told_apart(
     other = record(workspace, monday / "source", tiers=[{**tier(pairs_per_part=1000), "engine": engine}])
     (reason,) = ask(workspace, other, "judge-llm").reasons
     assert reason.startswith("the model's weights changed: ")
-    monkeypatch.setattr(stages, "MINE", replace(stages.MINE, version=stages.MINE.version + 1))
+    now = stages.MINE.version
+    monkeypatch.setattr(stages, "MINE", replace(stages.MINE, version=now + 1))
     found = ask(workspace, record(workspace, monday / "source"), "mine")
-    assert found.reasons == ("the stage's code version changed: 1 → 2",)
+    assert found.reasons == (f"the stage's code version changed: {now} → {now + 1}",)
 
 
 def test_what_did_not_change_was_reused(workspace: Workspace, monday: Path) -> None:
@@ -152,5 +154,39 @@ def test_the_command_prints_the_reasons_and_one_line_of_json(
     monkeypatch.setenv("RENEG_HOME", str(workspace.settings.home))
     inspect_commands.explain(record(workspace, monday / "source").id, "mine", 0, as_json=True)
     said = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (said["stage"], said["finished"]) == ("mine", True)
+    assert (said["stage"], said["finished"], said["failed"]) == ("mine", True, None)
     assert said["reasons"] == ["nothing like it was computed before: no other mine in the store"]
+
+
+def test_a_part_that_failed_says_why_its_last_attempt_did(
+    workspace: Workspace, monday: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RENEG_STORE", workspace.settings.store)
+    monkeypatch.setenv("RENEG_HOME", str(workspace.settings.home))
+    monkeypatch.setattr("flows.method.setup.prompt_digest", lambda name: "c3d4" * 16)
+    curation = record(workspace, monday / "source")
+    _, (*_, judged) = look_at(workspace, curation)
+    spec = PartSpec(stages.JUDGE, "judge-llm-00000", 0, 0, "key", 0, judged.ingredients[0], {}, {})
+    record_failure(workspace.store, curation.id, spec, "EndpointError: [422] extra_forbidden: seed")
+    record_failure(workspace.store, curation.id, replace(spec, name="mine-00000"), "a failure of long ago")
+    inspect_commands.explain(curation.id, "judge-llm", 0)
+    said = capsys.readouterr().out
+    assert f"judge-llm part 0 of {curation.id} will be computed" in said
+    assert said.splitlines()[-1] == "  its last attempt failed: EndpointError: [422] extra_forbidden: seed"
+    assert ask(workspace, curation, "mine").failed is None
+
+
+def test_a_tier_with_a_guarantee_says_why_pairs_were_asked_about_accepted_or_rejected(tmp_path: Path) -> None:
+    workspace, source = make_workspace(tmp_path), write_source(tmp_path / "source")
+    target = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
+    tiers = [{"name": "llm", "escalate": {"target": target, "pairs_per_part": 1000}}]
+    curation = record(workspace, source, tiers=tiers)
+    finish(workspace, curation, tmp_path / "scratch")
+    audit, accepted, rejected, asked = explain(workspace, curation.id, "settle-llm", 0).guarantee
+    assert audit == "audit sample: 16 of 54 questions, drawn at random from all scores"
+    assert re.fullmatch(r"accepted as relevant: \d+(, with scores from 0\.\d+)?", accepted)
+    assert re.fullmatch(r"rejected: \d+(, with scores below 0\.\d+)?", rejected)
+    counts = [int(re.findall(r": (\d+)", line)[0]) for line in (audit, accepted, rejected, asked)]
+    assert sum(counts) == 54
+    assert explain(workspace, curation.id, "judge-llm-audit", 0).guarantee[0] == audit
+    assert explain(workspace, curation.id, "decide", 0).guarantee == ()

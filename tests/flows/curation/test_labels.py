@@ -15,6 +15,7 @@ from flows import stages as st
 from flows.cli.__main__ import app
 from flows.cli.inspect_commands import show_plan, show_status
 from flows.config.section import ConfigError
+from flows.curation import labels
 from flows.curation.labels import import_labels, resumable, waiting
 from flows.curation.lookup import look_at
 from flows.curation.records import load_curation
@@ -126,7 +127,7 @@ def test_a_sheet_can_be_imported_as_often_as_it_grows_and_a_later_label_wins(tmp
     assert take_in(nights, curation, sheet, "ben")["new"] == 6
 
 
-def test_a_sheet_is_refused_where_nothing_in_it_can_be_used(tmp_path: Path) -> None:
+def test_a_sheet_is_refused_where_nothing_in_it_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nights = Nights(tmp_path)
     (source,) = sources(tmp_path, 6)
     curation = nights.curate(source).curation
@@ -135,6 +136,9 @@ def test_a_sheet_is_refused_where_nothing_in_it_can_be_used(tmp_path: Path) -> N
         take_in(nights, curation, sheet)
     with pytest.raises(ConfigError, match="No such file"):
         take_in(nights, curation, tmp_path / "nowhere.csv")
+    monkeypatch.setattr(labels, "_LARGEST", 10)
+    with pytest.raises(ConfigError, match="a sheet of at most 10 bytes expected; import it in several files"):
+        take_in(nights, curation, sheet)
     assert read_labels(nights.workspace.store).is_empty()
 
 

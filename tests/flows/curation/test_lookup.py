@@ -71,8 +71,9 @@ def test_people_who_are_waited_for_are_told_only_where_that_is_asked(tmp_path: P
 def test_a_training_set_is_the_instances_of_its_treatment_with_their_texts(nights: Nights) -> None:
     workspace = nights.workspace
     outcome, _ = look_at(workspace, recorded(nights))
-    tables = training_set(workspace, recorded(nights), "relabel")
-    assert set(tables) == {"instances", "queries", "passages"}
+    config, tables = training_set(workspace, recorded(nights), "relabel", ("trec",))
+    assert config.formats == ("trec",)
+    assert set(tables) == {"instances", "queries", "passages", "candidates"}
     assert set(tables["instances"]["treatment"]) == {"relabel"}
     assert tables["instances"].equals(read_table(workspace.store, outcome.instances["relabel"]))
     assert tables["passages"].height == 48
@@ -81,7 +82,7 @@ def test_a_training_set_is_the_instances_of_its_treatment_with_their_texts(night
 def test_a_training_set_that_there_is_none_of_is_refused(nights: Nights) -> None:
     workspace, curation = nights.workspace, recorded(nights)
     with pytest.raises(ConfigError, match="animals-000001 made default, relabel, not 'remove'"):
-        training_set(workspace, curation, "remove")
+        training_set(workspace, curation, "remove", ("trec",))
     other = curation.config.model_copy(update={"mine": curation.config.mine.model_copy(update={"range_max": 9})})
-    with pytest.raises(ConfigError, match="animals-000001 is unfinished; see `reneg status animals-000001`"):
-        training_set(workspace, replace(curation, config=other), "relabel")
+    with pytest.raises(ConfigError, match="animals-000001 is unfinished now: an earlier version of Reneg"):
+        training_set(workspace, replace(curation, config=other), "relabel", ("trec",))

@@ -7,7 +7,9 @@ import pytest
 
 from flows.config.load import parse_config
 from flows.config.section import ConfigError
+from flows.curation import prepare
 from flows.curation.prepare import Intake, check_gold
+from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store
 from tests.conftest import free_port
 from tests.flows.animals import tier
@@ -57,6 +59,22 @@ def test_a_bucket_out_of_reach_is_served_by_the_copy_and_without_one_is_told(
     assert "the copy of the last execution is used" in said[0]
 
 
+def test_a_gold_set_that_is_too_large_or_whose_address_is_not_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    path = write_gold(tmp_path / "gold.jsonl", 4)
+    known = Intake(gold={"gold.jsonl": "objects/ab/abc"})
+    for address in ("memory://gold.jsonl", "simplecache::s3://bucket/gold.jsonl", "ftp://host/gold.jsonl"):
+        with pytest.raises(ConfigError, match=r"^gold\.path: \w+:// is not read; a path, s3://"):
+            Intake.now(store, config(gold={"path": address}), NOW, known)  # type: ignore[arg-type]
+    monkeypatch.setattr(prepare, "_LARGEST_GOLD", path.stat().st_size)
+    assert Intake.now(store, config(gold={"path": str(path)}), NOW).gold  # type: ignore[arg-type]
+    monkeypatch.setattr(prepare, "_LARGEST_GOLD", path.stat().st_size - 1)
+    with pytest.raises(ConfigError, match=r"gold\.jsonl is larger than \d+ bytes"):
+        Intake.now(store, config(gold={"path": f"file://{path}"}), NOW)  # type: ignore[arg-type]
+
+
 def test_rows_of_a_gold_set_that_are_left_out_are_told_by_reason(tmp_path: Path) -> None:
     data = write_gold(tmp_path / "gold.jsonl", 4).read_bytes() + b"{}\n{}\n"
     said: list[str] = []
@@ -64,3 +82,20 @@ def test_rows_of_a_gold_set_that_are_left_out_are_told_by_reason(tmp_path: Path)
     assert said == ["gold: 2 row(s) left out: unknown_label"]
     with pytest.raises(ConfigError, match="no usable row"):
         check_gold(b"{}", config())  # type: ignore[arg-type]
+
+
+def test_imported_verdicts_are_taken_in_and_records_of_older_versions_have_none(tmp_path: Path) -> None:
+    store, table = Store.open(str(tmp_path / "store")), tmp_path / "verdicts.csv"
+    table.write_text("query,passage,label\na,b,relevant\n")
+    found = Intake.now(store, config(imported={"path": str(table)}), NOW)  # type: ignore[arg-type]
+    assert found.imported is not None
+    assert [*found.imported] == ["verdicts.parquet"]
+    found.keep(store, "nq-000001")
+    assert Intake.of(store, "nq-000001") == found
+    keep_next(store, "curations/nq-000002/intake", {"labels": [], "gold": None, "night": ""})
+    assert Intake.of(store, "nq-000002") == Intake()
+
+
+def test_the_page_of_a_preview_names_the_command_that_made_it() -> None:
+    commands = [prepare._command(name) for name in ("nq", "nq-preview", "demo")]
+    assert commands == ["reneg curate nq.yaml", "reneg preview nq.yaml", "make demo"]

@@ -23,6 +23,25 @@ def test_the_results_of_a_curation_lie_in_a_folder_of_its_name(settings: Setting
     assert workspace.folder("nq-000003") == tmp_path / "home" / "curations" / "nq-000003"
 
 
+def test_the_home_is_private_with_all_that_lies_in_it(settings: Settings, tmp_path: Path) -> None:
+    inside = replace(settings, store=str(tmp_path / "home" / "store"))
+    Workspace.open(inside)
+    assert oct(settings.home.stat().st_mode)[-3:] == "700"
+    settings.home.chmod(0o755)
+    Workspace.open(inside, write=False)
+    assert oct(settings.home.stat().st_mode)[-3:] == "700"
+    away = replace(settings, home=tmp_path / "away")
+    Workspace.open(away, write=False)
+    assert not away.home.exists()
+
+
+def test_a_home_that_cannot_be_made_is_no_fault_of_a_command_that_writes_none(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    assert Workspace.open(replace(settings, home=tmp_path / "file" / "home")).store.list("parts") == []
+
+
 def test_a_store_of_another_format_is_refused(settings: Settings) -> None:
     Workspace.open(settings)
     (Path(settings.store) / "FORMAT.json").write_text('{"format": 0}')

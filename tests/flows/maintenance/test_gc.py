@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,21 +16,23 @@ from flows.config.load import parse_config
 from flows.config.section import ConfigError
 from flows.curation.lookup import Job, look_at
 from flows.curation.prepare import fetch_models, prepare
-from flows.curation.records import curation_names, load_curation, open_curation
+from flows.curation.records import curation_names, keep_config, load_curation, open_curation
 from flows.curation.workspace import Workspace
-from flows.maintenance.gc import Wanted, collect
+from flows.maintenance.gc import Wanted, collect, collection_page
 from flows.maintenance.purge import Wanted as PurgeWanted
 from flows.maintenance.purge import purge
 from flows.method.retrain import RetrainConfig, retrain_method
-from flows.method.setup import Setup
+from flows.method.setup import Setup, TooManyRejected
 from flows.runs.execute import execute
 from infra.cluster.weights import ensure, is_published, publish_for
 from infra.models.resolve import MANIFEST
 from infra.settings import Settings
 from infra.stages.runner import Failure, Runner, StageRun
+from infra.storage.release_pointers import advance, publish
 from infra.storage.store import Store, StoreError
 from tests.flows.animals import write_source
 from tests.flows.fakes import InProcess
+from tests.flows.method.test_losses import write_rows
 
 DAY = 86400.0
 
@@ -225,6 +228,49 @@ def test_young_and_unfinished_curations_stay_and_an_unfinished_one_can_be_let_go
         run(tmp_path, drop=frozenset({"nobody-000001"}))
 
 
+def test_an_unfinished_curation_goes_after_its_own_time_and_its_name_says_who_removed_it(tmp_path: Path) -> None:
+    unfinished, young = night(tmp_path, 4, stop_at="decide"), night(tmp_path, 12)
+    age(tmp_path, 80)
+    assert run(tmp_path, curations=1)["kept"] == {unfinished: "unfinished", young: "among the newest"}
+    age(tmp_path, 20)
+    done = run(tmp_path, curations=1)
+    assert (done["curations"], done["why"]) == (
+        [unfinished], {unfinished: "unfinished, last at work 100 days ago"}
+    )  # fmt: skip
+    assert is_whole(tmp_path, young)
+    page = collection_page(done).splitlines()
+    assert page[0].startswith("removed: 1 curations, 0 releases, ")
+    assert f"- {unfinished}: unfinished, last at work 100 days ago" in page
+    with pytest.raises(
+        ConfigError, match=f"no curation '{unfinished}' in .*; gc removed it .see `retention`.; known: "
+    ):
+        load_curation(Store(settings_of(tmp_path).store), unfinished)
+
+
+def test_how_long_unfinished_curations_stay_is_a_setting_of_the_newest_configuration(tmp_path: Path) -> None:
+    unfinished, _ = night(tmp_path, 4, stop_at="decide"), night(tmp_path, 12)
+    config = config_of(tmp_path, 4, retention={"unfinished_days": 31, "curations": 1})
+    keep_config(Store(settings_of(tmp_path).store), config)
+    age(tmp_path, 40)
+    assert run(tmp_path, yes=False)["curations"] == [unfinished]
+
+
+def test_gc_makes_latest_json_follow_the_records_and_sweeps_the_cache(tmp_path: Path) -> None:
+    store = Store.open(settings_of(tmp_path).store)
+    for text in ("one", "two"):
+        exports = {"train.jsonl": store.put_object(text.encode(), ".jsonl")}
+        advance(store, "animals", lambda known, e=exports: {"curation": "animals-000001", "exports": e, "of": None})
+        publish(store, "animals")
+    store.replace("published/animals/latest.json", store.read("published/animals/000001/release.json") or b"")
+    home = Settings(tmp_path / "home", store.url, tmp_path / "cache", None, None)
+    (home.scratch / ".dead.1").mkdir(parents=True)
+    os.utime(home.scratch / ".dead.1", (1, 1))
+    assert collect(home, Wanted(), yes=False)["leftovers"] == 0
+    assert json.loads(store.read("published/animals/latest.json") or b"")["number"] == 1
+    assert collect(home, Wanted(), yes=True)["leftovers"] == 1
+    assert json.loads(store.read("published/animals/latest.json") or b"")["number"] == 2
+
+
 def release(store: Store, number: int, curation: str, exports: dict[str, str], of: int | None = None) -> None:
     record = {"number": number, "curation": curation, "exports": exports, "of": of, "model": None}
     assert store.create(f"releases/animals/HEAD-{number:06d}.json", json.dumps(record).encode())
@@ -273,12 +319,22 @@ def test_a_kept_curation_that_cannot_be_followed_stops_everything(tmp_path: Path
     age(tmp_path, 40)
     record = tmp_path / "store" / "curations" / unfinished / "curation.json"
     record.write_bytes(damage)
-    os.utime(record, (0, 0))
+    os.utime(record, (time.time() - 40 * DAY,) * 2)
     before = files(tmp_path)
     with pytest.raises((ConfigError, StoreError), match=f"{unfinished}.*(--drop|is damaged)"):
         run(tmp_path, curations=1)
     assert files(tmp_path) == before
     assert run(tmp_path, curations=1, drop=frozenset({unfinished}))["curations"][0] == unfinished
+
+
+def test_a_curation_that_stopped_as_too_much_was_left_out_is_kept_with_its_ingest(tmp_path: Path) -> None:
+    write_rows(tmp_path / "source-99", good=6, bad=4)
+    with pytest.raises(TooManyRejected):
+        night(tmp_path, 99)
+    age(tmp_path, 40)
+    before = {name for name in files(tmp_path) if name.startswith(("parts/", "objects/"))}
+    assert run(tmp_path)["kept"] == {"animals-000001": "among the newest"}
+    assert {name for name in files(tmp_path) if name.startswith(("parts/", "objects/"))} == before
 
 
 def test_a_finished_curation_of_an_earlier_version_keeps_the_parts_that_its_result_lists(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from flows.curation.workspace import Workspace
 from flows.maintenance.purge import Wanted, purge, resolve
 from flows.method.curate import curate_method
 from flows.results.output_folder import lay_out
+from infra.ledger.ledger import Ledger
 from infra.settings import Settings
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest
-from infra.storage.ledger import Ledger
 from infra.storage.store import Store, StoreError
 from tasks.texts import hash_passage, hash_text
 from tests.flows.animals import make_setup, write_source
@@ -43,7 +43,7 @@ def curate(settings: Settings, source: Path) -> InProcess:
     """Curate a source as `reneg curate` does, in this process: recorded, computed, laid out."""
     workspace = Workspace.open(settings)
     setup = make_setup(workspace.store, source)
-    curation = open_curation(workspace, setup.config)
+    curation = open_curation(workspace, setup.config, own_file=True)
     executor = InProcess(workspace.store, settings.scratch)
     runner = Runner(workspace.store, executor)
     outcome = curate_method(runner, setup)

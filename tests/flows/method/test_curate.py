@@ -24,7 +24,7 @@ def test_every_row_of_the_source_ends_as_instance_or_reject_and_every_candidate_
 ) -> None:
     _, run, _ = run_method(tmp_path, write_source(tmp_path / "source"))
     tables = {r.name: r for r in run.runs}
-    assert tables["judge_similarity"].rows == tables["decide"].rows
+    assert tables["judge_similarity"].rows == 2 * tables["decide"].rows  # verdicts and features
     instances = sum(p.rows for m in tables["treat-default"].manifests for p in m.tables["instances"])
     assert instances == 9
 
@@ -111,7 +111,7 @@ def test_rows_that_carry_negatives_are_judged_as_they_are_and_not_mined(tmp_path
     names = [r.name for r in run.runs]
     assert "mine" not in names
     assert "search" not in names
-    assert next(r for r in run.runs if r.name == "judge_similarity").rows == 20
+    assert next(r for r in run.runs if r.name == "judge_similarity").rows == 2 * 20  # verdicts, features
 
 
 def stage_digests(run: Runner) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """A whole curation whose judge is a real endpoint that misbehaves: it ends complete, and every failure is counted."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from infra.storage.store import Store
 from tests.flows.animals import make_setup, tier, write_source
 from tests.flows.fakes import InProcess
 from tests.infra.misbehaving import LASTING as LASTING_KINDS
-from tests.infra.misbehaving import MisbehavingServer
+from tests.infra.misbehaving import MisbehavingServer, as_json
 
 PASSING = {"429": 0.1, "500": 0.05, "503": 0.03, "reset": 0.03, "bad_json": 0.03, "no_choices": 0.02, "hang": 0.01}
 LASTING = {"refusal": 0.04, "content_filter": 0.03, "garbage": 0.04, "truncated": 0.03, "null_content": 0.02}
@@ -122,6 +123,32 @@ def test_a_budget_stops_between_batches_and_the_next_run_goes_on_without_paying_
         check_complete(resumed)
         assert len(server.calls) == asked
         assert max(server.paid.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (as_json({"detail": [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"], "msg": "no"}]}, 422),
+         "extra_forbidden: max_completion_tokens: no.*`max_tokens_field: max_tokens`"),
+        (as_json({"choices": [{"message": {"content": "Yes"}, "finish_reason": "length", "logprobs": None}]}),
+         "the endpoint gives no log-probabilities.*`protocol: listwise`"),
+        (as_json({"error": {"message": "Rate limit exceeded: free-models-per-day", "code": 429}}),
+         "free-models-per-day.*run again"),
+    ],
+    ids=["refuses_a_field", "without_logprobs", "error_in_200"],
+)  # fmt: skip
+def test_a_fault_of_every_request_is_met_by_one_part_and_fails_every_part_of_the_judge_with_its_remedy(
+    tmp_path: Path, reply: tuple[int, str, bytes], told: str
+) -> None:
+    with MisbehavingServer(raw=lambda body: reply) as server:
+        spec = OpenAISpec(model="judge-2026-01-01", base_url=server.url)
+        run, _ = run_with(tmp_path, spec, {})
+        asked = server.counts["raw"]
+    judged = next(r for r in run.runs if r.name == "judge-llm")
+    assert (judged.computed, len(judged.failed)) == (0, judged.parts)
+    assert judged.parts > 1
+    assert 1 <= asked <= 12  # a first part of six pairs, and its second attempt where the first proved nothing
+    assert all(re.search(told, reason) for reason in judged.failed.values())
 
 
 def test_money_is_counted_from_the_tokens_that_were_really_used(tmp_path: Path) -> None:

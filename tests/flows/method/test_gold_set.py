@@ -101,3 +101,14 @@ def test_pinned_weights_are_asked_under_one_name_and_an_endpoint_under_the_night
     assert asked.engine == f"{far.judge.engine}@2026-03-01"
     assert asked.ledger_name != ask_again(far, "2026-03-02").ledger_name
     assert asked.model_copy(update={"engine": far.judge.engine}) == far.judge
+
+
+def test_with_a_guarantee_the_oracles_own_verdicts_are_compared_as_the_decisions(judging: Judging) -> None:
+    strong = {"name": "strong", "escalate": {"target": {"recall": 0.9}}}
+    verdicts = judging.judge(judging.setup(tiers=[tier(), strong]))[0]["verdicts"]
+    said = {
+        name: verdicts.filter(pl.col("tier") == name).sort("dataset", "query_id", "doc_id")["state"].to_list()
+        for name in ("cascade", "strong")
+    }
+    assert said["cascade"] == said["strong"]
+    assert len(said["strong"]) == 8

@@ -3,9 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from flows.config.engines import TierConfig
 from flows.method.setup import Outcome, Setup, Tier, WaitingForLabels
+from flows.stages import SEARCH, TRAIN
 from infra.engines.specs import OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.provenance import declared
 from infra.storage.artifacts import Directory, Table
 from tasks.prompts.prompt import load_definition, prompt_digest
 from tasks.texts import hash_text
@@ -67,6 +71,13 @@ def test_how_fast_an_engine_works_changes_no_judge() -> None:
     assert tier(engine=hungry).judge == tier().judge
 
 
+def test_a_query_lacks_negatives_up_to_the_number_that_is_mined_unless_the_settings_say_another() -> None:
+    for said, enough in (({}, 7), ({"enough": 2}, 2)):
+        escalate = setup(tiers=[{"escalate": {"per_query": {"start": 1, "most": 3, **said}}}]).escalate(0)
+        assert escalate.per_query is not None
+        assert escalate.per_query.enough == enough
+
+
 def test_only_weights_known_by_their_digest_are_pinned() -> None:
     assert tier().is_pinned
     endpoint = tier(engine=OpenAISpec(model="gpt-4o-2024-11-20"), model="gpt-4o-2024-11-20")
@@ -92,3 +103,19 @@ def test_a_curation_that_trains_nothing_leaves_no_scores_and_no_models() -> None
     nothing = Table("nothing")
     left = Outcome(Directory("page"), Directory("sheet"), {}, {}, nothing, nothing)
     assert (left.scores, dict(left.models)) == (Table("scores"), {})
+
+
+def test_the_key_of_a_stage_without_an_engine_covers_the_software_only_if_the_settings_say_so() -> None:
+    assert setup().software(SEARCH) == {}
+    for word in ("recompute_local", "recompute_all"):
+        assert setup(software=word).software(SEARCH) == {"software": declared(("faiss", "numpy"), "cpu")}
+        assert setup(software=word).software(TRAIN, "cuda")["software"]["processor"] == "cuda"
+
+
+def test_a_tier_with_a_guarantee_judges_in_two_stages_and_must_be_the_last() -> None:
+    target = {"name": "strong", "escalate": {"target": {"recall": 0.9, "of": "strong"}}}
+    made = setup(tiers=[{"name": "weak"}, target])
+    assert [tier.stages for tier in made.tiers] == [("judge-weak",), ("judge-strong-audit", "judge-strong")]
+    assert (made.guaranteed.tier, made.guaranteed.target.recall) == ("strong", 0.9)
+    with pytest.raises(ValueError, match=r"tier llm: escalate\.target expected, got none"):
+        _ = setup(tiers=[{}]).guaranteed

@@ -66,7 +66,7 @@ def test_a_finished_curations_table_is_joined_over_its_stages() -> None:
 
 
 def test_a_stage_that_is_not_finished_is_named() -> None:
-    with pytest.raises(ConfigError, match="has not finished agree, treat-relabel; run it to its end first"):
+    with pytest.raises(ConfigError, match=r"has not finished agree, treat-relabel, or .*; run it to its end first"):
         Finished({}).table("edits", "agree", "treat-relabel")
 
 

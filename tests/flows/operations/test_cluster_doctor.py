@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolUpdate
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
 from flows.cli.__main__ import app
@@ -23,10 +22,10 @@ from flows.operations.doctor import Finding
 from infra.cluster import nodes, ray_cluster
 from infra.models.resolve import resolve
 from infra.prefect_api.events import POOL
-from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store
 from tests.conftest import ROOT, free_port
+from tests.infra.prefect_calls import embedded
 from tests.infra.ray_nodes import RayNodes
 
 pytestmark = pytest.mark.slow
@@ -44,9 +43,8 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="module")
 def server(nothing: Settings) -> Iterator[Settings]:
     """A Prefect server on which nothing was deployed yet."""
-    prefect = PrefectServer(nothing.home)
-    yield replace(nothing, prefect_api_url=prefect.start())
-    prefect.stop()
+    with embedded(nothing.home) as url:
+        yield replace(nothing, prefect_api_url=url)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ def test_what_was_deployed_is_found_and_what_was_paused_or_switched_off_is_missi
     deploy(server, [config])
     assert set(missing(server, config)) == {"RAY_ADDRESS", "worker"}
     automation = f"automation {HEARTBEAT_AUTOMATION!r}"
-    with temporary_settings({PREFECT_API_URL: server.prefect_api_url}), get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client:
         client.send_worker_heartbeat(POOL, "a worker", heartbeat_interval_seconds=30)
         assert set(missing(server, config)) == {"RAY_ADDRESS"}
         there = states(server, config)
@@ -175,6 +173,17 @@ def test_a_store_that_only_this_machine_sees_is_named_for_every_node(
 def test_a_cache_that_a_node_cannot_write_is_named(cluster: Settings) -> None:
     found = missing(replace(cluster, cache=Path("/dev/null/cache")))
     assert [what for what in found if what.startswith("/dev/null/cache/files on node")]
+
+
+def test_a_head_that_computes_nothing_is_not_asked_for_the_store_and_keys_that_others_need() -> None:
+    lacks = nodes.Probe(0.0, "NoCredentialsError", False, "", 2**40, 2**30, (), ("OPENAI_API_KEY",))
+    wanted = nodes.Wanted("s3://reneg/store", Path("/cache"), beacon="probe/1", variables=("OPENAI_API_KEY",))
+    head = nodes.Node("ab" * 14, "10.0.0.7", {"memory": 4.0, "CPU": 0.0}, found=lacks)
+    assert [finding.state for finding in cluster_doctor._node(head, wanted, [])] == ["ok"]
+    worker = replace(head, resources={"CPU": 1.0})
+    assert [finding.what for finding in cluster_doctor._node(worker, wanted, [])] == [
+        "store from node 10.0.0.7 (abababab)", "OPENAI_API_KEY on node 10.0.0.7 (abababab)",
+    ]  # fmt: skip
 
 
 def test_nodes_with_other_code_or_another_clock_are_named(cluster: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

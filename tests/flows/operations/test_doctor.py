@@ -1,14 +1,23 @@
 """What is looked at on this machine, and the remedy that stands beside each thing that is missing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.operations import doctor
+from flows.curation.lookup import Job
+from flows.curation.workspace import Workspace
+from flows.operations import cluster_doctor, doctor
+from flows.operations.deploy import api
 from flows.operations.doctor import Finding, examine
+from flows.operations.supervisor import Supervisor
+from flows.runs.servers import in_own_flow_run
+from infra.prefect_api.health import ServerError
 from infra.settings import Settings
 from tests.conftest import free_port
+from tests.flows.animals import make_setup, write_source
+from tests.infra.prefect_calls import PREFECT, serving
 
 
 @pytest.fixture
@@ -55,8 +64,48 @@ def test_servers_that_are_named_and_do_not_answer_are_missing(settings: Settings
         replace(settings, prefect_api_url=f"http://127.0.0.1:{port}/api", ray_address=f"127.0.0.1:{port}")
     )
     assert (looked_at["Prefect"].state, looked_at["Ray"].state) == ("missing", "missing")
-    assert looked_at["Prefect"].remedy == "start that server, or unset PREFECT_API_URL to use an embedded one"
+    assert looked_at["Prefect"].remedy == "start that server, or unset it to use an embedded one"
     assert looked_at["Ray"].found == f"127.0.0.1:{port} does not listen"
+
+
+def test_every_command_says_the_same_of_an_address_without_api(settings: Settings) -> None:
+    with serving(PREFECT) as address:
+        named = replace(settings, prefect_api_url=address)
+        remedy = f"its API is at {address}/api: set PREFECT_API_URL to that"
+        assert doctor._prefect(named).remedy == cluster_doctor._prefect(named, None)[0].remedy == remedy
+        workspace = Workspace.open(named)
+        setup = make_setup(workspace.store, write_source(settings.home / "source", 4))
+        commands: list[Callable[[], object]] = [
+            lambda: api(named).__enter__(),
+            Supervisor(named, print).run,
+            lambda: in_own_flow_run(workspace, setup, Job()),
+        ]
+        for command in commands:
+            with pytest.raises(ServerError) as refused:
+                command()
+            assert str(refused.value).endswith(f"; {remedy}")
+
+
+def test_an_embedded_server_without_a_password_is_noted(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = [True, False]
+    monkeypatch.setattr(doctor.PrefectServer, "running", lambda self: "http://127.0.0.1:4200/api")
+    monkeypatch.setattr(doctor.PrefectServer, "asks_for_password", lambda self: asks.pop(0))
+    assert doctor._prefect(settings) == Finding("Prefect", "ok", "embedded, up at http://127.0.0.1:4200/api")
+    old = doctor._prefect(settings)
+    assert (old.state, "without a password" in old.found) == ("note", True)
+
+
+def test_an_empty_password_file_is_missing_whether_the_server_runs_or_not(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = doctor.PrefectServer(settings.home)
+    server.auth_string()
+    server.auth_file.write_text("")
+    for running in (None, "http://127.0.0.1:4200/api"):
+        monkeypatch.setattr(doctor.PrefectServer, "running", lambda self, running=running: running)
+        finding = found(settings)["Prefect"]
+        assert finding.state == "missing"
+        assert "auth-string is empty; delete it" in finding.remedy
 
 
 def test_too_little_of_something_is_a_note_and_enough_is_none() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows.operations.engine_needs import Engine, engines_of, too_large
+from flows.operations.engine_needs import Engine, engines_of, look_at_keys, too_large
 from infra.cluster.nodes import Node, Probe
+from infra.settings import Settings
 from infra.stages.stage import Resources
 from tests.flows.settings import config
 
@@ -55,6 +56,21 @@ def test_an_engine_needs_its_weights_as_they_are_loaded_and_on_the_cpu_its_cache
     gpu = {"model": model, "device": "cuda", "tensor_parallel_size": 2, "gpu_memory_utilization": 0.5}
     judge = listed(tmp_path, tiers=[{"engine": gpu}])[0]["judge-llm"]
     assert (judge.memory, judge.gpu_share, judge.gpus) == (2000, 0.5, 2)
+
+
+def test_a_model_of_a_hub_without_a_commit_is_told_and_is_an_engine(tmp_path: Path) -> None:
+    engines, problems = listed(tmp_path, tiers=[{"engine": {"model": "hub:owner/model"}}])
+    assert engines["judge-llm"] == Engine("hub:owner/model", "judge-llm")
+    (told,) = problems
+    assert told.startswith("model hub:owner/model: the first run asks the hub for its newest commit and records it")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff" * 8, struct.pack("<Q", 4) + b"{no}"])
+def test_a_model_with_damaged_weights_is_a_problem_and_no_engine(tmp_path: Path, model: str, damaged: bytes) -> None:
+    (tmp_path / "model" / "model.safetensors").write_bytes(damaged)
+    engines, problems = listed(tmp_path, tiers=[{"engine": {"model": model}}])
+    assert set(engines) == {"encode_passages"}
+    assert problems[0].startswith(f"model {model}: ")
 
 
 def test_a_model_that_cannot_be_used_is_a_problem_and_no_engine(tmp_path: Path) -> None:
@@ -126,3 +142,35 @@ def test_nodes_that_did_not_answer_and_engines_of_unknown_size_are_passed_over()
     assert told(LOCAL, node("one", silent=True)) == []
     assert told(Engine("m", "judge-llm"), node("one", 1)) == []
     assert told(LOCAL, node("one", silent=True), node("two", 9))[0][0] == "ok"
+
+
+def keys(
+    tmp_path: Path, *engines: dict[str, Any], ray: str | None = None, **changes: Any
+) -> list[tuple[str, str, str]]:
+    """Look at the keys of a configuration with one tier for each endpoint."""
+    tiers = [{"name": f"t{i}", "engine": {"kind": "openai", "model": "m", **one}} for i, one in enumerate(engines)]
+    settings = Settings(tmp_path, "store", tmp_path, None, ray)
+    return [(f.what, f.state, f.found) for f in look_at_keys(config(tiers=tiers, **changes), settings)]
+
+
+def test_doctor_tells_which_variables_are_set_and_which_a_deployment_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RENEG_ALLOWED_KEYS", "OPENAI_API_KEY", "OUR_HOOK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GPU_KEY", "something")
+    gpu = {"base_url": "https://gpu.example/v1", "api_key_env": "GPU_KEY"}
+    near = {"base_url": "http://127.0.0.1:8000/v1", "api_key_env": "NO_KEY"}
+    found = keys(tmp_path, {}, gpu, near, notify={"webhook_env": "OUR_HOOK"})
+    assert found == [
+        ("OPENAI_API_KEY for tier t0", "missing", "not set here"),
+        ("OPENAI_API_KEY once deployed", "ok", "may be sent to api.openai.com"),
+        ("GPU_KEY for tier t1", "ok", "set here"),
+        ("GPU_KEY once deployed", "note", "refused"),
+        ("NO_KEY for tier t2", "note", "not set here; an endpoint on loopback gets none"),
+        ("NO_KEY once deployed", "note", "refused"),
+        ("OUR_HOOK for notify", "note", "not set here; `reneg deploy` needs it"),
+    ]
+    assert keys(tmp_path, {}, ray="head:6379")[0][1] == "note"  # the Ray nodes may have it
+    monkeypatch.setenv("RENEG_ALLOWED_KEYS", "GPU_KEY@gpu.example")
+    assert keys(tmp_path, gpu)[1] == ("GPU_KEY once deployed", "ok", "may be sent to gpu.example")

@@ -16,7 +16,6 @@ from prefect.blocks.system import Secret
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr, ValidationError
 
 from flows.config.curation import NotifyConfig
@@ -25,9 +24,9 @@ from flows.config.section import ConfigError
 from flows.operations.notifications import NotifyError, register_notifications
 from flows.results.promotion import Release, rollback
 from infra.prefect_api.events import emit, resource
-from infra.prefect_api.server import PrefectServer
 from infra.storage.store import Store
 from tests.flows.releases import Line
+from tests.infra.prefect_calls import embedded
 
 SECRET = "planted-in-the-webhook"
 
@@ -71,12 +70,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SyncPrefectClient]:
-    server = PrefectServer(tmp_path_factory.mktemp("home"))
-    try:
-        with temporary_settings({PREFECT_API_URL: server.start()}), get_client(sync_client=True) as connected:
-            yield connected
-    finally:
-        server.stop()
+    with embedded(tmp_path_factory.mktemp("home")), get_client(sync_client=True) as connected:
+        yield connected
 
 
 def by_env(client: SyncPrefectClient, receiver: Receiver, name: str, **more: Any) -> list[str]:

@@ -17,9 +17,12 @@ import pytest
 
 from flows.operations import supervisor
 from flows.operations.supervisor import Supervisor
+from infra.prefect_api.client import Api
+from infra.prefect_api.health import ServerError, Trouble, is_healthy
 from infra.prefect_api.processes import is_alive
-from infra.prefect_api.server import PrefectServer, is_healthy
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
+from tests.infra.prefect_calls import request
 
 
 class Serving:
@@ -50,7 +53,7 @@ class Serving:
         if self.url is None:
             return False
         try:
-            workers = httpx.post(f"{self.url}/work_pools/reneg/workers/filter", json={}).json()
+            workers = request(self.home, self.url, "POST", "/work_pools/reneg/workers/filter", {}).json()
         except httpx.HTTPError:
             return False
         return isinstance(workers, list) and any(worker["status"] == "ONLINE" for worker in workers)
@@ -143,6 +146,7 @@ class Machine:
     workers: list[Worker] = field(default_factory=list)
     commands: list[Sequence[str]] = field(default_factory=list)
     environments: list[Mapping[str, str]] = field(default_factory=list)
+    folders: list[Path | None] = field(default_factory=list)
     addresses: list[str] = field(default_factory=lambda: ["http://127.0.0.1:4200/api"])
     starts: int = 0
     stops: int = 0
@@ -166,12 +170,22 @@ class Machine:
             def lives(self) -> bool:
                 return machine.alive
 
+            def api(self, url: str) -> Api:
+                return Api(url, "reneg:secret")
+
+            @property
+            def auth_file(self) -> Path:
+                return self.home / "prefect" / "auth-string"
+
             def stop(self) -> bool:
                 machine.stops += 1
                 return True
 
-        def keep(record: Path, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Worker:
+        def keep(
+            record: Path, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path | None
+        ) -> Worker:
             machine.commands.append(command)
+            machine.folders.append(folder)
             machine.environments.append(environment)
             machine.workers.append(Worker(100 + len(machine.workers), adopted=machine.adopted))
             return machine.workers[-1]
@@ -202,6 +216,50 @@ def test_a_worker_takes_the_runs_of_its_pool_with_the_settings_of_the_supervisor
     assert environment["RENEG_STORE"] == str(Path("store").absolute())
     bucket = machine.supervisor(store="s3://bucket/prefix")
     assert bucket._environment(URL)["RENEG_STORE"] == "s3://bucket/prefix"
+
+
+OF_ANOTHER = {
+    "PREFECT_API_KEY": "pnu_of_another",
+    "PREFECT_SERVER_API_AUTH_STRING": "admin:pass",
+    "PREFECT_UI_URL": "https://elsewhere.example",
+    "PREFECT_PROFILE": "production",
+    "PREFECT_HOME": "/elsewhere",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+}
+
+
+def test_a_worker_of_the_embedded_server_knows_its_password_and_nothing_of_another_server(machine: Machine) -> None:
+    for name, value in OF_ANOTHER.items():
+        machine.patch.setenv(name, value)
+    machine.supervisor()._keep_worker(URL)
+    (environment,), (folder,) = machine.environments, machine.folders
+    assert environment["PREFECT_API_AUTH_STRING"] == "reneg:secret"
+    assert not set(OF_ANOTHER) - {"PREFECT_HOME", "PREFECT_WORKER_QUERY_SECONDS"} & set(environment)
+    assert environment["PREFECT_HOME"] == str(folder) == str(machine.home / "prefect-client")
+    assert environment["PREFECT_WORKER_QUERY_SECONDS"] == "2"
+    assert "secret" not in " ".join(map(str, machine.commands[0])) + " ".join(machine.said)
+
+
+def test_a_worker_of_a_named_server_has_what_the_user_set(machine: Machine) -> None:
+    for name, value in OF_ANOTHER.items():
+        machine.patch.setenv(name, value)
+    environment = machine.supervisor(prefect_api_url="http://named/api")._environment("http://named/api")
+    assert OF_ANOTHER.items() <= environment.items()
+    assert environment["PREFECT_API_URL"] == "http://named/api"
+
+
+def test_a_named_server_that_does_not_answer_yet_is_waited_for_and_one_that_is_none_is_refused(
+    machine: Machine,
+) -> None:
+    kept = machine.supervisor(prefect_api_url="http://named/api")
+    troubles = [Trouble("it does not answer", "start it", passes=True), Trouble("it is a shop", "name another"), None]
+    machine.patch.setattr(supervisor, "trouble_with", lambda address: troubles.pop(0))
+    assert kept._named("http://named/api") == "http://named/api"
+    assert machine.said == ["it does not answer; the worker tries again until it does"]
+    with pytest.raises(ServerError, match="PREFECT_API_URL: it is a shop; name another"):
+        kept._named("http://named/api")
+    assert kept._named("http://named/api") == "http://named/api"
+    assert len(machine.said) == 1
 
 
 def test_a_worker_that_dies_again_and_again_is_started_later_each_time(machine: Machine) -> None:
@@ -266,6 +324,18 @@ def test_a_server_that_is_not_ours_is_never_started(machine: Machine) -> None:
     assert (machine.starts, machine.stops) == (0, 0)
 
 
+def test_a_second_supervisor_of_a_home_and_pool_is_refused_before_it_touches_anything(machine: Machine) -> None:
+    first, second = machine.supervisor(), machine.supervisor()
+    with first._alone():
+        with pytest.raises(
+            ServerError, match=r"another `reneg serve` of .* runs already and serves the pool ours. Stop"
+        ):
+            second.run()
+        assert (machine.starts, machine.stops, machine.workers) == (0, 0, [])
+    with second._alone():
+        pass  # free again
+
+
 def test_it_works_until_it_is_told_to_stop_and_stops_what_it_started(machine: Machine) -> None:
     kept = machine.supervisor()
     rounds = iter([False, False, True])
@@ -278,7 +348,10 @@ def test_it_works_until_it_is_told_to_stop_and_stops_what_it_started(machine: Ma
     swept: list[str] = []
     machine.patch.setattr(kept, "_sweep", swept.append)
     kept.run()
-    assert machine.said[0] == f"Prefect: http://127.0.0.1:4200; worker log: {machine.home / 'worker.log'}"
+    assert machine.said[:2] == [
+        f"Prefect: http://127.0.0.1:4200; worker log: {machine.home / 'worker.log'}",
+        f"the password of its UI is in {machine.home / 'prefect' / 'auth-string'}",
+    ]
     assert machine.said[-1] == "stopping the worker and its flow runs"
     assert (machine.workers[0].stopped, machine.stops, swept) == (True, 1, [URL])
     handlers[signal.SIGTERM]()

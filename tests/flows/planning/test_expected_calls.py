@@ -1,6 +1,5 @@
 """What would be sent to a judge, counted without sending anything."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,8 @@ import pytest
 from flows.planning import expected_calls
 from flows.planning.expected_calls import Census, take_census
 from flows.planning.expected_pairs import Asked, Texts
-from infra.storage.ledger import Ledger
+from flows.planning.passage_texts import PassageTexts
+from infra.ledger.ledger import Ledger
 from infra.storage.store import Store
 from tasks.judging.calls import Call, Passage, Question
 from tasks.judging.config import JudgeConfig
@@ -49,7 +49,7 @@ def test_pairs_for_a_cross_encoder_are_counted_and_scored_with_nothing() -> None
     census = Census()
     scores = census.score([("query", "one"), ("query", "two")])
     assert census.calls == 2
-    assert [math.isnan(score) for score in scores] == [True, True]
+    assert [0 <= score <= 1 for score in scores] == [False, False]
 
 
 def test_a_snippet_is_answered_with_the_whole_passage_so_that_the_next_question_is_as_long_as_it_can_be() -> None:
@@ -99,8 +99,15 @@ def test_only_the_first_attempt_is_counted(place: Place) -> None:
     assert counted(place, patient).calls == 54
 
 
+@pytest.mark.parametrize(("protocol", "calls"), [("yes_no", 2 * 54), ("listwise", 2 * 9), ("cross_encoder", 2 * 54)])
+def test_every_window_of_a_long_passage_is_counted(place: Place, protocol: str, calls: int) -> None:
+    judge = judge_of(place).model_copy(update={"passage_chars": 60, "protocol": protocol})
+    assert counted(place, judge).calls == calls
+
+
 def test_pairs_are_put_through_in_shares_that_hold_whole_queries(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expected_calls, "_PAIRS_AT_ONCE", 10)
+    monkeypatch.setattr(expected_calls, "_TEXTS_AT_ONCE", 30)
     listwise = judge_of(place, protocol="listwise", per_call=6)
     assert counted(place, listwise).calls == 9  # one for each query: none is cut in two
 
@@ -108,6 +115,6 @@ def test_pairs_are_put_through_in_shares_that_hold_whole_queries(place: Place, m
 def test_nothing_to_ask_costs_nothing(tmp_path: Path) -> None:
     nothing = pl.DataFrame(schema={"query_hash": pl.String})
     asked = Asked(nothing, nothing, "exact")
-    texts = Texts(nothing, nothing, nothing, nothing)
+    texts = Texts(nothing, nothing, nothing, PassageTexts(lambda: iter([])))
     census = take_census(JudgeConfig(judge="j"), asked, texts, Ledger(Store.open(str(tmp_path / "store"))))
     assert (census.calls, census.known, census.sample) == (0, 0, [])

@@ -11,7 +11,7 @@ import pytest
 
 from flows.planning import expected_pairs
 from flows.planning.expected_pairs import NotKnown, bound
-from tasks.judging.cascade import EscalateConfig
+from tasks.verdicts.escalate import EscalateConfig
 from tests.flows.ahead import Place
 from tests.flows.animals import tier
 
@@ -107,6 +107,24 @@ def test_once_the_first_tier_has_judged_the_second_is_escalated_in_memory(place:
     assert (ahead.asked(1).basis, ahead.asked(1).pairs.height) == ("exact", expected)
 
 
+def test_a_guarantee_bounds_by_all_pairs_until_its_thresholds_are_known(place: Place) -> None:
+    target = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
+    tiers = [{"name": "llm", "escalate": {"target": target, "pairs_per_part": 8}}]
+
+    def ahead(stop: str) -> tuple[str, int, int, int]:
+        asked = place.run(stop, tiers=tiers).ahead(tiers=tiers).asked(0)
+        return asked.basis, asked.pairs.height, asked.open.height, asked.calls_done
+
+    assert place.ahead(tiers=tiers).asked(0).basis == "estimated"
+    assert ahead("audit-llm") == ("at most", 54, 54, 0)
+    assert ahead("judge-llm-audit") == ("at most", 54, 54, 0)
+    assert ahead("settle-llm")[:3] == ("at most", 54, 54 - 16)
+    basis, pairs, open_, _ = ahead("judge-llm")
+    assert (basis, open_) == ("exact", pairs - 16)
+    assert 16 < pairs < 54
+    assert ahead("")[:3] == ("finished", pairs, 0)
+
+
 def test_a_dataset_that_is_skipped_is_asked_about_nowhere(place: Place) -> None:
     skip = {"animals": {"skip": True}}
     assert place.ahead(policies=skip).asked(0).pairs.height == 0
@@ -127,7 +145,9 @@ def test_rows_that_carry_negatives_need_no_drawing(tmp_path: Path) -> None:
 def test_the_texts_are_the_same_from_the_store_and_from_the_source(place: Place) -> None:
     before = place.ahead().texts
     after = place.run("encode_queries").ahead().texts
-    for name in ("queries", "positives", "passages", "given"):
+    everything = [pl.concat(texts.passages.frames()).sort("dataset", "doc_id") for texts in (before, after)]
+    assert everything[0].equals(everything[1]) and everything[0].height > 0
+    for name in ("queries", "positives", "given"):
         expected, found = (getattr(texts, name).sort("dataset", *getattr(texts, name).columns[1:2], "text_hash")
                            for texts in (before, after))  # fmt: skip
         assert found.equals(expected), name
@@ -170,13 +190,18 @@ def test_a_budget_is_spread_over_all_rows() -> None:
     assert bounded({}) == sorted(FOUR.select("dataset", "query_hash", "text_hash").rows())
 
 
+def test_a_budget_per_query_bounds_each_row() -> None:
+    most_one = EscalateConfig.model_validate({"per_query": {"start": 0, "most": 1}})
+    assert sorted(bound(most_one, FOUR, FOUR, 1.0)["text_hash"]) == ["a", "z"]
+
+
 def test_a_budget_in_pairs_is_of_the_whole_and_not_of_the_sample() -> None:
     assert bounded({"max_pairs": 3}, scale=2.0) == [("d", "q1", "a")]
 
 
 def test_whole_rows_are_taken_while_the_budget_holds_them() -> None:
     assert bounded({"unit": "row", "max_pairs": 3}) == [("d", "q1", "a"), ("d", "q1", "b"), ("d", "q1", "c")]
-    assert bounded({"unit": "row", "max_pairs": 2}) == []
+    assert bounded({"unit": "row", "max_pairs": 2}) == [("d", "q2", "z")]  # the larger row is passed over
     asked = frame(("d", "q2", "z"))
     assert bounded({"unit": "row"}, before=asked) == [("d", "q2", "z")]
     assert bounded({"unit": "row"}, before=frame(("d", "q1", "b"))) == [("d", "q1", t) for t in "abc"]

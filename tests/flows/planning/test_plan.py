@@ -23,6 +23,7 @@ from infra.stages.part_keys import semantic
 from infra.storage.artifacts import Manifest
 from tasks.data.demo_corpus import HarvestConfig
 from tasks.judging.calls import Call, Question
+from tasks.verdicts.checks import CheckConfig
 from tests.flows.ahead import Place, configure, make_plan, make_workspace
 from tests.flows.animals import tier, write_source
 
@@ -85,6 +86,8 @@ def test_a_budget_is_compared_limit_by_limit_and_what_is_just_enough_is_enough()
         "budget.money: 1 are used up after about 50% of 2; the run would stop there and can be continued",
     ]
     assert list(compare_with_budget(BudgetConfig(), tiers)) == []
+    free = TierPlan("a", "exact", calls=9, known=9, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
+    assert list(compare_with_budget(BudgetConfig(tokens=2000, money=3.0, hours=2.0), [free])) == []
 
 
 def test_amounts_from_a_hundred_on_have_no_decimals() -> None:
@@ -119,6 +122,8 @@ def test_the_speed_is_that_of_timed_parts_of_the_same_engine(tmp_path: Path) -> 
     assert learn(one, parts) == Experience(2, 2000 / 8.0, 30 / 8.0, 400 / 50)
     # Another protocol of the same engine: its speed counts, the length of its answers does not.
     assert learn(listwise, parts) == Experience(2, 2000 / 8.0, 30 / 8.0, None)
+    older = judged_part(one, {**semantic(one.engine), "software": {"vllm": "0.31.0"}})
+    assert learn(one, [*parts, older]).parts == 3  # another release is about as fast
     scoring = judged_part(one, prompt_tokens=0, output_tokens=0)
     assert learn(one, [scoring]) == Experience(1, None, 10 / 4.0, 0.0)
 
@@ -170,7 +175,18 @@ def test_prompts_that_do_not_fit_beside_their_answer_are_counted() -> None:
     call = Call("1", ({"role": "user", "content": "x"},), question, {"": "a"}, 1, max_tokens=2)
     engine = VLLMConfig(max_model_len=128)
     assert _on_length(engine, [126, 127, 500], [call] * 3) == (
-        "prompts: 2 of a sample of 3 exceed max_model_len=128 and will not be sent"
+        "prompts: 2 of a sample of 3 exceed max_model_len=128: asked in smaller pieces"
     )
     assert _on_length(engine, [126], [call]) == ""
     assert _on_length(OpenAISpec(model="m"), [500], [call]) == ""
+
+
+def test_the_check_of_the_positives_is_planned_beside_the_tiers(tmp_path: Path) -> None:
+    """Nine of the twelve queries are for training, with a positive each."""
+    source = write_source(tmp_path / "source")
+    config = configure(source, tier()).model_copy(update={"check": CheckConfig(positives=True)})
+    plan = make_plan(make_workspace(tmp_path, tmp_path / "empty"), config)
+    check = plan.tiers[-1]
+    assert (check.tier, check.basis, check.pairs, check.calls, check.known) == ("check-llm", "exact", 9, 9, 0)
+    assert check.prompt_tokens is not None
+    assert check.prompt_tokens > 9 * 50

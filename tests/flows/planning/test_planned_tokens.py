@@ -164,8 +164,10 @@ def test_another_budget_of_pairs_is_applied_without_running_escalate(
     # Once: the fake judge cannot be read now and then, and asking again is not planned for.
     config = configure(source, tier(max_pairs=20, judge={"passage_chars": 60, "max_attempts": 1}))
     (planned,) = make_plan(workspace, config).tiers
-    assert (planned.basis, planned.pairs, planned.calls) == ("exact", 20, 20)
-    assert within_a_tenth(planned.prompt_tokens, run(workspace, config, cache).prompt_tokens)
+    assert (planned.basis, planned.pairs, planned.calls) == ("exact", 20, 40)  # two windows of each passage
+    engine = run(workspace, config, cache)
+    assert len(engine.asked) == planned.calls
+    assert within_a_tenth(planned.prompt_tokens, engine.prompt_tokens)
 
 
 @pytest.mark.slow  # the tiny model is built once

@@ -76,3 +76,13 @@ def test_the_section_of_the_report_is_escaped_well_formed_and_put_in_once(tmp_pa
     add_to_report(other, [record(1)])
     add_to_report(report, [])
     assert (other.read_text(), report.read_text()) == ("no such place", page)
+
+
+def test_a_change_of_what_computed_the_night_stands_beside_the_alarms(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<main>\n</main>")
+    change = "Since the night before, judge-llm was computed by [vllm 1, <A>]; now by [vllm 2]"
+    add_to_report(report, [record(1, origin_changes=["earlier"]), record(2, alarms=[ALARM], origin_changes=[change])])
+    page = report.read_text()
+    assert "<p>Since the night before, judge-llm was computed by [vllm 1, &lt;A&gt;]; now by [vllm 2].</p>" in page
+    assert "earlier" not in page

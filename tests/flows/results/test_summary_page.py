@@ -78,3 +78,11 @@ def test_what_is_missing_is_left_out() -> None:
 def test_a_report_on_the_web_is_a_link() -> None:
     page = summary_markdown({**RESULT, "report": "https://reports.example/demo.html"})
     assert "[https://reports.example/demo.html](https://reports.example/demo.html)" in page
+
+
+def test_a_stage_that_mixes_origins_is_named() -> None:
+    mixed = {"judge-llm": {"unit": "answers", "by": {"vllm 1": 4, "vllm 2": 3}}}
+    assert "- mixed: judge-llm: 4 answers by vllm 1; 3 answers by vllm 2" in summary_markdown(
+        RESULT | {"computed_by": mixed}
+    )
+    assert "mixed" not in summary_markdown(RESULT)

@@ -18,6 +18,15 @@ def test_every_failed_part_is_told_with_its_reason_and_the_command_that_repairs_
     ]
 
 
+def test_a_part_that_failed_for_a_setting_is_computed_by_curate_with_the_changed_file() -> None:
+    reason = "EndpointError: status 422: seed: no; set `seed: null` in the tier's `engine`"
+    assert explain_failures("mine-000001", [("judge-llm", 3, reason)]).splitlines()[1:] == [
+        f"  judge-llm part 3: {reason}",
+        "    change that in the file and run `reneg curate FILE`: `reneg rerun` keeps the settings as they were",
+        "    reneg rerun mine-000001 --stage judge-llm --part 3 --downstream",
+    ]
+
+
 def test_further_work_is_repaired_by_its_own_command() -> None:
     lines = explain_failures("mine-000001", [("train-relabel_s43", 0, "x")], "reneg retrain mine-000001").splitlines()
     assert lines[1:] == [

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
 
 from flows import stages as st
@@ -21,12 +20,14 @@ from flows.runs import flow_run
 from flows.runs.failures import CurationStopped
 from flows.runs.flow_run import WORK, Work, await_history, curate, run_flow, watch
 from infra.cluster.ray_cluster import ray_cluster
+from infra.prefect_api.client import Api, connected
 from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.stages.runner import PartUnready
 from infra.storage.artifacts import write_directory
 from infra.storage.store import Store
 from tests.flows.animals import make_setup, write_source
+from tests.infra.prefect_calls import ask
 
 
 def end_with(error: Exception | None) -> tuple[Any, list[Exception]]:
@@ -99,6 +100,9 @@ class Counting:
         kept = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_error(422, "CSRF protection is disabled.")
+
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 count = kept.answers.pop(0) if kept.answers else -1
@@ -119,12 +123,12 @@ class Counting:
 
 def test_the_history_is_awaited_until_it_holds_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Counting([-1, 2, 3, 99])  # it fails, then two of three are there, then all
-    with server as url:
-        assert await_history(url, "0" * 36, 3)
+    with server as url, connected(Api(url)):
+        assert await_history("0" * 36, 3)
     assert server.answers == [99]
     monkeypatch.setattr(flow_run, "_HISTORY_SECONDS", 0.0)
-    with Counting([5]) as url:
-        assert not await_history(url, "0" * 36, 3)
+    with Counting([5]) as url, connected(Api(url)):
+        assert not await_history("0" * 36, 3)
 
 
 # ---- on a real Prefect server and a real Ray ----
@@ -134,41 +138,41 @@ def test_the_history_is_awaited_until_it_holds_every_part(monkeypatch: pytest.Mo
 class Place:
     """A workspace beside the servers."""
 
-    api_url: str
+    api: Api
     workspace: Workspace
     source: Path
     said: list[str] = field(default_factory=list)
 
     def run(self, job: Job, **changes: Any) -> Any:
         setup = make_setup(self.workspace.store, self.source, **changes)
-        return run_flow(self.workspace, replace(setup, curation="animals-000001"), job, self.api_url)
+        return run_flow(self.workspace, replace(setup, curation="animals-000001"), job, self.api)
 
     def last_run(self) -> dict[str, Any]:
-        runs = httpx.post(
-            f"{self.api_url}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_DESC", "limit": 1}, timeout=30
-        ).json()
-        newest: dict[str, Any] = runs[0]
+        newest: dict[str, Any] = self.ask("/flow_runs/filter", {"sort": "EXPECTED_START_TIME_DESC", "limit": 1})[0]
         return newest
+
+    def ask(self, path: str, body: Any) -> Any:
+        with connected(self.api):
+            return ask("POST", path, body)
 
 
 @pytest.fixture(scope="module")
-def api_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     server = PrefectServer(tmp_path_factory.mktemp("home"))
-    url = server.start()
     try:
         with ray_cluster(None):
-            yield url
+            yield server.api(server.start())
     finally:
         assert server.stop()
 
 
 @pytest.fixture
-def place(api_url: str, tmp_path: Path) -> Place:
+def place(api: Api, tmp_path: Path) -> Place:
     said: list[str] = []
     store = str(tmp_path / "store")
-    settings = Settings(tmp_path / "home", store, tmp_path / "cache", prefect_api_url=api_url, ray_address=None)
+    settings = Settings(tmp_path / "home", store, tmp_path / "cache", prefect_api_url=api.url, ray_address=None)
     hooks = Hooks(on_message=said.append)
-    return Place(api_url, Workspace(settings, Store.open(store), hooks), write_source(tmp_path / "source", 4), said)
+    return Place(api, Workspace(settings, Store.open(store), hooks), write_source(tmp_path / "source", 4), said)
 
 
 def ingest(run: Any, setup: Any) -> Any:
@@ -191,7 +195,7 @@ def test_a_job_is_a_flow_run_named_after_its_curation_and_its_page_is_an_artifac
     assert (newest["name"], newest["state"]["name"]) == ("animals-000001", "Completed")
     assert {"reneg", "animals"} <= set(newest["tags"])
     of_run = {"artifacts": {"flow_run_id": {"any_": [newest["id"]]}, "type": {"any_": ["markdown"]}}}
-    shown = httpx.post(f"{place.api_url}/artifacts/filter", json=of_run, timeout=30).json()
+    shown = place.ask("/artifacts/filter", of_run)
     assert shown[0]["description"] == "animals-retrain: summary"
     assert shown[0]["data"].startswith("# Which is better")
 

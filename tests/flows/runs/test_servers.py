@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from flows import stages as st
+from flows.config.load import parse_config
+from flows.config.section import ConfigError
 from flows.curation.lookup import Job
 from flows.curation.workspace import Hooks, Workspace
 from flows.method.setup import CurationFailed
 from flows.runs import servers
 from flows.runs.servers import in_own_flow_run, in_this_flow_run, ray_for
 from infra.cluster.ray_cluster import ClusterError
-from infra.prefect_api.server import PrefectServer, ServerError, is_healthy
+from infra.prefect_api.client import Api
+from infra.prefect_api.health import ServerError, is_healthy
+from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
 from infra.storage.store import Store
 from tests.conftest import free_port
@@ -62,6 +66,9 @@ class Machine:
                 notes.append("prefect started")
                 return "http://embedded/api"
 
+            def api(self, url: str) -> Api:
+                return Api(url, "reneg:secret")
+
             def stop(self) -> bool:
                 notes.append("prefect stopped")
                 return True
@@ -85,7 +92,7 @@ def test_a_prefect_server_that_does_not_answer_is_refused_before_anything_starts
 ) -> None:
     machine.install(monkeypatch)
     workspace = machine.workspace(prefect_api_url=f"http://127.0.0.1:{free_port()}/api")
-    with pytest.raises(ServerError, match="does not answer; start that server, or unset it"):
+    with pytest.raises(ServerError, match=r"does not answer \(ConnectError.*\); start that server, or unset it"):
         in_own_flow_run(workspace, machine.setup(workspace), Job())
     assert machine.notes == []
 
@@ -100,19 +107,19 @@ def test_without_addresses_both_servers_are_started_and_stopped(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = machine.install(monkeypatch).workspace()
-    with servers._servers(workspace, machine.setup(workspace)) as url:
-        assert url == "http://embedded/api"
+    with servers._servers(workspace, machine.setup(workspace)) as api:
+        assert api == Api("http://embedded/api", "reneg:secret")
         assert set(machine.notes) == {"prefect started", "ray None alone"}
     assert machine.notes[2:] == ["ray stopped", "prefect stopped"]
     assert machine.said == ["starting Ray and the embedded Prefect server"]
 
 
 def test_a_server_that_is_named_is_joined_and_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "is_healthy", lambda url: True)
+    monkeypatch.setattr(servers, "check_named", lambda url: machine.notes.append(f"{url} checked"))
     workspace = machine.install(monkeypatch).workspace(prefect_api_url="http://named/api")
-    with servers._servers(workspace, machine.setup(workspace)) as url:
-        assert url == "http://named/api"
-    assert machine.notes == ["ray None alone", "ray stopped"]
+    with servers._servers(workspace, machine.setup(workspace)) as api:
+        assert api == Api("http://named/api", None)  # Prefect's own settings say how to identify
+    assert machine.notes == ["http://named/api checked", "ray None alone", "ray stopped"]
     assert machine.said == ["starting Ray"]
 
 
@@ -147,3 +154,29 @@ def test_a_run_on_a_bare_machine_starts_prefect_and_ray_and_leaves_neither(machi
     assert json.loads(workspace.store.read(workspace.store.list("parts/ingest")[0]) or b"{}")["stage"] == "ingest"
     assert not is_healthy(urls[0])
     assert PrefectServer(workspace.settings.home).running() is None
+
+
+def test_a_key_that_a_stored_configuration_may_not_use_is_refused_before_anything_starts(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RENEG_ALLOWED_KEYS", raising=False)
+    monkeypatch.setattr("flows.runs.flow_run.compute_parts", lambda workspace, setup, job: "computed")
+    workspace = machine.install(monkeypatch).workspace()
+    setup = machine.setup(workspace)
+    spec = {
+        "kind": "openai",
+        "model": "m",
+        "api_key_env": "AWS_SECRET_ACCESS_KEY",
+        "base_url": "https://gpu.example/v1",
+    }
+    far = {"name": "far", "engine": spec}
+    settings = {**setup.config.model_dump(mode="json"), "tiers": [far]}
+    stored = replace(setup, config=parse_config(settings, "the store"), own_file=False)
+    for compute in (in_own_flow_run, in_this_flow_run):
+        with pytest.raises(ConfigError, match=r"may not send AWS_SECRET_ACCESS_KEY to gpu\.example"):
+            compute(workspace, stored, Job())
+    assert machine.notes == []
+    assert in_this_flow_run(workspace, replace(stored, own_file=True), Job()) == "computed"
+    assert in_this_flow_run(workspace, stored, Job("validate", again="reneg validate")) == "computed"  # asks no judge
+    workspace.store.create("ledger/judge/one.parquet", b"")
+    assert in_this_flow_run(workspace, stored, Job()) == "computed"  # it may hold every answer; else the engine refuses

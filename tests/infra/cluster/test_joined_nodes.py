@@ -23,9 +23,9 @@ from infra.engines.specs import SentenceTransformersSpec
 from infra.execution.engine_pool import EnginePool
 from infra.execution.ray_tasks import PartError, await_ray, submit_part
 from infra.execution.usage_meter import Budget, RemoteMeter
+from infra.ledger.ledger import Ledger
 from infra.models.resolve import ResolvedModel, resolve
 from infra.stages.runner import PartSpec, Runner, WorkNeeded
-from infra.storage.ledger import Ledger
 from infra.storage.store import Store
 from tests.conftest import ROOT
 from tests.flows.fakes import InProcess

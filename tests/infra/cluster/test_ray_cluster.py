@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,16 @@ import ray
 import ray.autoscaler.sdk
 
 from infra.cluster import ray_cluster
-from infra.cluster.ray_cluster import ClusterError, describe, granted, is_going, listens, slots_for, token_problem
+from infra.cluster.ray_cluster import (
+    ClusterError,
+    describe,
+    granted,
+    is_going,
+    listens,
+    slots_for,
+    slots_now,
+    token_problem,
+)
 from infra.stages.stage import Resources
 from tests.conftest import free_port
 from tests.infra.ray_in_process import RayInProcess, node
@@ -32,7 +42,8 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> RayInProcess:
-    monkeypatch.delenv("RENEG_AUTOSCALE", raising=False)
+    for name in ("RENEG_AUTOSCALE", "RENEG_MAX_NODE_GPUS"):
+        monkeypatch.delenv(name, raising=False)
     return RayInProcess().install(monkeypatch)
 
 
@@ -74,6 +85,16 @@ def test_parts_are_counted_by_what_is_short_on_each_node(
 ) -> None:
     cluster.nodes = [node(CPU=3.0, memory=900.0), node(CPU=4.0, GPU=2.0, memory=500.0), node(alive=False, CPU=9.0)]
     assert slots_for(resources) == slots
+
+
+def test_slots_are_counted_again_as_nodes_come_and_go(cluster: RayInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.nodes = [node(CPU=3.0)]
+    assert slots_now(Resources(num_cpus=4.0)) == 1  # cut to what the largest node has
+    cluster.nodes = [node(CPU=3.0), node(CPU=8.0)]
+    assert slots_now(Resources(num_cpus=4.0)) == 2
+    assert slots_now(Resources(num_gpus=1.0)) is None  # no node that could hold one is there now
+    monkeypatch.setattr(ray_cluster, "_is_replaced", lambda: True)
+    assert slots_now(Resources(num_cpus=4.0)) is None
 
 
 def test_what_is_asked_for_is_described_with_memory_only_where_some_is() -> None:
@@ -141,6 +162,45 @@ def test_a_node_that_does_not_come_in_time_is_an_error_and_the_request_is_taken_
     with pytest.raises(ClusterError, match="no node with 1 CPUs, 1 GPUs came within 30 minutes"):
         granted(Resources(num_gpus=1.0))
     assert autoscaler.requests == [[{"CPU": 1, "GPU": 1}], []]
+
+
+def group(most: int, **resources: float) -> Any:
+    """Describe a kind of node as the autoscaler tells it."""
+    return SimpleNamespace(max_count=most, resources=resources)
+
+
+def test_what_no_kind_of_node_has_is_refused_at_once_and_nothing_is_asked_for(
+    cluster: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autoscaler = Autoscaler(cluster, monkeypatch, looks=1)
+    kinds = [group(0, CPU=64.0, GPU=8.0), group(4, CPU=8.0, GPU=1.0, memory=100.0), group(-1, CPU=16.0)]
+    config = SimpleNamespace(node_group_configs=kinds)
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: config)
+    said = r"2 GPUs is asked for, and the cluster can grow by none: its largest kind of node has 1 GPUs; lower `tensor"
+    with pytest.raises(ClusterError, match=said):
+        granted(Resources(num_gpus=2.0))
+    assert autoscaler.requests == []
+    granted(Resources(num_gpus=1.0))
+    assert len(autoscaler.requests) == 2
+
+
+def test_more_gpus_than_the_largest_node_may_have_are_refused_at_once(
+    cluster: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    autoscaler = Autoscaler(cluster, monkeypatch, looks=1)
+    monkeypatch.setenv("RENEG_MAX_NODE_GPUS", "1")
+    with pytest.raises(ClusterError, match="RENEG_MAX_NODE_GPUS=1: a node with 1 CPUs, 2 GPUs will never come"):
+        granted(Resources(num_gpus=2.0))
+    assert autoscaler.requests == []
+    granted(Resources(num_gpus=1.0))
+
+
+def test_an_autoscaler_that_told_no_kinds_of_nodes_refuses_nothing(
+    cluster: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Autoscaler(cluster, monkeypatch, looks=1)
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: None)
+    granted(Resources(num_gpus=1.0))
 
 
 # ---- joining and starting ----
@@ -215,16 +275,73 @@ def test_a_local_ray_is_loopback_only_and_its_token_is_for_its_owner_alone(
 ) -> None:
     joined = Joined(monkeypatch)
     monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", raising=False)
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     (tmp_path / "token").touch(0o644)
     with ray_cluster.ray_cluster(None):
         assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+        assert os.environ["RAY_worker_niceness"] == "0"
     (options,) = joined.inits
     assert (options["address"], options["num_cpus"], options["include_dashboard"]) == ("local", os.cpu_count(), False)
     assert options["object_store_memory"] == 209_715_200
     assert options["log_to_driver"] is False
     assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "token").read_text() == ""  # a token that is there is not replaced
     assert joined.shutdowns == 1
+
+
+def test_a_token_that_is_not_there_is_written_for_its_owner_alone_and_used_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Joined(monkeypatch)
+    token = tmp_path / "home" / ".ray" / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    old = os.umask(0)
+    try:
+        with ray_cluster.ray_cluster(None):
+            assert (token.stat().st_mode & 0o777, token.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    finally:
+        os.umask(old)
+    written = token.read_text()
+    assert len(written) == 64
+    assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
+    with ray_cluster.ray_cluster(None):
+        assert token.read_text() == written
+
+
+def test_a_token_that_cannot_be_written_is_an_error_that_says_where_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Joined(monkeypatch)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "file" / "token"))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    with pytest.raises(ClusterError, match="set RAY_AUTH_TOKEN_PATH to a file"), ray_cluster.ray_cluster(None):
+        pass
+
+
+@pytest.mark.parametrize("mode", ["disabled", "Disabled", "token", "TOKEN"])
+def test_a_local_ray_asks_for_the_token_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    Joined(monkeypatch)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with ray_cluster.ray_cluster(None):
+        assert os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"  # unset, Ray's own default is the token
+        assert os.environ["AUTOSCALER_METRIC_PORT"] == "-1"
+
+
+def test_a_tmpdir_that_is_not_there_is_no_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    joined = Joined(monkeypatch)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("TMPDIR", "/nowhere/at/all")
+    with pytest.raises(ClusterError, match=r"Ray did not start. TMPDIR: /nowhere/at/all is not a folder"):
+        with ray_cluster.ray_cluster(None):
+            pass
+    assert joined.inits == []
 
 
 def test_a_local_ray_that_did_not_start_is_started_once_more_and_then_given_up(

@@ -49,6 +49,18 @@ def test_a_chat_is_rendered_by_the_models_template_up_to_the_answer(folder: Path
 
 
 @pytest.mark.slow
+def test_an_answer_that_is_begun_is_continued_blanks_and_thoughts_included(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    begun = "<think>\n\n</think>\n\n"
+    chat = [{"role": "system", "content": "Judge."}, *_chat("Is it?"), {"role": "assistant", "content": begun}]
+    text = AutoTokenizer.from_pretrained(folder).decode(ChatTokenizer(folder).encode(chat))
+    assert text == (
+        "<|im_start|>system\nJudge.<|im_end|>\n<|im_start|>user\nIs it?<|im_end|>\n<|im_start|>assistant\n" + begun
+    )
+
+
+@pytest.mark.slow
 def test_a_text_cannot_end_its_turn(folder: Path) -> None:
     tokenizer = ChatTokenizer(folder)
     (end,) = set(tokenizer.encode(_chat("x"))) & set(tokenizer._tokenizer.convert_tokens_to_ids(["<|im_end|>"]))
@@ -151,4 +163,4 @@ def test_a_model_without_special_tokens_has_nothing_to_break_up(
     monkeypatch: pytest.MonkeyPatch, stand_in: ChatTokenizer
 ) -> None:
     stand_in._tokenizer.added_tokens_decoder = {0: _Named("x", True), 1: _Named("plain", False)}
-    assert chat_tokens._control_tokens(stand_in._tokenizer) is None
+    assert chat_tokens.control_tokens(stand_in._tokenizer) is None

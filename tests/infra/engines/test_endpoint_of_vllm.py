@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import infra.engines.openai_endpoint
+from infra.engines.answers import EndpointError
 from infra.engines.kinds import build_engine, environment
-from infra.engines.openai_endpoint import EndpointError
 from infra.engines.specs import OpenAISpec, VLLMSpec
 from infra.models.random_models import build_tiny_llm
 from tests.conftest import free_port, stop, wait_for_http

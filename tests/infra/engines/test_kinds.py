@@ -6,15 +6,26 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel
 
-from infra.engines.kinds import KINDS, EngineKind, build_engine, environment, kind_of, on_gpu
+from infra.engines.kinds import (
+    KINDS,
+    EngineKind,
+    build_engine,
+    environment,
+    kind_of,
+    on_gpu,
+    origin_of,
+    software_of,
+)
 from infra.engines.specs import (
     CrossEncoderSpec,
     EndpointSpec,
     OpenAIBatchSpec,
     OpenAISpec,
+    ScoresSpec,
     SentenceTransformersSpec,
     VLLMSpec,
 )
+from infra.stages.part_keys import semantic
 
 
 def vllm_spec(**changes: Any) -> VLLMSpec:
@@ -51,6 +62,11 @@ def test_one_device_runs_in_one_process_and_several_in_children() -> None:
     assert environment(vllm_spec(tensor_parallel_size=2))["VLLM_ENABLE_V1_MULTIPROCESSING"] == "1"
 
 
+def test_no_port_of_an_engine_is_on_another_address_than_loopback() -> None:
+    for devices in (1, 2):
+        assert environment(vllm_spec(tensor_parallel_size=devices))["GLOO_SOCKET_IFNAME"] == "lo"
+
+
 def test_threads_are_left_to_ray_unless_they_are_given() -> None:
     assert "OMP_NUM_THREADS" not in environment(encoder_spec())
     assert environment(encoder_spec(threads=2))["OMP_NUM_THREADS"] == "2"
@@ -60,7 +76,9 @@ def test_an_unknown_spec_is_refused_by_name() -> None:
     class Other(BaseModel):
         pass
 
-    with pytest.raises(ValueError, match=r"engine's spec expected \(.*cross_encoder, .*vllm\), got Other"):
+    with pytest.raises(
+        ValueError, match=r"engine's spec expected \(.*cross_encoder, .*vllm, vllm_reranker\), got Other"
+    ):
         build_engine(Other())
 
 
@@ -77,9 +95,19 @@ def test_the_kinds_are_these_and_each_row_has_the_name_that_its_spec_gives() -> 
         "cross_encoder": ("score", "none", False, False),
         "openai": ("answer", "vendor", True, False),
         "openai_batch": ("answer", "vendor", True, True),
+        "scores": ("read", "none", False, False),
     }
     found = {name: (row.does, row.tokens, row.is_endpoint, row.jobs) for name, row in KINDS.items()}
     assert found.items() >= ours.items()
+
+
+def test_a_file_with_verdicts_has_no_weights_and_builds_no_engine_and_its_path_is_in_no_key() -> None:
+    spec = ScoresSpec(path="a.tsv")
+    assert (kind_of(spec).is_file, kind_of(spec).has_weights, KINDS["vllm"].has_weights) == (True, False, True)
+    assert semantic(spec) == semantic(ScoresSpec(path="b.tsv")) != semantic(ScoresSpec(path="a.tsv", scale="logit"))
+    assert spec.model == "a.tsv"
+    with pytest.raises(ValueError, match="the spec of an engine expected"):
+        build_engine(spec)
 
 
 def test_two_parts_share_an_actor_and_batch_jobs_as_many_as_run_at_a_time() -> None:
@@ -137,3 +165,35 @@ def test_a_new_kind_of_endpoint_is_a_file_and_a_row(monkeypatch: pytest.MonkeyPa
     assert build_engine(spec).model == "new-2026-01-01"
     assert (row.is_endpoint, row.lanes(spec), row.resources(spec)) == (True, 2, {"num_cpus": 0.5})
     assert environment(spec)["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_origin_of_an_engine_names_its_packages_and_its_device() -> None:
+    assert set(origin_of(encoder_spec()).software) == {
+        "sentence-transformers", "torch", "transformers", "tokenizers", "numpy",
+    }  # fmt: skip
+    assert "vllm" in origin_of(vllm_spec()).software
+    assert origin_of(cross_encoder_spec(device="cuda")).processor["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        (OpenAISpec(model="gpt-4o"), "endpoint openai gpt-4o"),
+        (
+            OpenAIBatchSpec(model="m", base_url="https://api.example:8443/v1"),
+            "endpoint openai_batch m at api.example:8443",
+        ),
+    ],
+)
+def test_the_origin_of_an_endpoint_names_its_model_and_its_address(spec: BaseModel, line: str) -> None:
+    assert origin_of(spec).line == line
+    assert (origin_of(spec).software, origin_of(spec).processor) == ({}, {})
+
+
+def test_a_key_can_cover_the_packages_of_an_engine_and_the_kind_of_its_processor() -> None:
+    found = software_of(vllm_spec(device="cuda"))
+    assert set(found) == {"vllm", "torch", "transformers", "tokenizers", "processor"}
+    assert found["processor"] == "cuda"
+    assert semantic(vllm_spec()) == semantic(vllm_spec(software={}))
+    assert "software" not in semantic(vllm_spec())
+    assert semantic(vllm_spec(software=found))["software"] == found

@@ -14,9 +14,8 @@ import pytest
 
 import infra.engines.openai_batch
 import infra.engines.openai_endpoint
-from infra.engines.answers import Answer
+from infra.engines.answers import Answer, EndpointError
 from infra.engines.openai_batch import OpenAIBatchEngine
-from infra.engines.openai_endpoint import EndpointError
 from infra.engines.specs import OpenAIBatchSpec
 from tests.conftest import ROOT
 from tests.infra.misbehaving import SCHEMA, SECRET, Asked, MisbehavingServer, answer_by_hash
@@ -225,8 +224,50 @@ def test_a_row_that_may_pass_is_asked_again_in_the_next_job(
 def test_a_job_in_which_every_row_is_refused_for_the_same_cause_is_raised(
     engine_of: Callable[..., OpenAIBatchEngine],
 ) -> None:
+    with MisbehavingServer() as server, pytest.raises(EndpointError, match=r"429.*exceeded your current quota"):
+        ask(engine_of(server), "[[quota]] a", "[[quota]] b")
     with MisbehavingServer() as server, pytest.raises(EndpointError, match=r"403.*not for you"):
-        ask(engine_of(server), "[[forbidden]] a", "[[forbidden]] b")
+        ask(engine_of(server), *(f"[[forbidden]] {number}" for number in range(8)))
+
+
+@pytest.mark.parametrize("kind", ["forbidden", "unsupported", "bad_request"])
+def test_rows_that_are_refused_while_others_are_answered_are_no_fault_of_every_request_when_asked_again(
+    engine_of: Callable[..., OpenAIBatchEngine], kind: str
+) -> None:
+    odd = [f"[[{kind}]] {number}" for number in range(12)]
+    with MisbehavingServer() as server:
+        engine = engine_of(server)
+        assert ask(engine, *odd, "fine", "more")[-1].finish_reason == "stop"
+        assert {answer.finish_reason[:15] for answer in ask(engine, *odd)} <= {"error: status 4"}
+
+
+@pytest.mark.parametrize("kind", ["quota", "forbidden", "bad_request"])
+def test_what_an_earlier_job_was_refused_is_asked_again_by_the_next_call(
+    engine_of: Callable[..., OpenAIBatchEngine], kind: str
+) -> None:
+    contents = numbered(10)
+    with MisbehavingServer({kind: 1.0}) as server:
+        for jobs in (1, 2):
+            with pytest.raises(EndpointError):
+                ask(engine_of(server), *contents)
+            assert len(server.batches) == jobs
+        server.troubles = {}
+        check(contents, ask(engine_of(server), *contents))
+        assert len(server.batches) == 3
+        assert max(server.paid.values()) == 1
+
+
+def test_a_job_in_which_every_row_has_the_same_unknown_fault_is_raised_with_its_words(
+    engine_of: Callable[..., OpenAIBatchEngine],
+) -> None:
+    with MisbehavingServer() as server:
+        with pytest.raises(EndpointError, match=r"status 400: something is odd about this one \(model 'judge-1'\)"):
+            ask(engine_of(server), *(f"[[bad_request]] {number}" for number in range(8)))
+        assert len(server.batches) == 1
+        few = ask(engine_of(server), "[[bad_request]] a", "[[bad_request]] b")
+        assert {answer.finish_reason for answer in few} == {"error: status 400: something is odd about this one"}
+        mixed = ask(engine_of(server), *(f"[[bad_request]] {number}" for number in range(20)), "fine")
+        assert mixed[-1].finish_reason == "stop"
 
 
 def test_five_hundred_requests_under_every_trouble_are_each_answered_once(

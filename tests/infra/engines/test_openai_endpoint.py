@@ -1,5 +1,8 @@
 """The engine of an OpenAI-compatible endpoint against a server that misbehaves on purpose."""
 
+import gzip
+import itertools
+import json
 import logging
 import pickle
 import threading
@@ -11,12 +14,13 @@ from typing import Any
 import pytest
 
 import infra.engines.openai_endpoint
-from infra.engines.answers import Answer
-from infra.engines.openai_endpoint import Endpoint, EndpointError, OpenAIEngine
+import infra.engines.openai_requests
+from infra.engines.answers import Answer, EndpointError
+from infra.engines.openai_endpoint import Endpoint, OpenAIEngine
 from infra.engines.openai_requests import Reply, read_status
 from infra.engines.specs import OpenAISpec
 from tests.conftest import free_port
-from tests.infra.misbehaving import SCHEMA, SECRET, Asked, MisbehavingServer, answer_by_hash
+from tests.infra.misbehaving import _REFUSALS, SCHEMA, SECRET, Asked, MisbehavingServer, answer_by_hash, as_json
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +186,7 @@ def test_a_text_that_is_no_text_is_answered_with_an_error_and_harms_no_other(
 
 @pytest.mark.parametrize(
     ("kind", "message"),
-    [("forbidden", "403"), ("quota", "429.*quota"), ("unsupported", "400.*Unsupported parameter")],
+    [("quota", "429.*quota"), ("unsupported", "400.*Unsupported parameter")],
 )
 def test_a_refusal_that_concerns_every_request_is_raised_at_once(
     engine_of: Callable[..., OpenAIEngine], kind: str, message: str
@@ -190,6 +194,226 @@ def test_a_refusal_that_concerns_every_request_is_raised_at_once(
     with MisbehavingServer() as server, pytest.raises(EndpointError, match=f"(?s){message}.*judge-1.*OPENAI_API_KEY"):
         ask(engine_of(server), f"[[{kind}]]")
     assert server.counts == {kind: 1}
+
+
+UNKNOWN_FIELD = {
+    "object": "error",
+    "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "max_completion_tokens"],
+                            "msg": "Extra inputs are not permitted", "input": 1}]},
+    "type": "invalid_request_error",
+    "code": None,
+}  # fmt: skip
+
+
+def completion(**choice: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "Yes"}
+    return {"model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "length", **choice}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 1}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words", "advice"),
+    [
+        (UNKNOWN_FIELD, 422, "status 422: extra_forbidden: max_completion_tokens: Extra inputs are not permitted",
+         "set `max_tokens_field: max_tokens` in the tier's `engine`"),
+        ({"detail": UNKNOWN_FIELD["message"]["detail"]}, 422, "extra_forbidden: max_completion_tokens",
+         "`max_tokens_field: max_tokens`"),
+        ({"error": {"message": "top_logprobs must be <= 5"}}, 400, "status 400: top_logprobs must be <= 5",
+         "set `top: 5` in the tier's `judge`"),
+        ({"error": {"message": "Logprobs is not enabled for this model"}}, 400, "status 400: Logprobs is not enabled",
+         "set `protocol: listwise` in the tier's `judge`"),
+        ({"message": "'seed' is not supported"}, 400, "status 400: 'seed' is not supported", "set `seed: null`"),
+        ({"error": {"message": "the moon is full"}}, 400, "status 400: the moon is full", "check the model's name"),
+        ({"error": {"message": "Rate limit exceeded: free-models-per-day", "code": 429}}, 200,
+         "status 429: Rate limit exceeded: free-models-per-day", "run again once its limit is renewed"),
+        ({"error": {"message": "No such key", "type": "authentication_error"}}, 200, "status 401: No such key",
+         "check the key in the variable OPENAI_API_KEY"),
+        (completion(logprobs=None), 200, "the endpoint gives no log-probabilities", "set `protocol: listwise`"),
+    ],
+    ids=["extra_field", "fastapi", "top", "logprobs_off", "seed", "unknown", "spent_in_200", "key_in_200", "logprobs"],
+)  # fmt: skip
+def test_a_fault_of_every_request_is_met_at_most_eight_times_and_told_with_the_endpoints_words_and_the_remedy(
+    engine_of: Callable[..., OpenAIEngine], body: dict[str, Any], status: int, words: str, advice: str
+) -> None:
+    with MisbehavingServer(raw=lambda asked: as_json(body, status)) as server:
+        engine = engine_of(server)
+        for _ in range(2):  # another part, or another attempt, asks nothing
+            with pytest.raises(EndpointError) as caught:
+                ask(engine, *(f"pair {number}" for number in range(40)))
+            assert words in str(caught.value)
+            assert advice in str(caught.value)
+            assert len(str(caught.value)) < 500
+        assert 1 <= server.counts["raw"] <= 8
+    assert caught.value.of_every_part
+
+
+def test_a_page_in_place_of_json_is_asked_for_once_more_and_then_named_by_its_title(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    page = b"<!doctype html><html><head><title>Sign in \x1b[31m&amp; out</title></head></html>"
+    with MisbehavingServer(raw=lambda asked: (200, "text/html; charset=utf-8", page)) as server:
+        with pytest.raises(EndpointError) as caught:
+            ask(engine_of(server), *(f"pair {number}" for number in range(40)))
+        assert 16 <= server.counts["raw"] < 16 + 8  # those on their way when the sixteenth came
+    assert 'a JSON object expected, text/html ("Sign in [31m& out") came; is base_url right?' in str(caught.value)
+    assert "check `base_url`" in str(caught.value)
+
+
+def test_an_endpoint_that_is_busy_all_the_time_is_asked_by_the_first_requests_alone_and_may_be_asked_again(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    said = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
+    with MisbehavingServer(raw=lambda asked: as_json(said)) as server:
+        engine = engine_of(server, max_retries=1)
+        with pytest.raises(ConnectionError, match=r"no answer to the first 8 requests.*status 429; slow down"):
+            ask(engine, *(f"pair {number}" for number in range(40)))
+        assert server.counts == {"raw": 16}
+        server.raw = None
+        assert {answer.finish_reason for answer in ask(engine, "x", "y")} == {"stop"}
+
+
+def test_an_endpoint_that_begins_to_refuse_keeps_what_was_answered_and_is_not_asked_again(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    numbers = itertools.count()
+
+    def refuse_after_ten(asked: Mapping[str, Any]) -> tuple[int, str, bytes] | None:
+        return as_json({"error": {"message": "the moon is full"}}, 400) if next(numbers) >= 10 else None
+
+    contents = [f"pair {number}" for number in range(100)]
+    with MisbehavingServer(raw=refuse_after_ten) as server:
+        engine = engine_of(server, concurrency=4)
+        answers = ask(engine, *contents)
+        reasons = Counter(answer.finish_reason for answer in answers)
+        assert reasons["stop"] == 10
+        refused = server.counts["raw"]
+        assert (
+            32 <= refused <= 32 + 2 * 3
+        )  # up to three overtake the last answer, and three are on their way at the end
+        assert reasons["unavailable: not asked: the endpoint refuses all requests"] >= 100 - 10 - refused
+        with pytest.raises(EndpointError, match="the moon is full"):
+            ask(engine, *contents)
+        assert len(server.calls) == 10 + refused
+
+
+def test_a_mixture_of_answers_and_equal_faults_goes_on(engine_of: Callable[..., OpenAIEngine]) -> None:
+    def refuse_half(asked: Mapping[str, Any]) -> tuple[int, str, bytes] | None:
+        odd = int(asked["messages"][-1]["content"].split()[-1]) % 2
+        return as_json({"error": {"message": "the moon is full"}}, 400) if odd else None
+
+    with MisbehavingServer(raw=refuse_half) as server:
+        answers = ask(engine_of(server, concurrency=4), *(f"pair {number}" for number in range(200)))
+        assert server.counts == {"raw": 100, "answered": 100}
+    assert Counter(a.finish_reason for a in answers) == {"stop": 100, "error: status 400: the moon is full": 100}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, b"<html><head><title>Attention Required!</title></head></html>"),
+        (403, b'{"message": "Forbidden"}'),
+        (404, b'{"error": {"message": "No endpoints found that can handle this request", "code": 404}}'),
+        (400, b'{"error": {"message": "\'seed 7 is not supported\' cannot be read"}}'),
+        (
+            422,
+            b'{"detail": [{"type": "value_error", "loc": ["body", "messages", 1], "msg": "unexpected temperature"}]}',
+        ),
+    ],
+    ids=["page_of_a_firewall", "firewall", "router", "400_with_the_name_of_a_field", "422_with_the_name_of_a_field"],
+)
+def test_a_text_that_is_refused_while_others_are_answered_stops_nothing(
+    engine_of: Callable[..., OpenAIEngine], status: int, body: bytes
+) -> None:
+    def refuse_one(asked: Mapping[str, Any]) -> tuple[int, str, bytes] | None:
+        kind = "text/html" if body.startswith(b"<") else "application/json"
+        return (status, kind, body) if asked["messages"][-1]["content"] == "pair 20" else None
+
+    with MisbehavingServer(raw=refuse_one) as server:
+        engine = engine_of(server)
+        answers = ask(engine, *(f"pair {number}" for number in range(40)))
+        again = ask(engine, "pair 20", "fine")
+    assert Counter(a.finish_reason.partition(":")[0] for a in answers) == {"stop": 39, "error": 1}
+    assert [a.finish_reason.partition(":")[0] for a in again] == ["error", "stop"]
+
+
+def test_a_key_that_may_use_nothing_is_met_by_eight_requests(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server:
+        with pytest.raises(EndpointError, match=r"(?s)403.*not for you.*judge-1.*OPENAI_API_KEY may use this model"):
+            ask(engine_of(server), *(f"[[forbidden]] {number}" for number in range(40)))
+        assert server.counts == {"forbidden": 8}
+
+
+def test_a_text_that_is_forbidden_is_no_fault_of_every_request_also_where_it_is_asked_about_first(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    with MisbehavingServer() as server:
+        engine = engine_of(server)
+        assert [a.finish_reason.partition(":")[0] for a in ask(engine, "[[forbidden]] a")] == ["error"]
+        assert [a.finish_reason for a in ask(engine, "fine")] == ["stop"]
+
+
+def test_texts_that_are_asked_about_again_one_after_the_other_stop_nothing(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    def refuse_some(asked: Mapping[str, Any]) -> tuple[int, str, bytes] | None:
+        odd = int(asked["messages"][-1]["content"].split()[-1]) % 5 == 4
+        return as_json({"error": {"message": "Content Exists Risk"}}, 400) if odd else None
+
+    with MisbehavingServer(raw=refuse_some) as server:
+        engine = engine_of(server)
+        answers = ask(engine, *(f"pair {number}" for number in range(300)))
+        again = ask(engine, *(f"pair {number}" for number in range(300) if number % 5 == 4))
+        assert server.counts == {"raw": 120, "answered": 240}
+    told = {"error: status 400: Content Exists Risk"}
+    assert {answer.finish_reason for answer in answers} == {"stop"} | told
+    assert {answer.finish_reason for answer in again} == told
+
+
+def test_pairs_that_are_too_long_or_filtered_stop_nothing(engine_of: Callable[..., OpenAIEngine]) -> None:
+    with MisbehavingServer() as server:
+        contents = [f"[[{kind}]] {number}" for kind in ("too_long", "content_filter") for number in range(20)]
+        answers = ask(engine_of(server), *contents, "fine")
+        assert Counter(a.finish_reason for a in answers) == {"too_long": 20, "refused": 20, "stop": 1}
+        assert len(server.calls) == 41
+
+
+def test_few_requests_with_an_unknown_fault_are_told_apart_only_by_the_next_ones(
+    engine_of: Callable[..., OpenAIEngine],
+) -> None:
+    with MisbehavingServer(raw=lambda asked: as_json({"error": "the moon is full"}, 400)) as server:
+        engine = engine_of(server)
+        for _ in range(2):
+            reasons = {answer.finish_reason for answer in ask(engine, "a", "b", "c")}
+            assert reasons == {"error: status 400: the moon is full"}
+        with pytest.raises(EndpointError, match="the moon is full"):
+            ask(engine, "a", "b")
+        assert server.counts == {"raw": 8}
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_without_an_end_is_not_read_to_its_end(
+    engine_of: Callable[..., OpenAIEngine], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(infra.engines.openai_requests, "_MOST_BYTES", 2**20)
+    body = b'{"choices": [' + b" " * 2**24
+    with MisbehavingServer(raw=lambda asked: (status, "application/json", body)) as server:
+        answer = ask(engine_of(server), "x")[0]
+        assert answer.finish_reason == "error: body: a reply of at most 1 MiB expected, more came"
+        assert server.counts == {"raw": 1}
+
+
+def test_a_packed_body_is_bounded_by_its_unpacked_size(
+    engine_of: Callable[..., OpenAIEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infra.engines.openai_requests, "_MOST_BYTES", 2**20)
+    packed = [gzip.compress(b" " * 2**24), gzip.compress(json.dumps(completion(finish_reason="stop")).encode())]
+
+    with MisbehavingServer(
+        raw=lambda asked: (200, "application/json\r\ncontent-encoding: gzip", packed.pop(0))
+    ) as server:
+        engine = engine_of(server)
+        assert "at most 1 MiB" in engine.answer([Asked("x", top=0)])[0].finish_reason
+        assert engine.answer([Asked("x", top=0)])[0].text == "Yes"
 
 
 def test_a_wrong_path_is_a_wrong_address(engine_of: Callable[..., OpenAIEngine]) -> None:
@@ -228,6 +452,64 @@ def test_an_address_that_is_none_or_holds_a_secret_is_refused_at_once_and_not_re
 # ---- the key ----
 
 
+@pytest.mark.parametrize("azure", [False, True])
+def test_no_other_secret_of_the_environment_is_sent_than_the_key_that_is_named(
+    engine_of: Callable[..., OpenAIEngine], monkeypatch: pytest.MonkeyPatch, azure: bool
+) -> None:
+    others = ("AZURE_OPENAI_AD_TOKEN", "AZURE_OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_WEBHOOK_SECRET", "HF_TOKEN")
+    for name in (*others, "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "another-x7Kq2mZ9")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Authorization: Bearer another-x7Kq2mZ9\nX-More: another-x7Kq2mZ9")
+    with MisbehavingServer(key=SECRET) as server:
+        engine = engine_of(server.root, api_version="2024-10-21") if azure else engine_of(server)
+        assert ask(engine, "x")[0].finish_reason == "stop"
+        assert "another-x7Kq2mZ9" not in str(server.calls)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"base_url": "http://gpu.example:8000/v1"}, r"base_url: http://gpu\.example:8000 .*allow_plain_http: true"),
+        ({"extra_body": {"headers": {"X-Api-Key": "hidden"}}}, r"extra_body: no credential .* headers\.X-Api-Key"),
+        ({"extra_body": {"user": "sk-proj-hiddenhiddenhidden1"}}, "extra_body: no credential .* user"),
+    ],
+)
+def test_no_client_is_built_that_would_send_a_key_unencrypted_or_a_second_credential(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Endpoint(OpenAISpec(model="m", **changes))
+    assert "hidden" not in str(caught.value)
+    Endpoint(OpenAISpec(model="m", base_url="http://gpu.example:8000/v1", allow_plain_http=True))
+
+
+def test_what_an_endpoint_says_of_an_error_is_kept_without_secrets_and_an_answer_as_it_is(
+    engine_of: Callable[..., OpenAIEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_PASS", "hunter2!")
+    token = "ghp_" + "0123456789abcdefghij"
+    said = {"message": "no: postgresql://me:pw12@db, hunter2!, " + token, "code": None}
+    monkeypatch.setitem(_REFUSALS, "bad_request", (400, said))
+    with MisbehavingServer(reply=lambda body: (f"hunter2! {token}", {})) as server:
+        refused, answered = ask(engine_of(server), "[[bad_request]]", "fine")
+    assert refused.finish_reason == "error: status 400: no: postgresql://me:***@db, ***, ***"
+    assert answered.text == f"hunter2! {token}"
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_secret_is_hidden_in_an_error_of_any_status_and_however_json_spells_it(
+    engine_of: Callable[..., OpenAIEngine], status: int
+) -> None:
+    spelt = "".join(f"\\u{ord(letter):04x}" for letter in SECRET)
+    said = f'{{"error": {{"message": "no: {spelt}, postgresql://me:hunter2x@db", "code": 401}}}}'
+    with (
+        MisbehavingServer(raw=lambda body: (status, "application/json", said.encode())) as server,
+        pytest.raises(EndpointError) as caught,
+    ):
+        ask(engine_of(server), "x")
+    assert "status 401: no: ***, postgresql://me:***@db (model" in str(caught.value)
+
+
 @pytest.mark.parametrize("written", ["judge/key+1234", "judge%2Fkey%2B1234", "judge\\/key+1234"])
 def test_a_key_that_an_endpoint_repeats_is_hidden_however_it_writes_it(
     written: str, monkeypatch: pytest.MonkeyPatch
@@ -246,6 +528,7 @@ def test_the_key_is_in_no_error_answer_or_log(
         with pytest.raises(EndpointError) as caught:
             ask(engine, "x")
         server.key = None
+        engine = engine_of(server)
         answers = ask(engine, "x", "[[reset*1]] y", "[[429*1]]")
     shown = [
         str(caught.value), repr(caught.value.args), str(pickle.dumps(caught.value)), caplog.text,

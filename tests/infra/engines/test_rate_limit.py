@@ -3,6 +3,8 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 import ray
@@ -10,7 +12,7 @@ from ray.exceptions import RayActorError
 
 from infra.cluster.ray_cluster import ray_cluster
 from infra.engines import rate_limit
-from infra.engines.rate_limit import Pace, RateLimiter, identify
+from infra.engines.rate_limit import Pace, RateLimiter, identify, run, slots, together, wait_asked
 from tests.infra.ray_in_process import RayInProcess
 
 
@@ -233,3 +235,56 @@ def test_a_pause_moves_the_limits_too_and_a_longer_wait_stays_one() -> None:
     pace.block(2.0)
     pace.reserve(10.0, 0.0)
     assert pace.reserve(0.0, 0.0) == 11.0  # ten seconds after the pause, less the burst
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "2.5"}, 2.5),
+        ({"retry-after": "9", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "Mon, 01 Jan 2001 00:00:00 GMT"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"x-ratelimit-reset-requests": "1h1m2.5s"}, 3662.5),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "6m0s",
+          "x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "900"}, 0.12),
+        ({"x-ratelimit-reset-requests": "120ms", "x-ratelimit-reset-tokens": "2s",
+          "x-ratelimit-remaining-requests": "5", "x-ratelimit-remaining-tokens": "7"}, 2.0),
+        ({}, None),
+    ],
+)  # fmt: skip
+def test_the_time_to_wait_is_read_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert wait_asked(headers) == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_a_date_without_a_zone_is_taken_for_utc() -> None:
+    later = datetime.now(UTC) + timedelta(seconds=600)
+    for text in (format_datetime(later), later.strftime("%a, %d %b %Y %H:%M:%S -0000")):
+        assert wait_asked({"retry-after": text}) == pytest.approx(600, abs=60)
+    assert wait_asked({"retry-after": "-5"}) == 0.0
+
+
+def test_jobs_on_the_shared_loop_end_together_where_one_of_them_raises() -> None:
+    ended: list[str] = []
+
+    async def job(name: str, seconds: float) -> str:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.append(name)
+        if name == "bad":
+            raise ValueError("this one failed")
+        return name
+
+    async def several(*names: str) -> list[str]:
+        return await together([job(name, 60.0 if name == "slow" else 0.0) for name in names])
+
+    assert run(several("a", "b")) == ["a", "b"]
+    with pytest.raises(ValueError, match="this one failed"):
+        run(several("bad", "slow"))
+    assert sorted(ended) == ["a", "b", "bad", "slow"]
+
+
+def test_engines_with_one_key_and_setting_share_their_slots() -> None:
+    assert slots("key-1", 4) is slots("key-1", 4)
+    assert slots("key-1", 4) is not slots("key-1", 5)
+    assert slots("key-1", 4) is not slots("key-2", 4)

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from infra.engines.specs import CrossEncoderSpec, OpenAIBatchSpec, OpenAISpec, SentenceTransformersSpec, VLLMSpec
+from infra.engines.specs import (
+    TEMPLATES,
+    CrossEncoderSpec,
+    OpenAIBatchSpec,
+    OpenAISpec,
+    PairTemplate,
+    SentenceTransformersSpec,
+    VLLMRerankerSpec,
+    VLLMSpec,
+)
 from infra.stages.part_keys import semantic
 
 
@@ -63,6 +72,7 @@ def test_what_does_not_decide_an_answer_has_these_defaults() -> None:
     assert vllm_spec().model_dump(exclude={"model", "digest", *semantic(vllm_spec())}) == {
         "device": "cpu",
         "threads": None,
+        "software": {},  # with none the key does not depend on it
         "tensor_parallel_size": 1,
         "gpu_memory_utilization": 0.9,
         "cpu_kvcache_gib": 1.0,
@@ -74,12 +84,14 @@ def test_what_does_not_decide_an_answer_has_these_defaults() -> None:
     assert encoder_spec().batch_size == cross_encoder_spec().batch_size == 32
     endpoint, batch = OpenAISpec(model="m"), OpenAIBatchSpec(model="m")
     assert endpoint.model_dump(exclude={"model", "kind", *semantic(endpoint)}) == {
+        "allow_plain_http": False,
         "api_key_env": "OPENAI_API_KEY",
         "concurrency": 16,
         "requests_per_minute": None,
         "tokens_per_minute": None,
         "timeout": 120.0,
         "max_retries": 6,
+        "continues": "never",  # at its default it is not in the key
     }
     own = {"requests_per_batch", "parallel", "poll_seconds", "completion_window", "max_rounds"}
     assert batch.model_dump(include=own) == {
@@ -161,3 +173,33 @@ def test_a_value_below_what_makes_sense_is_refused_and_not_repeated(make: Any, c
 def test_the_least_value_is_taken(make: Any, changes: dict[str, Any]) -> None:
     spec = make(**changes)
     assert {name: getattr(spec, name) for name in changes} == changes
+
+
+def test_a_template_is_named_changed_or_given_whole() -> None:
+    def template(said: Any) -> PairTemplate:
+        return VLLMRerankerSpec.model_validate({"model": "m", "digest": "d", "template": said}).template
+
+    assert template("qwen3") == TEMPLATES["qwen3"] == VLLMRerankerSpec(model="m", digest="d").template
+    changed = template({"like": "mxbai", "yes_token": "A", "no_token": "B"})
+    assert (changed.yes_token, changed.suffix) == ("A", TEMPLATES["mxbai"].suffix)
+    whole = template({"body": "{document}?{query}", "suffix": "!"})
+    assert (whole.prefix, whole.suffix, whole.takes_instruction) == ("", "!", False)
+    assert TEMPLATES["qwen3"].takes_instruction
+    for wrong, told in (
+        ("other", "one of qwen3, mxbai expected"),
+        ({"body": "{query}"}, "each once"),
+        ({"body": "{query} {query} {document}"}, "each once"),
+        ({"body": "{query} {document} {title}"}, "each once"),
+        ({"like": "qwen3", "yes_token": "no"}, "two different tokens"),
+    ):
+        with pytest.raises(ValidationError, match=told):
+            template(wrong)
+
+
+def test_the_key_of_a_reranker_covers_its_template() -> None:
+    plain = CrossEncoderSpec(model="m", digest="d")
+    assert not {"template", "query_prompt", "passage_prompt"} & set(semantic(plain))
+    asked = CrossEncoderSpec.model_validate({"model": "m", "digest": "d", "template": "qwen3"})
+    assert semantic(asked)["template"] == TEMPLATES["qwen3"].model_dump()
+    with pytest.raises(ValidationError, match="nothing expected beside `template`"):
+        CrossEncoderSpec(model="m", digest="d", template=TEMPLATES["qwen3"], passage_prompt="p")

@@ -1,10 +1,12 @@
 """What vLLM is given, and what is made of what it gives back, without vLLM; with it, in test_vllm_running.py."""
 
 import math
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -236,3 +238,22 @@ def test_a_closed_engine_has_given_its_memory_back_and_may_be_closed_again(stand
     stand_in.close()
     stand_in.close()
     assert (core.closed, stand_in._llm) == (1, None)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_the_sockets_between_the_processes_of_several_devices_lie_in_a_short_private_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setenv("VLLM_RPC_BASE_PATH", "unset")
+    spec = VLLMSpec(model="/models/judge", digest="d1", max_model_len=64)
+    VLLMEngine(spec).close()
+    assert os.environ["VLLM_RPC_BASE_PATH"] == "unset"
+    engine = VLLMEngine(spec.model_copy(update={"tensor_parallel_size": 2}))
+    folder = Path(os.environ["VLLM_RPC_BASE_PATH"])
+    assert folder.parent == Path("/tmp")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    engine.close()
+    assert not folder.exists()

@@ -10,12 +10,14 @@ import ray
 from pydantic import BaseModel
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
+from infra.engines.answers import EndpointError
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec, SentenceTransformersSpec
 from infra.execution import engine_pool, ray_tasks
 from infra.execution.engine_pool import EnginePool, Place
 from infra.execution.part_logs import SILENT
 from infra.execution.ray_tasks import PartError, begin_anew
 from infra.execution.usage_meter import Budget, Meter
+from infra.key_rules import KeyRules
 from infra.stages.runner import PartSpec
 from infra.stages.stage import Resources
 from tests.infra.ray_in_process import RayInProcess, node
@@ -94,6 +96,23 @@ def test_where_the_cluster_grows_as_many_engines_stand_as_are_configured(
 ) -> None:
     monkeypatch.setenv("RENEG_AUTOSCALE", "1")
     assert len(pool_of(engines=9)._hosts) == 9
+
+
+def test_a_node_that_joins_while_parts_wait_is_given_an_engine(
+    ray_here: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_pool, "_LOOK_SECONDS", 0.02)
+    ray_here.nodes = [node("node-1", CPU=4.0, GPU=1.0)]
+    pool = pool_of(engines=3, num_gpus=1.0)
+    assert (len(pool._hosts), pool.lanes) == (1, 2)
+    for _ in range(2):
+        pool._enter(alone=False)
+    entered = threading.Event()
+    threading.Thread(target=lambda: (pool._enter(alone=False), entered.set()), daemon=True).start()
+    assert not entered.wait(0.1)
+    ray_here.nodes = [*ray_here.nodes, *(node(f"node-{n}", CPU=4.0, GPU=1.0) for n in range(2, 6))]
+    assert entered.wait(20)
+    assert (len(pool._hosts), pool.lanes) == (3, 6)  # no more than are configured
 
 
 def test_a_third_part_goes_to_another_engine_and_a_fifth_waits_for_a_lane(ray_here: RayInProcess) -> None:
@@ -224,6 +243,24 @@ def test_an_engine_that_refuses_its_settings_is_built_once_for_all_parts(
     assert (len(ray_here.actors), len(ray_here.killed)) == (1, 1)
 
 
+def test_after_a_refusal_of_every_request_no_further_part_is_begun(
+    ray_here: RayInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def refuse(self: Engine, store_url: str, spec: PartSpec, *_: object) -> str:
+        begun.append(spec.name)
+        raise RayTaskError("compute", "Traceback", EndpointError("m-1 refuses every request: set `seed: null`"))
+
+    monkeypatch.setattr(Engine, "compute", refuse)
+    pool = pool_of()
+    for number in range(3):
+        with pytest.raises(PartError, match="EndpointError: m-1 refuses every request: set `seed: null`") as refused:
+            compute(pool, number)
+        assert not refused.value.retry
+    assert begun == ["with_engine-00000"]
+
+
 def test_an_engine_whose_building_may_succeed_later_is_built_again(
     ray_here: RayInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,3 +316,21 @@ def test_closing_waits_until_the_resources_are_back(ray_here: RayInProcess, monk
     compute(pool)
     pool.close()
     assert answers == []
+
+
+def test_an_endpoint_that_may_not_get_its_key_is_refused_before_any_actor_starts(ray_here: RayInProcess) -> None:
+    far = OpenAISpec(model="m", base_url="https://gpu.example/v1", api_key_env="AWS_SECRET_ACCESS_KEY")
+    rules = KeyRules.parse("OPENAI_API_KEY@api.openai.com")
+    for spec, told in (
+        (far, "may not send AWS_SECRET_ACCESS_KEY to gpu.example"),
+        (far.model_copy(update={"base_url": "http://gpu.example/v1"}), "would get the key and the texts unencrypted"),
+        (far.model_copy(update={"extra_body": {"api_key": "x"}}), "extra_body: no credential expected"),
+    ):
+        bound = EnginePool(spec, Resources(num_cpus=1.0), Meter(Budget(), {}), rules)
+        with pytest.raises(PartError, match=told) as caught:
+            compute(bound)
+        assert not caught.value.retry
+    assert ray_here.actors == []
+    assert compute(pool_of(far)) == "with_engine-00000 by None"  # a file of the user's own
+    fine = EnginePool(OpenAISpec(model="m"), Resources(num_cpus=1.0), Meter(Budget(), {}), rules)
+    assert compute(fine) == "with_engine-00000 by None"

@@ -18,6 +18,7 @@ from infra.execution.executor import PrefectRayExecutor
 from infra.execution.part_logs import PartLog, Show
 from infra.execution.ray_tasks import STOPPED, PartError, begin_anew, give_up, given_up
 from infra.execution.usage_meter import Budget, BudgetReached, Meter
+from infra.key_rules import KeyRules
 from infra.stages.compute_part import EngineNeeded
 from infra.stages.runner import PartSpec
 from infra.stages.stage import Resources, Stage
@@ -48,7 +49,8 @@ class Work:
         self.calls.append(("plainly", num_cpus))
         return spec.name
 
-    def wait(self, reference: str, deadline: float, log: PartLog) -> str:
+    def wait(self, reference: str, deadline: float, log: PartLog, *, queue: float) -> str:
+        assert queue == 0  # no autoscaler, so nothing waits in Ray
         if self.troubles:
             raise self.troubles.pop(0)
         return f"{reference} within {deadline:g}"
@@ -145,6 +147,7 @@ class Pool:
     spec: Any
     resources: Resources
     meter: Any = None
+    key_rules: Any = None
     closed: int = 0
 
     def close(self) -> None:
@@ -157,12 +160,14 @@ def test_engines_are_kept_for_the_next_stage_only_where_spec_and_resources_are_t
     made: list[Pool] = []
     monkeypatch.setattr(engine_pool, "EnginePool", lambda *given: made.append(Pool(*given)) or made[-1])
     monkeypatch.setattr(module, "PartLogs", lambda: "logs")
-    executor = executor_of(tmp_path, work, meter=(meter := Meter(Budget(), {})))
+    rules = KeyRules.parse("none")
+    executor = executor_of(tmp_path, work, meter=(meter := Meter(Budget(), {})), key_rules=rules)
     executor._pool = None
     first, second = (SentenceTransformersSpec(model="m", digest=digest) for digest in ("1", "2"))
     executor._prepare(WITH_ENGINE, first)
     executor._prepare(WITH_ENGINE, first)
-    assert [(pool.spec, pool.resources, pool.meter) for pool in made] == [(first, WITH_ENGINE.resources, meter)]
+    wanted = (first, WITH_ENGINE.resources, meter, rules)
+    assert [(pool.spec, pool.resources, pool.meter, pool.key_rules) for pool in made] == [wanted]
     executor._prepare(WITH_ENGINE, second)
     executor._prepare(replace(WITH_ENGINE, resources=Resources(num_cpus=2.0)), second)
     assert [pool.closed for pool in made] == [1, 1, 0]
@@ -276,6 +281,40 @@ def test_parts_wait_for_a_slot_unless_their_engine_makes_them_wait(counted: Coun
 
     module._Attempts(spec_of(stage), slots, compute).run(silent)
     assert taken == [inside]
+
+
+@pytest.mark.parametrize(
+    ("grows", "slots", "bound"), [(False, 3, 3), (True, 3, 67), (False, None, 1)], ids=["fixed", "grows", "unknown"]
+)
+def test_where_the_cluster_grows_some_parts_more_wait_in_ray(
+    monkeypatch: pytest.MonkeyPatch, grows: bool, slots: int | None, bound: int
+) -> None:
+    monkeypatch.setenv("RENEG_AUTOSCALE", "1" if grows else "")
+    monkeypatch.delenv("RENEG_WAITING_PARTS", raising=False)
+    asked: list[Resources] = []
+    monkeypatch.setattr(module, "granted", asked.append)
+    monkeypatch.setattr(module, "slots_now", lambda resources: slots)
+    assert module._slots(Resources(num_cpus=2.0)).bound == bound
+    assert asked == [Resources(num_cpus=2.0)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "slots", "lanes", "threads"),
+    [
+        (DOUBLE, 2, 0, 32),
+        (DOUBLE, 100, 0, 104),
+        (DOUBLE, 5000, 0, 512),
+        (WITH_ENGINE, 1, 200, 208),
+        (WITH_ENGINE, 1, 2, 32),
+    ],
+)
+def test_a_run_has_a_thread_for_each_place_of_the_cluster_up_to_a_limit(
+    tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch, stage: Stage, slots: int, lanes: int, threads: int
+) -> None:
+    monkeypatch.delenv("RENEG_MAX_PARTS", raising=False)
+    executor = executor_of(tmp_path, work)
+    executor._pool = SimpleNamespace(lanes=lanes)
+    assert executor._threads(stage, module.Slots(lambda: slots)) == threads
 
 
 def test_finished_parts_are_told_one_by_one_and_an_empty_stage_tells_nothing() -> None:

@@ -14,8 +14,6 @@ import pytest
 import ray
 from prefect import flow, runtime
 from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_HOME,
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL,
     temporary_settings,
 )
@@ -27,10 +25,12 @@ from infra.execution import metrics
 from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter, Usage
-from infra.prefect_api.server import PrefectServer
+from infra.provenance import Origin
+from infra.stages.origins import read
 from infra.stages.runner import Runner
 from infra.storage.store import Store
 from tests.conftest import RAY_EXTRAS, ROOT, require, s3_variables
+from tests.infra.prefect_calls import embedded
 from tests.infra.ray_nodes import RayNodes
 from tests.infra.toy import DOUBLE, PRODUCE, ToyConfig
 from tests.infra.toy_engine import ToySpec
@@ -43,7 +43,6 @@ pytestmark = pytest.mark.slow
 def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterator[None]:
     """A real Prefect server and one Ray node that exports metrics, both on loopback."""
     home = tmp_path_factory.mktemp("home")
-    server = PrefectServer(home)
     storage = s3_variables(seaweedfs)
     # Ray's workers have the environment of its start: they must find the toy stages and the S3 server.
     workers = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(RAY_EXTRAS)]), **storage}
@@ -51,14 +50,9 @@ def services(tmp_path_factory: pytest.TempPathFactory, seaweedfs: str) -> Iterat
     with pytest.MonkeyPatch.context() as patch, RayNodes(0, num_cpus=2, environment=workers) as nodes:
         for name, value in storage.items():
             patch.setenv(name, value)
-        settings = {
-            PREFECT_API_URL: server.start(),
-            PREFECT_HOME: home / "client",
-            PREFECT_LOGGING_TO_API_BATCH_INTERVAL: 0.2,
-        }
-        with temporary_settings(settings), ray_cluster(nodes.address):
-            yield
-    assert server.stop()
+        with embedded(home), temporary_settings({PREFECT_LOGGING_TO_API_BATCH_INTERVAL: 0.2}):
+            with ray_cluster(nodes.address):
+                yield
 
 
 TOY = ToySpec(model="toy")
@@ -163,7 +157,9 @@ def test_an_engine_that_cannot_be_built_says_why_and_is_not_tried_again(services
 def test_parts_that_share_an_engine_have_each_its_own_lines_and_one_tells_of_its_building(
     services: None, tmp_path: Path
 ) -> None:
-    _, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(TOY))
+    run, flow_run = execute(str(tmp_path / "store"), tmp_path, ToyConfig(), engine_pipeline(TOY))
+    (digest,) = {manifest.origin for manifest in run.runs[1].manifests}
+    assert read(run.store, digest) == Origin(endpoint="toy toy")  # of the engine, not of this process
     built = 0
     for number in range(4):
         lines = [line for _, line in log_of(flow_run, f"with_engine-{number:05d}", "doubling")]

@@ -54,6 +54,12 @@ def test_the_reason_of_a_failure_tells_no_secret(monkeypatch: pytest.MonkeyPatch
     assert row == {"part": 3, "ended": "failed", "reason": "OSError: *** is refused"}
 
 
+def test_the_facts_of_a_part_tell_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_API_KEY", "sk-123456")
+    done = manifest({"seconds": 1.0, "rows_in": 1, "rows_out": 1, "facts": {"failures": {"error": "401 sk-123456"}}})
+    assert row_of(SPEC, done, reused=False)["failures"] == {"error": "401 ***"}
+
+
 def test_keys_hold_lower_case_letters_digits_and_dashes_only() -> None:
     assert key_of("summary", "My Data_2") == "summary-my-data-2"
     assert key_of("judge-llm") == "judge-llm"

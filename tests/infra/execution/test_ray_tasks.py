@@ -1,6 +1,8 @@
 """Every way a Ray task can end becomes a value, or an error with its reason in a line."""
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 
+from infra.engines.answers import EndpointError
 from infra.execution import ray_tasks
-from infra.execution.part_logs import PartLog
+from infra.execution.part_logs import Batch, PartLog
 from infra.execution.ray_tasks import LOST, STOPPED, PartError, await_ray, begin_anew, give_up, given_up, submit_part
 from infra.execution.shared_engine import EngineBroken
 from infra.execution.usage_meter import BudgetReached
@@ -85,6 +88,13 @@ def test_an_error_of_rays_is_told_in_a_line_with_what_it_means_for_the_next_atte
     assert [level for level, _ in log.lines] == [logging.ERROR]
 
 
+def test_a_refusal_of_every_request_is_told_from_a_fault_of_one_part() -> None:
+    for cause, everywhere in ((EndpointError("it refuses"), True), (ValueError("a bad row"), False)):
+        with pytest.raises(PartError, match=f"{type(cause).__name__}: {cause}") as caught:
+            await_ray(Reference(error=task_error(cause)), 1.0)
+        assert (caught.value.of_every_part, caught.value.retry) == (everywhere, False)
+
+
 @pytest.mark.parametrize("cause", [EngineNeeded("2 rows"), BudgetReached("tokens")])
 def test_what_is_no_failure_comes_out_as_it_was_raised(cause: Exception) -> None:
     log = Shown()
@@ -121,6 +131,20 @@ def test_a_part_that_is_not_finished_in_time_is_cancelled_and_may_be_tried_again
         await_ray(late, 0.0, log)
     assert facts(caught.value) == (True, True, False, True)
     assert (cluster.cancelled, log.killed) == ([late], [True])
+
+
+def test_the_clock_of_a_part_that_waits_in_ray_begins_with_its_first_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_tasks, "_POLL_SECONDS", 0.01)
+    log, reference = Shown(), Reference(late=True)
+    started = time.monotonic()
+    threading.Timer(0.3, lambda: log.receive(Batch([]))).start()
+    with pytest.raises(PartError, match="deadline: not finished within 0 s"):
+        await_ray(reference, 0.1, log, queue=60.0)
+    assert 0.4 <= time.monotonic() - started < 30
+    started = time.monotonic()
+    with pytest.raises(PartError, match="deadline"):
+        await_ray(reference, 0.1, Shown(), queue=0.2)  # nothing is heard of it
+    assert 0.3 <= time.monotonic() - started < 30
 
 
 def test_a_run_that_is_told_to_end_cancels_its_parts_and_begins_no_more(cluster: RayInProcess) -> None:

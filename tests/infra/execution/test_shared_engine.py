@@ -72,6 +72,18 @@ def test_an_engine_that_allows_it_is_asked_several_times_at_once() -> None:
     assert engine.most == 3
 
 
+def test_a_cross_encoder_is_given_instructions_only_where_there_are_any() -> None:
+    class Scores:
+        def score(self, pairs: Sequence[tuple[str, str]], *instructions: Sequence[str]) -> list[float]:
+            return [float(len(instructions))] * len(pairs)
+
+    meter = Meter(Budget(), {})
+    lent = LentEngine(EngineThread(Scores, 1), meter, "judge-llm")
+    assert lent.score([("query", "passage")] * 2) == [0.0, 0.0]
+    assert lent.score([("query", "passage")], ["Find the proof."]) == [1.0]
+    assert lent.used.calls == 3
+
+
 def test_a_used_up_budget_stops_before_anything_is_asked() -> None:
     engine, meter = Engine(), Meter(Budget(tokens=20), {})
     part = lend(engine, meter)[0]

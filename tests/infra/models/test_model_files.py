@@ -142,3 +142,30 @@ def test_settings_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = model_directory(tmp_path / "model", tokenizer__json="{cut")
     with pytest.raises(ModelError, match=r"tokenizer\.json: not readable as JSON .*; fetch the model again"):
         refuse_foreign_code(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("modules.json", '[{"path": "../other", "type": "sentence_transformers.models.Pooling"}]'),
+        ("modules.json", '[{"path": "/other", "type": "sentence_transformers.models.Pooling"}]'),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "a.safetensors", "b": "../../b.safetensors"}}'),
+    ],
+)
+def test_settings_that_name_files_outside_of_the_model_are_refused(tmp_path: Path, name: str, content: str) -> None:
+    path = model_directory(tmp_path / "model")
+    (path / name).write_text('[{"path": "", "type": "sentence_transformers.models.Transformer"}]')
+    refuse_foreign_code(path)
+    (path / name).write_text(content)
+    with pytest.raises(ModelError, match="which is no file below the model's folder"):
+        refuse_foreign_code(path)
+
+
+def test_settings_that_are_nested_too_deeply_or_are_no_modules_are_refused(tmp_path: Path) -> None:
+    path = model_directory(tmp_path / "model", deep__json="[" * 100_000)
+    with pytest.raises(ModelError, match=r"deep\.json: not readable as JSON"):
+        refuse_foreign_code(path)
+    (path / "deep.json").unlink()
+    (path / "modules.json").write_text("[1]")
+    with pytest.raises(ModelError, match="modelling code"):
+        refuse_foreign_code(path)

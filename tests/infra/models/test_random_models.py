@@ -15,6 +15,7 @@ from infra.models.random_models import (
     build_tiny_cross_encoder,
     build_tiny_encoder,
     build_tiny_llm,
+    build_tiny_reranker,
     describe,
 )
 from infra.models.resolve import digest_of, name_of, resolve
@@ -77,6 +78,24 @@ def test_the_tiny_cross_encoder_is_the_same_on_each_build_and_tells_pairs_apart(
     assert all(abs(a - b) > 0.001 for i, a in enumerate(scores) for b in scores[:i])
 
 
+def test_the_tiny_reranker_is_the_same_on_each_build_and_has_the_familys_tokens(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for name in ("one", "two"):
+        build_tiny_reranker(tmp_path / name)
+    assert _digests(tmp_path / "one") == _digests(tmp_path / "two")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "one")
+    single = ("yes", "no", "<think>", "</think>", "<|im_start|>", "<|im_end|>")
+    assert [len(tokenizer(token, add_special_tokens=False).input_ids) for token in single] == [1] * len(single)
+    assert tokenizer.padding_side == "left"
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "one")
+    assert model.config.architectures == ["Qwen3ForCausalLM"]
+    with torch.no_grad():
+        logits = model(**tokenizer("Is it relevant?", return_tensors="pt")).logits[0, -1]
+    assert torch.isfinite(logits).all()
+
+
 @pytest.mark.slow
 def test_a_tiny_reference_is_built_into_the_cache_once(tmp_path: Path) -> None:
     said: list[str] = []
@@ -88,8 +107,8 @@ def test_a_tiny_reference_is_built_into_the_cache_once(tmp_path: Path) -> None:
 
 def test_each_tiny_model_has_a_reference_and_a_digest_of_its_own(tmp_path: Path) -> None:
     references = [f"tiny:{kind}" for kind in BUILDERS]
-    assert sorted(references) == ["tiny:cross_encoder", "tiny:encoder", "tiny:llm"]
-    assert len({digest_of(reference, tmp_path) for reference in references}) == 3
+    assert sorted(references) == ["tiny:cross_encoder", "tiny:encoder", "tiny:llm", "tiny:reranker"]
+    assert len({digest_of(reference, tmp_path) for reference in references}) == 4
     assert name_of("tiny:cross_encoder") == "tiny-cross_encoder"
 
 

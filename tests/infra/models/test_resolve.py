@@ -279,6 +279,15 @@ def test_a_model_is_present_once_it_was_made_and_whole(index: Index, tmp_path: P
     assert not is_present(f"path:{tmp_path / 'none'}", cache)
 
 
+def test_a_manifest_that_names_files_outside_of_its_model_is_none(index: Index, tmp_path: Path) -> None:
+    found = resolve("package:small", tmp_path / "cache", fetch=index)
+    manifest = json.loads((found.path / "reneg-model.json").read_bytes())
+    (found.path.parent / "secret").write_bytes(b"secret")
+    manifest["files"]["../secret"] = [6, ""]
+    (found.path / "reneg-model.json").write_text(json.dumps(manifest))
+    assert not made_of(found.path, found.digest)
+
+
 def test_a_model_of_another_format_version_is_made_again(index: Index, tmp_path: Path) -> None:
     found = resolve("package:small", tmp_path / "cache", fetch=index)
     manifest = json.loads((found.path / "reneg-model.json").read_text())

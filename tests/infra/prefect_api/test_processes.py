@@ -1,6 +1,7 @@
 """Real processes: one that lost its keeper is found again, and nothing is taken for it that is not it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,6 +38,19 @@ def test_one_that_was_started_with_other_servers_or_folders_is_replaced(tmp_path
     assert second.pid != first.pid
     assert first.poll() is not None
     second.stop(5)
+
+
+def test_a_copied_home_leaves_the_process_of_the_first_alone(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = keep(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    second = keep(tmp_path / "copy", RENEG_STORE="b")
+    assert second.pid != first.pid
+    assert (first.poll(), second.adopted) == (None, False)
+    (tmp_path / "first").rename(tmp_path / "moved")
+    assert keep(tmp_path / "moved").pid == first.pid
+    second.stop(5)
+    first.stop(5)
 
 
 def test_a_process_id_that_was_used_again_is_not_taken_over(tmp_path: Path) -> None:

@@ -15,19 +15,21 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, TaskRun
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING
 from prefect.states import AwaitingRetry, Completed, Crashed, Pending, Running
 
 from infra.prefect_api import dead_runs
+from infra.prefect_api.client import Api, client_environment
 from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
 from infra.prefect_api.processes import started_at
-from infra.prefect_api.server import PrefectServer
+from tests.infra.prefect_calls import embedded
 
 pytestmark = pytest.mark.slow
 
 _FLOW = """
 import os, sys, time
 from prefect import flow, tags, task
+from infra.prefect_api.client import Api, client_environment
 from infra.prefect_api.dead_runs import owner_tag
 
 @task
@@ -48,17 +50,14 @@ with tags("reneg", owner_tag()):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    home = tmp_path_factory.mktemp("home")
-    server = PrefectServer(home)
-    url = server.start()
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: home / "client"}):
+    with embedded(tmp_path_factory.mktemp("home")) as url:
         yield url
-    assert server.stop()
 
 
 def start(url: str, tmp_path: Path) -> tuple[subprocess.Popen[str], UUID]:
     """Start a flow run in a process of its own; returns once its task is at work and recorded."""
-    environment = {**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(tmp_path / "client")}
+    api = Api(url, PREFECT_API_AUTH_STRING.value())
+    environment = {**os.environ, **client_environment(api), "PREFECT_HOME": str(tmp_path / "client")}
     process = subprocess.Popen(
         [sys.executable, "-c", _FLOW], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )

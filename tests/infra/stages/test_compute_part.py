@@ -1,7 +1,9 @@
 """One part in one process: inputs are read, the function is called, outputs are written, the manifest is the last."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,25 @@ import polars as pl
 import pytest
 from pydantic import BaseModel
 
+from infra.ledger.ledger import Ledger
+from infra.provenance import Origin, here
 from infra.stages import compute_part as module
+from infra.stages import origins
 from infra.stages.compute_part import EngineNeeded, NoEngine, compute_part, load_function, rates
 from infra.stages.runner import PartSpec
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Artifact, Manifest, Table, materialise, read_manifest, read_table, write_directory
+from infra.storage.artifacts import (
+    Artifact,
+    Manifest,
+    Table,
+    materialise,
+    newest_attempts,
+    read_manifest,
+    read_table,
+    write_directory,
+)
 from infra.storage.artifacts import Directory as Folder
-from infra.storage.ledger import Ledger
-from infra.storage.store import Store
+from infra.storage.store import Store, StoreError
 from tasks.schemas import Schema
 
 NUMBERS = Schema({"n": pl.Int64}, key=("n",))
@@ -28,10 +41,10 @@ class Config(BaseModel):
 
 
 class Lent:
-    """An engine as a part is lent one: it counts what it does, and how long the part waited for it."""
+    """An engine as a part is lent one: it counts what it does, how long the part waited for it, and what it is."""
 
-    def __init__(self, waited: float = 0.0, **facts: float) -> None:
-        self.waited, self.facts = waited, facts
+    def __init__(self, waited: float = 0.0, origin: Origin | None = None, **facts: float) -> None:
+        self.waited, self.origin, self.facts = waited, origin, facts
 
     def score(self, pairs: Sequence[Any]) -> Sequence[float]:
         return [0.5 for _ in pairs]
@@ -45,26 +58,43 @@ def split(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFra
     return {"numbers": [numbers.slice(0, 1), numbers.slice(1)]}
 
 
+def split_lazily(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator[pl.DataFrame]]:
+    """Make frames of one row each; 13 cannot be made. No frame may be alive when the next one is asked for."""
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for start in range(numbers.height):
+            time.sleep(0.01)
+            assert numbers["n"][start] != 13, "unlucky"
+            frame = numbers.slice(start, 1)
+            made = weakref.ref(frame)
+            yield frame
+            del frame
+            assert made() is None, f"frame {start} is still held"
+
+    return {"numbers": frames()}
+
+
 def count_files(config: Config, *, source: Path, out: Path) -> dict[str, pl.DataFrame]:
     (out / "deep").mkdir()
     (out / "deep" / "names.txt").write_text(" ".join(sorted(path.name for path in source.iterdir())))
     return {"numbers": pl.DataFrame({"n": [len(list(source.iterdir()))]})}
 
 
-def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledger) -> dict[str, pl.DataFrame]:
+def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledger) -> dict[str, Any]:
     subject = "ab" * 16
     known = ledger.recall("judge", {str(n): subject for n in numbers["n"]})
     missing = [str(n) for n in numbers["n"] if str(n) not in known]
     if missing:
         engine.score(missing)
     ledger.remember("judge", [(entry, [subject], "0.5") for entry in missing])
-    return {"numbers": numbers}
+    return {"numbers": numbers, "facts": {"calls": len(missing)}}
 
 
 MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
 SPLIT = Stage(
     "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
 )
+SPLIT_LAZILY = dataclasses.replace(SPLIT, name="split_lazily", function=f"{_HERE}:split_lazily")
 COUNT = Stage(
     "count_files", f"{_HERE}:count_files", 1, "single", every=("source",), outputs={"numbers": NUMBERS},
     directories=("report",),
@@ -111,6 +141,21 @@ def test_a_part_is_computed_with_its_configuration_and_its_manifest_says_all_of_
     assert manifest.stats["facts"] == {"rejected": 1}
     assert "node" not in manifest.stats
     assert read_manifest(store, "multiply", "key", 2) == manifest
+
+
+def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, tmp_path: Path) -> None:
+    manifest = compute(store, tmp_path, spec_of(SPLIT_LAZILY, {"numbers": numbers(store, [1, 2, 3])}))
+    pieces = manifest.tables["numbers"]
+    assert [(piece.index, piece.rows) for piece in pieces] == [(0, 1), (1, 1), (2, 1)]
+    assert read_table(store, Table("numbers", pieces))["n"].to_list() == [1, 2, 3]
+    assert manifest.stats["seconds"] >= 0.03  # the time in which frames are made is work
+
+
+def test_a_generator_that_fails_midway_leaves_no_manifest(store: Store, tmp_path: Path) -> None:
+    inputs = {"numbers": numbers(store, [1, 13, 3])}
+    with pytest.raises(AssertionError, match="unlucky"):
+        compute(store, tmp_path, spec_of(SPLIT_LAZILY, inputs))
+    assert newest_attempts(store, "split_lazily") == {}
 
 
 def test_a_split_table_is_one_piece_for_each_later_part(store: Store, tmp_path: Path) -> None:
@@ -170,7 +215,7 @@ def test_the_engines_facts_are_kept_with_their_rates_and_waiting_for_it_is_no_wo
     manifest = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": numbers(store, [1])}), engine)
     assert manifest.stats["seconds"] == 14.5
     assert manifest.stats["facts"] == {
-        "prompt_tokens": 100, "cached_tokens": 25, "output_tokens": 20, "engine_seconds": 2.0,
+        "calls": 1, "prompt_tokens": 100, "cached_tokens": 25, "output_tokens": 20, "engine_seconds": 2.0,
         "prefix_hit_rate": 0.25, "tokens_per_second": 60.0,
     }  # fmt: skip
 
@@ -199,3 +244,64 @@ def test_rates_are_derived_from_what_was_counted(facts: Mapping[str, Any], found
 
 def test_a_stages_function_is_found_by_module_and_name() -> None:
     assert load_function("infra.stages.compute_part:rates") is rates
+
+
+OLD = Origin({"vllm": "0.31.0"}, {"device": "cpu", "name": "AMD EPYC"})
+NEW = Origin({"vllm": "0.32.0"}, {"device": "cuda", "gpu": "NVIDIA H200"})
+
+
+def test_a_part_without_an_engine_records_the_packages_and_the_processor_of_its_process(
+    store: Store, tmp_path: Path
+) -> None:
+    manifest = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": numbers(store, [1])}))
+    assert manifest.origin == here().digest
+    assert "answers" not in manifest.stats
+    origin = origins.read(store, manifest.origin)
+    assert origin is not None
+    assert set(origin.software) == {"polars", "numpy"}
+    named = dataclasses.replace(MULTIPLY, libraries=("faiss", "pyarrow"))
+    other = compute(store, tmp_path, spec_of(named, {"numbers": numbers(store, [1])}, attempt=1))
+    assert set(origins.read(store, other.origin).software) == {"faiss", "pyarrow"}  # type: ignore[union-attr]
+
+
+def test_a_part_records_what_its_engine_runs_on_and_whose_answers_it_used(store: Store, tmp_path: Path) -> None:
+    first = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": numbers(store, [1, 2])}), Lent(origin=OLD))
+    assert (first.origin, first.answers) == (OLD.digest, {OLD.digest: 2})
+    with Ledger(store) as ledger:  # as a process did that recorded no origins
+        ledger.remember("judge", [("7", ["ab" * 16], "0.5")])
+    grown = spec_of(REMEMBER, {"numbers": numbers(store, [1, 2, 3, 7])}, attempt=1)
+    second = compute(store, tmp_path, grown, Lent(origin=NEW))
+    assert (second.origin, second.answers) == (NEW.digest, {"": 1, OLD.digest: 2, NEW.digest: 1})
+    recalled = compute(store, tmp_path, dataclasses.replace(grown, attempt=2))
+    assert recalled.answers == {"": 1, OLD.digest: 2, NEW.digest: 1}
+    assert recalled.origin == here().digest  # no engine was needed
+    assert [origins.read(store, origin) for origin in (first.origin, second.origin)] == [OLD, NEW]
+
+
+def test_an_origin_is_durable_before_the_first_answer_that_names_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    create = Store.create
+
+    def refuse_manifests(self: Store, key: str, data: bytes) -> bool:
+        if key.startswith("parts/"):
+            raise StoreError("killed here")
+        written.append(key.partition("/")[0])
+        return create(self, key, data)
+
+    spec = spec_of(REMEMBER, {"numbers": numbers(store, [1, 2])})
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "create", refuse_manifests)
+        with pytest.raises(StoreError, match="killed here"):
+            compute(store, tmp_path, spec, Lent(origin=OLD))
+    assert [kind for kind in written if kind != "objects"] == ["origins", "ledger"]
+    again = compute(store, tmp_path, spec)  # nothing is asked again, and the answers know what gave them
+    assert again.answers == {OLD.digest: 2}
+
+
+def test_a_manifest_from_before_origins_is_read(store: Store, tmp_path: Path) -> None:
+    manifest = compute(store, tmp_path, spec_of(REMEMBER, {"numbers": numbers(store, [1])}), Lent())
+    stats = {name: value for name, value in manifest.stats.items() if name not in ("origin", "answers")}
+    older = Manifest.from_json(dataclasses.replace(manifest, stats=stats).to_json())
+    assert (older.origin, older.answers) == ("", {})

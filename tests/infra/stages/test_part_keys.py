@@ -41,6 +41,18 @@ def test_operational_fields_are_left_out_however_deep_they_lie() -> None:
     }
 
 
+class Grown(BaseModel):
+    depth: int = 1
+    limit: int = Field(9, json_schema_extra={"keyed_when_set": True})
+    names: tuple[str, ...] = Field(default_factory=tuple, json_schema_extra={"keyed_when_set": True})
+
+
+def test_a_setting_that_was_added_later_is_left_out_only_at_its_default() -> None:
+    assert semantic(Grown()) == semantic(Grown(limit=9, names=())) == {"depth": 1}
+    assert semantic(Grown(limit=10)) == {"depth": 1, "limit": 10}
+    assert semantic(Grown(names=("a",))) == {"depth": 1, "names": ["a"]}
+
+
 def test_equal_values_are_equal_strings_whatever_the_order_of_their_names() -> None:
     assert canonical({"b": 1, "a": [1.5, None, True, "é"]}) == '{"a":[1.5,null,true,"é"],"b":1}'
     assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})

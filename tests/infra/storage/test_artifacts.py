@@ -86,11 +86,33 @@ def test_a_name_below_another_file_is_told(store: Store, tmp_path: Path) -> None
 
 
 def test_a_source_holds_what_its_links_to_files_lead_to(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "repository" / "snapshots" / "0123"  # as the caches of model and data hubs are made
+    folder.mkdir(parents=True)
+    (tmp_path / "repository" / "blobs").mkdir()
+    (tmp_path / "repository" / "blobs" / "abc").write_text("{}")
+    (folder / "rows.jsonl").symlink_to("../../blobs/abc")
+    assert store.get_object(write_directory(store, "source", folder).files["rows.jsonl"]) == b"{}"
+
+
+def test_of_a_folder_only_the_files_that_are_named_are_kept(store: Store, tmp_path: Path) -> None:
+    for name in ("a", "b", "c/d"):
+        (tmp_path / "rows" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rows" / name).write_text(name)
+    named = [tmp_path / "rows" / "c" / "d", tmp_path / "rows" / "a", tmp_path / "rows" / "c"]
+    assert list(write_directory(store, "source", tmp_path / "rows", named).files) == ["a", "c/d"]
+
+
+def test_a_link_out_of_a_folder_is_refused_and_in_a_model_it_is_followed(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "secret").write_text("secret")
     folder = tmp_path / "source"
     folder.mkdir()
-    (tmp_path / "elsewhere.jsonl").write_text("{}")
-    (folder / "rows.jsonl").symlink_to(tmp_path / "elsewhere.jsonl")  # as the caches of model and data hubs are made
-    assert store.get_object(write_directory(store, "source", folder).files["rows.jsonl"]) == b"{}"
+    (folder / "rows.jsonl").symlink_to("../secret")
+    with pytest.raises(
+        StoreError, match=r"source/rows\.jsonl: a link to .*/secret, outside of .*/source; put the file"
+    ):
+        write_directory(store, "source", folder)
+    assert store.get_object(write_directory(store, "model", folder).files["rows.jsonl"]) == b"secret"
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
@@ -244,6 +266,7 @@ def test_a_directory_is_written_out_once_for_the_same_content(store: Store, tmp_
     directory = Directory("sum", {"deep/a": store.put_object(b"one", "")})
     folder = materialise(store, directory, tmp_path / "cache")
     assert (folder.parent, len(folder.name)) == (tmp_path / "cache", 32)
+    assert oct(folder.parent.stat().st_mode)[-3:] == "700"  # texts of sources, on a machine that others use too
     (folder / "deep" / "a").write_text("changed")
     assert materialise(store, directory, tmp_path / "cache") == folder
     assert (folder / "deep" / "a").read_text() == "changed"

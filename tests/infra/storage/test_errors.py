@@ -165,4 +165,5 @@ def test_errors_of_files_and_of_s3_clients_are_storages() -> None:
     assert is_of_storage(OSError())
     assert is_of_storage(of_library("Anything", "botocore"))
     assert is_of_storage(of_library("Anything", "aiohttp"))
+    assert is_of_storage(of_library("ConnectError", "httpx2"))  # the client of a hub
     assert not is_of_storage(ValueError())

@@ -365,3 +365,15 @@ def test_a_snapshot_has_what_is_in_the_store_and_what_a_walk_made(tmp_path: Path
     made = snapshot.put_object(b"made by the walk", ".txt")
     assert [snapshot.exists(key) for key in (there, made, "objects/00/none")] == [True, True, False]
     assert (snapshot.read(made), store.exists(made)) == (b"made by the walk", False)
+
+
+def test_origins_are_never_collected_and_a_damaged_one_stops_nothing(tmp_path: Path, store_url: str) -> None:
+    kept, _ = pipeline(tmp_path, store_url, 1)
+    store = Store(store_url)
+    (origin,) = store.list("origins")
+    store.create("origins/ffffffffffffffff.json", b"{")
+    collection = collect(store, Roots(kept), LATER)
+    assert not [key for key in (*collection.move, *collection.delete) if key.startswith("origins/")]
+    collect(store, Roots(), LATER)
+    assert store.list("parts") == []
+    assert origin in store.list("origins")

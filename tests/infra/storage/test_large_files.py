@@ -1,12 +1,13 @@
 """Files go into the store and come out in pieces; whatever is wrong with one is told, and the wrong file is removed."""
 
 import hashlib
+import time
 from pathlib import Path
 
 import pytest
 
 from infra.storage import large_files
-from infra.storage.large_files import get_file, get_files, put_file
+from infra.storage.large_files import end_uploads, get_file, get_files, put_file
 from infra.storage.store import Store, StoreError
 
 MISSING = f"objects/00/{'0' * 64}"
@@ -87,5 +88,22 @@ def test_files_are_written_below_their_folder_and_names_that_cannot_be_are_told(
         get_files(store, {"../a": keys[0]}, tmp_path / "out", "directory sum")
     with pytest.raises(StoreError, match="directory sum: 'x/y' lies below another file"):
         get_files(store, {"x": keys[0], "x/y": keys[1]}, tmp_path / "again", "directory sum")
+    (tmp_path / "same").mkdir()
+    (tmp_path / "same" / "Case").write_text("written under another spelling")
+    with pytest.raises(StoreError, match="directory sum: 'Case' is the same file as another name on this file system"):
+        get_files(store, {"Case": keys[0]}, tmp_path / "same", "directory sum")
     get_files(store, {}, tmp_path / "none", "directory sum")
     assert list((tmp_path / "none").iterdir()) == []
+
+
+def test_uploads_that_killed_writers_left_in_a_bucket_are_ended_when_they_are_old(store_url: str) -> None:
+    store = Store.open(store_url)
+    assert end_uploads(store, 0.0) == 0
+    if store.local:
+        return
+    bucket, prefix, _ = store._fs.split_path(store._path(""))
+    for key in (f"{prefix}/objects/a", f"{prefix}2/objects/b"):
+        store._fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+    assert end_uploads(store, 3600.0) == 0
+    time.sleep(1.1)  # S3 tells when an upload began in whole seconds
+    assert (end_uploads(store, 0.5), end_uploads(store, 0.5)) == (1, 0)

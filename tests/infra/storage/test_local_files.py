@@ -1,12 +1,28 @@
-"""Files are copied whole and checked, and names that would leave their folder are known."""
+"""Files are copied whole and checked."""
 
+import errno
+import fcntl
 import hashlib
+import os
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from infra.storage import local_files
-from infra.storage.local_files import copy_checked, is_confined
+from infra.storage.errors import StoreError
+from infra.storage.local_files import (
+    copy_checked,
+    create_file,
+    folder_locked,
+    point_link,
+    remove_abandoned,
+    remove_abandoned_folders,
+    replace_file,
+)
 
 
 def sha(data: bytes) -> str:
@@ -47,15 +63,99 @@ def test_a_file_longer_than_a_piece_is_copied_whole(tmp_path: Path, monkeypatch:
     assert (tmp_path / "target").read_bytes() == b"0123456789"
 
 
-@pytest.mark.parametrize("name", ["a", "a/b.json", "100%.txt", "a b", "a..b/.hidden", "é/日本", "C", "ab:c"])
-def test_a_name_below_its_folder_is_confined(name: str) -> None:
-    assert is_confined(name)
+def test_a_file_is_created_once_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    assert create_file(path, b"1", "a", "store") is True
+    assert create_file(path, b"2", "b", "store") is False
+    assert path.read_bytes() == b"1"
+    replace_file(path, b"3")
+    assert path.read_bytes() == b"3"
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(FileNotFoundError):
+        replace_file(tmp_path / "none" / "file", b"1")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", "/a", "a%00", "a/", "a//b", "a/./b", "a/..", "a\\b", "a\0b", "a\nb", "a\x1fb", "C:/a", "x/C:a",
-     "a/%2e%2E/b", "%252e%252e", "..%2fa", "a%2f%2fb", "a%5cb"],
-)  # fmt: skip
-def test_a_name_that_might_leave_its_folder_somewhere_is_not_confined(name: str) -> None:
-    assert not is_confined(name)
+def test_a_file_system_without_hard_links_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with pytest.raises(StoreError, match=r"store here: this file system has no hard links \(not permitted\)"):
+        create_file(tmp_path / "file", b"1", "a", "here")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_kept_by_one_and_ends_with_the_process_that_had_it(tmp_path: Path) -> None:
+    held = (
+        "import fcntl, os, sys; handle = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(handle, fcntl.LOCK_EX)\n"
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stdin is not None
+    assert child.stdout.readline() == "1\n"
+    entered = threading.Event()
+
+    def enter() -> None:
+        with folder_locked(tmp_path):
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert not entered.wait(0.2)
+    child.kill()
+    assert entered.wait(9)
+    thread.join()
+    child.communicate()
+
+
+def test_a_lock_that_is_kept_for_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_files, "_LOCK_SECONDS", 0.05)
+    with folder_locked(tmp_path / "new"), folder_locked(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    began = time.monotonic()
+    with folder_locked(tmp_path):
+        assert time.monotonic() - began < 5
+
+
+def test_a_link_is_pointed_elsewhere_left_or_removed(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    for target in ("000001", "000002", "000002"):
+        point_link(link, target)
+        assert str(link.readlink()) == target
+    point_link(link, None)
+    point_link(link, None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name in (".old.tmp", "a/.old.tmp", ".new.tmp", "file.tmp"):
+        (tmp_path / name).touch()
+        if "old" in name or name == "file.tmp":
+            os.utime(tmp_path / name, (1, 1))
+    (tmp_path / ".link.tmp").symlink_to("nowhere")
+    assert remove_abandoned(tmp_path, 60) == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".link.tmp", ".new.tmp", "a", "file.tmp"]
+
+
+def test_only_old_half_written_folders_of_a_cache_are_removed(tmp_path: Path) -> None:
+    names = [".dead.1", ".alive.2", "whole/.hidden", "weights/.dead.tmp", "weights/whole"]
+    for name in names:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "file").touch()
+        if "alive" not in name:
+            os.utime(tmp_path / name, (1, 1))
+    assert remove_abandoned_folders(tmp_path, 60) == 2
+    assert [name for name in names if (tmp_path / name).exists()] == [".alive.2", "whole/.hidden", "weights/whole"]
+    assert remove_abandoned_folders(tmp_path / "none", 60) == 0

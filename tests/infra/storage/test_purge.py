@@ -1,8 +1,6 @@
 """Finding what holds a text or was made from it, and removing just that."""
 
-import gzip
 import hashlib
-import html
 import io
 import json
 from collections.abc import Mapping
@@ -12,12 +10,12 @@ import polars as pl
 import pytest
 
 from infra.names import digest_of
+from infra.provenance import Origin
+from infra.stages.origins import keep
 from infra.storage.artifacts import Directory, Manifest, Piece, Table, commit
 from infra.storage.purge import (
     Plan,
     Removal,
-    Seeker,
-    Target,
     carry_out,
     find_files,
     find_folders,
@@ -26,6 +24,7 @@ from infra.storage.purge import (
     remove_paths,
 )
 from infra.storage.store import Store, StoreError
+from infra.text_search import Target
 from tests.infra.frozen import can_be_changed
 
 TEXT = 'The "red" fox <of> Málaga/Spain & co\nsleeps in a den.'
@@ -66,58 +65,6 @@ def table(manifest: Manifest, name: str, index: int | None = None) -> Table:
 
 def stages(plan: Plan) -> list[str]:
     return [removal.stage for removal in plan.removals]
-
-
-@pytest.mark.parametrize(
-    "spelled",
-    [
-        TEXT,
-        json.dumps({"text": TEXT}),
-        json.dumps({"text": TEXT}, ensure_ascii=False),
-        html.escape(TEXT),
-        html.escape(TEXT).replace("&#x27;", "&#39;").replace("&quot;", "&#34;"),
-        'id,passage\n1,"' + TEXT.replace('"', '""') + '"\n',
-        json.dumps({"passages": [[{"text": f"Before. {TEXT} After."}]]}, indent=1),
-        json.dumps({"text": TEXT}).replace("/", "\\/"),
-        json.dumps({"text": TEXT}).replace("<", "\\u003c").replace("\\u00e1", "\\u00E1"),
-        '{"id": 1}\n' + json.dumps({"text": TEXT.replace(" fox", "\x0bfox")}) + "\n",
-        f"the hash {HASH} of it",
-    ],
-)
-def test_a_text_is_found_however_a_file_spells_it(spelled: str) -> None:
-    seeker = Seeker(TARGET)
-    assert seeker.in_bytes(spelled.encode())
-    assert seeker.in_bytes(b"\0weights" + TEXT.encode())
-    assert seeker.in_bytes(gzip.compress(spelled.encode()))
-    assert not seeker.in_bytes(spelled.encode().replace(b"Spain", b"France").replace(HASH.encode(), b"gone"))
-    assert not seeker.in_bytes(gzip.compress(b"another text"))
-
-
-def test_tables_are_searched_in_every_column_of_strings_and_lists_of_strings() -> None:
-    seeker = Seeker(TARGET)
-    assert seeker.in_bytes(parquet(n=[1, 2], text=["other", f"It is said: {TEXT}"]))
-    assert seeker.in_bytes(parquet(texts=[["a"], [], None, ["b", TEXT]]))
-    assert seeker.in_bytes(parquet(deep=[[["a", HASH]]]))
-    assert seeker.in_bytes(parquet(detail=[f"text {HASH}", None]))
-    assert not seeker.in_bytes(parquet(n=[1], text=["other"], texts=[["a"]], nothing=[None]))
-    assert not seeker.in_bytes(parquet(text=pl.Series([], dtype=pl.String)))
-    assert not seeker.in_bytes(b"PAR1 but no table")
-
-
-def test_a_short_text_is_sought_as_a_whole_value_only() -> None:
-    seeker = Seeker(Target(frozenset({HASH}), frozenset({"otter", 'a "b"'})))
-    for holding in (b'{"text": "otter"}', b"otter", b"1,otter,2", b"q1\totter\r\n", b"<td>otter</td>"):
-        assert seeker.in_bytes(holding)
-    assert seeker.in_bytes(b'{"text": "a \\"b\\""}')
-    assert seeker.in_bytes(parquet(text=["otter"]))
-    assert not seeker.in_bytes(b'{"text": "the otter lives"}')
-    assert not seeker.in_bytes(parquet(text=["the otter lives", "otters"]))
-
-
-def test_an_empty_target_is_refused() -> None:
-    for target in ((frozenset(), frozenset()), (frozenset(), frozenset({""})), (frozenset({""}), frozenset())):
-        with pytest.raises(ValueError, match="at least one hash or text"):
-            Target(*target)
 
 
 def make_chain(store: Store) -> dict[str, Manifest]:
@@ -321,35 +268,6 @@ def test_what_stays_is_written_before_the_old_table_goes(tmp_path: Path, monkeyp
     assert set(labels_in(store)) == {(OTHER, "")}
 
 
-def test_a_text_of_24_characters_is_sought_within_others_and_a_shorter_one_is_not() -> None:
-    short, long = "a" * 23, "b" * 24
-    seeker = Seeker(Target(frozenset(), frozenset({short, long})))
-    assert seeker.in_bytes(f"x{long}x".encode())
-    assert not seeker.in_bytes(f"x{short}x".encode())
-    assert seeker.in_bytes(parquet(text=[f"x{long}x"]))
-    assert not seeker.in_bytes(parquet(text=[f"x{short}x"]))
-    assert seeker.in_bytes(parquet(text=["other", short]))
-    assert not Seeker(Target(frozenset(), frozenset({short}))).in_bytes(parquet(text=["other"]))
-
-
-def test_a_short_text_that_is_escaped_in_json_is_sought_as_a_whole_value() -> None:
-    seeker = Seeker(Target(frozenset(), frozenset({"a/b é"})))
-    assert seeker.in_bytes(b'{"text": " a\\/b \\u00e9 "}')
-    assert not seeker.in_bytes(b'{"text": "see a\\/b \\u00e9"}')
-    assert not seeker.in_bytes(b'\0{"text": "a\\/b \\u00e9"}')  # no text file
-
-
-def test_an_excerpt_keeps_the_first_200_characters_of_each_text_and_all_hashes() -> None:
-    excerpt = Target(frozenset({HASH}), frozenset({"a" * 200 + "b", "c" * 199})).excerpt()
-    assert excerpt == Target(frozenset({HASH}), frozenset({"a" * 200, "c" * 199}))
-
-
-def test_a_gzip_file_that_is_cut_is_searched_as_it_stands() -> None:
-    whole = gzip.compress(TEXT.encode())
-    assert not Seeker(TARGET).in_bytes(whole[:-12])
-    assert Seeker(TARGET).in_bytes(whole[:-12] + HASH.encode())
-
-
 def test_labels_ledger_releases_and_what_is_published_are_left_to_others(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     holding = json.dumps({"text": TEXT}).encode()
@@ -437,9 +355,10 @@ def test_a_plan_and_its_target_cannot_be_changed() -> None:
     assert [value for value in values if can_be_changed(value)] == []
 
 
-@pytest.mark.parametrize("ascii_only", [True, False])
-def test_an_escaped_text_is_found_in_a_file_that_cannot_be_parsed(ascii_only: bool) -> None:
-    spelled = json.dumps(TEXT, ensure_ascii=ascii_only)[1:-1]
-    assert Seeker(TARGET).in_bytes(f'cut: {{"text": "before {spelled} after'.encode())
-    assert Seeker(TARGET).in_bytes(b"\0" + spelled.encode())
-    assert not Seeker(TARGET).in_bytes(b"\0" + spelled[:-1].encode())
+def test_origins_hold_no_text_and_are_not_searched(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    keep(store, Origin({"vllm": "0.31.0"}, {"name": "AMD EPYC"}))
+    part(store, "ingest", {"passages": [parquet(text=["AMD EPYC"])]})
+    plan = make_plan(store, Target(frozenset(), frozenset({"AMD EPYC"})))
+    carry_out(store, plan)
+    assert (store.list("objects"), store.list("parts"), len(store.list("origins"))) == ([], [], 1)

@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from infra.names import digest_of
+from infra.storage import local_files
 from infra.storage.release_pointers import (
     ROLLED_BACK,
     Record,
     advance,
     content_of,
+    heal,
+    heal_all,
     holding,
     left_behind,
     lost_files,
@@ -30,6 +33,7 @@ from infra.storage.release_pointers import (
     withdraw,
 )
 from infra.storage.store import Store, StoreError
+from tests.conftest import ROOT
 
 
 class Died(BaseException):
@@ -58,9 +62,9 @@ class Dying(Store):
             self._die_at("release.json")
         return super().create(key, data)
 
-    def replace(self, key: str, data: bytes) -> None:
+    def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
         self._die_at("latest.json")
-        super().replace(key, data)
+        return super().swap(key, data, old)
 
     def link(self, key: str, target: str | None) -> None:
         self._die_at("current")
@@ -74,11 +78,60 @@ class Overtaken(Store):
         super().__init__(url)
         self._meanwhile: Callable[[], Any] | None = meanwhile
 
-    def replace(self, key: str, data: bytes) -> None:
+    def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
         meanwhile, self._meanwhile = self._meanwhile, None
         if meanwhile is not None:
             meanwhile()
+        return super().swap(key, data, old)
+
+
+class DyingAfterWriting(Overtaken):
+    """The same, and the process dies after its own write of `latest.json`."""
+
+    def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
+        super().swap(key, data, old)
+        raise Died
+
+
+class DyingAtCall(Store):
+    """A store whose process dies just before its n-th call that changes something."""
+
+    def __init__(self, url: str, number: int) -> None:
+        super().__init__(url)
+        self._left = number
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Died
+
+    def create(self, key: str, data: bytes) -> bool:
+        self._count()
+        return super().create(key, data)
+
+    def copy_object(self, key: str, target: str) -> int:
+        self._count()
+        return super().copy_object(key, target)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._count()
         super().replace(key, data)
+
+    def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
+        self._count()
+        return super().swap(key, data, old)
+
+    def link(self, key: str, target: str | None) -> None:
+        self._count()
+        super().link(key, target)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        super().delete(key)
+
+    def delete_folder(self, prefix: str) -> None:
+        self._count()
+        super().delete_folder(prefix)
 
 
 def release(store: Store, text: str, name: str = "nq", **more: Any) -> Record:
@@ -90,8 +143,9 @@ def release(store: Store, text: str, name: str = "nq", **more: Any) -> Record:
 
 
 def read(store: Store, name: str = "nq") -> str:
-    """Read as a trainer does: latest.json, then the file it names, checked against its digest."""
-    latest = json.loads(store.read(f"published/{name}/latest.json") or b"")
+    """Read as a trainer does: the highest record, then the file it names, checked against its digest."""
+    latest = read_latest(store, name)
+    assert latest is not None
     data = store.read(f"{latest['prefix']}/tevatron/train.jsonl") or b""
     told = latest["files"]["tevatron/train.jsonl"]
     assert (hashlib.sha256(data).hexdigest(), len(data)) == (told["sha256"], told["bytes"])
@@ -135,15 +189,222 @@ def test_a_line_of_releases_knows_nothing_of_another_whose_name_begins_alike(sto
     assert prune_published(store, "nq", 1) == []
 
 
-@pytest.mark.parametrize(("at", "after"), [("copy", 0), ("copy", 1), ("release.json", 0), ("latest.json", 0)])
-def test_a_publication_that_dies_is_not_seen_and_the_next_one_completes_it(store_url: str, at: str, after: int) -> None:
+def shown(store: Store) -> int | None:
+    """Return the number that `latest.json` says, and check that the link says the same."""
+    latest = store.read("published/nq/latest.json")
+    number = None if latest is None else int(json.loads(latest)["number"])
+    if store.local:
+        link = folder_of(store) / "current"
+        assert (str(link.readlink()) if link.is_symlink() else None) == (None if number is None else f"{number:06d}")
+    return number
+
+
+@pytest.fixture
+def short_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for a lock that a paused process keeps."""
+    monkeypatch.setattr(local_files, "_LOCK_SECONDS", 0.05)
+
+
+def rolled_back(url: str) -> Store:
+    """A store in which release 2 was rolled back to release 1, as release 3, which is not published yet."""
+    store = Store.open(url)
+    for text in ("one", "two"):
+        release(store, text)
+        publish(store, "nq")
+    go_back(store)
+    return store
+
+
+def go_back(store: Store) -> None:
+    """Write the pointer of a rollback to release 1."""
+
+    def make(known: list[Record]) -> Record:
+        target = {key: value for key, value in known[0].items() if key != "number"}
+        return {**target, "because": ROLLED_BACK, "of": 1, "left": passed_by(known, known[0])}
+
+    advance(store, "nq", make)
+
+
+def test_a_rollback_that_dies_before_any_of_its_writes_leaves_one_whole_release_and_is_completed(
+    store_url: str,
+) -> None:
+    read_after = []
+    for number in range(1, 20):
+        store = rolled_back(f"{store_url}/{number}")
+        try:
+            publish(DyingAtCall(store.url, number), "nq")
+        except Died:
+            read_after.append(read(store))
+            heal(store, "nq")
+            assert shown(store) == (2 if read_after[-1] == "two" else 3)
+            publish(store, "nq")
+        assert (read(store), shown(store)) == ("one", 3)
+        if len(read_after) < number:
+            break
+    assert read_after[:3] == ["two"] * 3  # two copies and the record
+    assert set(read_after[3:]) == {"one"}
+    assert len(read_after) >= 5  # with latest.json and the link
+
+
+@pytest.mark.usefixtures("short_lock")
+def test_a_promoter_that_dies_after_its_last_write_does_not_bring_back_what_was_rolled_back(store_url: str) -> None:
+    store = Store.open(store_url)
+    release(store, "one")
+    publish(store, "nq")
+    release(store, "two")
+
+    def rollback() -> None:
+        go_back(store)
+        publish(store, "nq")
+
+    with pytest.raises(Died):
+        publish(DyingAfterWriting(store_url, rollback), "nq")
+    assert (read(store), shown(store)) == ("one", 3)
+
+
+def test_a_latest_that_names_what_was_rolled_back_concerns_no_reader_and_the_next_look_mends_it(
+    store_url: str,
+) -> None:
+    store = rolled_back(store_url)
+    publish(store, "nq")
+    store.replace("published/nq/latest.json", store.read("published/nq/000002/release.json") or b"")
+    store.link("published/nq/current", "000002")
+    assert read(store) == "one"
+    heal_all(store)
+    assert shown(store) == 3
+
+
+def test_the_recipe_for_trainers_in_the_docs_reads_the_highest_record(store_url: str) -> None:
+    page = (ROOT / "docs" / "releases.md").read_text(encoding="utf-8")
+    recipe = page.partition("```python\n")[2].partition("\nimport polars")[0]
+    code = compile(recipe.replace('"s3://bucket/reneg"', "STORE").replace("my-data", "nq"), "releases.md", "exec")
+    store = rolled_back(store_url)
+    publish(store, "nq")
+    store.replace("published/nq/latest.json", store.read("published/nq/000002/release.json") or b"")
+
+    def follow() -> dict[str, Any]:
+        variables: dict[str, Any] = {"STORE": store_url}
+        exec(code, variables)
+        return variables
+
+    found = follow()
+    assert found["release"] == read_latest(store, "nq")
+    assert found["file"] == f"{store_url}/published/nq/000003/sentence-transformers/train.parquet"
+    withdraw(store, ["published/nq/000003"])
+    with pytest.raises(SystemExit, match="release 3 was withdrawn"):
+        follow()
+
+
+def test_a_withdrawal_that_dies_before_any_of_its_writes_brings_no_release_back(tmp_path: Path) -> None:
+    died = 0
+    for number in range(1, 20):
+        store = rolled_back(str(tmp_path / str(number)))
+        publish(store, "nq")
+        digest = digest_of(newest_of(store)["exports"]["tevatron/train.jsonl"])
+        wanted = holding(store, [digest])
+        assert wanted == ["published/nq/000001", "published/nq/000003"]
+        try:
+            withdraw(DyingAtCall(store.url, number), wanted[::-1])
+        except Died:
+            died += 1
+            latest = read_latest(store, "nq")
+            assert latest is None or (latest["number"], read(store)) == (3, "one")  # never the one rolled back
+            heal_all(store)
+            assert shown(store) == (None if latest is None else 3)
+            withdraw(store, holding(store, [digest]))
+        assert (read_latest(store, "nq"), shown(store), holding(store, [digest])) == (None, None, [])
+        assert publish(store, "nq") is None
+        assert read_latest(store, "nq") is None
+        if died < number:
+            break
+    assert died >= 5
+
+
+def newest_of(store: Store) -> Record:
+    record = newest(store, "nq")
+    assert record is not None
+    return record
+
+
+def test_pruning_that_dies_before_any_of_its_writes_changes_nothing_that_is_read_and_is_completed(
+    tmp_path: Path,
+) -> None:
+    for number in range(1, 20):
+        store = rolled_back(str(tmp_path / str(number)))
+        publish(store, "nq")
+        died = False
+        try:
+            prune_published(DyingAtCall(store.url, number), "nq", 1)
+        except Died:
+            died = True
+        assert (read(store), heal(store, "nq"), shown(store)) == ("one", read_latest(store, "nq"), 3)
+        prune_published(store, "nq", 1)
+        assert {key.split("/")[2] for key in store.list("published/nq")} == {"000003", "latest.json"}
+        if not died:
+            break
+    assert number == 5  # two folders, of each the record and then the rest
+
+
+def test_a_release_that_was_withdrawn_while_it_was_laid_out_is_not_published(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+
+    class Late(Store):
+        def create(self, key: str, data: bytes) -> bool:
+            withdraw(store, ["published/nq/000001"])
+            return super().create(key, data)
+
+    assert publish(Late(store.url), "nq") is None
+    assert [key for key in store.list("published") if "tevatron" in key] == []
+
+
+def test_after_a_withdrawal_the_next_release_is_read_and_pruning_keeps_the_record(store_url: str) -> None:
+    store = Store.open(store_url)
+    for text in ("one", "two"):
+        release(store, text)
+        publish(store, "nq")
+    withdraw(store, ["published/nq/000002"])
+    release(store, "three")  # its promoter died
+    assert prune_published(store, "nq", 1) == ["published/nq/000001"]
+    assert read_latest(store, "nq") is None
+    publish(store, "nq")
+    assert (read(store), shown(store)) == ("three", 3)
+
+
+def test_a_name_without_releases_has_nothing_to_mend(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    assert heal(store, "nq") is None
+    assert store.list("published") == []
+    store.replace("published/nq/latest.json", b'{"number": 1}')
+    assert heal(store, "nq") is None
+    assert store.list("published") == []
+
+
+def test_a_server_that_refuses_every_condition_is_written_to_without_one(tmp_path: Path) -> None:
+    class Refusing(Store):
+        def swap(self, key: str, data: bytes, old: bytes | None) -> bool:
+            return False
+
+    store = Refusing(Store.open(str(tmp_path)).url)
+    release(store, "one")
+    publish(store, "nq")
+    assert shown(store) == 1
+
+
+@pytest.mark.parametrize(
+    ("at", "after", "then"),
+    [("copy", 0, "one"), ("copy", 1, "one"), ("release.json", 0, "one"), ("latest.json", 0, "two")],
+)
+def test_a_publication_that_dies_is_seen_only_if_it_is_complete_and_the_next_one_completes_it(
+    store_url: str, at: str, after: int, then: str
+) -> None:
     store = Store.open(store_url)
     release(store, "one")
     publish(store, "nq")
     release(store, "two")
     with pytest.raises(Died):
         publish(Dying(store_url, at, after), "nq")
-    assert read(store) == "one"
+    assert read(store) == then
     publish(store, "nq")
     assert read(store) == "two"
 
@@ -161,6 +422,7 @@ def test_a_death_before_the_symlink_is_repaired_by_the_next_one(tmp_path: Path) 
     assert (folder_of(store) / "current" / "tevatron" / "train.jsonl").read_text() == "two"
 
 
+@pytest.mark.usefixtures("short_lock")
 def test_a_writer_that_was_overtaken_does_not_leave_its_older_release_as_the_latest(store_url: str) -> None:
     store = Store.open(store_url)
     release(store, "one")
@@ -170,7 +432,7 @@ def test_a_writer_that_was_overtaken_does_not_leave_its_older_release_as_the_lat
         publish(store, "nq")
 
     publish(Overtaken(store_url, other), "nq")
-    assert read(store) == "two"
+    assert (read(store), shown(store)) == ("two", 2)
 
 
 def test_many_promoters_at_once_take_different_numbers_and_the_highest_is_read(store_url: str) -> None:
@@ -245,7 +507,19 @@ def test_a_latest_that_was_cut_short_is_written_again(tmp_path: Path) -> None:
     publish(store, "nq")
     store.replace("published/nq/latest.json", b'{"numb')
     publish(store, "nq")
-    assert read(store) == "one"
+    assert (read(store), shown(store)) == ("one", 1)
+
+
+def test_a_record_that_was_cut_short_is_an_error_for_readers_and_is_written_again(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    release(store, "one")
+    publish(store, "nq")
+    for damage in (b'{"numb', b"[]", b"3"):
+        store.replace("published/nq/000001/release.json", damage)
+        with pytest.raises(StoreError, match=r"published/nq/000001/release\.json is damaged"):
+            read_latest(store, "nq")
+        publish(store, "nq")
+        assert (read(store), shown(store)) == ("one", 1)
 
 
 def test_pruning_keeps_the_newest_and_the_one_that_is_read(store_url: str) -> None:
@@ -276,7 +550,10 @@ def test_what_holds_an_object_is_found_and_withdrawn(store_url: str) -> None:
     assert read(store) == "clean"
     withdraw(store, ["published/nq/000002"])
     assert read_latest(store, "nq") is None
-    assert [key for key in store.list("published") if key.startswith("published/")] == []
+    left = {key: json.loads(store.read(key) or b"") for key in store.list("published")}
+    assert left == {
+        f"published/nq/00000{number}/release.json": {"number": number, "withdrawn": True} for number in (1, 2)
+    }
 
 
 def test_a_model_is_published_where_the_release_says_so(tmp_path: Path) -> None:
@@ -379,15 +656,6 @@ def test_pointers_and_what_readers_see_are_json_that_people_can_read(tmp_path: P
     latest = (store.read("published/nq/latest.json") or b"").decode()
     assert latest.splitlines()[1] == ' "number": 1,'
     assert '"at": "morgens, größer"' in latest
-
-
-def test_a_latest_that_is_no_record_counts_as_none(tmp_path: Path) -> None:
-    store = Store.open(str(tmp_path))
-    for data in (b"[]", b"{}", b"3", b"null"):
-        store.replace("published/nq/latest.json", data)
-        assert read_latest(store, "nq") is None
-    store.replace("published/nq/latest.json", b'{"number": 1}')
-    assert read_latest(store, "nq") == {"number": 1}
 
 
 def test_other_records_beside_the_pointers_are_no_pointers(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from infra.ledger.ledger import Ledger
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Manifest, Piece, Table, commit, materialise, read_manifest, read_table, write_table
-from infra.storage.ledger import Ledger
 from infra.storage.store import Store, StoreError
 from tests.flows.fakes import InProcess
 from tests.infra.faulty import KINDS, FaultyProxy, faulty

@@ -1,6 +1,7 @@
 """Input folders for ingest, and what became of them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,20 @@ from tasks import schemas
 from tasks.data.ingest import IngestConfig, ingest
 
 Tables = dict[str, Any]
+HIDDEN = ("dataset", "text_hash", "shown_hash", "guard_hash", "source")
 
 
 TABLES = {
     "queries": schemas.QUERIES,
     "positives": schemas.POSITIVES,
     "given": schemas.GIVEN,
+    "irrelevant": schemas.IRRELEVANT,
+    "teacher": schemas.TEACHER,
+    "extras": schemas.EXTRAS,
     "passages": schemas.PASSAGES,
     "qrels": schemas.QRELS,
     "known": schemas.KNOWN,
+    "copies": schemas.COPIES,
     "rejects": schemas.REJECTS,
 }
 
@@ -52,10 +58,17 @@ def write_beir(folder: Path, documents: dict[str, str], queries: dict[str, str],
         write_lines(folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", *rows)
 
 
+def ingest_parts(source: Path, **config: object) -> Tables:
+    """Ingest, and list the frames of tables in parts."""
+    out = ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source)
+    return {name: list(found) if isinstance(found, Iterator) else found for name, found in out.items()}
+
+
 def ingest_all(source: Path, **config: object) -> Tables:
     """Ingest, check all tables against their schemas, and put the parts back together."""
-    out: Tables = dict(ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source))
-    assert list(out) == list(TABLES)
+    out = ingest_parts(source, **config)
+    assert list(out) == [*TABLES, "facts"]
+    assert 0 <= out["facts"]["rows_kept"] <= out["facts"]["rows_read"]
     for name, schema in TABLES.items():
         frames = out[name] if isinstance(out[name], list) else [out[name]]
         for frame in frames:
@@ -73,4 +86,4 @@ def reasons_of(out: Tables) -> list[tuple[str, str]]:
 
 
 def pairs_of(frame: pl.DataFrame) -> list[str]:
-    return [" ".join(map(str, row)) for row in frame.drop("dataset", "text_hash", "source", strict=False).iter_rows()]
+    return [" ".join(map(str, row)) for row in frame.drop(*HIDDEN, strict=False).iter_rows()]

@@ -35,7 +35,7 @@ def build(
     rows: dict[str, tuple[list[tuple[Any, ...]], Mapping[str, Any]]] = {
         "queries": ([("d", q, q, f"hash-of-{q}", split) for q in pools], QUERIES.columns),
         "positives": (
-            [("d", q, doc, text_of(doc), "label") for q, docs in labelled.items() for doc in docs],
+            [("d", q, doc, *[text_of(doc)] * 3, "label") for q, docs in labelled.items() for doc in docs],
             POSITIVES.columns,
         ),
         "candidates": (
@@ -44,6 +44,10 @@ def build(
         ),
         "negatives": (
             [("d", q, doc, text_of(doc), n + 1) for q, doc, _, n in pairs if n < picks],
+            NEGATIVES.columns,
+        ),
+        "reserve": (
+            [("d", q, doc, text_of(doc), n + 1 - picks) for q, doc, _, n in pairs if n >= picks],
             NEGATIVES.columns,
         ),
         "decisions": (

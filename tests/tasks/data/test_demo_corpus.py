@@ -169,6 +169,8 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "max_words": (25, ">=1"),
         "max_sharers": (6, ">=2"),
         "seed": 0,
+        "skip_shared": (0, ">=0"),
+        "skip_unique": (0, ">=0"),
     }
 
 
@@ -218,6 +220,19 @@ def test_passages_fill_up_to_the_number_asked_for_and_those_of_queries_always_st
     config = LITERAL.model_copy(update=update)
     groups, _ = group_passages(_documented(two=2, pair=2, **{f"s{n}": 1 for n in range(18)}), config)
     assert len(select(groups, config).passages) == kept
+
+
+def test_a_corpus_can_leave_out_all_queries_of_another_one() -> None:
+    names = [f"name{n}" for n in range(12)]
+    groups, _ = group_passages(_documented(**{name: 1 + n % 2 for n, name in enumerate(names)}), LITERAL)
+    one = LITERAL.model_copy(update={"train_queries": 4, "train_shared": 2, "test_queries": 3, "test_shared": 1})
+    other = one.model_copy(update={"skip_shared": 3, "skip_unique": 4})
+    asked = [
+        {group[0].summary for group in (*made.train, *made.test)} for made in (select(groups, c) for c in (one, other))
+    ]
+    assert [len(queries) for queries in asked] == [7, 5]
+    assert asked[0].isdisjoint(asked[1])
+    assert len(asked[0] | asked[1]) == 12
 
 
 def test_counts_of_the_written_corpus_add_up(small: Path) -> None:

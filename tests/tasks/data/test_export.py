@@ -1,6 +1,7 @@
 """Export: what is written can be read back, and is the same bytes for the same instances."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from infra.storage.artifacts import write_directory
+from infra.storage.store import Store
 from tasks import schemas
 from tasks.data import export as export_module
 from tasks.data.export import FORMATS, ExportConfig, export
-from tasks.data.ingest import IngestConfig, ingest
 from tasks.texts import combine_hashes, hash_passage, hash_text
+from tests.tasks.data.inputs import ingest_parts
 from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
@@ -63,6 +66,14 @@ def _lines(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n")]
 
 
+def _together(out: Path, name: str) -> Path:
+    """Put the rows with and without negatives of a format into one folder."""
+    (out / "all").mkdir()
+    for number, folder in enumerate((name, f"{name}-without-negatives")):
+        shutil.copyfile(out / folder / "train.jsonl", out / "all" / f"{number}.jsonl")
+    return out / "all"
+
+
 def _copies(out: Path, *folders: str) -> dict[str, bytes]:
     return {
         str(path.relative_to(out)): path.read_bytes()
@@ -84,6 +95,8 @@ def test_tevatron_rows_are_sorted_and_keep_the_order_of_positives(tmp_path: Path
             "negative_passages": [{"docid": "d3", "text": "third\u2028é", "title": ""}],
             "subset": "a",
         },
+    ]
+    assert _lines(tmp_path / "tevatron-without-negatives" / "train.jsonl") == [
         {
             "query_id": "q1",
             "query": "about three",
@@ -92,7 +105,7 @@ def test_tevatron_rows_are_sorted_and_keep_the_order_of_positives(tmp_path: Path
             "subset": "b",
         },
     ]
-    assert summary["formats"] == {"tevatron": {"rows": 2}}
+    assert summary["formats"] == {"tevatron": {"rows": 1, "without_negatives": 1}}
     assert (summary["instances"], summary["datasets"], summary["without_negatives"]) == (2, {"a": 1, "b": 1}, 1)
     assert summary["treatments"] == {"relabel": 2}
 
@@ -100,14 +113,16 @@ def test_tevatron_rows_are_sorted_and_keep_the_order_of_positives(tmp_path: Path
 def test_flagembedding_rows_show_title_and_text(tmp_path: Path) -> None:
     _export(tmp_path, formats=["flagembedding"])
     assert _lines(tmp_path / "flagembedding" / "train.jsonl") == [
-        {"query": "about one", "pos": ["second", "One first"], "neg": ["third\u2028é"]},
-        {"query": "about three", "pos": ["third\u2028é"], "neg": []},
+        {"query": "about one", "pos": ["second", "One first"], "neg": ["third\u2028é"]}
+    ]
+    assert _lines(tmp_path / "flagembedding-without-negatives" / "train.jsonl") == [
+        {"query": "about three", "pos": ["third\u2028é"], "neg": []}
     ]
 
 
 def test_what_tevatron_export_writes_ingest_reads_back_as_the_same_rows(tmp_path: Path) -> None:
     _export(tmp_path, formats=["tevatron"])
-    out: dict[str, Any] = dict(ingest(IngestConfig(dataset="none"), source=tmp_path / "tevatron"))
+    out = ingest_parts(_together(tmp_path, "tevatron"), dataset="none")
     assert out["rejects"].is_empty()
     key = ["dataset", "query_id"]
     assert pl.concat(out["queries"]).sort(key).equals(_queries())
@@ -135,7 +150,7 @@ def test_what_tevatron_export_writes_ingest_reads_back_as_the_same_rows(tmp_path
 
 def test_what_flagembedding_export_writes_ingest_reads_back_as_the_same_texts(tmp_path: Path) -> None:
     _export(tmp_path, formats=["flagembedding"])
-    out: dict[str, Any] = dict(ingest(IngestConfig(dataset="x"), source=tmp_path / "flagembedding"))
+    out = ingest_parts(_together(tmp_path, "flagembedding"), dataset="x")
     assert out["rejects"].is_empty()
     assert sorted(pl.concat(out["passages"])["text"]) == ["One first", "second", "third\u2028é"]
     assert (pl.concat(out["positives"]).height, pl.concat(out["given"]).height) == (3, 1)
@@ -144,11 +159,12 @@ def test_what_flagembedding_export_writes_ingest_reads_back_as_the_same_texts(tm
 def test_a_beir_folder_holds_the_instances_passages_only_and_is_read_back(tmp_path: Path) -> None:
     summary = _export(tmp_path, formats=["beir"])
     assert summary["formats"]["beir"] == {"documents": 4, "queries": 2, "qrels": 3}
+    assert summary["not_held"] == {"beir": {"negatives": 1}}
     assert [line["_id"] for line in _lines(tmp_path / "beir" / "a" / "corpus.jsonl")] == ["d1", "d2", "d3"]
     qrels = (tmp_path / "beir" / "a" / "qrels" / "train.tsv").read_text(encoding="utf-8")
     assert qrels == "query-id\tcorpus-id\tscore\nq1\td2\t1\nq1\td1\t1\n"
 
-    out: dict[str, Any] = dict(ingest(IngestConfig(dataset="a", test_split=None), source=tmp_path / "beir" / "a"))
+    out = ingest_parts(tmp_path / "beir" / "a", dataset="a", test_split=None)
     assert out["rejects"].is_empty()
     assert pl.concat(out["positives"]).select("query_id", "doc_id").rows() == [("q1", "d1"), ("q1", "d2")]
 
@@ -166,14 +182,34 @@ def test_trec_refuses_ids_with_spaces(tmp_path: Path) -> None:
         export(config, instances=instances, queries=queries, passages=_passages(), out=tmp_path)
 
 
-def test_a_datasets_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [
+        ("nq", "nq"),
+        ("BeIR/nq", "BeIR%2Fnq"),
+        ("a:b", "a_b-6783a31eabf6"),
+        (".nq", "%2Enq"),
+        ("../x", "x-d6b96a97d147"),
+        ("./data/nq", "data_nq-ec3e6a47f5b4"),
+        ("/data/nq.jsonl", "data_nq_jsonl-1b7aa02252eb"),
+        ("https://host/nq", "https_host_nq-f36e5524bd9e"),
+        ("C:\\data\\nq", "C_data_nq-93b0d40ea0e3"),
+        ("nq/", "nq-666c8ca15c2d"),
+        ("%2e%2e/nq", "2e_2e_nq-309ab23813d0"),
+        ("医療系質問応答データセット第三版日本語訓練用検索評価データ集", "656b0f48b9ed"),
+        ("x" * 10_000, "x" * 60 + "-e4ee97ec2527"),
+        (".", "cdb4ee2aea69"),
+    ],
+)
+def test_a_datasets_name_becomes_a_file_name_that_the_store_keeps(tmp_path: Path, dataset: str, name: str) -> None:
     instances, queries, passages = (
-        frame.with_columns(dataset=pl.lit("../x")) for frame in (_instances(ROWS[:1]), _queries()[1:], _passages()[:4])
+        frame.with_columns(dataset=pl.lit(dataset)) for frame in (_instances(ROWS[:1]), _queries()[1:], _passages()[:4])
     )
-    export(
-        ExportConfig(formats=("trec",)), instances=instances, queries=queries, passages=passages, out=tmp_path / "out"
-    )
-    assert list(_copies(tmp_path)) == ["out/export.json", "out/trec/%2E.%2Fx.qrels"]
+    config = ExportConfig(formats=("trec", "beir"))
+    export(config, instances=instances, queries=queries, passages=passages, out=tmp_path / "out")
+    files = write_directory(Store.open(str(tmp_path / "store")), "export", tmp_path / "out").files
+    beir = (f"beir/{name}/{file}" for file in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"))
+    assert set(files) == {"export.json", f"trec/{name}.qrels", *beir}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +221,7 @@ def test_a_datasets_name_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
                 ("about one", "second", "third\u2028é", "third\u2028é"),
                 ("about one", "One first", "third\u2028é", "third\u2028é"),
             ],
-            {"rows": 2, "short": 3, "dropped": 1},
+            {"rows": 2, "short": 3, "dropped": 0, "pairs": 1},
         ),
         ("drop", [], {"rows": 0, "short": 3, "dropped": 3}),
         (
@@ -241,7 +277,7 @@ def test_the_same_instances_give_the_same_bytes_whatever_the_order_and_the_rest_
     config = ExportConfig.model_validate({"formats": everything})
     export(config, instances=_instances(ROWS[::-1]), queries=_queries().reverse(), passages=used, out=tmp_path / "2")
     first = _copies(tmp_path / "1")
-    assert len(first) == 12
+    assert len(first) == 18
     assert first == _copies(tmp_path / "2")
 
 
@@ -293,6 +329,11 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "num_negatives": (7, ">=0"),
         "short": "pad",
         "file_type": "parquet",
+        "shape": "n-tuple",
+        "soft_labels": "none",
+        "provenance": False,
+        "licences": {},
+        "facts": None,
     }
 
 
@@ -304,8 +345,8 @@ def test_numbers_of_rows_short_rows_and_dropped_rows_add_up(tmp_path: Path) -> N
 
     full = [("a", "q1", ["d2"], ["d3"])]
     assert counts("1", full, num_negatives=1) == {"rows": 1, "short": 0, "dropped": 0}
-    assert counts("2", num_negatives=1) == {"rows": 2, "short": 1, "dropped": 1}
-    assert counts("3", num_negatives=2) == {"rows": 2, "short": 3, "dropped": 1}
+    assert counts("2", num_negatives=1) == {"rows": 2, "short": 1, "dropped": 0, "pairs": 1}
+    assert counts("3", num_negatives=2) == {"rows": 2, "short": 3, "dropped": 0, "pairs": 1}
     assert counts("4", num_negatives=2, short="keep") == {"rows": 3, "short": 3, "dropped": 0}
     assert counts("5", num_negatives=2, short="drop") == {"rows": 0, "short": 3, "dropped": 3}
     assert counts("6", num_negatives=0) == {"rows": 3, "short": 0, "dropped": 0}
@@ -315,9 +356,10 @@ def test_nothing_to_export_is_counted_as_nothing(tmp_path: Path) -> None:
     summary = _export(tmp_path, schemas.INSTANCES.empty(), formats=list(FORMATS))
     assert summary["formats"] == {
         "beir": {"documents": 0, "queries": 0, "qrels": 0},
-        "flagembedding": {"rows": 0},
+        "datasets": {"rows": 0, "without_negatives": 0, "files": 1},
+        "flagembedding": {"rows": 0, "without_negatives": 0},
         "sentence-transformers": {"rows": 0, "short": 0, "dropped": 0},
-        "tevatron": {"rows": 0},
+        "tevatron": {"rows": 0, "without_negatives": 0},
         "trec": {"qrels": 0},
     }
     assert (summary["instances"], summary["without_negatives"]) == (0, 0)

@@ -4,14 +4,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from pydantic import ValidationError
 
+from infra.stages.part_keys import semantic
 from tasks import schemas
 from tasks.data import ingest as ingest_module
-from tasks.data.ingest import IngestConfig, IngestError, ingest
-from tasks.texts import hash_passage, hash_text
-from tests.tasks.data.inputs import TABLES, ingest_all, pairs_of, reasons_of, row_of, write_beir, write_lines
+from tasks.data.ingest import IngestConfig, IngestError
+from tasks.data.layouts.fields import FieldNames
+from tasks.lines import ReadLimits
+from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text
+from tests.tasks.data.inputs import (
+    TABLES,
+    ingest_all,
+    ingest_parts,
+    pairs_of,
+    reasons_of,
+    row_of,
+    write_beir,
+    write_lines,
+)
 from tests.tasks.settings import REQUIRED, settings_of
 
 
@@ -31,6 +44,19 @@ def test_rows_become_queries_positives_given_negatives_and_the_union_of_their_pa
     passages = [("d", "d1"), ("d", "d2"), ("d", "d3"), ("other", "d1"), ("other", "d4")]
     assert out["passages"].select("dataset", "doc_id").sort("dataset", "doc_id").rows() == passages
     assert out["rejects"].is_empty()
+
+
+def test_labelled_and_given_passages_carry_the_hashes_of_what_is_shown_and_of_its_normalised_form(
+    tmp_path: Path,
+) -> None:
+    positive, negative = ({"docid": name, "title": "A  Title", "text": f"Of {name}"} for name in ("P", "N"))
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "", positive_passages=[positive], negative_passages=[negative]))
+    out = ingest_all(tmp_path)
+    for table, name in (("positives", "P"), ("given", "N")):
+        (row,) = out[table].select("text_hash", "shown_hash", "guard_hash").rows()
+        title, text = "A  Title", f"Of {name}"
+        assert row == (hash_passage(title, text), hash_shown(title, text), hash_guard(title, text))
+        assert row[2] == hash_guard("", f"a title of {name}")
 
 
 def test_given_scores_and_order_survive_and_identical_texts_of_flagembedding_rows_are_one_passage(
@@ -54,6 +80,7 @@ def test_a_passage_on_both_sides_is_dropped_from_the_negatives_by_id_and_by_text
         ("a.jsonl:1", "negative_is_positive", "passage d1 is also a positive of the query"),
         ("a.jsonl:1", "negative_is_positive", "passage d4 is also a positive of the query"),
     ]
+    assert out["copies"].rows() == [("d", "passage", "d5", "d4")]
 
 
 def test_an_id_keeps_its_first_text_and_references_to_another_one_are_rejected(tmp_path: Path) -> None:
@@ -92,6 +119,7 @@ def test_rows_of_one_query_are_merged_and_counted_whether_they_share_the_id_or_t
         ("a.jsonl:2", "duplicate_negative", "passage d3 is there more than once for the query"),
         ("a.jsonl:1", "negative_is_positive", "passage d2 is also a positive of the query"),
     ]
+    assert out["copies"].rows() == [("d", "query", "q2", "q1")]
 
 
 def test_a_very_long_passage_is_cut_once_and_its_length_told(tmp_path: Path) -> None:
@@ -118,7 +146,7 @@ def test_every_planted_fault_ends_as_one_reject_and_everything_else_is_kept(tmp_
         ("{broken", "broken_json"),
         ({"query": None}, "no_query"),
         ({"query": " "}, "empty_text"),
-        ({"query_id": None}, "no_id"),
+        ({"query_id": 1.5}, "wrong_type"),
         ({"query_id": []}, "wrong_type"),
         ({"positive_passages": []}, "no_positive"),
         ({"negative_passages": 3}, "wrong_type"),
@@ -145,7 +173,7 @@ def test_bytes_that_are_no_utf8_cost_one_row(tmp_path: Path) -> None:
 
 def test_queries_and_their_tables_are_cut_alike_by_the_hash_of_the_text(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", "d1", f"n{number}") for number in range(20)))
-    out = ingest(IngestConfig(dataset="d", query_parts=4, passage_parts=3), source=tmp_path)
+    out = ingest_parts(tmp_path, query_parts=4, passage_parts=3)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [4, 4, 4, 3]
     for part, (queries, positives, given) in enumerate(zip(*(out[name] for name in list(TABLES)[:3]), strict=True)):
         assert all(int(text_hash, 16) % 4 == part for text_hash in queries["text_hash"])
@@ -156,7 +184,7 @@ def test_queries_and_their_tables_are_cut_alike_by_the_hash_of_the_text(tmp_path
 
 def test_a_part_without_queries_is_an_empty_frame(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", row_of("q1", "d1"))
-    out = ingest(IngestConfig(dataset="d", query_parts=3), source=tmp_path)
+    out = ingest_parts(tmp_path, query_parts=3)
     assert sorted(frame.height for frame in out["queries"]) == [0, 0, 1]
     assert all(dict(frame.schema) == schemas.GIVEN.columns for frame in out["given"])
 
@@ -220,10 +248,11 @@ def test_low_scores_are_no_positives_and_stay_in_the_qrels_of_answered_held_out_
     out = ingest_all(tmp_path, min_relevance=2)
     assert pairs_of(out["positives"]) == ["q1 d1", "q2 d1"]
     assert pairs_of(out["qrels"]) == ["q2 d1 3", "q2 d2 1"]
+    assert pairs_of(out["irrelevant"]) == ["q1 d2 1"]
     assert reasons_of(out) == [
-        ("qrels/train.tsv:3", "below_min_relevance"),
         ("qrels/test.tsv:4", "below_min_relevance"),
         ("queries.jsonl:3", "no_positive"),
+        ("splits", "positive_shared_with_held_out"),
     ]
 
 
@@ -240,6 +269,7 @@ def test_a_query_that_is_held_out_anywhere_is_trained_on_nowhere(tmp_path: Path)
         ("qrels/train.tsv:2", "query_in_test"),
         ("qrels/train.tsv:4", "query_in_test"),
         ("queries.jsonl:4", "no_positive"),
+        ("splits", "positive_shared_with_held_out"),
     ]
 
 
@@ -250,7 +280,7 @@ def test_labels_move_to_the_passage_that_stands_for_identical_texts(tmp_path: Pa
     out = ingest_all(tmp_path, known_split="known")
     assert out["passages"]["doc_id"].to_list() == ["d10", "d2"]
     assert (pairs_of(out["positives"]), pairs_of(out["qrels"])) == (["q1 d10", "q2 d10"], ["q2 d10 1"])
-    assert out["rejects"].select("key", "reason", "detail").rows() == [
+    assert out["rejects"].filter(pl.col("key") != "splits").select("key", "reason", "detail").rows() == [
         ("d/d9", "duplicate_text", "same text as d10, which stands for it"),
         ("qrels/train.tsv:2", "duplicate_pair", "passage d9 (same text as d10) is there more than once for the query"),
     ]
@@ -310,11 +340,52 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "passage_parts": (None, ">=1"),
         "train_split": "train",
         "test_split": "test",
+        "dev_split": None,
         "known_split": None,
         "holdout": (0.0, ">=0", "<=1"),
+        "dev": (0.0, ">=0", "<=1"),
+        "holdout_by": ("query", "near_duplicate", "positive"),
+        "near_duplicate": (0.8, ">0", "<=1"),
+        "holdout_cluster": (0.02, ">=0", "<=1"),
+        "near_test_queries": "leave_out",
         "min_relevance": 1,
         "max_chars": (20000, ">=1"),
+        "max_rejected": (0.2, ">=0", "<=1", "operational"),
+        "limits": ReadLimits(),
+        "fields": FieldNames(),
+        "run": None,
+        "positive_from": None,
+        "subset": None,
     }
+
+
+def test_the_limits_are_in_the_key_of_the_stage_only_where_they_are_set() -> None:
+    settings = {"limits", "fields", "run", "positive_from", "subset"}
+    assert not settings & set(semantic(IngestConfig(dataset="d")))
+    assert semantic(IngestConfig(dataset="d", limits=ReadLimits(depth=9)))["limits"]["depth"] == 9
+
+
+def test_a_row_over_a_limit_is_a_reject_and_the_rest_of_the_file_is_read(tmp_path: Path) -> None:
+    long = row_of("q2", "d2", query="x" * 2_000)
+    write_lines(tmp_path / "rows.jsonl", row_of("q1", "d1"), long, row_of("q3", "d3"))
+    out = ingest_all(tmp_path, limits={"line_bytes": 1_000})
+    assert sorted(out["queries"]["query_id"]) == ["q1", "q3"]
+    assert reasons_of(out) == [("rows.jsonl:2", "line_too_long")]
+
+
+def test_rejects_over_their_limit_are_counted_for_each_reason(tmp_path: Path) -> None:
+    write_lines(tmp_path / "rows.jsonl", row_of("q1", "d1"), {}, [], {}, {})
+    out = ingest_all(tmp_path, limits={"rejects": 2})
+    assert reasons_of(out) == [("rows.jsonl:2", "no_query"), ("rows.jsonl:3", "wrong_type"), ("more", "no_query")]
+    assert out["rejects"]["detail"][2] == "2 more are not listed (ingest.limits.rejects is 2)"
+
+
+def test_the_limits_hold_in_a_beir_folder_too(tmp_path: Path) -> None:
+    write_beir(tmp_path, {"d1": "one", "d2": "x" * 2_000}, {"q1": "first?"}, train="q1 d1 1", test="")
+    with (tmp_path / "qrels" / "train.tsv").open("a") as file:
+        file.write(f"q1\t{'d' * 2_000}\t1\n")
+    out = ingest_all(tmp_path, limits={"line_bytes": 1_000})
+    assert reasons_of(out) == [("corpus.jsonl:2", "line_too_long"), ("qrels/train.tsv:3", "line_too_long")]
 
 
 def _train_and_test(tmp_path: Path, **config: object) -> list[tuple[str, str]]:
@@ -360,7 +431,7 @@ def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
     monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
     write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", f"d{number}") for number in range(7)))
-    out = ingest(IngestConfig(dataset="d"), source=tmp_path)
+    out = ingest_parts(tmp_path)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
 
 
@@ -384,3 +455,72 @@ def test_reasons_that_are_equally_common_come_by_name(tmp_path: Path) -> None:
     write_lines(tmp_path / "a.jsonl", row_of("q1", ""), "{")
     with pytest.raises(IngestError, match=r"left\. 1 broken_json \(.*\); 1 no_positive"):
         ingest_all(tmp_path)
+
+
+def _passage(doc_id: str, text: str, title: str = "") -> dict[str, str]:
+    return {"docid": doc_id, "title": title, "text": text}
+
+
+def test_a_given_negative_that_reads_like_a_positive_is_rejected_and_the_reject_says_by_which_hash(
+    tmp_path: Path,
+) -> None:
+    positive = _passage("p", "to Boil an egg", "How")
+    negatives = [
+        _passage("n1", "How to Boil an egg"),
+        _passage("n2", "how  to boil an EGG"),
+        _passage("n3", "to Boil an egg", "How"),
+        _passage("n4", "how to fry an egg"),
+    ]
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "", positive_passages=[positive], negative_passages=negatives))
+    out = ingest_all(tmp_path)
+    assert pairs_of(out["given"]) == ["q1 n4 1 None"]
+    assert out["rejects"].filter(reason="negative_is_positive")["detail"].to_list() == [
+        "passage n3 is also a positive of the query",
+        "passage n1 reads as the positive n3 of the query, with title and text cut elsewhere (same shown text)",
+        "passage n2 is the positive n3 of the query but for case, spaces or Unicode form (same normalised text)",
+    ]
+
+
+def test_a_given_negative_that_is_the_query_itself_is_rejected(tmp_path: Path) -> None:
+    negatives = [_passage("n1", "About  Q1"), _passage("n2", "about q2")]
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1", negative_passages=negatives))
+    out = ingest_all(tmp_path)
+    assert pairs_of(out["given"]) == ["q1 n2 1 None"]
+    assert out["rejects"].select("key", "reason", "detail").rows() == [
+        ("a.jsonl:1", "same_text_as_query", "passage n1 is the query's own text")
+    ]
+
+
+def test_what_people_called_irrelevant_is_kept_beside_positives_only(tmp_path: Path) -> None:
+    documents = {"d1": "One", "d2": "two", "d3": "one", "d4": "four"}
+    train = "q1 d1 2, q1 d2 0, q1 d3 0, q1 d4 1, q2 d2 0, q2 d4 1"
+    write_beir(tmp_path, documents, {"q1": "first?", "q2": "second?"}, train=train)
+    out = ingest_all(tmp_path, test_split=None, min_relevance=2)
+    assert pairs_of(out["irrelevant"]) == ["q1 d2 0", "q1 d4 1"]
+    assert pairs_of(out["positives"]) == ["q1 d1"]
+    assert reasons_of(out) == [
+        ("qrels/train.tsv:7", "below_min_relevance"),
+        ("qrels/train.tsv:6", "below_min_relevance"),
+        ("qrels/train.tsv:4", "irrelevant_is_positive"),
+        ("queries.jsonl:2", "no_positive"),
+    ]
+
+
+def test_scores_and_prompts_of_rows_are_tables_of_their_own(tmp_path: Path) -> None:
+    row = {"query": "x", "pos": ["p"], "neg": ["c", "b"], "pos_scores": [0.9], "neg_scores": [0.5, 0.25]}
+    write_lines(tmp_path / "a.jsonl", row | {"prompt": "Find it", "type": "normal"})
+    out = ingest_all(tmp_path)
+    texts = dict(out["passages"].select("doc_id", "text").iter_rows())
+    assert {texts[doc]: score for _, _, doc, score in out["teacher"].iter_rows()} == {"p": 0.9, "c": 0.5, "b": 0.25}
+    assert out["extras"].select("name", "value").rows() == [("prompt", "Find it"), ("type", "normal")]
+
+
+def test_the_facts_count_what_was_read_and_kept(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", row_of("q1", "d1", "d2 d1"), "{", row_of("q2", "d2", "d3"), row_of("q2", "d2"))
+    facts = ingest_all(tmp_path)["facts"]
+    assert facts == {
+        "format": "tevatron", "fields": facts["fields"],
+        "rows_read": 4, "rows_kept": 3, "queries_kept": 2, "passages_kept": 3, "positives": 2, "negatives": 2,
+        "rejects": {"broken_json": 1, "duplicate_query": 1, "duplicate_pair": 1, "negative_is_positive": 1},
+    }  # fmt: skip
+    assert facts["fields"]["positive"] == "positive_passages"

@@ -8,7 +8,7 @@ import pytest
 
 from tasks.data import treatments as treatments_module
 from tasks.data.treatments import DROP_REASONS, TreatConfig, treat
-from tasks.schemas import EDITS, INSTANCES, REJECTS, TREATMENTS, VERDICTS
+from tasks.schemas import EDITS, INSTANCES, NEGATIVES, REJECTS, TREATMENTS, VERDICTS
 from tasks.texts import combine_hashes
 from tests.tasks.data.judged_pools import Frames, build, text_of
 from tests.tasks.records import mutable_records
@@ -131,15 +131,20 @@ def test_without_refill_a_row_just_gets_shorter_and_is_counted() -> None:
     assert result["rejects"].rows() == [("treat", "d/q1", "few_negatives", "1 of 2 left after the edits")]
 
 
-def test_refill_passes_over_the_relevant_the_unparsed_and_second_copies() -> None:
+def test_refill_passes_over_the_relevant_the_unparsed_the_unsure_and_second_copies() -> None:
     frames = build({"q": ["aR", "bR", "cN", "eR", "fU", "c-copyN", "gS", "hN"]}, picks=3)
-    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["c", "g", "h"])
+    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["c", "h"])
+    assert rows_of(run(frames, treatment="remove_hn", refill_unsure=True))["q"] == (["pos"], ["c", "g", "h"])
 
 
-def test_refill_takes_nothing_that_ranks_before_the_first_pick_where_margins_cut() -> None:
-    frames = build({"q": ["nearN", "aR", "bN", "cN"]}, picks=3)
+def test_refill_takes_only_what_mining_could_have_picked_in_the_order_of_the_pick() -> None:
+    frames = build({"q": ["nearN", "aR", "bN", "cN", "eN", "farN"]}, picks=3)
     frames["negatives"] = frames["negatives"].filter(pl.col("doc_id") != "near")
-    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["b", "c"])
+    reserve = [("d", "q", doc, f"hash-{doc}", rank) for rank, doc in enumerate(("e", "c"), start=1)]
+    frames["reserve"] = pl.DataFrame(reserve, schema=NEGATIVES.columns, orient="row")
+    assert rows_of(run(frames, treatment="remove_hn"))["q"] == (["pos"], ["b", "e"])
+    none = frames | {"reserve": NEGATIVES.empty()}
+    assert rows_of(run(none, treatment="remove_hn"))["q"] == (["pos"], ["b"])
 
 
 def test_all_treatments_train_on_as_many_negatives_while_the_pool_lasts() -> None:
@@ -151,18 +156,28 @@ def test_all_treatments_train_on_as_many_negatives_while_the_pool_lasts() -> Non
     assert set(map(tuple, lengths.values())) == {(2, 2)}
 
 
-def test_a_row_left_without_negatives_is_dropped_and_said_so() -> None:
-    result = run(build({"q": ["aR"]}), treatment="relabel")
-    assert result["instances"].is_empty()
+def test_a_row_left_without_negatives_is_kept_and_counted_or_dropped_by_policy() -> None:
+    frames = build({"q": ["aR", "bR"], "r": ["cN"]})
+    result = run(frames, treatment="relabel")
+    assert rows_of(result) == {"q": (["pos", "a", "b"], []), "r": (["pos"], ["c"])}
+    assert rejects_of(result) == [("d/q", "kept_without_negatives")]
+    result = run(frames, treatment="relabel", no_negatives="drop")
+    assert rows_of(result) == {"r": (["pos"], ["c"])}
     assert rejects_of(result) == [("d/q", "no_negatives")]
-    assert edits_of(result) == [("a", "negative", "dropped", "judge", "relevant")]
+    assert edits_of(result) == [
+        ("a", "negative", "dropped", "judge", "relevant"),
+        ("b", "negative", "dropped", "judge", "relevant"),
+    ]
 
 
-def test_queries_without_positives_or_candidates_are_rejects_in_every_treatment() -> None:
+def test_a_query_without_candidates_is_kept_and_one_without_positives_is_a_reject_in_every_treatment() -> None:
     frames = build({"q1": ["aN"], "q2": [], "q3": ["bR"]}, positives={"q1": ["pos"], "q2": ["pos"]})
     for treatment in TREATMENTS:
         result = run(frames, treatment=treatment)
-        assert rejects_of(result) == [("d/q2", "no_negatives"), ("d/q3", "no_positives")]
+        assert rows_of(result) == {"q1": (["pos"], ["a"]), "q2": (["pos"], [])}
+        assert rejects_of(result) == [("d/q2", "kept_without_negatives"), ("d/q3", "no_positives")]
+        dropped = run(frames, treatment=treatment, no_negatives="drop")
+        assert rejects_of(dropped) == [("d/q2", "no_negatives"), ("d/q3", "no_positives")]
 
 
 def test_held_out_queries_are_not_treated() -> None:
@@ -178,6 +193,30 @@ def test_unsure_negatives_stay_unless_ambiguous_ones_are_to_go_as_in_arhn() -> N
     result = run(frames, treatment="relabel", drop_ambiguous=True)
     assert rows_of(result)["q"] == (["pos"], ["b", "e"])
     assert edits_of(result) == [("a", "negative", "removed", "judge", "unsure")]
+
+
+def test_dropping_the_ambiguous_relabels_what_is_relevant_and_keeps_no_unsure_negative() -> None:
+    frames = build({"q": ["aS", "bR", "cN", "eS", "fN"]}, picks=3)
+    result = run(frames, treatment="drop_ambiguous")
+    assert rows_of(result)["q"] == (["pos", "b"], ["c", "f"])
+    assert edits_of(result) == [
+        ("a", "negative", "removed", "judge", "unsure"),
+        ("b", "negative", "positive", "judge", "relevant"),
+    ]
+    assert result["instances"]["treatment"].to_list() == ["drop_ambiguous"]
+    unsure = run(frames, treatment="drop_ambiguous", refill_unsure=True)
+    assert rows_of(unsure)["q"] == (["pos", "b"], ["c", "f"])
+
+
+def test_another_threshold_moves_decisions_of_judges_and_none_of_people() -> None:
+    frames = with_scores(build({"q": ["aR", "bR", "cS", "eN", "fU"]}, picks=5), 0.6, 0.9, 0.8, 0.1, None)
+    result = run(frames, treatment="drop_ambiguous", relevant_from=0.7)
+    assert rows_of(result)["q"] == (["pos", "b", "c"], ["e", "f"])
+    assert ("a", "negative", "removed", "judge", "unsure") in edits_of(result)
+    by_people = pl.when(pl.col("doc_id").is_in(["a", "c"])).then(pl.lit("human:1")).otherwise("judge")
+    frames["decisions"] = frames["decisions"].with_columns(judge=by_people)
+    result = run(frames, treatment="relabel", relevant_from=0.7)
+    assert rows_of(result)["q"] == (["pos", "b", "a"], ["c", "e", "f"])
 
 
 def test_paper_7_1_an_unparsed_negative_is_counted_and_never_taken_for_clean() -> None:
@@ -305,8 +344,11 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "max_false_negatives": (7, ">=0"),
         "relabel_from": "pool",
         "refill": True,
+        "refill_unsure": False,
         "drop_ambiguous": False,
         "drop_unparsed": False,
+        "no_negatives": "keep",
+        "relevant_from": (None, ">=0", "<=1"),
         "skip": (),
     }
 
@@ -330,18 +372,19 @@ def test_relabelled_passages_of_equal_score_come_in_the_order_of_their_texts() -
     assert rows_of(result)["q"][0] == ["pos", "b", "c"]
 
 
-def test_what_refills_comes_after_the_picks_that_stay_and_the_best_ranks_first() -> None:
+def test_what_refills_comes_after_the_picks_that_stay() -> None:
     frames = build({"q": ["aR", "bN", "cN", "eN", "fN"]}, picks=2)
-    frames["negatives"] = frames["negatives"].with_columns(
-        doc_id=pl.Series(["a", "e"]), text_hash=pl.Series(["hash-a", "hash-e"])
-    )
+    for table, docs in (("negatives", "ae"), ("reserve", "bcf")):
+        rows = [("d", "q", doc, f"hash-{doc}", rank) for rank, doc in enumerate(docs, start=1)]
+        frames[table] = pl.DataFrame(rows, schema=NEGATIVES.columns, orient="row")
     assert rows_of(run(frames, treatment="remove_hn"))["q"][1] == ["e", "b"]
 
 
 def test_ambiguous_candidates_refill_nothing_where_ambiguous_negatives_go() -> None:
     frames = build({"q": ["aR", "bN", "cS", "eN"]}, picks=2)
-    assert rows_of(run(frames, treatment="remove_hn"))["q"][1] == ["b", "c"]
-    assert rows_of(run(frames, treatment="remove_hn", drop_ambiguous=True))["q"][1] == ["b", "e"]
+    assert rows_of(run(frames, treatment="remove_hn", refill_unsure=True))["q"][1] == ["b", "c"]
+    settings = {"refill_unsure": True, "drop_ambiguous": True}
+    assert rows_of(run(frames, treatment="remove_hn", **settings))["q"][1] == ["b", "e"]
 
 
 def test_a_dataset_that_was_not_judged_passes_untouched() -> None:

@@ -94,7 +94,7 @@ class Listwise:
         return [FakeAnswer({}, "stop", json.dumps({"verdicts": self._say(call)})) for call in requests]
 
     def _say(self, call: Call) -> dict[str, str]:
-        texts = {passage.hash: passage.text for passage in call.question.passages}
+        texts = {passage.key: passage.text for passage in call.question.passages}
         return {id_: said for id_, h in call.ids.items() if (said := self.opinion(call, texts[h]))}
 
 

@@ -1,4 +1,4 @@
-"""The JSON object that ends an answer: found after reasons, read once, and never guessed at."""
+"""The JSON object of an answer: found in prose, read once, and never guessed at."""
 
 import time
 
@@ -17,11 +17,29 @@ from tasks.judging.json_answer import Pairs, final_object
         'A set {1, 2} is no object: {"a": 2}',
         '<think>{"a": 1}?</think> So: {"a": 2}',
         'maybe {"a": 1}</think>{"a": 2}',
+        '```json\n{"a": 2}\n```\nHope this helps!',
+        '<answer>{"a": 2}</answer>',
+        '<think>one? {"a": 1}</think>{"a": 2} is my answer.',
+        '{"a": 2,}',
+        "{'a': 2}",
+        "So: {'a': 2, } as asked.",
     ],
-    ids=["bare", "spaced", "fenced", "prose", "brace_in_prose", "thoughts", "thoughts_unopened"],
-)
-def test_the_object_that_ends_an_answer_is_read(text: str) -> None:
+    ids=[
+        "bare", "spaced", "fenced", "prose", "brace_in_prose", "thoughts", "thoughts_unopened", "word_after_the_fence",
+        "tagged", "thoughts_and_prose", "comma", "single_quotes", "all_of_it",
+    ],
+)  # fmt: skip
+def test_the_only_object_of_an_answer_is_read(text: str) -> None:
     assert final_object(text) == [("a", 2.0)]
+
+
+def test_commas_and_quotes_inside_of_strings_stay_as_they_are() -> None:
+    assert final_object('{"a": ["x,}", "it\'s",], "b": {"c": "}",},}') == [
+        ("a", ["x,}", "it's"]), ("b", [("c", "}")]),
+    ]  # fmt: skip
+    assert final_object("{'a': None, 'b': [True, False], 'c': 'x, y}'}") == [
+        ("a", None), ("b", [True, False]), ("c", "x, y}"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -30,7 +48,17 @@ def test_the_object_that_ends_an_answer_is_read(text: str) -> None:
         "",
         "no object",
         '{"a": 1} or rather {"a": 2}',
-        '{"a": 1} and so on',
+        '{"a": 1} and so on}',
+        '{"a": 1}, and so on',
+        '{"a": 1} I meant</think> nothing',
+        '<think>{"a": 1} or',
+        "<think>{'a': 1}</think> nothing",
+        "{'a': 1} or {'a': 2}",
+        "{'a': 'it's 1'}",
+        "{'a': \"1\"}",
+        '{"a": 1,,}',
+        "{'a': 1",
+        "[{'a': 1}]",
         '{"final": {"a": 1}',
         '[{"a": 1}',
         '[1, {"a": 1}]',

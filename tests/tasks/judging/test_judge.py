@@ -4,15 +4,18 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 import pytest
 
+from tasks.judging import asker as asker_module
 from tasks.judging import judge as judge_module
 from tasks.judging.calls import Call
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.judge import EngineUnavailable, judge
+from tasks.prompts.prompt import load_definition
 from tasks.protocols import Request
 from tasks.schemas import CALLS, CANDIDATES, VERDICTS
 from tasks.texts import hash_text
@@ -309,6 +312,25 @@ def test_a_cross_encoders_score_is_the_verdicts() -> None:
     assert run(object(), memory, protocol="cross_encoder")["facts"]["recalled"] == 6
 
 
+def test_an_instruction_reranker_is_told_what_relevant_means_in_each_dataset() -> None:
+    class Instructed:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def score(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str] = ()) -> list[float]:
+            self.told += instructions
+            return [0.7] * len(pairs)
+
+    memory, engine = Memory(), Instructed()
+    asked = {"protocol": "cross_encoder", "instructed": True}
+    assert run(engine, memory, definition="Find the proof.", **asked)["facts"]["calls"] == 6
+    assert engine.told == ["Find the proof."] * 6
+    policy = {"d": Policy(definition="citation")}
+    assert run(engine, memory, definition="Find the proof.", policies=policy, **asked)["facts"]["recalled"] == 0
+    assert set(engine.told[6:]) == {load_definition("citation").strip()}
+    assert run(object(), memory, definition="Find the proof.", **asked)["facts"]["recalled"] == 6
+
+
 def test_questions_with_longer_passages_come_first_by_blocks_of_256_characters() -> None:
     def order(first: int, second: int) -> list[str]:
         names = sorted(("qa", "qb"), key=lambda name: hash_text(f"{name}?"))
@@ -343,7 +365,7 @@ def test_facts_count_calls_tokens_queries_and_failures() -> None:
     facts = judge(CONFIG, **TABLES, engine=FakeLLM(answers), ledger=None)["facts"]
     assert facts == {
         "calls": 4, "recalled": 0, "prompt_tokens": 40, "cached_tokens": 16, "output_tokens": 4, "queries": 2,
-        "failures": {"neither": 1}, "unparsed": 0,
+        "failures": {"neither": 1}, "unparsed": 0, "windows": 3,
     }  # fmt: skip
 
 
@@ -382,10 +404,25 @@ def test_the_engine_gets_half_a_batch_at_a_time_after_the_ledger_is_flushed() ->
 
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
-    assert mutable_records(judge_module) == {"Asker"}
+    assert mutable_records(judge_module) == set()
 
 
 def test_votes_are_asked_in_the_orders_of_consecutive_seeds() -> None:
     engine = Listwise(lambda call, text: ["better", "none", "equal"][(call.order_seed or 0) - 5])
     run(engine, tables=SIX, votes=3, order_seed=5)
     assert [call.order_seed for call in engine.asked] == [5, 6, 7]
+
+
+def test_fingerprints_are_counted_over_fresh_and_recalled_answers_and_many_are_summed_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory, old = Memory(), replace(says(Yes=0.6), fingerprint="fp_1")
+    new = replace(old, fingerprint="fp_2")
+    one = TABLES | {"escalated": TABLES["escalated"].head(1)}
+    assert judge(CONFIG, **one, engine=FakeLLM({"": old}), ledger=memory)["facts"]["fingerprints"] == {"fp_1": 1}
+    facts = judge(CONFIG, **TABLES, engine=FakeLLM({"": new}), ledger=memory)["facts"]
+    assert facts["fingerprints"] == {"fp_1": 1, "fp_2": 2}
+    monkeypatch.setattr(asker_module, "_FINGERPRINTS", 1)
+    facts = judge(CONFIG, **TABLES, engine=FakeLLM({"": new}), ledger=memory)["facts"]
+    assert facts["fingerprints"] == {"fp_2": 2, "others": 1}
+    assert "fingerprints" not in judge(CONFIG, **TABLES, engine=FakeLLM(ANSWERS), ledger=None)["facts"]

@@ -206,7 +206,7 @@ def test_an_answer_in_any_honest_form_is_read_in_full(text: str) -> None:
         (" \n", "empty"),
         ("I'm sorry, I can't help with that.", "no_json"),
         (verdicts()[:-1], "no_json"),
-        (verdicts() + " Hope this helps!", "no_json"),
+        (verdicts() + " Or {}, I hope this helps!", "no_json"),
         (f"{verdicts()} or {verdicts()}", "no_json"),
         (f'{{"final": {verdicts()}', "no_json"),
         (f"[{verdicts()}", "no_json"),

@@ -10,6 +10,7 @@ from tasks.judging import pointwise as pointwise_module
 from tasks.judging.calls import Reading
 from tasks.judging.config import JudgeConfig
 from tasks.judging.pointwise import WHOLE_TEXT, failure_of, make_calls, read_grade, read_object, read_yes_no
+from tasks.prompts.prompt import load_prompt
 from tasks.texts import show_passage
 from tests.tasks.answers import (
     FakeAnswer,
@@ -43,6 +44,16 @@ def test_one_call_per_passage_asks_for_one_token_and_its_log_probabilities() -> 
     assert {(call.max_tokens, call.top, call.schema, call.order_seed, call.attempt) for call in calls} == {
         (1, 20, None, 0, 1)
     }
+
+
+def test_a_prompt_file_may_have_a_system_message_and_begin_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = load_prompt("yes_no")
+    begun = plain.model_copy(update={"system": "Judge.", "assistant": "<think>\n\n</think>\n\n"})
+    monkeypatch.setattr(pointwise_module, "load_prompt", lambda name: begun)
+    (call, _) = make_calls(CONFIG, [QUESTION], 1, 0)
+    assert [turn["role"] for turn in call.chat] == ["system", "user", "assistant"]
+    assert call.chat[1]["content"] == content(CALL)
+    assert call.chat[2]["content"] == begun.assistant
 
 
 def test_prompts_of_one_query_share_everything_before_the_passage() -> None:
@@ -233,3 +244,42 @@ def test_an_object_is_read_only_of_a_whole_answer_that_is_not_empty() -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(pointwise_module) == set()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "Yes",
+        " Yes",
+        "YES",
+        "\u2581Yes",
+        "\u0120Yes",
+        "\u0120yes",
+        "Yes.",
+        '"Yes',
+        "**Yes",
+        "\uff39\uff45\uff53",
+        "yEs",
+        "\nYes",
+    ],
+)
+def test_a_label_is_read_in_every_form_of_its_token(token: str) -> None:
+    assert read(says(**{token: 0.6, "No": 0.2})).score == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("token", ["Yesterday", "Ja", "是", "Y", "", "\u2581", "Not", "نعم"])
+def test_another_word_is_no_label(token: str) -> None:
+    assert read(says(**{token: 0.6, "No": 0.2})).score == 0.0
+
+
+@pytest.mark.parametrize("token", ["2", " 2", "\u25812", "\uff12", "\u0662", "\u0968", "\u0e52", "2.", "(2"])
+def test_a_grade_is_read_in_the_digits_of_every_script(token: str) -> None:
+    assert read_graded({token: 0.5, "0": 0.5}) == Reading(score=0.5, grade=1.0)
+
+
+def test_the_prompt_of_steps_asks_for_intent_and_trust_and_for_one_digit() -> None:
+    (call,) = make_calls(GRADED, [make_question(["dough"], "umbrela")], 1, 0)
+    asked = content(call)
+    assert asked.index("Intent:") < asked.index("Match:") < asked.index("Trust:") < asked.index("one digit")
+    assert "in different languages" in asked
+    assert (call.max_tokens, call.top) == (1, 20)

@@ -8,7 +8,7 @@ import pytest
 
 from tasks import schemas
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
-from tasks.texts import combine_hashes
+from tasks.texts import combine_hashes, hash_passage, hash_text
 from tests.tasks.settings import settings_of
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
@@ -20,7 +20,10 @@ PASSAGE_EMBEDDINGS = pl.DataFrame(
     schema=EMBEDDINGS,
 )
 POSITIVES = pl.DataFrame(
-    [("d", "q1", "p1", "same", "input"), ("d", "q1", "p2", "up", "input"), ("d", "q9", "p9", "unused", "input")],
+    [
+        ("d", q, doc, text, text, text, "input")
+        for q, doc, text in (("q1", "p1", "same"), ("q1", "p2", "up"), ("q9", "p9", "no"))
+    ],
     schema=schemas.POSITIVES.columns,
     orient="row",
 )
@@ -42,7 +45,17 @@ def _judge(candidates: pl.DataFrame) -> pl.DataFrame:
     )["verdicts"]
 
 
-def test_features_are_the_cosine_to_the_query_and_the_largest_to_a_positive() -> None:
+def _features(candidates: pl.DataFrame, config: SimilarityConfig = CONFIG) -> pl.DataFrame:
+    return judge_similarity(
+        config,
+        candidates=candidates,
+        query_embeddings=QUERY_EMBEDDINGS,
+        passage_embeddings=PASSAGE_EMBEDDINGS,
+        positives=POSITIVES,
+    )["features"]
+
+
+def test_features_are_cosines_to_the_query_and_to_the_positives_their_number_and_the_rank() -> None:
     features = similarity_features(
         candidates=_candidates(("c2", "down"), ("c1", "other")),
         query_embeddings=QUERY_EMBEDDINGS,
@@ -50,8 +63,42 @@ def test_features_are_the_cosine_to_the_query_and_the_largest_to_a_positive() ->
         positives=POSITIVES,
     )
     sixth, eighth = (float(np.float32(value)) for value in (0.6, 0.8))
-    assert features.select("doc_id", "to_query", "to_positive").rows() == [("c1", sixth, eighth), ("c2", 0.0, 0.0)]
-    assert features.columns == [*schemas.CANDIDATES.columns, "to_query", "to_positive"]
+    assert features.select("doc_id", "to_query", "to_positive", "to_positives").rows() == [
+        ("c1", sixth, eighth, pytest.approx(0.7)),
+        ("c2", 0.0, 0.0, -0.5),
+    ]
+    assert features.select("positive_to_query", "positives", "rank").rows() == [(1.0, 2, 1)] * 2
+    kept = _features(_candidates(("c2", "down"), ("c1", "other")))
+    assert kept.schema == schemas.FEATURES.empty().schema
+    assert kept.select("doc_id", "query_hash", "text_hash").rows() == [("c1", "hq", "other"), ("c2", "hq", "down")]
+
+
+def test_without_thresholds_similarity_ranks_and_decides_nothing() -> None:
+    pairs = _candidates(("c1", "same"), ("c2", "down"), ("c3", "up"))
+    verdicts = judge_similarity(
+        SimilarityConfig(),
+        candidates=pairs,
+        query_embeddings=QUERY_EMBEDDINGS,
+        passage_embeddings=PASSAGE_EMBEDDINGS,
+        positives=POSITIVES,
+    )["verdicts"]
+    assert verdicts["state"].to_list() == ["unsure"] * 3
+    assert verdicts["score"].arg_sort(descending=True).to_list() == [0, 2, 1]
+
+
+def test_one_threshold_alone_leaves_the_other_side_open() -> None:
+    pairs = _candidates(("c1", "same"), ("c2", "down"), ("c3", "up"))
+    states = [
+        judge_similarity(
+            config,
+            candidates=pairs,
+            query_embeddings=QUERY_EMBEDDINGS,
+            passage_embeddings=PASSAGE_EMBEDDINGS,
+            positives=POSITIVES,
+        )["verdicts"]["state"].to_list()
+        for config in (SimilarityConfig(relevant_from=0.9), SimilarityConfig(not_relevant_below=0.3))
+    ]
+    assert states == [["relevant", "unsure", "unsure"], ["unsure", "not_relevant", "unsure"]]
 
 
 def test_the_score_is_the_logistic_of_the_weighted_cosines() -> None:
@@ -105,6 +152,55 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "w_query": 1.82,
         "w_positive": 5.27,
         "bias": -4.5,
-        "relevant_from": (0.8, ">=0", "<=1"),
-        "not_relevant_below": (0.15, ">=0", "<=1"),
+        "relevant_from": (None, ">=0", "<=1"),
+        "not_relevant_below": (None, ">=0", "<=1"),
     }
+
+
+def test_words_are_compared_where_the_texts_are_given_and_null_without_them() -> None:
+    texts = {"q1": "first n rows", "p1": "the first n rows of it", "p2": "rows", "c1": "the last n rows of it"}
+    hashes = {doc: hash_passage("", text) for doc, text in texts.items()}
+    query_hash = hash_text(texts["q1"])
+    candidates = pl.DataFrame(
+        [
+            (
+                "d",
+                "q1",
+                "c1",
+                hashes["c1"],
+                query_hash,
+                combine_hashes(sorted([hashes["p1"], hashes["p2"]])),
+                "dense",
+                1,
+                0.5,
+            )
+        ],
+        schema=schemas.CANDIDATES.columns,
+        orient="row",
+    )
+    vectors = pl.DataFrame(
+        {"text_hash": [hashes[doc] for doc in ("p1", "p2", "c1")], "vector": [[1.0, 0.0]] * 3}, schema=EMBEDDINGS
+    )
+    tables = {
+        "candidates": candidates,
+        "query_embeddings": pl.DataFrame({"text_hash": [query_hash], "vector": [[1.0, 0.0]]}, schema=EMBEDDINGS),
+        "passage_embeddings": vectors,
+        "positives": pl.DataFrame(
+            [("d", "q1", doc, *[hashes[doc]] * 3, "input") for doc in ("p1", "p2")],
+            schema=schemas.POSITIVES.columns,
+            orient="row",
+        ),
+    }
+    queries = pl.DataFrame(
+        [("d", "q1", texts["q1"], query_hash, "train")], schema=schemas.QUERIES.columns, orient="row"
+    )
+    passages = pl.DataFrame(
+        [("d", doc, "", texts[doc], hashes[doc]) for doc in ("p1", "p2", "c1")],
+        schema=schemas.PASSAGES.columns,
+        orient="row",
+    )
+    compared = judge_similarity(CONFIG, **tables, queries=queries, passages=passages)["features"]
+    assert compared.select("missed_words", "shared_triples").rows() == [(pytest.approx(1 / 3), pytest.approx(1 / 3))]
+    without = judge_similarity(CONFIG, **tables)["features"]
+    assert without.select("missed_words", "shared_triples").rows() == [(None, None)]
+    assert compared.drop("missed_words", "shared_triples").equals(without.drop("missed_words", "shared_triples"))

@@ -8,7 +8,7 @@ import pytest
 from tasks.judging import votes as votes_module
 from tasks.judging.calls import Call, Question, Reading
 from tasks.judging.judge import judge
-from tasks.judging.votes import Tally, score_of, state_of, state_of_reading
+from tasks.judging.votes import Heard, Tally, best_of, score_of, state_of, state_of_reading
 from tests.tasks.judging.parts import FakeAnswer, Listwise, Memory, config, frames, states
 from tests.tasks.records import mutable_records
 
@@ -101,8 +101,45 @@ def test_a_preference_that_does_not_count_as_relevant_is_unsure() -> None:
 def test_without_any_vote_read_there_is_no_score() -> None:
     tally = Tally(1)
     question = Question("p", "", "q", "p", "q", (), (), ())
-    tally.add(config(), Reading(failure="error"), Call("id", (), question, {}, 1))
+    tally.add(config(), Heard(Reading(failure="error"), Call("id", (), question, {}, 1), "hash"))
     assert (tally.state, tally.score, tally.grade, tally.preference) == ("unparsed", None, None, None)
+
+
+def heard(*readings: Reading) -> list[Heard]:
+    call = Call("id", (), Question("p", "", "q", "p", "q", (), (), ()), {}, 1)
+    return [Heard(reading, call, f"hash@{number}-{number + 1}") for number, reading in enumerate(readings)]
+
+
+@pytest.mark.parametrize(
+    ("readings", "counts"),
+    [
+        ([Reading(score=0.2), Reading(score=0.9), Reading(score=0.4)], 1),
+        ([Reading(score=0.3), Reading(score=0.3)], 0),
+        ([Reading(score=0.5, grade=1.2), Reading(score=0.5, grade=1.9)], 1),
+        ([Reading(preference="worse"), Reading(preference="equal"), Reading(preference="none")], 1),
+        ([Reading(preference="none"), Reading(preference="worse")], 1),
+        ([Reading(score=0.9), Reading(failure="length")], 0),
+        ([Reading(score=0.1), Reading(failure="length")], 1),
+        ([Reading(failure="length"), Reading(failure="unavailable"), Reading(score=0.1)], 1),
+        ([Reading(preference="none", score=None)], 0),
+    ],
+)
+def test_the_best_window_counts_and_an_unread_one_unless_another_is_relevant(
+    readings: list[Reading], counts: int
+) -> None:
+    windows = heard(*readings)
+    assert best_of(config(), windows) == windows[counts]
+
+
+def test_the_window_behind_a_verdict_is_that_of_a_vote_that_says_the_same() -> None:
+    tally = Tally(3)
+    for vote in heard(Reading(preference="none"), Reading(preference="equal"), Reading(preference="better")):
+        tally.add(config(), vote)
+    assert (tally.state, tally.decided_by) == ("relevant", "hash@1-2")
+    alone = Tally(3)
+    for vote in heard(Reading(preference="none"), Reading(preference="worse"), Reading(preference="better")):
+        alone.add(config(), vote)
+    assert (alone.state, alone.decided_by) == ("unsure", "hash@1-2")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +154,7 @@ def tally(of: int, *readings: Reading) -> Tally:
     question = Question("p", "", "q", "p", "q", (), (), ())
     votes = Tally(of)
     for number, reading in enumerate(readings):
-        votes.add(config(), reading, Call(f"id{number}", (), question, {}, 1))
+        votes.add(config(), Heard(reading, Call(f"id{number}", (), question, {}, 1), "hash"))
     return votes
 
 

@@ -28,18 +28,28 @@ def queries_of(*query_ids: str, split: str = "train") -> pl.DataFrame:
 
 def positives_of(*rows: tuple[str, str, str]) -> pl.DataFrame:
     """Positives from (query_id, doc_id, text_hash)."""
-    return pl.DataFrame([("d", *row, "input") for row in rows], schema=schemas.POSITIVES.columns, orient="row")
+    return pl.DataFrame(
+        [("d", q, doc, text, text, text, "input") for q, doc, text in rows],
+        schema=schemas.POSITIVES.columns,
+        orient="row",
+    )
 
 
 def given_of(*rows: tuple[str, str, int, float | None]) -> pl.DataFrame:
     """Given negatives from (query_id, doc_id, rank, score); the text is the doc_id's."""
-    full = [("d", query_id, doc_id, f"t-{doc_id}", rank, score) for query_id, doc_id, rank, score in rows]
+    full = [("d", query_id, doc_id, *[f"t-{doc_id}"] * 3, rank, score) for query_id, doc_id, rank, score in rows]
     return pl.DataFrame(full, schema=schemas.GIVEN.columns, orient="row")
+
+
+def irrelevant_of(*rows: tuple[str, str]) -> pl.DataFrame:
+    """What people called irrelevant, from (query_id, doc_id); the text is named as the passage."""
+    full = [("d", query_id, doc_id, *[doc_id] * 3, 0) for query_id, doc_id in rows]
+    return pl.DataFrame(full, schema=schemas.IRRELEVANT.columns, orient="row")
 
 
 def hits_of(*rows: tuple[str, str, str, float]) -> pl.DataFrame:
     """Hits from (query_id, doc_id, text_hash, score), each as the first of its own corpus part."""
-    full = [("d", query_id, doc_id, text, "dense", 1, score) for query_id, doc_id, text, score in rows]
+    full = [("d", query_id, doc_id, *[text] * 3, None, "dense", 1, score) for query_id, doc_id, text, score in rows]
     return pl.DataFrame(full, schema=schemas.HITS.columns, orient="row")
 
 

@@ -13,13 +13,13 @@ from tasks.mining.mine import (
     MineConfig,
     adopt,
     apply_margins,
-    mask_positives,
     merge_hits,
     mine,
     pick,
-    score_positives,
+    score_pairs,
+    without_given,
 )
-from tasks.texts import combine_hashes
+from tasks.texts import combine_hashes, hash_guard
 from tests.tasks.mining.tables import (
     COSINES,
     QUERY_EMBEDDINGS,
@@ -27,6 +27,7 @@ from tests.tasks.mining.tables import (
     given_of,
     hits_named,
     hits_of,
+    irrelevant_of,
     positives_of,
     queries_of,
 )
@@ -36,11 +37,16 @@ from tests.tasks.settings import settings_of
 def _mine(config: MineConfig | None = None, /, **tables: pl.DataFrame) -> dict[str, pl.DataFrame]:
     tables = {
         "given": schemas.GIVEN.empty(),
+        "irrelevant": schemas.IRRELEVANT.empty(),
         "query_embeddings": QUERY_EMBEDDINGS,
         "passage_embeddings": embeddings_of(),
         **tables,
     }
     return mine(config or MineConfig(num_negatives=2), **tables)
+
+
+def _adopt(config: AdoptConfig, **tables: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return adopt(config, **{"irrelevant": schemas.IRRELEVANT.empty(), **tables})
 
 
 def _candidates(*rows: tuple[str, str, int, float]) -> pl.DataFrame:
@@ -59,7 +65,7 @@ def _scores(*rows: tuple[str, str, float]) -> pl.DataFrame:
 
 def test_hits_of_all_corpus_parts_are_ranked_as_one() -> None:
     hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.9), ("q2", "p1", "b", 0.1), ("q1", "p2", "c", 0.7))
-    merged = merge_hits(MineConfig(), hits=hits)
+    merged = merge_hits(hits=hits)
     assert merged.select("query_id", "doc_id", "rank").rows() == [
         ("q1", "p1", 1),
         ("q1", "p2", 2),
@@ -68,43 +74,26 @@ def test_hits_of_all_corpus_parts_are_ranked_as_one() -> None:
     ]
 
 
-def test_merged_hits_are_cut_at_depth_and_ties_go_to_the_lowest_doc_id() -> None:
+def test_ties_of_merged_hits_go_to_the_lowest_doc_id() -> None:
     hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.5), ("q1", "p2", "c", 0.5))
-    merged = merge_hits(MineConfig(depth=2, range_max=2, num_negatives=1), hits=hits)
-    assert merged["doc_id"].to_list() == ["p1", "p2"]
+    assert merge_hits(hits=hits)["doc_id"].to_list() == ["p1", "p2", "p3"]
 
 
 def test_hits_of_several_retrievers_are_refused() -> None:
     hits = hits_of(("q1", "p1", "a", 0.5), ("q1", "p2", "b", 9.0)).with_columns(retriever=pl.Series(["dense", "bm25"]))
     with pytest.raises(ValueError, match="one retriever"):
-        merge_hits(MineConfig(), hits=hits)
+        merge_hits(hits=hits)
 
 
-# mask_positives
-
-
-def test_positives_are_masked_by_id_and_by_text_and_ranks_close_up() -> None:
-    hits = hits_of(("q1", "p1", "a", 0.9), ("q1", "p2", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p1", "a", 0.7))
-    kept, rejects = mask_positives(hits=hits, positives=positives_of(("q1", "p1", "a")))
-    assert kept.select("query_id", "doc_id", "rank").rows() == [("q1", "p3", 1), ("q2", "p1", 1)]
-    assert rejects.rows() == [("mine", "d/q1/p2", "same_text_as_positive", "text a")]
-
-
-def test_a_text_enters_the_pool_of_a_query_once() -> None:
-    hits = hits_of(("q1", "p2", "a", 0.9), ("q1", "p1", "a", 0.9), ("q1", "p3", "c", 0.8), ("q2", "p2", "a", 0.9))
-    kept, rejects = mask_positives(hits=merge_hits(MineConfig(), hits=hits), positives=positives_of())
-    assert kept.select("query_id", "doc_id", "rank").rows() == [("q1", "p1", 1), ("q1", "p3", 2), ("q2", "p2", 1)]
-    assert rejects.rows() == [("mine", "d/q1/p2", "same_text_as_candidate", "text a")]
-
-
-# score_positives
+# score_pairs
 
 
 def test_positives_are_scored_whether_or_not_they_were_found() -> None:
     queries = pl.DataFrame({"dataset": ["d"], "query_id": ["q1"], "query_hash": ["h1"]})
-    scores = score_positives(
+    scores = score_pairs(
         queries=queries,
-        positives=positives_of(("q1", "b", "pb"), ("q1", "a", "pa")),
+        pairs=positives_of(("q1", "b", "pb"), ("q1", "a", "pa")),
+        of="positives",
         query_embeddings=QUERY_EMBEDDINGS,
         passage_embeddings=embeddings_of(),
     )
@@ -169,8 +158,9 @@ def test_a_relative_margin_lies_below_a_negative_positive_score_too() -> None:
 
 def test_the_top_ones_are_picked_and_ranked_from_one() -> None:
     candidates = _candidates(("q1", "c3", 9, 0.3), ("q1", "c1", 5, 0.5), ("q1", "c2", 7, 0.4), ("q2", "c1", 2, 0.1))
-    picked = pick(MineConfig(num_negatives=2), candidates=candidates)
+    picked, rest = pick(MineConfig(num_negatives=2), candidates=candidates)
     assert picked.rows() == [("d", "q1", "c1", "t-c1", 1), ("d", "q1", "c2", "t-c2", 2), ("d", "q2", "c1", "t-c1", 1)]
+    assert rest.rows() == [("d", "q1", "c3", "t-c3", 1)]
 
 
 def test_a_random_pick_follows_its_seed_and_nothing_else_in_the_table() -> None:
@@ -178,9 +168,11 @@ def test_a_random_pick_follows_its_seed_and_nothing_else_in_the_table() -> None:
         *[(query, f"c{rank}", rank, 1 - rank / 100) for query in ("q1", "q2") for rank in range(1, 20)]
     )
     config = MineConfig(num_negatives=3, sampling_strategy="random")
-    both = pick(config, candidates=candidates[::-1])
-    alone = pick(config, candidates=candidates.filter(pl.col("query_id") == "q1"))
-    other_seed = pick(config.model_copy(update={"seed": 1}), candidates=candidates)
+    both, rest = pick(config, candidates=candidates[::-1])
+    alone, _ = pick(config, candidates=candidates.filter(pl.col("query_id") == "q1"))
+    other_seed, _ = pick(config.model_copy(update={"seed": 1}), candidates=candidates)
+    more, _ = pick(config.model_copy(update={"num_negatives": 4}), candidates=candidates)
+    assert set(more["doc_id"]) == set(both["doc_id"]) | set(rest.filter(pl.col("rank") == 1)["doc_id"])
     assert both.filter(pl.col("query_id") == "q1").equals(alone)
     assert not both.equals(other_seed)
     assert both["rank"].to_list() == [1, 2, 3, 1, 2, 3]
@@ -214,6 +206,7 @@ def test_outputs_follow_their_schemas() -> None:
     for name, schema in (
         ("candidates", schemas.CANDIDATES),
         ("negatives", schemas.NEGATIVES),
+        ("reserve", schemas.NEGATIVES),
         ("rejects", schemas.REJECTS),
     ):
         assert result[name].schema == schema.empty().schema
@@ -320,7 +313,7 @@ def test_settings_out_of_range_are_refused_by_name(setting: dict[str, Any], mess
 
 
 def test_every_given_negative_becomes_a_candidate_in_its_order() -> None:
-    result = adopt(
+    result = _adopt(
         AdoptConfig(),
         given=given_of(("q1", "b", 1, 0.4), ("q1", "a", 2, None), ("q2", "c", 1, None)),
         queries=queries_of("q1", "q2"),
@@ -337,7 +330,7 @@ def test_every_given_negative_becomes_a_candidate_in_its_order() -> None:
 
 
 def test_adopting_fewer_negatives_leaves_all_of_them_candidates() -> None:
-    result = adopt(
+    result = _adopt(
         AdoptConfig(num_negatives=2),
         given=given_of(("q1", "c", 3, None), ("q1", "b", 1, None), ("q1", "a", 2, None), ("q2", "c", 1, None)),
         queries=queries_of("q1", "q2"),
@@ -349,7 +342,7 @@ def test_adopting_fewer_negatives_leaves_all_of_them_candidates() -> None:
 
 
 def test_given_negatives_of_unknown_queries_and_of_queries_without_positive_are_rejected() -> None:
-    result = adopt(
+    result = _adopt(
         AdoptConfig(),
         given=given_of(("q1", "a", 1, None), ("q7", "a", 1, None), ("q3", "a", 1, None)),
         queries=pl.concat([queries_of("q1"), queries_of("q3", split="test")]),
@@ -363,17 +356,167 @@ def test_given_negatives_of_unknown_queries_and_of_queries_without_positive_are_
 
 
 def test_adopting_an_empty_part_gives_empty_tables() -> None:
-    result = adopt(
+    result = _adopt(
         AdoptConfig(), given=schemas.GIVEN.empty(), queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa"))
     )
     assert [result[name].height for name in ("candidates", "negatives", "rejects")] == [0, 0, 0]
+
+
+# masks, and what people called irrelevant
+
+
+def _hits_with(*rows: tuple[str, str, str, str, str | None]) -> pl.DataFrame:
+    """Hits of q1 in this order, from (doc_id, text, shown, guard, repeats); the vectors' texts name the scores."""
+    full = [
+        ("d", "q1", doc, text, shown, guard, repeats, "dense", rank, 1 - rank / 100)
+        for rank, (doc, text, shown, guard, repeats) in enumerate(rows, start=1)
+    ]
+    return pl.DataFrame(full, schema=schemas.HITS.columns, orient="row")
+
+
+def test_the_query_s_own_text_copies_of_positives_and_of_candidates_are_neither_candidates_nor_negatives() -> None:
+    result = _mine(
+        hits=_hits_with(
+            ("q1", "x1", "x1", "x1", "shown text"),
+            ("p9", "x2", "x2", "pa", None),
+            ("p1", "pa", "pa", "pa", None),
+            ("c1", "x3", "x3", "x3", None),
+            ("c2", "x4", "x3", "x3", None),
+            ("c3", "neg", "neg", "neg", None),
+        ),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "p1", "pa")),
+    )
+    assert result["candidates"].select("doc_id", "rank").rows() == [("c1", 1), ("c3", 2)]
+    assert result["negatives"]["doc_id"].to_list() == ["c1", "c3"]
+    assert result["rejects"].rows() == [
+        ("mine", "d/q1/c2", "same_text_as_candidate", "shown text x4"),
+        ("mine", "d/q1/p9", "same_text_as_positive", "normalised text x2"),
+        ("mine", "d/q1/q1", "same_text_as_query", "shown text x1"),
+    ]
+
+
+def test_a_passage_with_the_query_s_id_and_another_text_is_masked_only_if_the_settings_say_so() -> None:
+    tables = {
+        "hits": _hits_with(("q1", "x1", "x1", "x1", "another text"), ("c1", "x2", "x2", "x2", None)),
+        "queries": queries_of("q1"),
+        "positives": positives_of(("q1", "p1", "pa")),
+    }
+    assert _mine(**tables)["candidates"]["doc_id"].to_list() == ["c1", "q1"]
+    masked = _mine(MineConfig(num_negatives=1, mask_same_id=True), **tables)
+    assert masked["candidates"]["doc_id"].to_list() == ["c1"]
+    assert masked["rejects"]["reason"].to_list() == ["same_id_as_query"]
+
+
+def test_positives_and_masked_passages_take_no_place_of_the_pool() -> None:
+    """Before, twenty positives left a pool of five where depth and range_max were twenty-five."""
+    names = [f"p{n:02d}" for n in range(45)]
+    hits = _hits_with(*[(name, name, name, name, None) for name in names])
+    embeddings = embeddings_of(dict.fromkeys(names, 0.5))
+    result = _mine(
+        MineConfig(depth=25, range_max=25, num_negatives=7),
+        hits=hits,
+        queries=queries_of("q1"),
+        positives=positives_of(*[("q1", name, name) for name in names[:20]]),
+        passage_embeddings=embeddings,
+    )
+    assert result["candidates"]["doc_id"].to_list() == names[20:]
+    assert result["reserve"].sort("rank")["doc_id"].to_list() == names[27:]
+
+
+def test_the_reserve_holds_what_the_filters_let_pass_and_nothing_else() -> None:
+    result = _mine(
+        MineConfig(num_negatives=1, min_score=0.65, max_score=0.85),
+        hits=hits_of(*hits_named("q1", "x1", "x2", "x3", "x4")),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pa", "pa")),
+    )
+    assert result["negatives"]["doc_id"].to_list() == ["x2"]
+    assert result["reserve"].rows() == [("d", "q1", "x3", "x3", 1)]
+
+
+def test_what_people_called_irrelevant_is_a_candidate_at_any_rank_and_passes_the_filters_for_false_negatives() -> None:
+    tables = {
+        "hits": hits_of(*hits_named("q1", "x1", "x2", "x3")),
+        "queries": queries_of("q1"),
+        "positives": positives_of(("q1", "pb", "pb")),
+        "irrelevant": irrelevant_of(("q1", "x1"), ("q1", "neg"), ("q9", "x2")),
+    }
+    result = _mine(MineConfig(range_max=3, num_negatives=2, max_score=0.75), **tables)
+    found = result["candidates"].sort("rank").select("doc_id", "retriever", "rank")
+    assert found.rows() == [("x1", "people", 1), ("x2", "dense", 2), ("x3", "dense", 3), ("neg", "people", 4)]
+    assert result["candidates"].filter(doc_id="neg")["score"].to_list() == [float(np.float32(COSINES["neg"]))]
+    assert result["negatives"]["doc_id"].to_list() == ["x1", "x3"]
+    assert result["reserve"]["doc_id"].to_list() == ["neg"]
+    harder = _mine(MineConfig(range_max=3, num_negatives=2, min_score=0.0), **tables)
+    assert "neg" not in {*harder["negatives"]["doc_id"], *harder["reserve"]["doc_id"]}
+
+
+def test_no_more_than_the_pool_holds_is_added_of_what_people_called_irrelevant() -> None:
+    names = [f"k{n}" for n in range(6)]
+    result = _mine(
+        MineConfig(range_max=2, num_negatives=2),
+        hits=hits_of(*hits_named("q1", "x1", "x2", "x3")),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pa", "pa")),
+        irrelevant=irrelevant_of(*[("q1", name) for name in names]),
+        passage_embeddings=embeddings_of(COSINES | {name: 0.3 - n / 10 for n, name in enumerate(names)}),
+    )
+    assert result["candidates"].sort("rank")["doc_id"].to_list() == ["x1", "x2", "k0", "k1"]
+
+
+def test_a_positive_that_people_also_called_irrelevant_stays_a_positive() -> None:
+    said = irrelevant_of(("q1", "copy")).with_columns(guard_hash=pl.lit("pa"))
+    result = _mine(
+        hits=hits_of(*hits_named("q1", "x1")),
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pa", "pa")),
+        irrelevant=said,
+        passage_embeddings=embeddings_of(COSINES | {"copy": 0.4}),
+    )
+    assert result["candidates"]["doc_id"].to_list() == ["x1"]
+    assert ("mine", "d/q1/copy", "same_text_as_positive", "normalised text copy") in result["rejects"].rows()
+
+
+def test_given_negatives_are_masked_too_and_a_row_that_is_left_without_any_is_mined() -> None:
+    given = given_of(("q1", "a", 1, None), ("q1", "b", 2, None), ("q2", "c", 1, None)).with_columns(
+        guard_hash=pl.Series(["pa", "t-b", hash_guard("", "text")])
+    )
+    queries = queries_of("q1", "q2")
+    positives = positives_of(("q1", "pa", "pa"), ("q2", "pa", "pa"))
+    adopted = _adopt(AdoptConfig(), given=given, queries=queries, positives=positives)
+    assert adopted["candidates"].select("query_id", "doc_id", "rank").rows() == [("q1", "b", 1)]
+    assert adopted["rejects"].rows() == [
+        ("adopt", "d/q1/a", "same_text_as_positive", "normalised text t-a"),
+        ("adopt", "d/q2/c", "same_text_as_query", "normalised text t-c"),
+    ]
+    assert without_given(queries=queries, given=given, positives=positives)["query_id"].to_list() == ["q2"]
+    hits = hits_of(*hits_named("q1", "x1"), *hits_named("q2", "x1"))
+    mined = _mine(hits=hits, queries=queries, positives=positives, given=given)
+    assert mined["candidates"]["query_id"].to_list() == ["q2"]
+
+
+def test_given_negatives_that_people_called_irrelevant_are_named_as_theirs_and_others_of_theirs_come_last() -> None:
+    given = given_of(("q1", "a", 1, None), ("q1", "b", 2, 0.5))
+    said = irrelevant_of(("q1", "z"), ("q1", "t-b")).with_columns(doc_id=pl.Series(["z", "b"]))
+    adopted = _adopt(
+        AdoptConfig(num_negatives=1),
+        given=given,
+        queries=queries_of("q1"),
+        positives=positives_of(("q1", "pa", "pa")),
+        irrelevant=said,
+    )
+    found = adopted["candidates"].sort("rank").select("doc_id", "retriever", "score")
+    assert found.rows() == [("a", "given", None), ("b", "people", 0.5), ("z", "people", None)]
+    assert adopted["negatives"]["doc_id"].to_list() == ["a"]
+    assert adopted["reserve"].sort("rank")["doc_id"].to_list() == ["b", "z"]
 
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(MineConfig) == {
         "": "finite", "depth": (100, ">=1"), "range_min": (0, ">=0"), "range_max": (25, ">=1"),
         "relative_margin": None, "absolute_margin": None, "margin_reference": "min", "max_score": None,
-        "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0,
+        "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0, "mask_same_id": "auto",
     }  # fmt: skip
     assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}
 

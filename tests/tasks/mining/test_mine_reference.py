@@ -83,9 +83,11 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
         pl.DataFrame({"text_hash": texts, "vector": [model.vector(text) for text in texts]}, schema=EMBEDDINGS)
         for texts in (anchors, names)
     )
+    positives = positives_of(*[(anchor, name, name) for anchor, name in zip(anchors, names[:12], strict=True)])
     hits = search(
         SearchConfig(),
         queries=queries,
+        positives=positives,
         query_embeddings=query_embeddings,
         passages=passages,
         passage_embeddings=passage_embeddings,
@@ -93,9 +95,10 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
     ours = mine(
         MineConfig(num_negatives=4, range_max=40, **setting),
         given=schemas.GIVEN.empty(),
+        irrelevant=schemas.IRRELEVANT.empty(),
         hits=hits,
         queries=queries,
-        positives=positives_of(*[(anchor, name, name) for anchor, name in zip(anchors, names[:12], strict=True)]),
+        positives=positives,
         query_embeddings=query_embeddings,
         passage_embeddings=passage_embeddings,
     )["negatives"]

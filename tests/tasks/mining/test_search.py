@@ -6,6 +6,7 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.search import SearchConfig, nearest, search
+from tasks.texts import hash_guard, hash_shown, hash_text
 from tests.tasks.settings import settings_of
 
 EMBEDDINGS: dict[str, schemas.Dtype] = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
@@ -19,13 +20,13 @@ def _embeddings(**vectors: list[float]) -> pl.DataFrame:
 
 def _queries(*rows: tuple[str, str, str, str]) -> pl.DataFrame:
     """Queries from (dataset, query_id, hash, split)."""
-    full = [(dataset, query_id, "text", text_hash, split) for dataset, query_id, text_hash, split in rows]
+    full = [(dataset, query_id, "a question", text_hash, split) for dataset, query_id, text_hash, split in rows]
     return pl.DataFrame(full, schema=schemas.QUERIES.columns, orient="row")
 
 
 def _passages(*rows: tuple[str, str, str]) -> pl.DataFrame:
     """Passages from (dataset, doc_id, hash)."""
-    full = [(dataset, doc_id, "", "text", text_hash) for dataset, doc_id, text_hash in rows]
+    full = [(dataset, doc_id, "", f"the text {text_hash}", text_hash) for dataset, doc_id, text_hash in rows]
     return pl.DataFrame(full, schema=schemas.PASSAGES.columns, orient="row")
 
 
@@ -37,14 +38,16 @@ def test_hits_are_ranked_by_score_and_cut_at_depth() -> None:
     hits = search(
         SearchConfig(depth=2),
         queries=QUERY,
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=_passages(("d", "p1", "a"), ("d", "p2", "b"), ("d", "p3", "c")),
         passage_embeddings=_embeddings(a=RIGHT, b=DIAGONAL, c=UP),
     )["hits"]
+    shown = [hash_text(f"the text {name}") for name in "bc"]
     score = float(np.float32(0.8))
     assert hits.rows() == [
-        ("d", "q1", "p2", "b", "dense", 2, score),
-        ("d", "q1", "p3", "c", "dense", 1, 1.0),
+        ("d", "q1", "p2", "b", shown[0], shown[0], None, "dense", 2, score),
+        ("d", "q1", "p3", "c", shown[1], shown[1], None, "dense", 1, 1.0),
     ]
     assert hits.schema == schemas.HITS.empty().schema
 
@@ -56,6 +59,7 @@ def test_ties_at_the_cut_go_to_the_lowest_doc_id() -> None:
     hits = search(
         SearchConfig(depth=3),
         queries=QUERY,
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=passages,
         passage_embeddings=embeddings,
@@ -67,6 +71,7 @@ def test_one_text_under_two_ids_is_two_hits() -> None:
     hits = search(
         SearchConfig(depth=5),
         queries=QUERY,
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=_passages(("d", "p2", "a"), ("d", "p1", "a")),
         passage_embeddings=_embeddings(a=UP),
@@ -78,6 +83,7 @@ def test_a_query_finds_passages_of_its_own_dataset_only() -> None:
     hits = search(
         SearchConfig(),
         queries=_queries(("d", "q1", "hq", "train"), ("e", "q1", "hq", "train"), ("f", "q1", "hq", "train")),
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=_passages(("d", "p1", "a"), ("e", "p1", "b"), ("g", "p1", "a")),
         passage_embeddings=_embeddings(a=UP, b=RIGHT),
@@ -89,6 +95,7 @@ def test_held_out_queries_are_not_searched() -> None:
     hits = search(
         SearchConfig(),
         queries=_queries(("d", "q1", "unseen", "test")),
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=_passages(("d", "p1", "a")),
         passage_embeddings=_embeddings(a=UP),
@@ -100,6 +107,7 @@ def test_an_empty_corpus_part_gives_no_hits() -> None:
     hits = search(
         SearchConfig(),
         queries=QUERY,
+        positives=schemas.POSITIVES.empty(),
         query_embeddings=QUERY_EMBEDDINGS,
         passages=schemas.PASSAGES.empty(),
         passage_embeddings=_embeddings(),
@@ -113,6 +121,7 @@ def test_vectors_of_two_models_are_refused() -> None:
         search(
             SearchConfig(),
             queries=QUERY,
+            positives=schemas.POSITIVES.empty(),
             query_embeddings=QUERY_EMBEDDINGS,
             passages=_passages(("d", "p1", "a")),
             passage_embeddings=other,
@@ -154,3 +163,44 @@ def test_a_tie_at_the_cut_is_searched_twice_as_deep_until_it_ends() -> None:
     assert set(range(40)) <= set(right_rows[left_rows == 0].tolist())
     everything = nearest(query[:1], texts[:40], 2)
     assert sorted(everything[1].tolist()) == list(range(40))
+
+
+def _row_of_passages(count: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Passages p00, p01, …, each farther from the query than the one before, with their embeddings."""
+    names = [f"p{number:02d}" for number in range(count)]
+    cosines = np.linspace(0.99, 0.1, count)
+    vectors = {f"h{name}": [float(np.sqrt(1 - c * c)), float(c)] for name, c in zip(names, cosines, strict=True)}
+    return _passages(*[("d", name, f"h{name}") for name in names]), _embeddings(**vectors)
+
+
+def test_a_query_with_many_positives_is_searched_deeper_until_it_has_depth_hits_beside_them() -> None:
+    passages, embeddings = _row_of_passages(60)
+    positives = [("d", "q1", f"p{n:02d}", f"hp{n:02d}", *[f"the text hp{n:02d}"] * 2, "label") for n in range(30)]
+    hits = search(
+        SearchConfig(depth=5),
+        queries=QUERY,
+        positives=pl.DataFrame(positives, schema=schemas.POSITIVES.columns, orient="row"),
+        query_embeddings=QUERY_EMBEDDINGS,
+        passages=passages,
+        passage_embeddings=embeddings,
+    )["hits"].sort("rank")
+    assert hits["doc_id"].to_list() == [f"p{n:02d}" for n in range(35)]
+    assert hits["rank"].to_list() == list(range(1, 36))
+
+
+def test_copies_and_the_query_s_own_text_take_no_place_of_the_depth() -> None:
+    texts = ["A question", "b", "B ", "a  QUESTION", "c", "d", "e"]
+    rows = [("d", f"p{n}", "", text, f"h{n}") for n, text in enumerate(texts)]
+    vectors = {f"h{n}": [float(np.sqrt(1 - c * c)), c] for n, c in enumerate([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3])}
+    hits = search(
+        SearchConfig(depth=2),
+        queries=QUERY,
+        positives=schemas.POSITIVES.empty(),
+        query_embeddings=QUERY_EMBEDDINGS,
+        passages=pl.DataFrame(rows, schema=schemas.PASSAGES.columns, orient="row"),
+        passage_embeddings=_embeddings(**vectors),
+    )["hits"].sort("rank")
+    assert hits["doc_id"].to_list() == ["p0", "p1", "p2", "p3", "p4"]
+    assert hits["repeats"].to_list() == ["normalised text", None, None, "normalised text", None]
+    assert hits["shown_hash"].to_list() == [hash_shown("", text) for text in texts[:5]]
+    assert hits["guard_hash"].to_list() == [hash_guard("", text) for text in texts[:5]]

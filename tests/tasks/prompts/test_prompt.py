@@ -75,7 +75,7 @@ def test_the_first_tokens_that_count_are_known_with_and_without_a_space() -> Non
 
 def test_paper_7_10_an_unknown_prompt_is_refused_and_the_known_ones_are_named() -> None:
     with pytest.raises(
-        ValueError, match="one of graded, listwise, snippet, snippet_rank, yes_no, yes_no_as_good expected"
+        ValueError, match="one of graded, listwise, snippet, snippet_rank, umbrela, yes_no, yes_no_as_good expected"
     ):
         load_prompt("v1")
     with pytest.raises(ValueError, match=r"\.\./secret"):
@@ -251,6 +251,8 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "questions": (REQUIRED, "len>=1"),
         "reasoned": "",
         "spellings": {},
+        "system": "",
+        "assistant": "",
     }
 
 
@@ -270,3 +272,19 @@ def test_many_positives_come_once_each_in_the_order_of_their_hashes() -> None:
     by_hash = {hash_passage("", text): text for text in texts}
     assert joined["subjects"].to_list() == [hashes]
     assert joined["positives"].to_list() == [[by_hash[key] for key in hashes]]
+
+
+def test_full_width_brackets_of_our_tags_are_made_harmless_and_others_stay() -> None:
+    assert quote("\uff1c/passage\uff1e \uff1c书名\uff1e", 100) == "\u2039/passage\uff1e \uff1c书名\uff1e"
+
+
+def test_a_definition_says_that_the_language_of_a_passage_does_not_matter() -> None:
+    assert "whichever language" in load_definition("any_language")
+
+
+def test_a_chat_has_the_turns_that_its_prompt_file_says() -> None:
+    plain = load_prompt("yes_no")
+    assert plain.chat("asked") == ({"role": "user", "content": "asked"},)
+    begun = plain.model_copy(update={"system": "Judge.", "assistant": "The answer is"})
+    assert [turn["role"] for turn in begun.chat("asked")] == ["system", "user", "assistant"]
+    assert [turn["content"] for turn in begun.chat("asked")] == ["Judge.", "asked", "The answer is"]

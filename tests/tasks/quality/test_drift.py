@@ -1,6 +1,7 @@
 """Alarms: how often a false one is raised, how surely a real change is seen, and what is never compared."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -8,17 +9,16 @@ import pytest
 
 from tasks.quality import drift as drift_module
 from tasks.quality.drift import (
-    Answers,
     DriftConfig,
     Mix,
     Night,
     design_effect,
     find_drift,
     mix_p,
-    paired_p,
     pool,
     stability_index,
 )
+from tasks.quality.gold_answers import Answers, paired_p
 from tasks.schemas import VERDICT_STATES
 from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
@@ -85,7 +85,39 @@ def test_an_unchanged_deterministic_judge_is_silent_and_a_changed_one_is_seen_at
     same = [answers(right)] * 3
     assert find_drift(CONFIG, answers(right), same) == []
     changed = [False] * 6 + [True] * 34 + [False] * 10
-    assert [alarm.kind for alarm in find_drift(CONFIG, answers(changed), same)] == ["gold"]
+    assert {alarm.kind for alarm in find_drift(CONFIG, answers(changed), same)} == {"gold", "churn"}
+
+
+def test_answers_that_flip_both_ways_alike_are_seen_though_as_many_are_right() -> None:
+    """60 of 100 answers flip, 30 each way: the accuracy stays where it was."""
+    right = [True] * 50 + [False] * 50
+    flipped = [False] * 30 + [True] * 20 + [True] * 30 + [False] * 20
+    (alarm,) = find_drift(CONFIG, answers(flipped), [answers(right)] * 2)
+    assert (alarm.kind, alarm.tier, alarm.before, alarm.tonight) == ("churn", "llm", 0.0, 0.6)
+    assert alarm.p < 1e-6
+    assert "60% of 100 answers are other than usual tonight, 0% in the 2 nights before" in alarm.message
+    assert "pin a dated one" in alarm.advice
+
+
+def test_a_judge_that_always_flips_some_answers_raises_an_alarm_only_where_it_flips_many_more() -> None:
+    rng = np.random.default_rng(7)
+    usual = rng.random(200) < 0.7
+    nights = [answers(usual ^ (rng.random(200) < 0.08)) for _ in range(6)]
+    assert find_drift(CONFIG, nights[-1], nights[:-1]) == []
+    half = answers(usual ^ (rng.random(200) < 0.3))
+    assert "churn" in {alarm.kind for alarm in find_drift(CONFIG, half, nights[:-1])}
+
+
+def test_many_pairs_of_few_queries_that_flip_together_are_no_proof_of_drift() -> None:
+    """Forty pairs of two queries flip: two flips by chance, or drift. Taken as forty single ones they are an alarm."""
+    right, tonight = [True] * 100, [False] * 40 + [True] * 60
+    queries = (20, 20, *[1] * 60)
+
+    def night(answered: Sequence[bool], grouped: tuple[int, ...]) -> Night:
+        return Night(gold={"llm": Answers("judge", "gold", tuple(answered), queries=grouped)})
+
+    assert find_drift(CONFIG, night(tonight, queries), [night(right, queries)] * 3) == []
+    assert find_drift(CONFIG, night(tonight, ()), [night(right, ())] * 3)
 
 
 def test_a_change_that_is_sure_but_small_is_no_alarm() -> None:
@@ -141,14 +173,6 @@ def test_sparse_cells_are_sampled_and_agree_with_fisher() -> None:
     assert sampled == pytest.approx(fisher_exact([[1, 59], [7, 53]]).pvalue, abs=0.03)
 
 
-def test_with_one_earlier_night_the_paired_test_is_mcnemars() -> None:
-    from scipy.stats import binomtest
-
-    before = np.array([[True] * 9 + [False] * 3 + [True] * 20])
-    tonight = np.array([False] * 9 + [True] * 3 + [True] * 20)
-    assert paired_p(before, tonight) == pytest.approx(binomtest(9, 12).pvalue)
-
-
 def test_what_cannot_be_compared_is_not() -> None:
     right, wrong = answers([True] * 60), answers([False] * 60)
     assert find_drift(CONFIG, wrong, [right]) == []  # one night is no history
@@ -195,6 +219,7 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "window": (30, ">=1"),
         "alpha": (0.01, ">0", "<1"),
         "min_accuracy_change": (0.03, ">=0", "<=1"),
+        "min_churn_change": (0.05, ">=0", "<=1"),
         "min_psi": (0.1, ">=0"),
         "min_rate_change": (0.03, ">=0", "<=1"),
         "min_pairs": (50, ">=1"),
@@ -227,7 +252,7 @@ def test_an_alarm_of_the_mix_has_the_figures_of_both_sides_and_what_changed_most
 def test_an_alarm_of_the_gold_set_has_the_mean_of_the_nights_before() -> None:
     before = [answers([True] * 90 + [False] * 10), answers([True] * 80 + [False] * 20)]
     tonight = answers([True] * 40 + [False] * 60)
-    (alarm,) = find_drift(CONFIG, tonight, before)
+    (alarm,) = (found for found in find_drift(CONFIG, tonight, before) if found.kind == "gold")
     assert (alarm.before, alarm.tonight, alarm.effect) == pytest.approx((0.85, 0.4, -0.45))
     assert alarm.message.startswith("gold set, llm: 40% of 100 right tonight, 85% over the 2 nights before (p = ")
 
@@ -345,3 +370,31 @@ def test_an_expected_count_of_five_is_enough_for_the_chi_square_distribution() -
 def test_a_state_that_came_once_is_compared_too() -> None:
     before, tonight = mix((0, 1000, 0, 0)).mix["cascade"], mix((1, 1, 0, 0)).mix["cascade"]
     assert mix_p(before, tonight, VERDICT_STATES, 99, 0) < 0.1
+
+
+def test_an_alarm_names_other_software_as_a_possible_cause_and_only_if_its_tier_was_computed_by_it() -> None:
+    right = [True] * 40 + [False] * 10
+    changed = [False] * 6 + [True] * 34 + [False] * 10
+    a, b = frozenset({"vllm 0.31.0"}), frozenset({"vllm 0.31.0", "vllm 0.32.0"})
+
+    def advice(before: dict[str, frozenset[str]], tonight: dict[str, frozenset[str]]) -> str:
+        nights = [replace(answers(right), origins=before)] * 3
+        found = find_drift(CONFIG, replace(answers(changed), origins=tonight), nights)
+        assert {(alarm.kind, alarm.tier) for alarm in found} == {("gold", "llm"), ("churn", "llm")}
+        (alarm,) = (alarm for alarm in found if alarm.kind == "gold")
+        return alarm.advice
+
+    assert "Since the night before, other software, another processor or another endpoint computed llm:" in advice(
+        {"llm": a}, {"llm": b}
+    )
+    for before, tonight in (({"llm": a}, {"llm": a}), ({}, {"llm": b}), ({"llm": a, "x": a}, {"llm": a, "x": b})):
+        assert "Since the night before" not in advice(before, tonight)
+
+
+def test_an_alarm_about_the_decision_names_every_tier_that_was_computed_by_something_else() -> None:
+    a, b = frozenset({"old"}), frozenset({"new"})
+    before = replace(mix((2, 300, 1, 0)), origins={"llm": a, "similarity": a, "strong": a})
+    tonight = replace(mix((150, 150, 1, 0)), origins={"llm": b, "similarity": b, "strong": a})
+    for alarm in find_drift(CONFIG, tonight, [before] * 2):
+        assert alarm.tier == "cascade"
+        assert "another endpoint computed llm, similarity: it may be the cause." in alarm.advice

@@ -1,17 +1,21 @@
 """The gold set: what is read of it, what is left out and why, and how judges compare with it."""
 
+import gzip
 import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tasks.lines import ReadLimits
 from tasks.prompts.prompt import join_texts
+from tasks.quality import gold_set
 from tasks.quality.gold_set import GoldConfig, GoldError, agree_gold, read_gold
 from tasks.schemas import CANDIDATES, GOLD, GOLD_AGREEMENT, GOLD_VERDICTS, PASSAGES, POSITIVES, QUERIES, VERDICTS
 from tasks.texts import combine_hashes, hash_passage, hash_text
 from tests.tasks.settings import settings_of
 
+CASES = Path(__file__).parents[2] / "cases"
 ROW = {"query": "what", "positives": ["yes", "also yes"], "passage": "this", "label": "relevant"}
 
 
@@ -55,6 +59,21 @@ def test_what_splits_lines_elsewhere_splits_no_row(tmp_path: Path) -> None:
     assert read_gold(GoldConfig(dataset="nq"), source=tmp_path)["gold"].height == 1
 
 
+def test_a_line_over_the_limit_is_a_reject_and_a_wrong_label_is_shown_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gold_set, "_LIMITS", ReadLimits(line_bytes=1_000))
+    long = {**ROW, "query": "x" * 1_000}
+    made = read(tmp_path, long, f'{{"a": {"[" * 70 + "]" * 70}}}', {**ROW, "label": "y" * 800}, ROW)
+    assert made["gold"].height == 1
+    size = len(json.dumps(long))
+    assert made["rejects"].select("key", "reason", "detail").rows() == [
+        ("gold.jsonl:1", "line_too_long", f"the line is {size} bytes long, at most 1000 expected"),
+        ("gold.jsonl:2", "too_deep", "more than 64 nested lists and objects"),
+        ("gold.jsonl:3", "unknown_label", f"relevant or not_relevant expected, '{'y' * 79} came"),
+    ]
+
+
 def test_rows_that_cannot_be_used_are_counted_with_their_reason(tmp_path: Path) -> None:
     made = read(
         tmp_path, ROW, dict(ROW), "{", [1], {**ROW, "label": "maybe"}, {**ROW, "query": " "}, {**ROW, "passage": 7},
@@ -63,13 +82,13 @@ def test_rows_that_cannot_be_used_are_counted_with_their_reason(tmp_path: Path) 
     )  # fmt: skip
     counts = dict(made["rejects"].group_by("reason").len().iter_rows())
     assert counts == {
-        "duplicate": 1, "not_json": 2, "unknown_label": 1, "no_text": 2, "no_positives": 2, "passage_is_positive": 1,
-        "contradiction": 2,
+        "duplicate": 1, "broken_json": 1, "wrong_type": 1, "unknown_label": 1, "no_text": 2, "no_positives": 2,
+        "passage_is_positive": 1, "contradiction": 2,
     }  # fmt: skip
     assert made["gold"].height == 1
-    with pytest.raises(GoldError, match=r"no usable row \(no_text\)"):
+    with pytest.raises(GoldError, match=r"no usable row \(no_text, first at gold.jsonl:1: query: a text expected\)"):
         read(tmp_path, {**ROW, "query": ""})
-    with pytest.raises(GoldError, match="the file is empty"):
+    with pytest.raises(GoldError, match="the file holds no line"):
         read(tmp_path)
 
 
@@ -128,6 +147,35 @@ def test_the_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Pa
     (tmp_path / "b.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n\xff\n")
     made = read_gold(GoldConfig(), source=tmp_path)
     assert made["rejects"].select("key", "reason").rows() == [
-        ("one.jsonl:3", "not_json"), ("b.jsonl:1", "duplicate"), ("b.jsonl:2", "not_json"),
+        ("a/one.jsonl:3", "broken_json"), ("b.jsonl:1", "duplicate"), ("b.jsonl:2", "not_utf8"),
     ]  # fmt: skip
     assert made["gold"]["dataset"].to_list() == ["gold"]
+
+
+def test_bytes_that_are_not_utf8_are_a_reject_and_no_other_text(tmp_path: Path) -> None:
+    latin = json.dumps({**ROW, "query": "café how"}, ensure_ascii=False).encode("latin-1")
+    (tmp_path / "gold.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n" + latin + b"\n")
+    made = read_gold(GoldConfig(), source=tmp_path)
+    assert made["queries"]["text"].to_list() == ["what"]
+    assert made["rejects"].select("key", "reason").rows() == [("gold.jsonl:2", "not_utf8")]
+    with pytest.raises(GoldError, match=r"not_utf8, first at gold\.jsonl:1: byte 0xe9"):
+        read_gold(GoldConfig(), source=CASES / "gold-latin1")
+
+
+def test_a_gzip_file_is_read_and_one_that_ends_early_is_a_reject(tmp_path: Path) -> None:
+    lines = "".join(f"{json.dumps({**ROW, 'query': f'what is {n}'})}\n" for n in range(200))
+    packed = gzip.compress(lines.encode())
+    (tmp_path / "gold.jsonl.gz").write_bytes(packed)
+    assert read_gold(GoldConfig(), source=tmp_path)["gold"].height == 200
+    (tmp_path / "gold.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    made = read_gold(GoldConfig(), source=tmp_path)
+    assert made["rejects"]["reason"].to_list() == ["broken_gzip"]
+    assert 0 < made["gold"].height < 200
+
+
+def test_names_and_titles_of_another_type_are_rejects_and_hostile_ones_are_cleaned(tmp_path: Path) -> None:
+    made = read(tmp_path, {**ROW, "title": 5}, {**ROW, "dataset": ["x"]}, {**ROW, "dataset": "a\ud800\tb"})
+    assert made["rejects"].select("reason", "detail").rows() == [
+        ("wrong_type", "title is a number, expected a string"), ("wrong_type", "dataset is a list, expected a string"),
+    ]  # fmt: skip
+    assert made["gold"]["dataset"].to_list() == ["a  b"]

@@ -108,3 +108,35 @@ def test_no_candidates_at_all_is_a_table_of_zeros() -> None:
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(AgreeConfig) == {"tiers": ("llm",)}
+
+
+def test_pairs_of_one_query_count_together_in_the_intervals() -> None:
+    def of(queries: int) -> dict[str, object]:
+        pairs = [
+            ("d", f"q{n % queries}", f"d{n}", "relevant" if n % queries < queries // 2 else "unsure") for n in range(40)
+        ]
+        candidates = pl.DataFrame(
+            [(d, q, doc, doc, q, "p", "dense", 1, 0.5) for d, q, doc, _ in pairs],
+            schema=CANDIDATES.columns,
+            orient="row",
+        )
+        decisions = pl.DataFrame(
+            [(d, q, doc, "cascade", "judge", state, 0.5, None, None, None, 1) for d, q, doc, state in pairs],
+            schema=VERDICTS.columns,
+            orient="row",
+        )
+        known = candidates.select("dataset", "query_id", "doc_id")
+        table = agree(
+            AgreeConfig(tiers=()),
+            candidates=candidates,
+            similarity=decisions,
+            llm_verdicts=decisions.clear(),
+            decisions=decisions,
+            known=known,
+        )["agreement"]
+        return table.filter(pl.col("tier") == "cascade").to_dicts()[0]
+
+    few, many = of(4), of(40)
+    assert (few["recall"], few["precision"]) == (many["recall"], many["precision"]) == (0.5, 1.0)
+    assert few["recall_low"] < many["recall_low"] < 0.5 < many["recall_high"] < few["recall_high"]
+    assert few["precision_low"] < many["precision_low"] < many["precision_high"] == few["precision_high"] == 1.0

@@ -13,7 +13,7 @@ from tasks.quality.labels import (
     settle,
     share_labelled,
 )
-from tasks.quality.sample import count_strata
+from tasks.quality.sample import as_sample
 from tasks.schemas import HUMAN, LABELLED, PEOPLE, SAMPLES, VERDICTS
 from tests.tasks.settings import settings_of
 
@@ -118,15 +118,16 @@ def test_strata_that_nobody_has_looked_at_are_guessed_from_their_like_in_other_d
     rows += [("b/relevant/asked", 20, 0, 0), ("b/not_relevant/asked", 5000, 0, 0)]
     pairs = pl.DataFrame(
         [
-            (stratum, n < relevant if n < seen else None)
+            ("d", f"{stratum} {n}", stratum, n < relevant if n < seen else None)
             for stratum, size, seen, relevant in rows
             for n in range(size)
         ],
-        schema={"stratum": pl.String, "truth": pl.Boolean},
+        schema={"dataset": pl.String, "query_id": pl.String, "stratum": pl.String, "truth": pl.Boolean},
         orient="row",
     )  # fmt: skip
-    strata = count_strata(pairs, "truth")
-    assert strata.total == pytest.approx(0.9 * 60 + 9)  # b's 20 are like a's 40; none of the 5000 is guessed relevant
+    share = as_sample(pairs, "truth").share()
+    # b's 20 are like a's 40; none of the 5000 is guessed relevant.
+    assert share.value == pytest.approx((0.9 * 60 + 9) / pairs.height)
 
 
 def test_a_tier_is_compared_where_it_judged_and_labels_that_were_not_drawn_are_counted_only() -> None:

@@ -4,9 +4,11 @@ import csv
 import itertools
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tasks.quality.sample import SampleConfig
+from tasks.schemas import SOURCE_JUDGE
 from tests.tasks.quality.pool import build, draw
 from tests.tasks.settings import settings_of
 
@@ -30,6 +32,15 @@ def test_every_stratum_is_sampled_the_unflagged_too_and_probabilities_are_known(
 def test_the_inverse_probabilities_add_up_to_the_number_of_candidates(tmp_path: Path) -> None:
     samples = draw(build(), tmp_path, size=17)
     assert (1 / samples["inclusion_probability"]).sum() == pytest.approx(52)
+
+
+def test_people_are_not_asked_again_about_what_they_called_irrelevant_in_the_source(tmp_path: Path) -> None:
+    frames = build()
+    known = pl.when(pl.col("doc_id").is_in(["n3", "n40"])).then(pl.lit(SOURCE_JUDGE)).otherwise("judge")
+    frames["decisions"] = frames["decisions"].with_columns(judge=known)
+    samples = draw(frames, tmp_path, size=1000)
+    assert samples.height == 50
+    assert not set(samples["doc_id"]) & {"n3", "n40"}
 
 
 def test_a_sample_larger_than_the_pool_is_the_pool(tmp_path: Path) -> None:

@@ -151,3 +151,11 @@ def test_a_passage_longer_than_a_csv_reader_takes_by_itself_is_read(tmp_path: Pa
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(sheet_module) == {"Checked"}
+
+
+def test_a_row_of_json_lines_that_is_too_long_or_too_deep_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet_module, "_LONGEST_LINE", 40)
+    long = '{"query": "' + "x" * 40 + '"}'
+    assert read_rows(f'{{"query": "a"}}\n{long}\n{{"query": "b"}}'.encode()) == [{"query": "a"}, {}, {"query": "b"}]
+    monkeypatch.undo()
+    assert read_rows(('{"a": ' * 100_000 + "\n").encode()) == [{}]

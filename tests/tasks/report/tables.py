@@ -33,6 +33,7 @@ def empty_tables() -> dict[str, pl.DataFrame]:
         "scores": schemas.SCORES,
         "rejects": schemas.REJECTS,
         "costs": schemas.COSTS,
+        "counts": schemas.COUNTS,
     }
     return {name: schema.empty() for name, schema in named.items()}
 
@@ -55,7 +56,7 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
         "queries": rows(schemas.QUERIES, *[("toy", q, t, hash_text(t), split) for q, t, split in asked]),
         "passages": rows(schemas.PASSAGES, *passages),
         "positives": rows(
-            schemas.POSITIVES, ("toy", "q1", "d1", hashes["d1"], "given"), ("toy", "q2", "d4", hashes["d4"], "given")
+            schemas.POSITIVES, *[("toy", q, d, *[hashes[d]] * 3, "given") for q, d in (("q1", "d1"), ("q2", "d4"))]
         ),
         "candidates": rows(
             schemas.CANDIDATES, *[("toy", q, d, hashes[d], "q", "p", "dense", 1, 0.5) for q, d in pairs]
@@ -68,7 +69,9 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
             ("c2", "j", None, "?", "length", 50, 1, "fp"),
         ),
         "decisions": verdicts("cascade", *[(*pair, s, v) for pair, s, v in zip(pairs, states, scores, strict=True)]),
-        "agreement": rows(schemas.AGREEMENT, ("cascade", 4, 2, 1, 1, 0.5, 1.0, 1.0, 0.75)),
+        "agreement": rows(
+            schemas.AGREEMENT, ("cascade", 4, 2, 1, 1, 0.5, 1.0, 1.0, 0.75, 0.1, 0.9, 0.2, 1.0, 0.4, 0.9)
+        ),
         "edits": rows(schemas.EDITS, ("toy", "q1", "d2", "negative", "positive", "judge", "relevant", 0.9)),
         "scores": rows(schemas.SCORES, *measured),
         "rejects": rows(schemas.REJECTS, *[("ingest", f"line {n}", "broken_json", "comma") for n in (3, 9)]),
@@ -77,7 +80,7 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
 
 
 def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    return {name: frame for name, frame in tables.items() if name not in ("positives", "similarity")}
+    return {name: frame for name, frame in tables.items() if name not in ("positives", "similarity", "counts")}
 
 
 def rich_tables() -> dict[str, pl.DataFrame]:
@@ -110,9 +113,9 @@ def rich_tables() -> dict[str, pl.DataFrame]:
         "decisions": rows(schemas.VERDICTS, *judged("cascade", pairs, 1.0)),
         "agreement": rows(
             schemas.AGREEMENT,
-            ("cascade", 40, 10, 12, 8, 0.8, 0.75, 0.75, 0.9),
-            ("llm", 40, 10, 9, 6, 0.6, 0.7, 0.65, 0.8),
-            ("similarity", 40, 10, 0, 0, 0.0, None, 0.4, 0.6),
+            ("cascade", 40, 10, 12, 8, 0.8, 0.75, 0.75, 0.9, 0.5, 0.9, 0.4, 0.9, 0.8, 0.96),
+            ("llm", 40, 10, 9, 6, 0.6, 0.7, 0.65, 0.8, 0.3, 0.8, 0.3, 0.9, 0.7, 0.9),
+            ("similarity", 40, 10, 0, 0, 0.0, None, 0.4, 0.6, 0.0, 0.3, None, None, 0.5, 0.7),
         ),
         "calls": rows(
             schemas.CALLS,
@@ -140,4 +143,11 @@ def rich_tables() -> dict[str, pl.DataFrame]:
             schemas.PEOPLE, ("cascade", 1_030, 4, 2, 28, 0.5, 0.2, 0.7, 0.8, 0.6, 0.9, 0.7, 0.4, 0.9)
         ),
         "known": rows(schemas.KNOWN, ("toy", "q1", "d2")),
+        "counts": rows(
+            schemas.COUNTS,
+            *[("query_chars", f"set{n % 3}", ("train", "test")[n % 2], 10.0 + n, n + 1) for n in range(6)],
+            *[("passage_chars", f"set{n}", "", 1_000.0, 40) for n in range(3)],
+            *[("negatives_per_query", "set0", "train", float(n), 2) for n in range(3)],
+            ("negative_score", "set0", "dense", 0.4375, 6),
+        ),
     }  # fmt: skip

@@ -82,7 +82,7 @@ def test_queries_are_drawn_by_a_hash_of_their_ids_up_to_the_limit() -> None:
 
 
 def test_the_positives_of_an_example_come_by_id_with_their_texts() -> None:
-    positives = rows(schemas.POSITIVES, *[("toy", "q1", doc, doc, "given") for doc in ("d4", "d1", "gone")])
+    positives = rows(schemas.POSITIVES, *[("toy", "q1", *[doc] * 4, "given") for doc in ("d4", "d1", "gone")])
     (example,) = picked(positives=positives)
     assert [(p.doc_id, p.text) for p in example.positives] == [
         ("d1", "boil it in water"), ("d4", "wheat is a grass"), ("gone", ""),

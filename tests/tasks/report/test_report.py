@@ -13,8 +13,9 @@ import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks.formatting import clip, duration
 from tasks.report import report as report_module
-from tasks.report.report import ReportConfig, _clip, _duration, report
+from tasks.report.report import ReportConfig, report
 from tasks.report.summary import say_people
 from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import empty_tables, rich_tables, rows, toy_tables
@@ -57,16 +58,29 @@ class Page(HTMLParser):
 def test_the_summary_holds_what_the_terminal_prints(tmp_path: Path) -> None:
     render(tmp_path, toy_tables())
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert {name: value for name, value in summary.items() if name not in ("tiers", "conclusions")} == {
+    assert {name: value for name, value in summary.items() if name not in ("tiers", "conclusions", "data")} == {
         "queries": 3,
         "passages": 4,
         "candidates": 4,
         "verdicts": {"relevant": 1, "not_relevant": 1, "unsure": 1, "unparsed": 1},
+        "false_negatives": {"share": 0.25, "low": 0.013133, "high": 0.862928},
+        "warnings": [],
         "known_false_negatives": 2,
         "known_found": 1,
+        "known_recall": {"value": 0.5, "low": 0.1, "high": 0.9},
+        "known_precision": {"value": 1.0, "low": 0.2, "high": 1.0},
         "found": 1,
         "llm_calls": 2,
         "ndcg10": {"default": 0.5, "relabel": 0.75},
+        "rejects": {
+            "rows_read": None,
+            "rows_kept": None,
+            "lost": 2,
+            "by_reason": {"broken_json": 2},
+            "by_choice": {},
+            "notes": {},
+        },
+        "windows": [],
     }
     assert summary["tiers"][0]["tier"] == "cascade"
     assert len(summary["conclusions"]) == 5
@@ -209,6 +223,12 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "versions": {},
         "max_false_negatives": (7, ">=0"),
         "tiers": ("llm",),
+        "warn_shares": {},
+        "kinship": (),
+        "rows_read": None,
+        "rows_kept": None,
+        "reads": None,
+        "decided": "",
         "examples": (6, ">=0"),
         "example_chars": (480, ">=40"),
         "datasets": (20, ">=1"),
@@ -223,13 +243,14 @@ def test_no_section_of_a_page_with_everything_changes_by_a_byte(tmp_path: Path) 
     found = re.finditer(r'<section id="\w+".*?</section>', html, re.DOTALL)
     digests = [hashlib.sha256(match[0].encode()).hexdigest()[:16] for match in found]
     assert dict(zip(sections, digests, strict=True)) == {
-        "conclusions": "46c2c5aeebc6c13c",
-        "found": "a578730cfc4d7220",
-        "judges": "4ef61faa9be74565",
+        "conclusions": "e421015e1da1ec23",
+        "found": "9ecf4b07432974ae",
+        "judges": "4a4b0e5684a010f3",
         "training": "feac848f84bb1abd",
         "examples": "7b152905f02985dc",
         "cost": "ddd297d0158f2a03",
-        "rejects": "f7a94127d31aef57",
+        "data": "350158fd8602cc34",
+        "rejects": "5da6eb48e1be24ab",
         "reproduce": "47c484447adf240c",
     }
 
@@ -245,7 +266,7 @@ def test_no_section_of_a_page_with_everything_changes_by_a_byte(tmp_path: Path) 
     ],
 )
 def test_a_long_text_is_cut_after_a_word_of_its_second_half(text: str, length: int, shown: str) -> None:
-    assert _clip(text, length) == shown
+    assert clip(text, length) == shown
 
 
 @pytest.mark.parametrize(
@@ -256,7 +277,7 @@ def test_a_long_text_is_cut_after_a_word_of_its_second_half(text: str, length: i
     ],
 )  # fmt: skip
 def test_durations_are_shown_in_the_unit_people_use(seconds: float | None, shown: str) -> None:
-    assert _duration(seconds) == shown
+    assert duration(seconds) == shown
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks.clustered import share_of_groups
 from tasks.formatting import percent
 from tasks.report import summary as summary_module
-from tasks.report.summary import Figures, conclude, count_figures, say_people, summarise
-from tasks.statistics import wilson
+from tasks.report.summary import Figures, conclude, count_figures, say_people, share_interval, summarise
+from tasks.statistics import NOT_DEFINED
 from tasks.training.evaluate import Comparison
 from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import empty_tables, figure_tables, rows, toy_tables
@@ -42,6 +44,7 @@ def test_every_figure_of_the_toy_curation_is_counted() -> None:
         "queries": 3,
         "training_queries": 2,
         "test_queries": 1,
+        "dev_queries": 0,
         "passages": 4,
         "candidates": 4,
         "states": {"relevant": 1, "not_relevant": 1, "unsure": 1, "unparsed": 1},
@@ -59,15 +62,30 @@ def test_every_figure_of_the_toy_curation_is_counted() -> None:
         "seconds": 75.04,
         "evaluated_queries": 1,
         "means": None,
+        "imported": 0,
+        "labelled": 0,
+        "share_interval": share_interval(toy_tables()["decisions"]),
+        "known_recall": (0.5, 0.1, 0.9),
+        "known_precision": (1.0, 0.2, 1.0),
     }
-    assert (found.relevant, found.share, found.recall, found.llm_share) == (1, 0.25, 0.5, 0.5)
-    assert (found.share_interval, found.recall_interval) == (wilson(1, 4), wilson(1, 2))
+    assert (found.relevant, found.share, found.known_recall.value, found.llm_share) == (1, 0.25, 0.5, 0.5)
     assert (found.mean("relabel"), found.mean("relabel", "RR@10"), found.mean("remove")) == (0.75, 0.75, None)
+
+
+def test_the_interval_of_the_share_is_clustered_by_query_and_everything_without_pairs() -> None:
+    pairs = [(f"q{query}", f"d{n}", query < 5) for query in range(20) for n in range(10)]
+    states = ["relevant" if relevant else "not_relevant" for *_, relevant in pairs]
+    verdicts = [("toy", query, doc, "cascade", "j", state, 0.5, None, None, None, 1)
+                for (query, doc, _), state in zip(pairs, states, strict=True)]  # fmt: skip
+    low, high = share_interval(rows(schemas.VERDICTS, *verdicts))
+    assert (low, high) == pytest.approx(share_of_groups([10] * 5 + [0] * 15, [10] * 20)[1:], abs=0.02)
+    assert high - low > 2 * 0.12  # over 200 single pairs it would be 0.12 wide
+    assert share_interval(schemas.VERDICTS.empty()) == (0.0, 1.0)
 
 
 def test_without_anything_there_is_no_share() -> None:
     nothing = count_figures(**figure_tables(empty_tables()))
-    assert (nothing.share, nothing.recall, nothing.llm_share, nothing.known) == (None, None, None, 0)
+    assert (nothing.share, nothing.known_recall.value, nothing.llm_share, nothing.known) == (None, None, None, 0)
     assert conclude(nothing, []) == [
         "Nothing was judged: there are no candidates.",
         "How many were missed was not measured: no false negatives are known beforehand. "
@@ -88,14 +106,15 @@ def test_a_query_scored_with_several_seeds_counts_once_in_the_mean() -> None:
 
 
 def test_the_conclusions_are_these_sentences() -> None:
-    low, high = (percent(end) for end in wilson(1, 4))
-    known_low, known_high = (percent(end) for end in wilson(1, 2))
+    low, high = (percent(end) for end in share_interval(toy_tables()["decisions"]))
     assert conclude(figures(), [comparison(measure="RR@10"), comparison()]) == [
         f"1 of 4 candidates (25%, 95% interval {low} to {high}) were judged to be false negatives; they belong to "
         "1 of 2 training queries, and 1 were relabelled as positives.",
-        f"Of 2 false negatives known beforehand the cascade found 1 (50%, 95% interval {known_low} to {known_high}).",
+        "Of 2 false negatives known beforehand the cascade found 1: recall 50% (95% interval 10% to 90%). Its "
+        "precision is at least 100% (95% interval 20% to 100%): a relevant candidate that nobody knew of counts as an "
+        "error. The intervals are by query.",
         "The language model was asked about 2 candidates (50%) in 2 calls and read 150 tokens; "
-        "the rest was left to similarity.",
+        "no judge but similarity was asked about the rest.",
         "Training on the relabelled instead of the default data raised nDCG@10 by 0.030 "
         "(+0.010 to +0.050, 95%, 40 held-out queries).",
         "1 candidates have no verdict because the answer could not be read; "
@@ -117,6 +136,26 @@ def test_the_conclusions_are_these_sentences() -> None:
 )
 def test_a_difference_is_said_to_be_shown_only_where_it_is(changes: dict[str, Any], said: str) -> None:
     assert said in conclude(figures(), [comparison(**changes)])[3]
+
+
+def test_only_what_is_left_of_the_candidates_was_left_to_similarity() -> None:
+    known = figures(labelled=2, llm_pairs=2)
+    assert conclude(known, [])[2] == (
+        "2 candidates (50%) are called irrelevant by the source itself, and stay negatives. "
+        "The language model was asked about 2 candidates (50%) in 2 calls and read 150 tokens."
+    )
+    assert conclude(figures(labelled=1, llm_pairs=2), [])[2].endswith(
+        "; no judge but similarity was asked about the rest."
+    )
+    assert conclude(figures(imported=1, llm_pairs=0), [])[2] == (
+        "1 candidates (25%) have imported verdicts. No language model was asked: similarity alone decided the rest."
+    )
+
+
+def test_pairs_that_the_source_calls_irrelevant_are_counted() -> None:
+    tables = figure_tables(toy_tables())
+    tables["decisions"] = tables["decisions"].with_columns(judge=pl.lit("human:source"))
+    assert count_figures(**tables).labelled == tables["decisions"].height > 0
 
 
 def test_queries_dropped_whole_are_counted_in_the_last_sentence() -> None:
@@ -141,3 +180,14 @@ def test_means_are_rounded_for_the_terminal() -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(summary_module) == set()
+
+
+def test_recall_and_precision_on_the_known_ones_reach_the_json_line() -> None:
+    said = figures().as_dict()
+    assert said["known_recall"] == {"value": 0.5, "low": 0.1, "high": 0.9}
+    assert said["known_precision"] == {"value": 1.0, "low": 0.2, "high": 1.0}
+
+
+def test_where_nothing_was_called_relevant_the_precision_is_not_said() -> None:
+    said = conclude(figures(known_precision=NOT_DEFINED), [])[1]
+    assert said.endswith("recall 50% (95% interval 10% to 90%).")

@@ -52,7 +52,7 @@ def qrels_of(*rows: tuple[str, str, str, int]) -> pl.DataFrame:
 
 
 PASSAGES = passages_of(
-    ("toy", "d1", "red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue"), ("toy", "d4", "old")
+    ("toy", "d1", "red red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue"), ("toy", "d4", "old")
 )
 
 
@@ -104,15 +104,41 @@ def test_training_queries_and_queries_without_relevant_passages_are_left_out(bag
     assert scores["query_id"].unique().to_list() == ["q2"]
 
 
+def test_the_queries_of_the_dev_split_are_asked_alone(bag_of_words: Path) -> None:
+    queries = queries_of(("toy", "q1", "red", "train"), ("toy", "q2", "blue", "test"), ("toy", "q3", "old", "dev"))
+    qrels = qrels_of(("toy", "q1", "d1", 1), ("toy", "q2", "d3", 1), ("toy", "q3", "d4", 1))
+    config = EvaluateConfig(model_name="base", split="dev")
+    scores = evaluate(config, queries=queries, passages=PASSAGES, qrels=qrels, model=bag_of_words)["scores"]
+    assert scores["query_id"].unique().to_list() == ["q3"]
+
+
 def test_each_dataset_searches_its_own_passages_though_ids_repeat(bag_of_words: Path) -> None:
     queries = queries_of(("a", "q1", "red", "test"), ("b", "q1", "red", "test"))
-    passages = passages_of(("a", "d1", "red"), ("b", "d1", "blue"), ("b", "d2", "red"))
+    passages = passages_of(("a", "d1", "red"), ("b", "d1", "blue"), ("b", "d2", "red red"))
     qrels = qrels_of(("a", "q1", "d1", 1), ("b", "q1", "d1", 1))
     scores = evaluate(
         EvaluateConfig(model_name="base"), queries=queries, passages=passages, qrels=qrels, model=bag_of_words
     )["scores"]
     ranks = scores.filter(pl.col("measure") == "RR@10").sort("dataset")
     assert ranks.select("dataset", "value").rows() == [("a", 1.0), ("b", 0.5)]
+
+
+def test_a_query_does_not_find_itself_where_queries_are_passages_too(bag_of_words: Path) -> None:
+    """Before, the query's own text took rank 1, and a passage labelled relevant rank 2."""
+    queries = queries_of(("toy", "d1", "red", "test"), ("toy", "1", "blue", "test"), ("toy", "d5", "new", "test"))
+    passages = passages_of(
+        ("toy", "d1", "Red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue blue green"), ("toy", "1", "old"),
+        ("toy", "d5", "new"), ("toy", "d6", "new new"),
+    )  # fmt: skip
+    qrels = qrels_of(("toy", "d1", "d2", 1), ("toy", "1", "d3", 1), ("toy", "d5", "d5", 1))
+    made = evaluate(EvaluateConfig(depth=3), queries=queries, passages=passages, qrels=qrels, model=bag_of_words)
+    assert values(made["scores"], "RR@10") == {"d1": 1.0, "1": 1.0, "d5": 1.0}
+    assert made["rejects"].select("key", "reason", "detail").rows() == [
+        ("toy/d1/d1", "same_text_as_query", f"normalised text {hash_passage('', 'Red')}")
+    ]
+    by_id = EvaluateConfig(depth=3, ignore_same_id=True)
+    made = evaluate(by_id, queries=queries, passages=passages, qrels=qrels, model=bag_of_words)
+    assert made["rejects"]["key"].to_list() == ["toy/1/1", "toy/d1/d1"]
 
 
 def test_without_held_out_queries_there_are_no_rows_and_no_model_is_loaded(tmp_path: Path) -> None:
@@ -227,6 +253,7 @@ def test_several_datasets_are_compared_together_and_each_alone() -> None:
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(EvaluateConfig) == {
         "model_name": "base",
+        "split": "test",
         "seed": (42, ">=0"),
         "measures": (("nDCG@10", "R@100", "RR@10"), "len>=1"),
         "depth": (100, ">=1"),
@@ -236,6 +263,7 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "dtype": "float32",
         "device": "cpu",
         "batch_size": (32, ">=1", "operational"),
+        "ignore_same_id": "auto",
     }
 
 

@@ -40,8 +40,26 @@ def test_too_few_negatives_are_repeated_in_turn_and_counted() -> None:
     assert (len(rows), rows.padded) == (2, 1)
 
 
-def test_an_instance_without_negatives_is_skipped_and_counted() -> None:
-    rows = rows_of(instances_table([("q0", ["p0"], []), ("q1", ["p1"], ["n1"])]), num_negatives=1)
+def test_an_instance_without_negatives_gets_those_of_other_instances() -> None:
+    instances = instances_table([("q0", ["p0", "n2"], []), ("q1", ["p1"], ["n1"]), ("q2", ["p2"], ["n2"])])
+    rows = rows_of(instances, num_negatives=2)
+    of_q0 = [row for row in zip(*rows.columns.values(), strict=True) if row[0] == "what about cats"]
+    assert of_q0 == [
+        ("what about cats", "cats are nice", "not dogs", "not dogs"),
+        ("what about cats", "not boats", "not dogs", "not dogs"),
+    ]
+    assert (len(rows), rows.borrowed, rows.padded, rows.skipped) == (4, 2, 2, 0)
+    assert rows_of(instances, num_negatives=2) == rows
+
+
+def test_where_no_instance_has_a_negative_the_rows_are_pairs() -> None:
+    rows = rows_of(instances_table([("q0", ["p0"], []), ("q1", ["p1"], [])]), num_negatives=3)
+    assert list(rows.columns) == ["anchor", "positive"]
+    assert (len(rows), rows.borrowed, rows.skipped) == (2, 0, 0)
+
+
+def test_an_instance_that_can_borrow_nothing_is_skipped_and_counted() -> None:
+    rows = rows_of(instances_table([("q0", ["p0", "n1"], []), ("q1", ["p1"], ["n1"])]), num_negatives=1)
     assert rows.columns["anchor"] == ["what about dogs"]
     assert rows.skipped == 1
 
@@ -98,14 +116,14 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     }
 
 
-def test_rows_are_counted_as_padded_one_by_one_and_skipped_only_where_negatives_are_wanted() -> None:
-    instances = instances_table([("q0", ["p0", "s0"], ["n0"]), ("q1", ["p1"], ["n1", "n2"]), ("q2", ["p2"], [])])
+def test_rows_are_counted_as_padded_and_as_borrowed_one_by_one() -> None:
+    instances = instances_table([("q0", ["p0", "s0"], ["n0"]), ("q1", ["p1"], ["n1", "n2"]), ("q2", ["p2", "s2"], [])])
     rows = rows_of(instances, num_negatives=2)
-    assert (len(rows), rows.padded, rows.skipped, rows.instances) == (3, 2, 1, 3)
+    assert (len(rows), rows.padded, rows.borrowed, rows.instances) == (5, 2, 2, 3)
     first = rows_of(instances, num_negatives=2, positives="first")
-    assert (len(first), first.padded) == (2, 1)
+    assert (len(first), first.padded, first.borrowed) == (3, 1, 1)
     none = rows_of(instances, num_negatives=0)
-    assert (len(none), none.padded, none.skipped) == (4, 0, 0)
+    assert (len(none), none.padded, none.borrowed) == (5, 0, 0)
 
 
 def test_more_negatives_than_wanted_are_cut_and_nothing_is_padded() -> None:

@@ -1,0 +1,51 @@
+"""Tables of queries and pairs are cut by the parts of the queries, with ids and hashes joined."""
+
+import polars as pl
+
+from tasks import schemas
+from tasks.data.ingesting.pair_tables import PairTables
+from tasks.data.ingesting.passage_texts import hash_shown_texts
+from tasks.data.ingesting.scratch import Scratch, Spill
+from tasks.data.ingesting.text_store import hash_titled
+from tasks.texts import hash_guard, hash_passage, hash_shown
+
+_TEXTS = [("", "One"), ("t", "two"), ("", "three")]
+
+
+def _tables() -> PairTables:
+    frame = pl.DataFrame(_TEXTS, schema=["title", "text"], orient="row")
+    spill = Spill(Scratch(), "texts")
+    spill.append(frame)
+    high, low = hash_titled(frame)
+    passages = pl.DataFrame({"id": ["a", "b", "c"], "high": high, "low": low})
+    named = pl.DataFrame({"number": [0, 1], "place": [0, 1]}, schema={"number": pl.UInt32, "place": pl.UInt32})
+    queries = [(7, 2, "d", "q7"), (4, 0, "d", "q4"), (5, 0, "d", "q5")]
+    schema = {"query": pl.UInt32, "part": pl.UInt32, "dataset": pl.String, "query_id": pl.String}
+    kept = pl.DataFrame(queries, schema=schema, orient="row")
+    return PairTables(kept, passages, hash_shown_texts(spill, named), 3)
+
+
+def _pairs(*pairs: tuple[int, int]) -> pl.DataFrame:
+    return pl.DataFrame(pairs, schema={"query": pl.UInt32, "passage": pl.UInt32}, orient="row")
+
+
+def test_pairs_come_by_part_with_ids_and_hashes_and_those_of_other_queries_are_left_out() -> None:
+    frame = _pairs((7, 1), (5, 1), (4, 0), (9, 0)).with_columns(source=pl.lit("label"))
+    parts = list(_tables().parts(frame, schemas.POSITIVES))
+    assert [part.height for part in parts] == [2, 0, 1]
+    assert all(dict(part.schema) == schemas.POSITIVES.columns for part in parts)
+    assert parts[0].select("query_id", "doc_id").rows() == [("q4", "a"), ("q5", "b")]
+    hashes = [hashed(*_TEXTS[1]) for hashed in (hash_passage, hash_shown, hash_guard)]
+    assert parts[2].row(0) == ("d", "q7", "b", *hashes, "label")
+
+
+def test_tables_without_hashes_need_none() -> None:
+    frame = _pairs((4, 2), (7, 2)).with_columns(relevance=pl.lit(1.0))
+    found = _tables().table(frame, schemas.QRELS)
+    assert found.rows() == [("d", "q4", "c", 1), ("d", "q7", "c", 1)]
+
+
+def test_tables_of_queries_alone_are_cut_too() -> None:
+    frame = pl.DataFrame({"query": [7], "name": ["prompt"], "value": ["x"]}, schema_overrides={"query": pl.UInt32})
+    parts = list(_tables().parts(frame, schemas.EXTRAS))
+    assert [part.rows() for part in parts] == [[], [], [("d", "q7", "prompt", "x")]]

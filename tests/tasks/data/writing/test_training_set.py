@@ -1,0 +1,106 @@
+"""Rows with their texts: checked at once, and read in chunks of bounded size."""
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+
+from tasks import schemas
+from tasks.data.writing import training_set as module
+from tasks.data.writing.config import ExportConfig
+from tests.tasks.data.writing.sets import Row, Texts, generated, pairs, tables, training_set
+from tests.tasks.records import mutable_records
+
+ROWS: list[Row] = [("b", "q1", ["d1"], []), ("a", "q2", ["d2", "d1"], ["d3"]), ("a", "q1", ["d4"], ["d5", "d1"])]
+
+
+def test_rows_are_sorted_and_keep_the_order_of_their_passages() -> None:
+    rows = training_set(ROWS)
+    (chunk,) = rows.chunks()
+    assert chunk.rows.rows() == [("a", "q1", "about q1"), ("a", "q2", "about q2"), ("b", "q1", "about q1")]
+    assert chunk.positives.passages["doc_id"].to_list() == ["d4", "d2", "d1", "d1"]
+    assert chunk.positives.shown.to_list() == ["text 4", "text 2", "One text 1", "One text 1"]
+    assert (chunk.positives.counts.tolist(), chunk.negatives.counts.tolist()) == ([1, 2, 1], [2, 1, 0])
+    assert chunk.negatives.starts.tolist() == [0, 2, 3]
+    assert (rows.height, rows.without_negatives, rows.treatment) == (3, 1, "relabel")
+
+
+def test_a_chunk_can_be_cut_to_some_of_its_rows() -> None:
+    (chunk,) = training_set(ROWS).chunks()
+    cut = chunk.only(np.array([False, True, True]))
+    assert cut.rows["query_id"].to_list() == ["q2", "q1"]
+    assert cut.positives.passages["doc_id"].to_list() == ["d2", "d1", "d1"]
+    assert cut.negatives.counts.tolist() == [1, 0]
+
+
+def test_chunks_are_bounded_by_rows_and_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: Texts = {"small": ("", "x" * 10), "large": ("title", "y" * 95)}
+    rows: list[Row] = [("d", f"q{n}", ["large" if n == 2 else "small"], []) for n in range(6)]
+    monkeypatch.setattr(module, "CHUNK_BYTES", 30)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 2)
+    found = training_set(rows, texts=texts)
+    assert found.sizes.tolist() == [10, 10, 100, 10, 10, 10]
+    assert found.bounds() == [(0, 2), (2, 3), (3, 5), (5, 6)]
+    monkeypatch.setattr(module, "CHUNK_ROWS", 9)
+    assert found.bounds() == [(0, 2), (2, 3), (3, 6)]
+    assert training_set([]).bounds() == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(generated())
+def test_chunks_of_any_size_hold_the_same_rows(made: tuple[list[Row], Texts]) -> None:
+    rows, texts = made
+    found = training_set(rows, texts=texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK_ROWS", 1)
+        patch.setattr(module, "_HASH_ROWS", 2)
+        single = list(training_set(rows, texts=texts).chunks())
+    (whole,) = found.chunks()
+    assert pl.concat([chunk.rows for chunk in single]).equals(whole.rows)
+    for side in ("positives", "negatives"):
+        assert pl.concat([getattr(chunk, side).passages for chunk in single]).equals(getattr(whole, side).passages)
+    listed = {(row[0], row[1]): (row[2], row[3]) for row in rows}
+    for chunk in single:
+        keys = (chunk.positives.passages["doc_id"].to_list(), chunk.negatives.passages["doc_id"].to_list())
+        assert keys == listed[chunk.rows.row(0)[:2]]
+
+
+def test_each_dataset_gives_its_rows_and_its_passages_once() -> None:
+    groups = dict(training_set(ROWS).by_dataset())
+    assert {name: group.height for name, group in groups.items()} == {"a": 2, "b": 1}
+    documents = pl.concat(groups["a"].documents())
+    assert documents["doc_id"].to_list() == ["d1", "d2", "d3", "d4", "d5"]
+    assert groups["b"].without_negatives == 1
+    assert groups["b"].count_passages(0) == 1
+
+
+def test_further_fields_of_the_source_stand_beside_the_rows() -> None:
+    extras = pairs(schemas.EXTRAS, ("a", "q1", "prompt", "Represent: "), ("b", "q1", "type", "normal"))
+    rows = training_set(ROWS, extras=extras)
+    assert rows.extras == ("prompt", "type")
+    assert rows.rows.select("prompt", "type").rows() == [("Represent: ", ""), ("", ""), ("", "normal")]
+    assert (rows.count_extra("prompt"), rows.count("teacher"), rows.has("teacher")) == (1, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [("queries", "instance a/q1: no text for its query"), ("passages", "instance a/q1: no text for passage d4")],
+)
+def test_a_missing_text_names_the_instance(table: str, says: str) -> None:
+    made = tables(ROWS)
+    made[table] = made[table].filter(pl.col("query_id" if table == "queries" else "doc_id").is_in(["q1", "d4"]).not_())
+    with pytest.raises(ValueError, match=says):
+        module.join_texts(ExportConfig(), **made)
+
+
+def test_a_text_that_changed_names_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HASH_ROWS", 1)
+    made = tables(ROWS)
+    changed = pl.when(doc_id="d2").then(pl.lit("0" * 32)).otherwise("text_hash")
+    made["passages"] = made["passages"].with_columns(text_hash=changed)
+    with pytest.raises(ValueError, match=r"instance a/q2: texts_hash is .*, its texts now give"):
+        module.join_texts(ExportConfig(), **made)
+
+
+def test_records_cannot_be_changed_after_they_were_made() -> None:
+    assert mutable_records(module) == set()
