@@ -54,7 +54,7 @@ class Disturbed:
 
     def __init__(self, stage: StageSet, judge: MisbehavingServer, tally: Tally, draw: random.Random) -> None:
         self.stage, self.judge, self.tally, self.draw = stage, judge, tally, draw
-        self.api = Api(stage.api_url, patience=1.0)
+        self.api = Api(stage.home, stage.api_url, patience=1.0)
         self.number = len(tally.curations) + 1
         self.store_url, self.home = f"s3://reneg/{self.number:03d}", stage.folder / "homes" / f"{self.number:03d}"
         self.kills: list[Kill] = []
@@ -278,7 +278,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> Tally:
     with ExitStack() as stack:
         judge = stack.enter_context(MisbehavingServer(reply=slowly))
         config = write_config(folder, judge.url)
-        stage = stack.enter_context(StageSet(folder / "stage", nodes=2, cpus=1, environment=_ENVIRONMENT))
+        environment = {**_ENVIRONMENT, "RENEG_ALLOWED_SOURCES": str(folder)}
+        stage = stack.enter_context(StageSet(folder / "stage", nodes=2, cpus=1, environment=environment))
         os.environ.update(stage.weed.environment)
         stage.reneg("deploy", str(folder / "chaos.yaml"))
         tally.say("everything is up")

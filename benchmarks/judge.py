@@ -29,10 +29,10 @@ from benchmarks import judge_measures
 from benchmarks.judge_rows import Judged, compare_rows, table
 from infra.engines.kinds import build_engine, environment
 from infra.engines.specs import VLLMSpec
+from infra.ledger.ledger import Ledger
 from infra.models.resolve import resolve
 from infra.settings import read_settings
 from infra.stages import part_keys
-from infra.storage.ledger import Ledger
 from infra.storage.store import Store
 from tasks.judging.config import JudgeConfig
 from tasks.judging.judge import judge

@@ -14,7 +14,8 @@ import polars as pl
 from benchmarks.similarity_trec_dl19 import SETS, Model, read_tables
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
 from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.mining.mine import AdoptConfig, adopt, score_positives
+from tasks.mining.mine import AdoptConfig, adopt, score_pairs
+from tasks.schemas import IRRELEVANT
 
 SEED = 0
 HARDEST = 20
@@ -36,7 +37,8 @@ class Collection:
 def read_collection(data: Path) -> Collection:
     """Read the folder of the collection; candidates are the judged BM25 candidates, with hashes and new ranks."""
     tables = read_tables(data, SETS["bm25"])
-    adopted = adopt(AdoptConfig(), given=tables["given"], queries=tables["queries"], positives=tables["positives"])
+    named = {name: tables[name] for name in ("given", "queries", "positives")}
+    adopted = adopt(AdoptConfig(), **named, irrelevant=IRRELEVANT.empty())
     return Collection(
         queries=tables["queries"],
         passages=tables["passages"],
@@ -73,9 +75,10 @@ def similarities(collection: Collection, model: Path) -> pl.DataFrame:
     }
     inputs = {"candidates": collection.candidates, "positives": collection.positives, **embeddings}
     scores = judge_similarity(SimilarityConfig(), **inputs)["verdicts"].select(*_PAIR, "score")
-    anchors = score_positives(
+    anchors = score_pairs(
         queries=collection.candidates.select("dataset", "query_id", "query_hash").unique(),
-        positives=collection.positives,
+        pairs=collection.positives,
+        of="positives",
         **embeddings,
     ).select("query_id", positive_to_query="score")
     return (

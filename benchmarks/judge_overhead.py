@@ -126,7 +126,7 @@ class Pipeline:
 
 def chats_in_order(pipeline: Pipeline) -> list[Any]:
     """Return the prompts that the pipeline asks, in its order."""
-    from tasks.judging.judge import make_questions
+    from tasks.judging.calls import make_questions
     from tasks.judging.pointwise import make_calls
     from tasks.prompts.prompt import join_texts
 
@@ -190,11 +190,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--no-write", action="store_true")
     arguments = parser.parse_args()
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import PREFECT_HOME, temporary_settings
 
     from infra.cluster.ray_cluster import ray_cluster
     from infra.engines.specs import VLLMSpec
     from infra.models.resolve import resolve
+    from infra.prefect_api.client import connected
     from infra.prefect_api.server import PrefectServer
 
     model = resolve(arguments.model, read_settings().cache)
@@ -203,8 +204,8 @@ def main() -> None:
         folder = Path(name)
         server = PrefectServer(folder / "home")
         try:
-            address = {PREFECT_API_URL: server.start(), PREFECT_HOME: folder / "client"}
-            with temporary_settings(address), ray_cluster(None):
+            home = temporary_settings({PREFECT_HOME: folder / "client"})
+            with connected(server.api(server.start())), home, ray_cluster(None):
                 rounds = measure(arguments, folder, spec)
         finally:
             server.stop()

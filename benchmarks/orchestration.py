@@ -200,20 +200,22 @@ def measure(parts: int, rounds: int, folder: Path) -> dict[str, Any]:
 
     Ray's workers find this module through PYTHONPATH, which must hold the repository's root before.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import PREFECT_HOME, temporary_settings
 
     from infra.cluster.ray_cluster import ray_cluster
+    from infra.prefect_api.client import connected
     from infra.prefect_api.server import PrefectServer
 
     server = PrefectServer(folder / "home")
     try:
         address = server.start()
-        with temporary_settings({PREFECT_API_URL: address, PREFECT_HOME: folder / "client"}), ray_cluster(None):
+        home = temporary_settings({PREFECT_HOME: folder / "client"})
+        with connected(server.api(address)), home, ray_cluster(None):
             pid = int(json.loads((folder / "home" / "prefect" / "server.json").read_text())["pid"])
             memory = Memory(pid)
             _pipeline(folder / "warm", _WARM_PARTS, Memory(pid))
             found = [_measure_round(folder / f"round-{number}", parts, memory) for number in range(rounds)]
-            recorded = sum(_task_runs(address, row.pop("flow_run"), parts) for row in found)
+            recorded = sum(_task_runs(row.pop("flow_run"), parts) for row in found)
     finally:
         server.stop()
     return {
@@ -267,19 +269,21 @@ def _pipeline(folder: Path, parts: int, memory: Memory) -> tuple[float, str]:
     return found[0]
 
 
-def _task_runs(address: str, flow_run: str, expected: int) -> int:
+def _task_runs(flow_run: str, expected: int) -> int:
     """Count the task runs that the server recorded as completed; wait until its events have arrived."""
     import httpx
+    from prefect.client.orchestration import get_client
 
     query = {
         "flow_runs": {"id": {"any_": [flow_run]}},
         "task_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
     }
     count, deadline = 0, time.monotonic() + _HISTORY_SECONDS
-    while count < expected and time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            count = int(httpx.post(f"{address}/task_runs/count", json=query, timeout=30).text)
-        time.sleep(0.5)
+    with get_client(sync_client=True) as client:
+        while count < expected and time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                count = int(client.request("POST", "/task_runs/count", json=query).text)
+            time.sleep(0.5)
     return count
 
 

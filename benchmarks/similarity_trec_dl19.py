@@ -29,7 +29,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from tasks import schemas
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
 from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.mining.mine import AdoptConfig, adopt, score_positives
+from tasks.mining.mine import AdoptConfig, adopt, score_pairs
 from tasks.texts import hash_passage, hash_text
 
 REQUIRED_AUC = 0.75
@@ -117,7 +117,8 @@ def read_tables(data: Path, file: str) -> Tables:
         orient="row",
     )
     queries = [(DATASET, row["query_id"], row["query"], hash_text(row["query"]), "train") for row in rows]
-    hashed = passages.select("dataset", "doc_id", "text_hash")
+    copies = {"shown_hash": pl.col("text_hash"), "guard_hash": pl.col("text_hash")}  # copies are no question here
+    hashed = passages.select("dataset", "doc_id", "text_hash", **copies)
     return {
         "queries": pl.DataFrame(queries, schema=schemas.QUERIES.columns, orient="row"),
         "passages": passages,
@@ -131,13 +132,15 @@ def read_tables(data: Path, file: str) -> Tables:
 
 def measure(tables: Tables, embeddings: Tables) -> dict[str, Any]:
     """Judge one set and compare the judge, its fit and other scores of the same vectors with the grades."""
-    adopted = adopt(AdoptConfig(), given=tables["given"], queries=tables["queries"], positives=tables["positives"])
+    named = {name: tables[name] for name in ("given", "queries", "positives")}
+    adopted = adopt(AdoptConfig(), **named, irrelevant=schemas.IRRELEVANT.empty())
     inputs = {"candidates": adopted["candidates"], "positives": tables["positives"], **embeddings}
     verdicts = judge_similarity(SimilarityConfig(), **inputs)["verdicts"]
     pairs = ["dataset", "query_id", "doc_id"]
-    anchors = score_positives(
+    anchors = score_pairs(
         queries=adopted["candidates"].select("dataset", "query_id", "query_hash").unique(),
-        positives=tables["positives"],
+        pairs=tables["positives"],
+        of="positives",
         **embeddings,
     ).select("query_id", anchor="score")
     table = (

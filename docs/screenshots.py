@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from infra.prefect_api.server import PrefectServer
 from tests.infra.misbehaving import MisbehavingServer
 from tests.system.stage_set import StageSet, wait_until
 from tests.system.test_operations import KEY, Endpoint, write_config, write_source
@@ -37,14 +38,24 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             ui = stage.api_url().removesuffix("/api")
+            log_in(page, ui, PrefectServer(stage.home).auth_string())
             take(page, f"{ui}/runs/flow-run/{id_}", "night-failed")
             endpoint.away.clear()
-            stage.api.retry(id_)
+            page.get_by_role("button", name="Retry").first.click()  # and once more, in the dialogue
+            page.get_by_role("button", name="Retry").last.click()
             wait_until(lambda: stage.api.run(id_)["run_count"] > 1, "the worker took the retry up", 180)
             assert stage.api.wait(id_, 600)["state_type"] == "COMPLETED"
             wait_until(lambda: not stage.api.open(id_), "the history is in", 60)
             take(page, f"{ui}/runs/flow-run/{id_}", "night-repaired")
             browser.close()
+
+
+def log_in(page: Any, ui: str, password: str) -> None:  # noqa: ANN401
+    """Log in to the UI as a person does."""
+    page.goto(f"{ui}/login", wait_until="load")
+    page.get_by_placeholder("admin:pass").fill(password)
+    page.get_by_role("button", name="Login").click()
+    page.wait_for_url("**/dashboard")
 
 
 def take(page: Any, url: str, name: str) -> None:  # noqa: ANN401 - playwright is not always there
