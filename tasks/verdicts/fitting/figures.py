@@ -225,8 +225,9 @@ def sweep(scored: Scored, seed: int = 0) -> tuple[Point, ...]:
     place = np.unique(scored.group, return_inverse=True)[1]
     steps, p = np.linspace(0, 1, _STEPS + 1), np.sort(scored.p)
     expected = np.cumsum(p) / max(p.sum(), np.finfo(np.float64).tiny)
-    quantiles = [np.quantile(p, steps, method="lower"), p[np.searchsorted(expected, steps[:-1], side="right")]]
-    thresholds = np.unique(np.floor(np.concatenate(quantiles) * 10**_DIGITS) / 10**_DIGITS)
+    after = np.minimum(np.searchsorted(expected, steps[:-1], side="right"), len(p) - 1)  # the last, where all P are 0
+    quantiles = np.concatenate([np.quantile(p, steps, method="lower"), p[after]])
+    thresholds = np.unique(np.floor(quantiles * 10**_DIGITS) / 10**_DIGITS)
     found = []
     relevant = _sums(place, scored.weight * scored.relevant)
     for threshold in thresholds.tolist():
