@@ -1,7 +1,7 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.config.section import ConfigError
 from flows.stage_names import is_check, is_of_gold
@@ -28,6 +28,11 @@ class Ingested:
     known: Table  # false negatives that are known before judging, as in the demo
     copies: Table  # the ids of merged queries and passages, with those that stand for them
     rejects: Table
+
+    @property
+    def generations(self) -> tuple[frozenset[int], ...]:
+        """The query parts of each generation: all are of the first ingest."""
+        return (self.queries.indexes,)
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,12 @@ def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
     return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+
+
+def only_parts(table: Table, parts: frozenset[int]) -> Table:
+    """Return the pieces of some parts."""
+    pieces = tuple(piece for piece in table.pieces if piece.index in parts)
+    return replace(table, pieces=pieces, missing=table.missing & parts)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
