@@ -175,7 +175,7 @@ class _Planner:
         try:
             texts = prospects.texts
             put = ask_about(check_of(setup), queries=texts.queries, positives=texts.positives)
-            asked = pl.concat(put.asked)
+            asked = put.asked
             shown = replace(texts, queries=put.queries, positives=put.positives)
             ledger = Ledger(prospects.workspace.store)
             census = take_census(tier.judge, Asked(asked, asked, "exact"), shown, ledger)
