@@ -106,7 +106,7 @@ class _Pickled:
         return {spec.number: Failure("not computed") for spec in specs}
 
 
-def _sent(spec: PartSpec) -> Any:  # noqa: ANN401 - as the commit at hand sends it
+def _sent(spec: PartSpec) -> Any:
     try:
         from infra.execution.sent_parts import pack
     except ImportError:  # of an earlier commit
@@ -122,7 +122,7 @@ def spec_bytes(store: Store, numbers: Table) -> float:
     return sum(executor.sizes) / len(executor.sizes)
 
 
-def walk(store: Store, numbers: Table, executor: Any = None, **known: Any) -> Runner:  # noqa: ANN401 - an executor
+def walk(store: Store, numbers: Table, executor: Any = None, **known: Any) -> Runner:
     """Run the stage once."""
     runner = Runner(store, executor, **known)
     runner(MULTIPLY, ToyConfig(), numbers=numbers)
@@ -153,7 +153,7 @@ def measure_size(folder: Path, parts: int) -> dict[str, Any]:
     ended: list[Runner] = []
 
     def flow_walk(name: str) -> Callable[[Any], None]:
-        def work(executor: Any) -> None:  # noqa: ANN401 - the executor
+        def work(executor: Any) -> None:
             with measured(found[name], parts):
                 ended.append(walk(store, numbers, executor))
 

@@ -310,6 +310,6 @@ def _some(names: Sequence[str]) -> str:
 def _content(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield everything that a part made: the output's name, and what keys contain of it."""
     for output, pieces in manifest.tables.items():
-        yield from ((output, object_name(piece.object)) for piece in pieces)
+        yield from ((output, piece.content) for piece in pieces)
     for output, files in manifest.directories.items():
         yield from ((output, f"{name}={object_name(key)}") for name, key in files.items())

@@ -1,7 +1,7 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flows.config.section import ConfigError
 from flows.stage_names import is_check, is_of_gold
@@ -158,7 +158,9 @@ class Finished:
 def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
-    return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+    missing = frozenset[int]().union(*(table.missing for table in tables))
+    schema = next((table.schema for table in tables if table.schema is not None), None)
+    return Table(name, tuple(pieces), missing, any(table.partial for table in tables), schema)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
@@ -176,4 +178,4 @@ def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset
 
 def wait_for(gate: Table, table: Table) -> Table:
     """Return a table that is missing while the gate is: every stage that reads it is then blocked."""
-    return Table(table.name, table.pieces, table.indexes) if gate.missing else table
+    return replace(table, missing=table.indexes) if gate.incomplete else table

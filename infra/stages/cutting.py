@@ -1,6 +1,5 @@
 """Cuts a stage into parts and gives each its key. What the parts share is worked out once, whatever their number."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from infra.names import PartName, StageName
 from infra.stages import part_keys
 from infra.stages.part_spec import PartSpec, SharedSpec
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Artifact, Piece, Table
+from infra.storage.artifacts import Artifact
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,14 @@ def cut(call: Call, since: Callable[[int], int] = lambda number: 0) -> tuple[lis
     shared = _shared(call)
     contents = {name: inputs[name].content() for name in stage.every}
     keys = part_keys.StageKeys(shared.ingredients, contents)
-    own = {name: _by_index(inputs[name]) for name in (*stage.each, *stage.across)}
-    whole_missing = any(inputs[i].missing for i in (*stage.every, *stage.late, *stage.across))
+    whole_missing = any(inputs[i].incomplete for i in (*stage.every, *stage.late, *stage.across))
     specs, blocked = [], set()
     for number, (index, crossed) in enumerate(_indexes(stage, inputs)):
-        if whole_missing or any(index in inputs[i].missing for i in stage.each):
+        if whole_missing or any(inputs[i].lacks(index) for i in stage.each):
             blocked.add(index)
             continue
-        seen = {i: own[i](index) for i in stage.each} | {i: own[i](crossed) for i in stage.across}
+        seen: dict[str, Artifact] = {i: inputs[i].at(index) for i in stage.each}
+        seen |= {i: inputs[i].at(crossed) for i in stage.across}
         own_contents = {i: artifact.content() for i, artifact in seen.items()}
         specs.append(
             PartSpec(
@@ -84,17 +83,6 @@ def _shared(call: Call) -> SharedSpec:
         inputs={name: call.inputs[name] for name in (*stage.every, *stage.late)},
         engine=call.engine,
     )
-
-
-def _by_index(artifact: Artifact) -> Callable[[int], Artifact]:
-    """Return what `Artifact.at` does, with one walk over the pieces for all indexes."""
-    if not isinstance(artifact, Table):
-        return artifact.at
-    pieces: defaultdict[int, list[Piece]] = defaultdict(list)
-    for piece in artifact.pieces:
-        pieces[piece.index].append(piece)
-    name, missing = artifact.name, artifact.missing
-    return lambda index: Table(name, tuple(pieces.get(index, ())), missing & {index})
 
 
 def _indexes(stage: Stage, inputs: Mapping[str, Artifact]) -> list[tuple[int, int]]:

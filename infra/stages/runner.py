@@ -234,10 +234,15 @@ def _outputs(
 ) -> dict[str, Any]:
     done = [(spec.index, manifests[spec.number]) for spec in specs if spec.number in manifests]
     outputs: dict[str, Any] = {}
-    for name in stage.outputs:
+    for name, schema in stage.outputs.items():
         # Parts of equal content share a manifest, so the index is taken from the part and not from the manifest.
-        pieces = [p if name in stage.splits else replace(p, index=i) for i, m in done for p in m.tables[name]]
-        outputs[name] = Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)), lost)
+        kept = name in stage.splits or name in stage.scatters
+        pieces = [p if kept else replace(p, index=i) for i, m in done for p in m.tables[name]]
+        ordered = tuple(sorted(pieces, key=lambda piece: piece.index))
+        if name in stage.scatters:
+            outputs[name] = Table(name, ordered, partial=bool(lost), schema=schema)
+        else:
+            outputs[name] = Table(name, ordered, lost)
     for name in stage.directories:
         outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
     return outputs
