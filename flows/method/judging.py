@@ -106,7 +106,7 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
         how, scored = setup.escalate(number - 1), combined or before
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
-            asked = [ask_tier(run, tier, data, escalate(run, tier.name, how, data.generations, tables))]
+            asked = [ask_tier(run, tier, data, escalate(run, tier.name, how, data.generations.query_parts, tables))]
         else:
             asked, settled = ask_between_thresholds(run, tier, how, data, tables)
         before = union("verdicts", *(said for said, _ in asked))
@@ -117,7 +117,7 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
 
 
 def escalate(
-    run: Runner, tier: str, how: EscalateConfig, generations: Sequence[frozenset[int]], tables: dict[str, Any]
+    run: Runner, tier: str, how: EscalateConfig, generations: Sequence[range], tables: dict[str, Any]
 ) -> Table:
     """Pick what a tier is asked about; each pair stays in its query part.
 
@@ -133,9 +133,11 @@ def escalate(
     budgets = AllotConfig(unit=how.unit, max_share=how.max_share, max_pairs=how.max_pairs)
     allotted = list[Table]()
     for number, parts in enumerate(generations):
-        there, label = sorted(counted.indexes & parts), f"{tier}-g{number}" if number else tier
+        there, label = sorted(counted.indexes & frozenset(parts)), f"{tier}-g{number}" if number else tier
         if there:
-            made = run(st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, parts))
+            made = run(
+                st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, frozenset(parts))
+            )
             allotted.append(made["allotment"])
     made = run(st.ESCALATE, how, label=tier, **tables, allotment=union("allotment", *allotted))
     chosen: Table = made["escalated"]
