@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import polars as pl
-
 from flows.config.curation import BudgetConfig, CurationConfig
 from flows.config.engines import EngineConfig
 from flows.config.prices import Prices, load_prices

@@ -29,7 +29,9 @@ def allotted(config: EscalateConfig, parts: Parts) -> tuple[dict[int, pl.DataFra
     counted = [count_open(unlimited, **tables(rows))["counted"] for rows in parts]
     assert all(dict(frame.schema) == COUNTED.columns for frame in counted)
     numbered = [frame.with_columns(part=pl.lit(n, pl.Int32)) for n, frame in enumerate(counted)]
-    made = allot(AllotConfig(**config.model_dump(include={"unit", "max_share", "max_pairs"})), counted=pl.concat(numbered))
+    made = allot(
+        AllotConfig(**config.model_dump(include={"unit", "max_share", "max_pairs"})), counted=pl.concat(numbered)
+    )
     return dict(made["allotment"]), made["facts"]
 
 
@@ -127,14 +129,20 @@ def test_equal_scores_are_never_in_two_rows_of_the_table(monkeypatch: pytest.Mon
 
 
 def test_a_table_of_a_part_counts_also_what_nobody_is_asked_about() -> None:
-    rows: list[Judged] = [("q", "a", "unsure", 0.5), ("q", "b", "not_relevant", 0.1), ("q", "b-copy", "not_relevant", 0.1)]
+    rows: list[Judged] = [
+        ("q", "a", "unsure", 0.5),
+        ("q", "b", "not_relevant", 0.1),
+        ("q", "b-copy", "not_relevant", 0.1),
+    ]
     counted = count_open(EscalateConfig(), **tables(rows))["counted"]
     assert counted.rows() == [(True, False, 0.5, 1, 1), (False, False, None, 0, 1)]
     assert count_open(EscalateConfig(), **tables([]))["counted"].rows() == [(False, False, None, 0, 0)]
 
 
 def test_a_part_without_an_open_question_gets_an_empty_allotment() -> None:
-    shares, facts = allotted(EscalateConfig(max_share=0.5), [[], [("q", "a", "not_relevant", 0.1)], [("p", "b", "unsure", 0.3)]])
+    shares, facts = allotted(
+        EscalateConfig(max_share=0.5), [[], [("q", "a", "not_relevant", 0.1)], [("p", "b", "unsure", 0.3)]]
+    )
     assert {number: frame.rows() for number, frame in shares.items()} == {0: [], 1: [], 2: [(0, 1)]}
     assert facts == {"questions": 2, "open": 1, "forwarded": 1}
 
