@@ -7,6 +7,7 @@ Raise a stage's version whenever its output for the same input changes; a golden
 
 from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
+from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
@@ -90,7 +91,7 @@ MINE = MethodStage(
     2,
     "map",
     each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
-    late=("passage_embeddings",),
+    late_each=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,
 )
@@ -146,7 +147,7 @@ JUDGE_SIMILARITY = MethodStage(
     3,
     "map",
     each=("candidates",),
-    late=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
+    late_each=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
     outputs={"verdicts": s.VERDICTS, "features": s.FEATURES},
     section="similarity",
     decides_labels=True,
@@ -158,7 +159,7 @@ JUDGE = MethodStage(
     2,
     "map",
     each=("escalated",),
-    late=("queries", "passages", "positives"),
+    late_each=("queries", "passages", "positives"),
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS, "windows": s.WINDOWS},
     engine="judge",
     ledger=True,
@@ -176,6 +177,8 @@ READ_SCORES = MethodStage(
     section="tiers",
 )
 COMBINE = fitted.COMBINE
+WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
+FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
 DECIDE = MethodStage(
     "decide",
     "tasks.verdicts.decide:decide",
@@ -206,19 +209,18 @@ COMPLETE = MethodStage(
 PUT_POSITIVES = MethodStage(
     "put_positives",
     "tasks.verdicts.checks:put_positives",
-    1,
-    "gather",
-    every=("queries", "positives"),
+    2,
+    "map",
+    each=("queries", "positives"),
     outputs={"asked": s.CANDIDATES, "queries": s.QUERIES, "positives": s.POSITIVES, "checked": s.CHECKED},
-    splits=("asked",),
     section="check",
 )
 CHECK = MethodStage(
     "check",
     "tasks.verdicts.checks:read_checks",
-    1,
-    "gather",
-    every=("checked", "verdicts", "asked", "decisions"),
+    2,
+    "map",
+    each=("checked", "verdicts", "asked", "decisions"),
     outputs={"candidates": s.CANDIDATES, "verdicts": s.VERDICTS, "decisions": s.VERDICTS, "queries": s.QUERY_CHECKS},
 )
 TREAT = MethodStage(

@@ -13,6 +13,7 @@ import polars as pl
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.method.exports import export, find_evidence
+from flows.method.fetching import fetch_labelled
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
@@ -153,7 +154,7 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         given=data.given,
         irrelevant=data.irrelevant,
         query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
+        passage_embeddings=fetch_labelled(run, data, vectors),
     )
     return Pool(**mined)
 

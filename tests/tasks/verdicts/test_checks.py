@@ -133,7 +133,7 @@ def test_a_query_with_too_many_relevant_candidates_has_no_clear_answer(relevant:
 
 def test_nothing_to_check_is_no_error() -> None:
     made = put_positives(CheckConfig(), queries=QUERIES.clear(), positives=POSITIVES)
-    assert [len(part) for part in made["asked"]] == [0]
+    assert made["asked"].is_empty()
     found = read_checks(
         CheckConfig(queries=True),
         checked=made["checked"],
