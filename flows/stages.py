@@ -184,12 +184,13 @@ DECIDE = MethodStage(
     "tasks.verdicts.decide:decide",
     3,
     "map",
-    each=("candidates", "verdicts", "combined"),  # the last only with a calibration
-    every=("llm_verdicts", "settled"),  # the last only with a guarantee
+    each=("candidates", "verdicts", "llm_verdicts", "combined", "settled"),  # only with a calibration, a guarantee
     outputs={"decisions": s.VERDICTS},
     decides_labels=True,
 )
-AUDIT, SETTLE, GUARANTEE = guaranteed.AUDIT, guaranteed.SETTLE, guaranteed.GUARANTEE
+SCORE_POOL, DRAW_AUDIT, AUDIT = guaranteed.SCORE_POOL, guaranteed.DRAW_AUDIT, guaranteed.AUDIT
+READ_AUDIT, SET_THRESHOLDS, SETTLE = guaranteed.READ_AUDIT, guaranteed.SET_THRESHOLDS, guaranteed.SETTLE
+COUNT_FOUND, GUARANTEE = guaranteed.COUNT_FOUND, guaranteed.GUARANTEE
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
@@ -198,14 +199,7 @@ AGREE = MethodStage(
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
 )
-COMPLETE = MethodStage(
-    "complete",
-    "tasks.verdicts.complete:complete",
-    1,
-    "gather",
-    every=("decisions",),
-    outputs={"completeness": s.COMPLETENESS},
-)
+TALLY, COMPLETE = escalation.TALLY, escalation.COMPLETE
 PUT_POSITIVES = MethodStage(
     "put_positives",
     "tasks.verdicts.checks:put_positives",

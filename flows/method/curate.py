@@ -41,6 +41,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.verdicts.complete import TallyConfig
 
 _OF_A_ROW = ("queries", "given", "positives")
 
@@ -82,8 +83,8 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
     verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
-    settings = setup.config.complete
-    complete = run(st.COMPLETE, settings, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
+    tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
+    complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
     return Judged(data, pool, verdicts, sampled, decisions, counts)
 

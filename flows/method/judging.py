@@ -43,10 +43,10 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     similarity, features = made["verdicts"], made["features"]
     asked = ask_tiers(run, setup, data, fetched.texts, candidates, (similarity, features))
     p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
-    found = {"combined": p, "settled": asked.settled}
-    extra: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
+    optional = {"combined": p, "settled": asked.settled}
+    extra: dict[str, Any] = {name: table for name, table in optional.items() if table is not None}
     decided = run(
-        without(st.DECIDE, *(name for name in found if name not in extra)),
+        without(st.DECIDE, *(name for name in optional if name not in extra)),
         setup.decide,
         candidates=candidates,
         verdicts=similarity,
@@ -55,8 +55,8 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     )["decisions"]
     guarantee: Table | None = None
     if asked.thresholds is not None:
-        tables: dict[str, Any] = {"candidates": candidates, "llm_verdicts": asked.verdicts}
-        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, **tables)["guarantee"]
+        found = run(st.COUNT_FOUND, setup.guaranteed, candidates=candidates, llm_verdicts=asked.verdicts)["found"]
+        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, found=found)["guarantee"]
     _note_unreached_price(run, setup)
     agreement = run(
         st.AGREE,
@@ -97,7 +97,8 @@ def ask_tiers(
     texts: the passages, by query part. first: the verdicts of similarity, and its features.
     """
     before, features = first
-    answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
+    # In every part, so that a part that was asked about nothing has a table too.
+    answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, source=setup.imported)
         answers.append(made["verdicts"])
@@ -160,11 +161,17 @@ def ask_between_thresholds(
     Returns:
         What was said of the sample and of the others; the tables `settled` and `thresholds`.
     """
-    drawn = run(st.AUDIT, how, label=tier.name, **tables)
-    sample = ask_tier(run, tier, *source, drawn["escalated"], tier.name + AUDITED)
-    made = run(st.SETTLE, how, label=tier.name, **tables, audit=drawn["audit"], audited=sample[0])
+    label = tier.name
+    scores = run(st.SCORE_POOL, how, label=label, **tables)["scores"]
+    draw = run(st.DRAW_AUDIT, how, label=label, scores=scores)["draw"]
+    drawn = run(st.AUDIT, how, label=label, **tables, draw=draw)
+    sample = ask_tier(run, tier, *source, drawn["escalated"], label + AUDITED)
+    audit = drawn["audit"]
+    answered = run(st.READ_AUDIT, how, label=label, **tables, audit=audit, audited=sample[0])["answered"]
+    thresholds = run(st.SET_THRESHOLDS, how, label=label, answered=answered)["thresholds"]
+    made = run(st.SETTLE, how, label=label, **tables, audit=audit, thresholds=thresholds)
     rest = ask_tier(run, tier, *source, made["escalated"])
-    return [sample, rest], {name: made[name] for name in ("settled", "thresholds")}
+    return [sample, rest], {"settled": made["settled"], "thresholds": thresholds}
 
 
 def ask_tier(
@@ -209,7 +216,7 @@ def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) ->
     if not (c.positives or c.queries):
         return None
     empty = {"asked": schemas.CANDIDATES, "checked": schemas.CHECKED, "verdicts": schemas.VERDICTS}
-    asked, checked, verdicts = (empty_table(run, name, empty[name], decisions.indexes) for name in empty)
+    asked, checked, verdicts = (empty_table(run, name, of, decisions.indexes) for name, of in empty.items())
     if c.positives:
         tier = checking_tier(setup)
         put = run(st.PUT_POSITIVES, check_of(setup), queries=data.queries, positives=data.positives)

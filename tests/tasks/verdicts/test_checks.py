@@ -39,8 +39,7 @@ POSITIVES = rows(
 
 
 def put(**settings: object) -> dict[str, pl.DataFrame]:
-    made = put_positives(CheckConfig(positives=True, **settings), queries=QUERIES, positives=POSITIVES)  # type: ignore[arg-type]
-    return {name: pl.concat(frame) if isinstance(frame, list) else frame for name, frame in made.items()}
+    return put_positives(CheckConfig(positives=True, **settings), queries=QUERIES, positives=POSITIVES)  # type: ignore[arg-type]
 
 
 def test_each_positive_of_a_training_query_is_asked_about_against_the_other_ones() -> None:
