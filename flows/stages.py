@@ -208,6 +208,7 @@ COMPLETE = MethodStage(
     1,
     "gather",
     every=("decisions",),
+    columns={"decisions": ("judge", "state", "call_id")},
     outputs={"completeness": s.COMPLETENESS},
 )
 PUT_POSITIVES = MethodStage(

@@ -4,13 +4,16 @@ Manifests are read in bulk and kept for the next walk of the same run. A finishe
 parts were all found before is not looked up again.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.stages import part_keys
+from infra.storage.artifacts import Manifest, Table, newest_attempts, read_manifest
 from infra.storage.store import Store
 
+T = TypeVar("T")
 _READERS = 16
 _AT_ONCE = 16  # manifests that a thread reads before it takes others
 
@@ -39,14 +42,16 @@ class FoundParts:
 
     manifests: by stage (without a label) and key, the newest attempt that was found or computed.
     listed: by stage, the newest attempt of every key in the store, as listed in this walk.
+    noted: what was worked out from tables, by the digest of what it is and of their content.
     """
 
     manifests: dict[str, dict[str, Manifest]] = field(default_factory=dict)
     listed: dict[str, dict[str, int]] = field(default_factory=dict)
+    noted: dict[str, Any] = field(default_factory=dict)
 
     def for_another_walk(self) -> "FoundParts":
-        """Return what the next walk begins with: the manifests, and no listing."""
-        return FoundParts({stage: dict(found) for stage, found in self.manifests.items()})
+        """Return what the next walk begins with: the manifests and the notes, and no listing."""
+        return FoundParts({stage: dict(found) for stage, found in self.manifests.items()}, noted=dict(self.noted))
 
     def look_up(self, store: Store, stage: str, keys: Sequence[str], *, anew: bool = False) -> Mapping[str, Manifest]:
         """Return the manifests of those keys that are finished, by key.
@@ -70,6 +75,14 @@ class FoundParts:
         unread = [(key, attempt) for key, attempt in wanted.items() if key not in known or known[key].attempt < attempt]
         known.update({manifest.key: manifest for manifest in read_manifests(store, stage, unread)})
         return {key: known[key] for key in keys if key in known}
+
+    def note(self, what: str, tables: Iterable[Table], work: Callable[[], T]) -> T:
+        """Return what a function works out from tables; for the same content it is called once in all walks."""
+        key = part_keys.digest([what, [table.content() for table in tables]])
+        if key not in self.noted:
+            self.noted[key] = work()
+        found: T = self.noted[key]
+        return found
 
     def add(self, stage: str, manifests: Iterable[Manifest]) -> None:
         """Add parts that were computed in this walk."""

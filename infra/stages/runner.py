@@ -224,9 +224,9 @@ class Runner:
         piece = write_table(self.store, name, frame, schema, 0)
         return Table(name, tuple(replace(piece, index=index) for index in sorted(indexes)))
 
-    def read(self, table: Table) -> pl.DataFrame:
-        """Read a whole table."""
-        return read_table(self.store, table)
+    def read(self, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read a whole table, or some of its columns."""
+        return read_table(self.store, table, columns=columns)
 
 
 def _outputs(
