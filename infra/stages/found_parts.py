@@ -6,7 +6,7 @@ parts were all found before is not looked up again.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from infra.stages import part_keys
@@ -40,7 +40,8 @@ def read_manifests(store: Store, stage: str, attempts: Iterable[tuple[str, int]]
 class FoundParts:
     """What one walk knows of the finished parts.
 
-    manifests: by stage (without a label) and key, the newest attempt that was found or computed.
+    manifests: by stage (without a label) and key, the newest attempt that was found or computed. They are kept without
+        the ingredients of their keys, which are most of a manifest: whoever asks for a key has its ingredients.
     listed: by stage, the newest attempt of every key in the store, as listed in this walk.
     noted: what was worked out from tables, by the digest of what it is and of their content.
     """
@@ -54,7 +55,7 @@ class FoundParts:
         return FoundParts({stage: dict(found) for stage, found in self.manifests.items()}, noted=dict(self.noted))
 
     def look_up(self, store: Store, stage: str, keys: Sequence[str], *, anew: bool = False) -> Mapping[str, Manifest]:
-        """Return the manifests of those keys that are finished, by key.
+        """Return the manifests of those keys that are finished, by key, without their ingredients.
 
         The store is listed if this walk has not listed the stage's folder yet and a key is not known to be finished.
 
@@ -73,7 +74,7 @@ class FoundParts:
         newest = self.listed.get(stage, {})
         wanted = {key: newest[key] for key in keys if key in newest}
         unread = [(key, attempt) for key, attempt in wanted.items() if key not in known or known[key].attempt < attempt]
-        known.update({manifest.key: manifest for manifest in read_manifests(store, stage, unread)})
+        self.add(stage, read_manifests(store, stage, unread))
         return {key: known[key] for key in keys if key in known}
 
     def note(self, what: str, tables: Iterable[Table], work: Callable[[], T]) -> T:
@@ -85,5 +86,6 @@ class FoundParts:
         return found
 
     def add(self, stage: str, manifests: Iterable[Manifest]) -> None:
-        """Add parts that were computed in this walk."""
-        self.manifests.setdefault(stage, {}).update({manifest.key: manifest for manifest in manifests})
+        """Add finished parts."""
+        light = {manifest.key: replace(manifest, ingredients={}) for manifest in manifests}
+        self.manifests.setdefault(stage, {}).update(light)

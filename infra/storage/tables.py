@@ -12,6 +12,7 @@ search the slices of a bundle whose manifest is gone.
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,8 @@ class Piece:
     @property
     def content(self) -> str:
         """What a key covers of this piece: its own bytes, and not what else lies in a bundle."""
-        return object_name(self.object) if self.digest is None else f"{self.digest}.parquet"
+        # Each stage that reads a piece keeps this with its part; interned, they all keep the same string.
+        return sys.intern(object_name(self.object) if self.digest is None else f"{self.digest}.parquet")
 
 
 @dataclass(frozen=True)
@@ -165,16 +167,19 @@ def read_table(
 
 
 def _read_pieces(store: Store, table: Table, numbered: bool, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]:
-    """Read the pieces one by one, slices of bundles a few at a time: they are small and many."""
+    """Read the pieces one by one; slices of bundles, and all pieces in a bucket, a few at a time.
+
+    Slices are small and many, and a bucket takes its time for each answer.
+    """
 
     def read(piece: Piece) -> pl.DataFrame:
         frame = _read_piece(store, table, piece, columns)
         return _numbered(frame, piece.index) if numbered else frame
 
-    if not any(piece.digest for piece in table.pieces[1:]):
+    if store.local and not any(piece.digest for piece in table.pieces[1:]):
         yield from map(read, table.pieces)
         return
-    with ThreadPoolExecutor(_READERS, "slices") as pool:
+    with ThreadPoolExecutor(min(_READERS, max(1, len(table.pieces))), "pieces") as pool:
         yield from pool.map(read, table.pieces)
 
 

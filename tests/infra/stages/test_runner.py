@@ -221,9 +221,12 @@ def test_a_second_walk_over_the_same_parts_reads_nothing_from_the_store(tmp_path
     run = again(tmp_path, found)
     assert asked_for(run) == []
     assert [(r.name, r.reused, r.computed) for r in run.runs] == [("produce", 1, 0), ("double", 4, 0), ("add_up", 1, 0)]
-    assert {m.key: m for r in run.runs for m in r.manifests} == {
+    assert {m.key: dataclasses.replace(m, ingredients={}) for r in run.runs for m in r.manifests} == {
         key: manifest for stage in found.manifests.values() for key, manifest in stage.items()
     }
+    assert [m.ingredients for r in run.runs for m in r.manifests] == [
+        i for r in run.runs for i in r.ingredients.values()
+    ]
 
 
 def test_a_stage_whose_ingredients_changed_is_looked_up_though_it_is_known(tmp_path: Path) -> None:
@@ -437,6 +440,16 @@ def test_a_runner_without_an_executor_says_how_many_parts_are_not_computed(tmp_p
         pipeline(looking)
     assert (raised.value.run.reused, raised.value.run.unfinished) == (3, {2})
     assert [found.name for found in looking.runs] == ["produce"]
+
+
+def test_what_the_parts_of_a_stage_read_is_summed_up_and_the_highest_peak_is_kept(tmp_path: Path) -> None:
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    pipeline(run)
+    double = run.runs[1]
+    read = [m.stats["read_bytes"] for m in double.manifests]
+    assert (double.read_bytes, len(read), min(read) > 0) == (sum(read), 4, True)
+    assert double.peak_gib == max(m.stats["peak_gib"] for m in double.manifests) > 0
+    assert (StageRun("old", 1, 1, 0, {}, 0, frozenset(), 3, 1.0).read_bytes, run.runs[0].read_bytes) == (0, 0)
 
 
 def test_a_part_and_what_became_of_its_stage_cannot_be_changed() -> None:
