@@ -9,6 +9,7 @@ from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
@@ -225,16 +226,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
-SAMPLE = MethodStage(
-    "sample",
-    "tasks.quality.sample:sample",
-    1,
-    "gather",
-    every=("candidates", "decisions"),
-    late=("queries", "passages", "positives"),
-    outputs={"samples": s.SAMPLES},
-    directories=("sheet",),
-)
+SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",

@@ -1,7 +1,5 @@
 """The stages around escalation: what each part reads, and what a change computes again."""
 
-
-
 from flows import stages
 from flows.escalation_stages import ALLOT, COMPLETE, COUNT_OPEN, ESCALATE, TALLY
 from flows.stage_names import section_of
