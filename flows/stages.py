@@ -7,7 +7,9 @@ Raise a stage's version whenever its output for the same input changes; a golden
 
 from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
+from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
@@ -91,7 +93,7 @@ MINE = MethodStage(
     2,
     "map",
     each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
-    late=("passage_embeddings",),
+    late_each=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,
 )
@@ -139,7 +141,7 @@ JUDGE_SIMILARITY = MethodStage(
     3,
     "map",
     each=("candidates",),
-    late=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
+    late_each=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
     outputs={"verdicts": s.VERDICTS, "features": s.FEATURES},
     section="similarity",
     decides_labels=True,
@@ -151,7 +153,7 @@ JUDGE = MethodStage(
     2,
     "map",
     each=("escalated",),
-    late=("queries", "passages", "positives"),
+    late_each=("queries", "passages", "positives"),
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS, "windows": s.WINDOWS},
     engine="judge",
     ledger=True,
@@ -159,6 +161,8 @@ JUDGE = MethodStage(
 )
 SPLIT_SCORES, READ_SCORES = escalation.SPLIT_SCORES, escalation.READ_SCORES
 COMBINE = fitted.COMBINE
+WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
+FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
 DECIDE = MethodStage(
     "decide",
     "tasks.verdicts.decide:decide",
@@ -216,16 +220,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
-SAMPLE = MethodStage(
-    "sample",
-    "tasks.quality.sample:sample",
-    1,
-    "gather",
-    every=("candidates", "decisions"),
-    late=("queries", "passages", "positives"),
-    outputs={"samples": s.SAMPLES},
-    directories=("sheet",),
-)
+SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",

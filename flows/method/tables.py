@@ -79,6 +79,14 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Passages and their vectors, cut by query part: each part has those of its candidates, and of their positives."""
+
+    texts: Table
+    vectors: Table
+
+
+@dataclass(frozen=True)
 class Pool:
     """The candidates of every query: those picked as its negatives, and those that can replace one of them."""
 
@@ -104,6 +112,7 @@ class Verdicts:
     decisions: Table
     agreement: Table
     features: Table
+    texts: Table
     people: Table | None = None
     guarantee: Table | None = None
 
@@ -207,6 +216,11 @@ def only_parts(table: Table, parts: frozenset[int]) -> Table:
     """Return the pieces of some parts."""
     pieces = tuple(piece for piece in table.pieces if piece.index in parts)
     return replace(table, pieces=pieces, missing=table.missing & parts)
+
+
+def only_asked(wanted: Table, table: Table) -> Table:
+    """Return the parts that are asked for something; where that is not known, all, as they have to wait."""
+    return table if wanted.partial else only_parts(table, wanted.indexes)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:

@@ -59,7 +59,7 @@ class Questions:
 
 
 def put_positives(config: CheckConfig, *, queries: pl.DataFrame, positives: pl.DataFrame) -> dict[str, Any]:
-    """Make the questions about positives; returns the fields of `Questions` by name."""
+    """Make the questions about the positives of one query part; returns the fields of `Questions` by name."""
     return dict(vars(ask_about(config, queries=queries, positives=positives)))
 
 
@@ -122,7 +122,7 @@ def read_checks(
     asked: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Say which positives and queries are in doubt.
+    """Say which positives and queries of one query part are in doubt.
 
     Args:
         config: what is checked.
