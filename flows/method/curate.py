@@ -21,7 +21,6 @@ from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, Wait
 from flows.method.tables import (
     Changes,
     Finished,
-    Generations,
     Ingested,
     Judged,
     Pool,
@@ -31,6 +30,7 @@ from flows.method.tables import (
     Verdicts,
     empty_table,
     gather,
+    read_source,
     union,
     wait_for,
 )
@@ -93,9 +93,7 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     source: Any = setup.source
     if c.source.harvest:
         source = run(st.HARVEST, c.source.harvest, key=_library_versions(setup))["source"]
-    made = run(st.INGEST, c.ingest, source=source)
-    facts = next((m.stats.get("facts", {}) for m in run.runs[-1].manifests), {})
-    data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
+    data = read_source(run, c.ingest, source, setup.before)
     _note_unknown_policies(run, setup, data.queries)
     return data
 
