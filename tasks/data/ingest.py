@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tasks import schemas
 from tasks.data.ingest_config import IngestConfig
 from tasks.data.ingesting import records as r
+from tasks.data.ingesting.claims import first_of
 from tasks.data.ingesting.corpus_records import read_corpus
 from tasks.data.ingesting.pair_tables import PairTables
 from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
@@ -155,8 +157,7 @@ class _Resolver:
         queries = kept.with_columns(part=pl.Series(of_queries.part))
         tables = PairTables(queries, self.passages, self.hashes, of_queries.parts)
         positives = labels.filter(pl.col("value") >= self.least).select("query", "passage", source=pl.lit("label"))
-        ours = pl.concat([positives.select("query", "passage"), given.select("query", "passage")])
-        scores = _split_by(self._first(self._canonical_pairs(self.records.scores)), ours, "query", "passage")[0]
+        scores = self._scores(positives, given)
         queried = {name: frame.join(kept, on="query", how="semi") for name, frame in pairs.items()}
         held_out = labels.filter(pl.col("split") != TRAIN).rename({"value": "relevance"})
         corpus = corpus.with_columns(part=pl.Series(of_passages.part))
@@ -243,7 +244,8 @@ class _Resolver:
         rest = self._without_copies(rest, positives, "negative_is_positive")
         own = self._own_text(rest)
         self._reject_pairs(rest.filter(own), "same_text_as_query", "is the query's own text")
-        return rest.filter(~own).with_columns(rank=pl.col("line").cum_count().over("query"))
+        rest = rest.filter(~own)
+        return rest.with_columns(rank=pl.Series(_count_within(rest["query"].to_numpy())))
 
     def _irrelevant(self, low: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
         """Keep what people called irrelevant, without copies of positives."""
@@ -254,13 +256,21 @@ class _Resolver:
         if pairs.is_empty():
             return pairs
         for name, says in _COPIES.items():
-            hashes = self.hashes.select("passage", key=pl.struct(f"{name}_high", f"{name}_low"))
-            twins = positives.join(hashes, on="passage").group_by("query", "key").agg(twin=pl.col("passage").min())
-            found = pairs.join(hashes, on="passage", how="left", maintain_order="left")
-            found = found.join(twins, on=["query", "key"], how="left", maintain_order="left").drop("key")
-            self._reject_pairs(found.filter(pl.col("twin").is_not_null()), reason, says)
-            pairs = found.filter(pl.col("twin").is_null()).drop("twin")
+            group = first_of(self.hashes, f"{name}_high", f"{name}_low")
+            theirs = positives.select("passage", key=self._keys(positives, group))
+            keys = self._keys(pairs, group)
+            copied = keys.is_in(theirs["key"].implode())
+            twins = theirs.group_by("key").agg(twin=pl.col("passage").min())
+            found = pairs.filter(copied).with_columns(key=keys.filter(copied))
+            found = found.join(twins, on="key", how="left", maintain_order="left").drop("key")
+            self._reject_pairs(found, reason, says)
+            pairs = pairs.filter(~copied)
         return pairs
+
+    def _keys(self, pairs: pl.DataFrame, group: npt.NDArray[np.uint32]) -> pl.Series:
+        """Return one number for the query and the group of the passage of each reference."""
+        at = np.searchsorted(self.hashes["passage"].to_numpy(), pairs["passage"].to_numpy())
+        return pl.Series("key", (pairs["query"].to_numpy().astype(np.uint64) << np.uint64(32)) + group[at])
 
     def _own_text(self, pairs: pl.DataFrame) -> pl.Series:
         """Tell for each reference whether the passage is the query's own text, but for case and spaces."""
@@ -294,8 +304,14 @@ class _Resolver:
             named=pairs["passage"],
         )
 
-    def _first(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        return pairs.filter(_PAIR.is_first_distinct())
+    def _scores(self, positives: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
+        """Return the first score of each pair that is kept."""
+        scores = self._canonical_pairs(self.records.scores)
+        scores = scores.filter(_PAIR.is_first_distinct())
+        if scores.is_empty():
+            return scores
+        ours = pl.concat([positives.select("query", "passage"), given.select("query", "passage")])
+        return _split_by(scores, ours, "query", "passage")[0]
 
     def _distinct(self, pairs: pl.DataFrame, reason: str) -> pl.DataFrame:
         """Keep the first reference of each query to each passage."""
@@ -347,10 +363,23 @@ class _Resolver:
         self.rejects.count_only(reason, frame.height - listed.height)
 
 
+def _count_within(groups: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Number the rows of each group from 1 on, in their order."""
+    order = np.argsort(groups, kind="stable")
+    begins = np.flatnonzero(np.diff(groups[order], prepend=groups[order[:1]] + np.uint32(1)))
+    sizes = np.diff(begins, append=order.size)
+    count = np.empty(order.size, dtype=np.uint32)
+    count[order] = np.arange(order.size) - np.repeat(begins, sizes) + 1
+    return count
+
+
 def _canonical(texts: pl.DataFrame, *by: str) -> pl.DataFrame:
     """Add the number of the row with the lowest id among the rows with equal values in `by`."""
-    repeated = texts.select(pl.struct(by).is_duplicated()).to_series()
-    several = texts.filter(repeated).sort("id").select(*by, "number", lowest=pl.col("number").first().over(by))
+    first = first_of(texts, *by)
+    repeated = np.bincount(first, minlength=texts.height)[first] > 1
+    several = (
+        texts.filter(pl.Series(repeated)).sort("id").select(*by, "number", lowest=pl.col("number").first().over(by))
+    )
     lowest = texts["number"].to_numpy().copy()
     lowest[several["number"].to_numpy()] = several["lowest"].to_numpy()
     return texts.with_columns(canonical=pl.Series(lowest))

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from infra.stages.part_keys import semantic
 from tasks import schemas
-from tasks.data import ingest as ingest_module
 from tasks.data.ingest import IngestConfig, IngestError
 from tasks.data.layouts.fields import FieldNames
 from tasks.lines import ReadLimits
@@ -428,15 +427,11 @@ def test_a_score_of_zero_says_that_a_pair_is_not_known_as_a_false_negative(tmp_p
 
 
 def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
-    monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
+    monkeypatch.setattr("tasks.data.partition._FEW_QUERIES", 3)
+    monkeypatch.setattr("tasks.data.partition._PASSAGES", 4)
     write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", f"d{number}") for number in range(7)))
     out = ingest_parts(tmp_path)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
-
-
-def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
-    assert (ingest_module._QUERIES_PER_PART, ingest_module._PASSAGES_PER_PART) == (1_000, 50_000)
 
 
 def test_a_beir_folder_without_queries_is_refused(tmp_path: Path) -> None:
