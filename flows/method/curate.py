@@ -90,7 +90,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     sampled = draw_sample(run, setup, data, verdicts)
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
-    verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
+    verdicts = apply_people(run, setup, verdicts, sampled, parts=data.generations.query_parts)
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
