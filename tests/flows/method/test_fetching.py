@@ -1,4 +1,4 @@
-"""Texts and vectors by query part: no part reads another's, growth leaves older fetches, readers wait for a failed one."""
+"""Texts and vectors by query part: nobody reads another's, growth leaves older fetches, readers of a failure wait."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
