@@ -132,10 +132,7 @@ def report(  # noqa: PLR0913 - tables by name
     positive_checks: pl.DataFrame | None = None,
     query_checks: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
-
-    `passages` are at least those of the examples, which `known` marks; `edits` are of the treatment `relabel`.
-    """
+    """Write `report.html` and `summary.json` below `out`; any table may be empty, and `passages` those of the examples."""
     tables = _Tables(
         queries=queries,
         passages=passages,
@@ -167,9 +164,9 @@ def report(  # noqa: PLR0913 - tables by name
     page = _render(config, _context(config, tables, figures, comparisons) | said)
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    summary |= {} if checks is None else {"checks": checks.as_json()}
-    summary |= {} if tables.people.is_empty() else {"people": tables.people.to_dicts()}
-    return _write(out, page, summary if reached is None else {**summary, "guarantee": reached})
+    told = {"checks": None if checks is None else checks.as_json(), "people": tables.people.to_dicts() or None}
+    summary |= {name: value for name, value in {**told, "guarantee": reached}.items() if value is not None}
+    return _write(out, page, summary)
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:
