@@ -132,7 +132,12 @@ def report(  # noqa: PLR0913 - tables by name
     positive_checks: pl.DataFrame | None = None,
     query_checks: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Write `report.html` and `summary.json` below `out`; any table may be empty, and `passages` those of the examples."""
+    """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
+
+    `passages` are at least those of the examples, `lengths` of all candidates. `edits` are of the treatment `relabel`.
+    `known` only marks the examples. `windows` says which part of a passage a verdict rests on. `calibration` is the
+    folder of the calibration that decided. The other optional ones are passed where there is something to show.
+    """
     tables = _Tables(
         queries=queries,
         passages=passages,
@@ -164,9 +169,13 @@ def report(  # noqa: PLR0913 - tables by name
     page = _render(config, _context(config, tables, figures, comparisons) | said)
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    told = {"checks": None if checks is None else checks.as_json(), "people": tables.people.to_dicts() or None}
-    summary |= {name: value for name, value in {**told, "guarantee": reached}.items() if value is not None}
-    return _write(out, page, summary)
+    return _write(out, page, summary | _further(checks, tables.people, reached))
+
+
+def _further(checks: LabelChecks | None, people: pl.DataFrame, reached: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what the summary has only where there is something to say."""
+    told = {"checks": None if checks is None else checks.as_json(), "people": people.to_dicts() or None}
+    return {name: value for name, value in {**told, "guarantee": reached}.items() if value is not None}
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:
