@@ -63,9 +63,7 @@ class Nights:
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
         found = FoundParts() if job.found is None else job.found.for_another_walk()
-        run = Runner(
-            workspace.store, executor, job.force, job.only, job.since, found=found, on_note=self.said.append
-        )
+        run = Runner(workspace.store, executor, job.force, job.only, job.since, found=found, on_note=self.said.append)
         outcome = None
         try:
             outcome = job.method(run, setup)
