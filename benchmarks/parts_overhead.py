@@ -8,11 +8,11 @@ and a store in a folder. For each number of parts there are four walks over the 
 - `looked_up`: the same without an executor: the manifests alone, as `reneg status` and the first walk of `curate` do.
 - `second_walk`: once more, with what the first walk found.
 
-Seconds are those of the stage, without making its input and without the start of the servers. `cpu_seconds` are those of
-this process alone, which other work on the machine changes little. `driver_peak_gib` is the
-peak resident memory of this process during the walk, `driver_growth_mb` how far that was above its memory before.
-`spec_bytes` is what Ray gets for a part of a stage that reads all pieces in each part, and `spec_bytes_of_all` the same
-for all parts together. `listings` and `reads` count what a walk asked the store for.
+Seconds are those of the stage, without making its input and without the start of the servers. `cpu_seconds` are those
+of this process alone, which other work on the machine changes little. `driver_peak_gib` is the peak resident memory of
+this process during the walk, `driver_growth_mb` how far that was above its memory before. `spec_bytes` is what Ray gets
+for a part of a stage that reads all pieces in each part, and `spec_mb_of_all` the same for all parts together.
+`listings` and `reads` count what this process asked the store for.
 
     python -m benchmarks.parts_overhead --before benchmarks/results/parts_overhead_before.json
 
