@@ -41,6 +41,10 @@ class TooManyRejected(CurationFailed):
     """Ingest could not use too much of the source; the message names the reasons, with examples, and the remedy."""
 
 
+class Contaminated(TooManyRejected):
+    """The training data repeats evaluation sets, and `guards.contamination` refuses that; the message says what."""
+
+
 class WaitingForLabels(Exception):
     """Too few pairs of the sample are labelled; the message says how many are needed and how to import labels."""
 
@@ -201,6 +205,7 @@ class Setup:
     labels: pl.DataFrame | None = None  # people's labels, by text (tasks.quality.labels.settle)
     gold: Gold | None = None
     imported: Directory | None = None  # the table of imported verdicts, as kept in the store
+    evaluation: Directory | None = None  # the evaluation sets of `guards.evaluation`, as kept in the store
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS

@@ -14,8 +14,10 @@ from tasks.guards.config import SketchConfig
 from tasks.guards.sketches import BANDS, bucket_keys, shingle
 from tasks.guards.tables import BANDS as BAND_TABLE
 from tasks.guards.tables import NEAR_CANDIDATES, number_texts
+from tasks.schemas import PASSAGES
 from tasks.texts import show_passage
 
+_SIDES = ("left", "right")
 _NEIGHBOURS = 8  # texts after it, in one bucket, that a text is compared with
 _TEXT = ["dataset", "doc_id", "text_hash"]
 Scattered = Iterator[tuple[int, pl.DataFrame]]
@@ -61,9 +63,6 @@ def pair_texts(config: SketchConfig, *, bands: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-_SIDES = ("left", "right")
-
-
 def _neighbours(texts: pl.DataFrame) -> pl.DataFrame:
     """Pair each text with the first of its bucket and with those after it; `left` has the smaller hash.
 
@@ -107,3 +106,16 @@ def scatter_by_holder(wanted: pl.DataFrame, generations: tuple[int, ...]) -> Sca
             part = (part * (2**32 % count) + digits % count) % count
         yield from scatter(wanted, part + offset, ["part", *_TEXT])
         offset += count
+
+
+def lend_texts(config: SketchConfig, *, wanted: pl.DataFrame, passages: pl.DataFrame) -> dict[str, Any]:
+    """Give the texts of a part of the passages to the shards that want them.
+
+    wanted: `part` (a shard), `dataset`, `doc_id`, `text_hash`; also of passages that another part holds.
+
+    Returns:
+        texts: for each shard that wants some, PASSAGES; one of several passages with the same text.
+    """
+    asked = wanted.select("part", "text_hash").unique()
+    held = passages.sort("dataset", "doc_id").unique("text_hash", keep="first", maintain_order=True)
+    return {"texts": scatter(asked.join(held, on="text_hash"), pl.col("part"), list(PASSAGES.columns))}
