@@ -1,4 +1,4 @@
-"""The stages that choose what a tier is asked about, within its budgets, for the stage table."""
+"""The stages that choose what a tier is asked about, and those that check that enough was answered."""
 
 from flows.method_stage import MethodStage
 from tasks import schemas as s
@@ -31,4 +31,21 @@ ESCALATE = MethodStage(
     "map",
     each=("candidates", "verdicts", "allotment"),  # the last only with a budget
     outputs={"escalated": s.CANDIDATES},
+)
+TALLY = MethodStage(
+    "tally",
+    "tasks.verdicts.complete:tally",
+    1,
+    "map",
+    each=("decisions",),
+    outputs={"tally": made.TALLY},
+    section="complete",
+)
+COMPLETE = MethodStage(
+    "complete",
+    "tasks.verdicts.complete:complete",
+    1,
+    "gather",
+    every=("tally",),
+    outputs={"completeness": s.COMPLETENESS},
 )

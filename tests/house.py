@@ -52,6 +52,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/data/ingesting",
         "tasks/data",
         "tasks/guards",
+        "tasks/fetching",
         "tasks/report",
     ),
     "flows": (

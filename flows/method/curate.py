@@ -13,6 +13,7 @@ import polars as pl
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.method.exports import export, find_evidence
+from flows.method.fetching import fetch_labelled
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
@@ -40,6 +41,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.verdicts.complete import TallyConfig
 
 _OF_A_ROW = ("queries", "given", "positives")
 
@@ -81,8 +83,8 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
     verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
-    settings = setup.config.complete
-    complete = run(st.COMPLETE, settings, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
+    tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
+    complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
     return Judged(data, pool, verdicts, sampled, decisions, counts)
 
@@ -153,7 +155,7 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         given=data.given,
         irrelevant=data.irrelevant,
         query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
+        passage_embeddings=fetch_labelled(run, data, vectors),
     )
     return Pool(**mined)
 

@@ -79,6 +79,14 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Passages and their vectors, cut by query part: each part has those of its candidates, and of their positives."""
+
+    texts: Table
+    vectors: Table
+
+
+@dataclass(frozen=True)
 class Pool:
     """The candidates of every query: those picked as its negatives, and those that can replace one of them."""
 
@@ -104,6 +112,7 @@ class Verdicts:
     decisions: Table
     agreement: Table
     features: Table
+    texts: Table
     people: Table | None = None
     guarantee: Table | None = None
 

@@ -41,12 +41,13 @@ def cut(call: Call, since: Callable[[int], int] = lambda number: 0) -> tuple[lis
     whole_missing = any(inputs[i].incomplete for i in (*stage.every, *stage.late, *stage.across))
     specs, blocked = [], set()
     for number, (index, crossed) in enumerate(_indexes(stage, inputs)):
-        if whole_missing or any(inputs[i].lacks(index) for i in stage.each):
+        if whole_missing or any(inputs[i].lacks(index) for i in (*stage.each, *stage.late_each)):
             blocked.add(index)
             continue
         seen: dict[str, Artifact] = {i: inputs[i].at(index) for i in stage.each}
         seen |= {i: inputs[i].at(crossed) for i in stage.across}
         own_contents = {i: artifact.content() for i, artifact in seen.items()}
+        seen |= {i: inputs[i].at(index) for i in stage.late_each}
         specs.append(
             PartSpec(
                 stage=stage,

@@ -105,5 +105,6 @@ def whole_of(own: OwnSpec, shared: SharedSpec) -> PartSpec:
 
 def ingredients_of(spec: PartSpec, shared: SharedSpec) -> dict[str, Any]:
     """Return what a part's key covers, with the contents of its inputs."""
-    covered = {name: artifact for name, artifact in spec.inputs.items() if name not in shared.stage.late}
+    by_hashes = (*shared.stage.late, *shared.stage.late_each)
+    covered = {name: artifact for name, artifact in spec.inputs.items() if name not in by_hashes}
     return {**shared.ingredients, "inputs": {name: artifact.content() for name, artifact in covered.items()}}

@@ -35,6 +35,8 @@ class Stage:
     across: for a `grid`, the inputs that are crossed with `each`: one part per pair of indexes.
     every: inputs that every part sees whole.
     late: inputs the part reads but whose content the key covers through hashes in another input.
+    late_each: inputs of which the part reads only the pieces with its own index, and whose content the key covers
+        through hashes in another input.
     outputs: table name to schema. directories: names of outputs that are folders of files, written below `out`.
     splits: outputs the function returns as several frames: these make the parts of later stages. They may come from a
         generator: each frame is written and dropped before the next one is asked for, output after output in the order
@@ -58,6 +60,7 @@ class Stage:
     across: tuple[str, ...] = ()
     every: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    late_each: tuple[str, ...] = ()
     outputs: Mapping[str, SchemaLike] = field(default_factory=dict)
     directories: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
@@ -72,4 +75,4 @@ class Stage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """All input names, in the order in which the function's keywords are filled."""
-        return (*self.each, *self.across, *self.every, *self.late)
+        return (*self.each, *self.across, *self.every, *self.late, *self.late_each)

@@ -28,9 +28,7 @@ class AllotConfig(BaseModel):
     max_pairs: int | None = Field(None, ge=0)
 
 
-def count_open(
-    config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
+def count_open(config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Count what one part may ask about, by score; budgets for all are not looked at.
 
     Returns:
