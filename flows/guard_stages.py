@@ -2,6 +2,7 @@
 
 from flows.method_stage import MethodStage
 from tasks import schemas as s
+from tasks.fetching.want import WANTED
 from tasks.guards import tables as t
 
 _POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES}
@@ -53,18 +54,8 @@ PAIR_TEXTS = MethodStage(
     1,
     "map",
     each=("bands",),
-    outputs={"pairs": t.NEAR_CANDIDATES, "wanted": t.WANTED},
+    outputs={"pairs": t.NEAR_CANDIDATES, "wanted": WANTED},
     scatters=("pairs", "wanted"),
-    section="guards",
-)
-LEND_TEXTS = MethodStage(
-    "lend_texts",
-    "tasks.guards.duplicates:lend_texts",
-    1,
-    "map",
-    each=("wanted", "passages"),
-    outputs={"texts": s.PASSAGES},
-    scatters=("texts",),
     section="guards",
 )
 COMPARE_TEXTS = MethodStage(

@@ -51,8 +51,8 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/data/writing",
         "tasks/data/ingesting",
         "tasks/data",
-        "tasks/guards",
         "tasks/fetching",
+        "tasks/guards",
         "tasks/report",
     ),
     "flows": (

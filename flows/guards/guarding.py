@@ -1,7 +1,7 @@
 """Runs the guards: contamination before anything is encoded, repeats before anything is judged, rows before the export."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,6 +10,7 @@ import polars as pl
 from flows import stages as st
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, Table
+from tasks.fetching.fetch import FetchConfig
 from tasks.guards.config import (
     ContaminationConfig,
     EvaluationConfig,
@@ -19,20 +20,26 @@ from tasks.guards.config import (
     RowsConfig,
     SketchConfig,
 )
-from tasks.guards.figures import sum_up_guards
-from tasks.schemas import Treatment
+from tasks.guards.figures import Guarded, sum_up_guards
+from tasks.guards.tables import DO_NOT_BATCH, GUARD_FIGURES, LINKS, NEAR
+from tasks.schemas import Schema, Treatment
 
-_OF_ROWS = ("queries", "positives", "given", "irrelevant")
-_POOL = ("candidates", "negatives", "reserve")
+DUPLICATES = "duplicates"  # the label of the fetch of their texts
+OF_ROWS = ("queries", "positives", "given", "irrelevant")
+POOL = ("candidates", "negatives", "reserve")
 
 
 @dataclass(frozen=True)
 class Screened:
-    """Tables of the method after a guard: those that it replaces, the rows that it left out, and its figures."""
+    """Tables of the method after a guard: those that it replaces, the rows that it left out, and its figures.
+
+    refused: why the run must end; empty where it may go on.
+    """
 
     tables: Mapping[str, Table]
     rejects: Table
     figures: tuple[Table, ...]
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,14 @@ def screen_rows(
     read = run(st.READ_EVALUATION, names, source=evaluation)
     how = ContaminationConfig(similarity=config.similarity, drop=config.contamination == "drop")
     made = run(st.FIND_CONTAMINATION, how, **rows, texts=texts, evaluation=read["evaluation"])
-    kept = {name: made[name] for name in _OF_ROWS}
-    return Screened(kept, made["rejects"], (read["figures"], made["figures"]))
+    figures = (read["figures"], made["figures"])
+    kept = {name: made[name] for name in OF_ROWS}
+    refused = ""
+    if config.contamination == "refuse":
+        refused = _refusal(run, figures)
+        kept = {name: _after(made["figures"], table) for name, table in kept.items()}
+    _note(run, figures)
+    return Screened(kept, made["rejects"], figures, refused)
 
 
 def name_sets(addresses: Sequence[str]) -> tuple[str, ...]:
@@ -86,11 +99,9 @@ def name_sets(addresses: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def refusal(run: Runner, config: GuardsConfig, screened: Screened) -> str:
-    """Say why the run ends if the training data repeats evaluation sets and the settings refuse that; else empty."""
-    if config.contamination != "refuse" or any(table.incomplete for table in screened.figures):
-        return ""
-    found = sum_up_guards(pl.concat([run.read(table) for table in screened.figures]))
+def _refusal(run: Runner, figures: Sequence[Table]) -> str:
+    """Say why the run ends if the training data repeats evaluation sets; else empty, or where it is not known yet."""
+    found = _read(run, figures)
     if found is None or not found.counts["contamination"].get("found"):
         return ""
     examples = "\n".join(f"  {example}" for example in found.examples.get("contamination", []))
@@ -109,25 +120,39 @@ def screen_pool(
     """
     how = RepeatsConfig(similarity=config.similarity, drop=config.positives == "drop")
     made = run(st.GUARD_POSITIVES, how, **pool, positives=positives, texts=texts)
-    kept = {name: made[name] for name in _POOL} if how.drop else dict(pool)
+    kept = {name: made[name] for name in POOL} if how.drop else dict(pool)
+    _note(run, (made["figures"],))
     return Screened(kept, made["rejects"], (made["figures"],))
 
 
-def find_duplicates(run: Runner, config: GuardsConfig, passages: Table, generations: Sequence[int]) -> Duplicates:
-    """Find the near duplicates of the corpus.
+def find_duplicates(
+    run: Runner, config: GuardsConfig, passages: Table, generations: Sequence[int]
+) -> Duplicates | None:
+    """Find the near duplicates of the corpus; None if the settings do not ask for them.
 
     generations: the number of parts of each generation of the passages. The buckets are spread over as many shards as
     the first has, so growth does not move them.
     """
+    if not config.corpus:
+        return None
     shards = max(1, generations[0])
     how = SketchConfig(shards=shards, generations=tuple(generations))
     bands = run(st.SKETCH_PASSAGES, SketchConfig(shards=shards), passages=passages)["bands"]
     paired = run(st.PAIR_TEXTS, how, bands=bands)
-    lent = run(st.LEND_TEXTS, SketchConfig(), wanted=paired["wanted"], passages=passages)["texts"]
-    near = NearConfig(similarity=config.similarity, shards=shards)
-    compared = run(st.COMPARE_TEXTS, NearConfig(similarity=config.similarity), pairs=paired["pairs"], texts=lent)
-    grouped = run(st.GROUP_DUPLICATES, near, links=compared["links"])
-    return Duplicates(compared["near"], grouped["groups"], shards, (grouped["figures"],))
+    wanted = paired["wanted"]
+    asked = tuple(piece for piece in passages.pieces if wanted.partial or piece.index in wanted.indexes)
+    texts = run(
+        st.FETCH_TEXTS, FetchConfig(), label=DUPLICATES, wanted=wanted, passages=replace(passages, pieces=asked)
+    )["texts"]
+    near = NearConfig(similarity=config.similarity)
+    compared = run(st.COMPARE_TEXTS, near, pairs=paired["pairs"], texts=texts)
+    links = _with_a_piece(run, compared["links"], LINKS)
+    for gate in (bands, wanted, texts):
+        links = _after(gate, links)
+    grouped = run(st.GROUP_DUPLICATES, near.model_copy(update={"shards": shards}), links=links)
+    found = _with_a_piece(run, compared["near"], NEAR)
+    _note(run, (grouped["figures"],))
+    return Duplicates(found, grouped["groups"], shards, (grouped["figures"],))
 
 
 def keep_apart(  # noqa: PLR0913, PLR0917 - what rows are made of
@@ -150,4 +175,35 @@ def keep_apart(  # noqa: PLR0913, PLR0917 - what rows are made of
     if near is not None:
         uses = run(st.GROUP_USES, how, label=treatment, uses=uses, groups=near.groups)["uses"]
     made = run(st.PAIR_ROWS, how, label=treatment, uses=uses)
-    return Apart(made["do_not_batch"], (made["figures"],))
+    pairs, figures = (
+        _with_a_piece(run, made[name], schema)
+        for name, schema in (("do_not_batch", DO_NOT_BATCH), ("figures", GUARD_FIGURES))
+    )
+    _note(run, (figures,))
+    return Apart(pairs, (figures,))
+
+
+def _read(run: Runner, figures: Sequence[Table]) -> Guarded | None:
+    """Sum figures up; None while a part is missing."""
+    if any(table.incomplete for table in figures):
+        return None
+    return sum_up_guards(pl.concat([run.read(table) for table in figures]))
+
+
+def _note(run: Runner, figures: Sequence[Table]) -> None:
+    """Tell people what the guards found; nothing where nothing is computed."""
+    found = None if run.executor is None else _read(run, figures)
+    for sentence in found.sentences if found is not None else ():
+        run.on_note(f"guards: {sentence}")
+
+
+def _after(gate: Table, table: Table) -> Table:
+    """Return a table that is missing while the gate is: every stage that reads it is then blocked."""
+    return replace(table, missing=table.indexes | {0}) if gate.incomplete else table
+
+
+def _with_a_piece(run: Runner, table: Table, schema: Schema) -> Table:
+    """Return a table that can be read also where no part made a piece of it."""
+    if table.pieces or table.incomplete:
+        return table
+    return run.keep_table(table.name, schema.empty(), schema)

@@ -12,13 +12,14 @@ import polars as pl
 
 from flows import stages as st
 from flows.config.section import ConfigError
+from flows.guards import guarding
 from flows.method.exports import export, find_evidence
-from flows.method.fetching import fetch_labelled
+from flows.method.fetching import fetch_labelled, fetch_texts
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
 from flows.method.losses import counted_rows, refuse_losses
-from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
+from flows.method.setup import TO_THE_END, Contaminated, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
     Finished,
@@ -41,6 +42,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.schemas import Treatment
 from tasks.verdicts.complete import TallyConfig
 
 _OF_A_ROW = ("queries", "given", "positives")
@@ -52,31 +54,38 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled, and `sample.wait_for` asks for more.
         TooManyRejected: too much of the source cannot be used.
+        Contaminated: it repeats evaluation sets, and `guards.contamination` refuses that.
     """
     c, made = setup.config, judge_data(run, setup)
     data, pool, verdicts = made.data, made.pool, made.verdicts
     treated: dict[str, Treated] = {n: treat(run, setup, data, pool, made.decisions, n) for n in c.treatments}
+    treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
     exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
     scores, ignored, models = train_and_evaluate(run, setup, data, treated)
-    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked)
+    guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
+    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked, guards=guards)
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
     sheet, texts = made.sampled.sheet, (data.queries, data.passages)
-    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence)
+    apart = {name: each.do_not_batch for name, each in treated.items() if each.do_not_batch is not None}
+    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, apart)
 
 
 def judge_data(run: Runner, setup: Setup) -> Judged:
     """Run the method up to the decisions: everything that a treatment is made of.
 
     Raises:
-        WaitingForLabels: as `curate_method`.
+        WaitingForLabels: as `curate_method`. TooManyRejected, Contaminated: likewise.
     """
     data = ingest(run, setup)
     refuse_losses(run, setup)  # before anything costs time or money
+    data, screened = guard_rows(run, setup, data)
     vectors = encode(run, setup, data)
-    pool = find_candidates(run, setup, data, vectors)
+    pool, repeated = guard_pool(run, setup, data, find_candidates(run, setup, data, vectors))
+    duplicates = guarding.find_duplicates(run, setup.config.guards, data.passages, data.generations.passages)
+    guards = (*screened, *repeated, *(duplicates.figures if duplicates else ()))
     counts = describe(run, data, pool)
     verdicts = judge(run, setup, data, vectors, pool)
     sampled = draw_sample(run, setup, data, verdicts)
@@ -86,7 +95,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
-    return Judged(data, pool, verdicts, sampled, decisions, counts)
+    return Judged(data, pool, verdicts, sampled, decisions, counts, duplicates, guards)
 
 
 def ingest(run: Runner, setup: Setup) -> Ingested:
@@ -100,6 +109,43 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
     _note_unknown_policies(run, setup, data.queries)
     return data
+
+
+def guard_rows(run: Runner, setup: Setup, data: Ingested) -> tuple[Ingested, tuple[Table, ...]]:
+    """Compare the training rows with the evaluation sets; returns the rows that may be used, and figures.
+
+    Raises:
+        Contaminated: a row repeats one of their texts, and `guards.contamination` refuses that.
+    """
+    if setup.evaluation is None:
+        return data, ()
+    texts = fetch_texts(run, data, data.positives, data.positives, "screen")
+    rows = {name: getattr(data, name) for name in guarding.OF_ROWS}
+    found = guarding.screen_rows(run, setup.config.guards, setup.evaluation, texts, rows)
+    if found.refused:
+        raise Contaminated(found.refused)
+    return replace(data, **found.tables, rejects=union("rejects", data.rejects, found.rejects)), found.figures
+
+
+def guard_pool(run: Runner, setup: Setup, data: Ingested, pool: Pool) -> tuple[Pool, tuple[Table, ...]]:
+    """Compare the candidates with the positives of their queries; returns the pool to judge, and figures."""
+    if setup.config.guards.positives == "none":
+        return pool, ()
+    texts = fetch_texts(run, data, pool.candidates, data.positives, "guard")
+    tables = {name: getattr(pool, name) for name in guarding.POOL}
+    found = guarding.screen_pool(run, setup.config.guards, tables, data.positives, texts)
+    return replace(pool, **found.tables, rejects=union("rejects", pool.rejects, found.rejects)), found.figures
+
+
+def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatment: Treatment) -> Treated:
+    """Find the rows of a treatment that must not share a batch, if the settings ask for them."""
+    config = setup.config.guards
+    if config.rows == "none":
+        return treated
+    labels = {"positives": made.data.positives, "candidates": made.pool.candidates}
+    shards = max(1, made.data.generations.queries[0])
+    apart = guarding.keep_apart(run, config, treatment, treated.instances, labels, made.duplicates, shards)
+    return replace(treated, do_not_batch=apart.do_not_batch, guards=apart.figures)
 
 
 def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
@@ -268,6 +314,7 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
     found |= {
         "positive_checks": None if checked is None else checked.decisions,
         "query_checks": None if checked is None else checked.queries,
+        "guards": union("guards", *changes.guards) if changes.guards else None,
     }
     further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
     if setup.calibration is not None:

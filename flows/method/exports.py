@@ -22,6 +22,8 @@ def export(
     """Write the training set of one treatment in the configured formats."""
     config = with_facts(setup, setup.config.export)
     tables = wanted_tables(config, evidence)
+    if treated.do_not_batch is not None:
+        tables["do_not_batch"] = treated.do_not_batch
     written: Directory = run(
         without(st.EXPORT, *(name for name in st.EXPORT.every if name not in (*_ALWAYS, *tables))),
         config,

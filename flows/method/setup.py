@@ -321,6 +321,7 @@ class Outcome:
     """The results of a curation: the page, the sheet for people, and one folder of exports per treatment.
 
     models: by the treatment each was trained on. evidence: the tables that an export by hand may read besides.
+    do_not_batch: by treatment, the pairs of rows that must not share a batch, if the settings ask for them.
     """
 
     page: Directory
@@ -332,3 +333,4 @@ class Outcome:
     scores: Table = field(default_factory=lambda: Table("scores"))
     models: Mapping[str, Directory] = field(default_factory=dict)
     evidence: Mapping[str, Table] = field(default_factory=dict)
+    do_not_batch: Mapping[str, Table] = field(default_factory=dict)

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tasks.data.ingesting.text_store import from_hex, part_of_hashes
+from tasks.fetching.want import WANTED
 from tasks.guards.config import SketchConfig
 from tasks.guards.sketches import BANDS, bucket_keys, shingle
 from tasks.guards.tables import BANDS as BAND_TABLE
 from tasks.guards.tables import NEAR_CANDIDATES, number_texts
-from tasks.schemas import PASSAGES
 from tasks.texts import show_passage
 
 _SIDES = ("left", "right")
@@ -97,25 +98,9 @@ def scatter_by_holder(wanted: pl.DataFrame, generations: tuple[int, ...]) -> Sca
 
     generations: the number of parts of each generation, in order.
     """
+    high, low = from_hex(wanted["text_hash"])
     offset = 0
     for count in generations:
-        # A part is the hash modulo the number of parts (tasks.texts.part_of), taken digit group by digit group.
-        part = pl.lit(0, dtype=pl.Int64)
-        for start in range(0, 32, 8):
-            digits = pl.col("text_hash").str.slice(start, 8).str.to_integer(base=16)
-            part = (part * (2**32 % count) + digits % count) % count
-        yield from scatter(wanted, part + offset, ["part", *_TEXT])
+        part = pl.Series("to", part_of_hashes(high, low, count)).cast(pl.Int64) + offset
+        yield from scatter(wanted.with_columns(part), pl.col("to"), list(WANTED.columns))
         offset += count
-
-
-def lend_texts(config: SketchConfig, *, wanted: pl.DataFrame, passages: pl.DataFrame) -> dict[str, Any]:
-    """Give the texts of a part of the passages to the shards that want them.
-
-    wanted: `part` (a shard), `dataset`, `doc_id`, `text_hash`; also of passages that another part holds.
-
-    Returns:
-        texts: for each shard that wants some, PASSAGES; one of several passages with the same text.
-    """
-    asked = wanted.select("part", "text_hash").unique()
-    held = passages.sort("dataset", "doc_id").unique("text_hash", keep="first", maintain_order=True)
-    return {"texts": scatter(asked.join(held, on="text_hash"), pl.col("part"), list(PASSAGES.columns))}

@@ -11,6 +11,11 @@ from tasks.guards.groups import CORPUS
 from tasks.guards.repeats import POSITIVES
 from tasks.guards.rows import NEGATIVE_IS_POSITIVE, ROWS, SAME_POSITIVE
 
+GUARD_NAMES = {  # for the page; those of rows end with their treatment
+    CONTAMINATION: "Texts of evaluation sets",
+    CORPUS: "Near duplicates in the corpus",
+    POSITIVES: "Candidates that repeat a positive",
+}
 _EXAMPLE = "example"
 _SHOWN = 5
 _LARGEST = "largest"  # a measure of which the largest counts, not the sum

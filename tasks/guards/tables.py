@@ -23,8 +23,6 @@ _PAIR: dict[str, Dtype] = {
 BANDS = Schema({"key": pl.UInt64, **_TEXT}, key=())
 # Two passages that shared a bucket; `left` has the smaller hash. A pair of several buckets stands several times.
 NEAR_CANDIDATES = Schema(_PAIR, key=())
-# A text that a shard needs; it stands with the part of the passages that may hold it.
-WANTED = Schema({"part": pl.Int32, **_TEXT}, key=())
 # Two passages that are near duplicates.
 NEAR = Schema({**_PAIR, "similarity": pl.Float64}, key=("left_hash", "right_hash"))
 LINKS = Schema({"left": pl.Int64, "right": pl.Int64}, key=("left", "right"))  # the same pairs, by numbers of texts

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.formatting import clip, duration, percent, printable, signed
 from tasks.rejects import count_left_out
+from tasks.guards.figures import GUARD_NAMES, sum_up_guards
 from tasks.report import plots
 from tasks.report.beyond import sum_up_windows
 from tasks.report.calibration import in_summary, sum_up_calibration
@@ -130,12 +131,14 @@ def report(  # noqa: PLR0913 - tables by name
     calibration: Path | None = None,
     positive_checks: pl.DataFrame | None = None,
     query_checks: pl.DataFrame | None = None,
+    guards: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
     `edits` are those of the treatment `relabel`. `known` only marks the examples. `people` is passed if people labelled
     a candidate, `guarantee` if a tier has one, the last two if given labels are checked. `windows` says which part of a
-    passage each verdict rests on. `calibration` is the folder of the calibration that decided.
+    passage each verdict rests on. `calibration` is the folder of the calibration that decided. `guards` are the figures
+    of the guards that were on.
     """
     tables = _Tables(
         queries=queries,
@@ -164,10 +167,13 @@ def report(  # noqa: PLR0913 - tables by name
     reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
     fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
     said = {"conclusions": conclusions, "left_out": left_out, "data": data, "data_names": NAMES, "warnings": warnings}
+    guarded = sum_up_guards(guards, passages.height)
+    said |= {"guards": guarded, "guard_names": GUARD_NAMES}
     said |= {"calibration": fitted, "windows": places, "common": common, "guarantee": reached, "checks": checks}
     page = _render(config, _context(config, tables, figures, comparisons) | said)
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
+    summary |= {} if guarded is None else {"guards": guarded.as_json()}
     summary |= {} if checks is None else {"checks": checks.as_json()}
     summary |= {} if tables.people.is_empty() else {"people": tables.people.to_dicts()}
     return _write(out, page, summary if reached is None else {**summary, "guarantee": reached})
