@@ -10,9 +10,11 @@ from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
 from flows import guard_stages as guarding
+from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
+from tasks import summaries as made
 
 GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
 CHECKING = "check"  # begins the label of the stage that judges positives: judge-check-llm
@@ -138,15 +140,7 @@ ADMIT = MethodStage(
     section="policies",
     decides_labels=True,
 )
-IMPORTED = MethodStage(
-    "imported",
-    "tasks.quality.imported:import_verdicts",
-    1,
-    "map",
-    each=("candidates",),
-    every=("source",),
-    outputs={"verdicts": s.VERDICTS, "left": s.CANDIDATES},
-)
+SPLIT_IMPORTED, IMPORTED = escalation.SPLIT_IMPORTED, escalation.IMPORTED
 JUDGE_SIMILARITY = MethodStage(
     "judge_similarity",
     "tasks.judging.similarity:judge_similarity",
@@ -171,17 +165,7 @@ JUDGE = MethodStage(
     ledger=True,
     resources=_MODEL,
 )
-READ_SCORES = MethodStage(
-    "read_scores",
-    "tasks.quality.scores:read_scores",
-    1,
-    "map",
-    each=("escalated",),
-    every=("source", "copies"),
-    late=("queries",),
-    outputs={"verdicts": s.VERDICTS},
-    section="tiers",
-)
+SPLIT_SCORES, READ_SCORES = escalation.SPLIT_SCORES, escalation.READ_SCORES
 COMBINE = fitted.COMBINE
 WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
 FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
@@ -197,12 +181,23 @@ DECIDE = MethodStage(
 SCORE_POOL, DRAW_AUDIT, AUDIT = guaranteed.SCORE_POOL, guaranteed.DRAW_AUDIT, guaranteed.AUDIT
 READ_AUDIT, SET_THRESHOLDS, SETTLE = guaranteed.READ_AUDIT, guaranteed.SET_THRESHOLDS, guaranteed.SETTLE
 COUNT_FOUND, GUARANTEE = guaranteed.COUNT_FOUND, guaranteed.GUARANTEE
+COMPARE_KNOWN = MethodStage(
+    "compare_known",
+    "tasks.quality.known_false_negatives:compare_known",
+    1,
+    "map",
+    each=("candidates", "similarity", "llm_verdicts", "decisions"),
+    every=("known",),
+    outputs={"queries": made.KNOWN_BY_QUERY, "pairs": made.KNOWN_BY_PAIR},
+    section="agree",
+)
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
     3,
     "gather",
-    every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
+    every=("queries", "pairs"),
+    numbered=("pairs",),
     outputs={"agreement": s.AGREEMENT},
 )
 TALLY, COMPLETE = escalation.TALLY, escalation.COMPLETE
@@ -232,16 +227,7 @@ TREAT = MethodStage(
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
 NAME_TEXTS, GROUP_USES, PAIR_ROWS = guarding.NAME_TEXTS, guarding.GROUP_USES, guarding.PAIR_ROWS
-SAMPLE = MethodStage(
-    "sample",
-    "tasks.quality.sample:sample",
-    1,
-    "gather",
-    every=("candidates", "decisions"),
-    late=("queries", "passages", "positives"),
-    outputs={"samples": s.SAMPLES},
-    directories=("sheet",),
-)
+SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",

@@ -4,6 +4,7 @@ The paper's sections: 1.1 (mining), 3 (judging and relabelling), 4 (training and
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
@@ -12,14 +13,14 @@ import polars as pl
 
 from flows import stages as st
 from flows.config.section import ConfigError
-from flows.guards import guarding
-from flows.method.exports import export, find_evidence
-from flows.method.fetching import fetch_labelled, fetch_texts
+from flows.guards.guarding import find_duplicates
+from flows.method.exports import export, find_evidence, keep_apart
+from flows.method.fetching import fetch_labelled
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
-from flows.method.losses import counted_rows, refuse_losses
-from flows.method.setup import TO_THE_END, Contaminated, Outcome, Setup, TooManyRejected, WaitingForLabels
+from flows.method.losses import counted_rows, guard_pool, guard_rows, refuse_losses
+from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
     Finished,
@@ -33,6 +34,7 @@ from flows.method.tables import (
     Verdicts,
     empty_table,
     gather,
+    only_asked,
     union,
     wait_for,
 )
@@ -42,10 +44,15 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
-from tasks.schemas import Treatment
 from tasks.verdicts.complete import TallyConfig
 
-_OF_A_ROW = ("queries", "given", "positives")
+_QUERY = ("dataset", "query_id")
+_OF_A_ROW: Mapping[str, tuple[str, ...] | None] = {
+    "queries": None,
+    "given": (*_QUERY, "guard_hash"),
+    "positives": (*_QUERY, "guard_hash"),
+}
+_READERS = 8  # parts that are read at a time
 
 
 def curate_method(run: Runner, setup: Setup) -> Outcome:
@@ -84,7 +91,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     data, screened = guard_rows(run, setup, data)
     vectors = encode(run, setup, data)
     pool, repeated = guard_pool(run, setup, data, find_candidates(run, setup, data, vectors))
-    duplicates = guarding.find_duplicates(run, setup.config.guards, data.passages, data.generations.passages)
+    duplicates = find_duplicates(run, setup.config.guards, data.passages, data.generations.passages)
     guards = (*screened, *repeated, *(duplicates.figures if duplicates else ()))
     counts = describe(run, data, pool)
     verdicts = judge(run, setup, data, vectors, pool)
@@ -109,43 +116,6 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
     _note_unknown_policies(run, setup, data.queries)
     return data
-
-
-def guard_rows(run: Runner, setup: Setup, data: Ingested) -> tuple[Ingested, tuple[Table, ...]]:
-    """Compare the training rows with the evaluation sets; returns the rows that may be used, and figures.
-
-    Raises:
-        Contaminated: a row repeats one of their texts, and `guards.contamination` refuses that.
-    """
-    if setup.evaluation is None:
-        return data, ()
-    texts = fetch_texts(run, data, data.positives, data.positives, "screen")
-    rows = {name: getattr(data, name) for name in guarding.OF_ROWS}
-    found = guarding.screen_rows(run, setup.config.guards, setup.evaluation, texts, rows)
-    if found.refused:
-        raise Contaminated(found.refused)
-    return replace(data, **found.tables, rejects=union("rejects", data.rejects, found.rejects)), found.figures
-
-
-def guard_pool(run: Runner, setup: Setup, data: Ingested, pool: Pool) -> tuple[Pool, tuple[Table, ...]]:
-    """Compare the candidates with the positives of their queries; returns the pool to judge, and figures."""
-    if setup.config.guards.positives == "none":
-        return pool, ()
-    texts = fetch_texts(run, data, pool.candidates, data.positives, "guard")
-    tables = {name: getattr(pool, name) for name in guarding.POOL}
-    found = guarding.screen_pool(run, setup.config.guards, tables, data.positives, texts)
-    return replace(pool, **found.tables, rejects=union("rejects", pool.rejects, found.rejects)), found.figures
-
-
-def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatment: Treatment) -> Treated:
-    """Find the rows of a treatment that must not share a batch, if the settings ask for them."""
-    config = setup.config.guards
-    if config.rows == "none":
-        return treated
-    labels = {"positives": made.data.positives, "candidates": made.pool.candidates}
-    shards = max(1, made.data.generations.queries[0])
-    apart = guarding.keep_apart(run, config, treatment, treated.instances, labels, made.duplicates, shards)
-    return replace(treated, do_not_batch=apart.do_not_batch, guards=apart.figures)
 
 
 def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
@@ -208,15 +178,19 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:
     """Draw the pairs that people check (paper section 7), and write the sheet they fill in."""
-    made = run(
-        st.SAMPLE,
-        setup.config.sample,
-        candidates=verdicts.candidates,
-        decisions=verdicts.decisions,
+    how, candidates = setup.config.sample, verdicts.candidates
+    short = run(st.SHORTLIST, how, candidates=candidates, decisions=verdicts.decisions)
+    drawn: Table = run(st.DRAW, how, **short)["drawn"]
+    shown = run(
+        st.SHOW_PAIRS,
+        how,
+        drawn=drawn,
+        shortlist=only_asked(drawn, short["shortlist"]),
         queries=data.queries,
-        passages=data.passages,
+        passages=verdicts.texts,
         positives=data.positives,
-    )
+    )["shown"]
+    made = run(st.SAMPLE, how, key={"candidates": candidates.content()}, shown=shown)
     return Sampled(samples=made["samples"], sheet=made["sheet"])
 
 
@@ -382,19 +356,30 @@ def _library_versions(setup: Setup) -> dict[str, str]:
 
 
 def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
-    """Return whether any training query has no negative of its own that can be one; the parts are read one by one."""
+    """Return whether any training query has no negative of its own that can be one; a few parts are read at a time."""
     if data.queries.missing or data.given.missing or data.positives.missing:
         return True  # nothing is known yet; the stages that follow are blocked
-    parts = (
-        {name: run.read(getattr(data, name).at(part)) for name in _OF_A_ROW} for part in sorted(data.queries.indexes)
-    )
-    return any(not without_given(**part).is_empty() for part in parts)
+    tables: dict[str, Table] = {name: getattr(data, name) for name in _OF_A_ROW}
+
+    def lacks(part: int) -> bool:
+        read = {name: run.read(table.at(part), _OF_A_ROW[name]) for name, table in tables.items()}
+        return not without_given(**read).is_empty()
+
+    def any_lacks() -> bool:
+        parts, some = sorted(data.queries.indexes), 4 * _READERS
+        with ThreadPoolExecutor(_READERS, "parts") as pool:
+            return any(any(pool.map(lacks, parts[n : n + some])) for n in range(0, len(parts), some))
+
+    return run.found.note("queries to mine", tables.values(), any_lacks)
 
 
 def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:
     """Report policies for datasets that the source does not hold: a misspelt `skip` would be judged and paid for."""
     if not setup.config.policies or queries.missing:
         return
-    present = set(run.read(queries)["dataset"])
+    parts = (queries.at(part) for part in sorted(queries.indexes))
+    present = run.found.note(
+        "datasets", [queries], lambda: {name for part in parts for name in run.read(part, ["dataset"])["dataset"]}
+    )
     for name in sorted(set(setup.config.policies) - present):
         run.on_note(f"policies: no dataset {name!r} in the source, which holds {', '.join(sorted(present))}")

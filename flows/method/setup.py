@@ -60,7 +60,8 @@ class WaitingForLabels(Exception):
 class Tier:
     """One judge, ready to run: which pairs it judges, its settings, its engine, and digests of its texts.
 
-    scores: the file with its verdicts, as kept in the store; None for a judge that is asked.
+    scores: the file with its verdicts, as kept in the store; None for a judge that is asked. rows: the file's rows, cut
+    into those of each query part; None until the flow has cut them.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Tier:
     engine: BaseModel
     shown: Mapping[str, Mapping[str, str]]  # digests of its prompt files and of its definitions of relevance
     scores: Directory | None = None
+    rows: Table | None = None
 
     @classmethod
     def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":

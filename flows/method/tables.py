@@ -231,6 +231,11 @@ def only_parts(table: Table, parts: frozenset[int]) -> Table:
     return replace(table, pieces=pieces, missing=table.missing & parts)
 
 
+def only_asked(wanted: Table, table: Table) -> Table:
+    """Return the parts that are asked for something; where that is not known, all, as they have to wait."""
+    return table if wanted.partial else only_parts(table, wanted.indexes)
+
+
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
     """Join one output of a stage over all its labels, as the run has made it so far; that on the candidates only."""
     named = (done for done in run.runs if StageName.parse(done.name).stage == stage)

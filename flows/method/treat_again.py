@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 
 from flows.config.section import ConfigError
-from flows.method.curate import judge_data, keep_apart, treat
-from flows.method.exports import export, find_evidence
+from flows.method.curate import judge_data, treat
+from flows.method.exports import export, find_evidence, keep_apart
 from flows.method.setup import TO_THE_END, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import Judged, Treated
 from infra.stages.runner import Runner, WorkNeeded

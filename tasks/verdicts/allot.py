@@ -41,12 +41,13 @@ def count_open(config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl
     """
     questions = find_questions(config, candidates, verdicts)
     units = open_units(config, questions)
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    place = pl.col("place")
     if config.unit == "pair":
         width = max(1, math.ceil(units.height / MOST_BINS))
         place = place.min().over("unparsed", "score") // width
     bins = (
-        units.with_columns(bin=place)
+        units.with_row_index("place")
+        .with_columns(bin=place)
         .group_by("unparsed", "bin", maintain_order=True)
         .agg(pl.col("score").first(), units=pl.len(), questions=pl.col("questions").sum())
     )

@@ -54,7 +54,8 @@ def pool(parts: int, queries: int, seed: int = 0, digits: int = 9) -> list[list[
     for query in range(queries):
         rows = found[rng.randrange(parts)]
         for n in range(rng.randint(3, 9)):
-            doc, state = f"d{query}x{n}", rng.choice(["relevant", "unsure", "not_relevant", "unsure", "unparsed"])
+            doc, state = f"d{query}x{n}", rng.choice(["relevant", "unsure", "not_relevant", "unsure"])
+            state = "unparsed" if rng.random() < 0.04 else state
             score = None if state == "unparsed" else round(rng.random(), digits)
             rows.append((f"q{query}", doc, state, score))
             if rng.random() < 0.2:
