@@ -59,7 +59,7 @@ def main() -> None:
     copies = {name: text for copied in planted.values() for name, text in copied.items()}
     found = {"generated": measure_generated(texts, copies), "real": measure_real()}
     arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))  # noqa: T201
+    print(json.dumps(found, indent=1))
 
 
 def generate(count: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Runs the guards: contamination before anything is encoded, repeats before anything is judged, rows before the export."""
+"""Runs the guards: on the rows before anything is encoded, on the pool before anything is judged, and before exports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from tasks.guards.config import (
     SketchConfig,
 )
 from tasks.guards.figures import Guarded, sum_up_guards
+from tasks.guards.rows import count_nothing
 from tasks.guards.tables import DO_NOT_BATCH, GUARD_FIGURES, LINKS, NEAR
 from tasks.schemas import Schema, Treatment
 
@@ -146,11 +147,11 @@ def find_duplicates(
     )["texts"]
     near = NearConfig(similarity=config.similarity)
     compared = run(st.COMPARE_TEXTS, near, pairs=paired["pairs"], texts=texts)
-    links = _with_a_piece(run, compared["links"], LINKS)
+    links = _with_a_piece(run, compared["links"], LINKS.empty(), LINKS)
     for gate in (bands, wanted, texts):
         links = _after(gate, links)
     grouped = run(st.GROUP_DUPLICATES, near.model_copy(update={"shards": shards}), links=links)
-    found = _with_a_piece(run, compared["near"], NEAR)
+    found = _with_a_piece(run, compared["near"], NEAR.empty(), NEAR)
     _note(run, (grouped["figures"],))
     return Duplicates(found, grouped["groups"], shards, (grouped["figures"],))
 
@@ -175,10 +176,8 @@ def keep_apart(  # noqa: PLR0913, PLR0917 - what rows are made of
     if near is not None:
         uses = run(st.GROUP_USES, how, label=treatment, uses=uses, groups=near.groups)["uses"]
     made = run(st.PAIR_ROWS, how, label=treatment, uses=uses)
-    pairs, figures = (
-        _with_a_piece(run, made[name], schema)
-        for name, schema in (("do_not_batch", DO_NOT_BATCH), ("figures", GUARD_FIGURES))
-    )
+    pairs = _with_a_piece(run, made["do_not_batch"], DO_NOT_BATCH.empty(), DO_NOT_BATCH)
+    figures = _with_a_piece(run, made["figures"], count_nothing(treatment), GUARD_FIGURES)
     _note(run, (figures,))
     return Apart(pairs, (figures,))
 
@@ -202,8 +201,6 @@ def _after(gate: Table, table: Table) -> Table:
     return replace(table, missing=table.indexes | {0}) if gate.incomplete else table
 
 
-def _with_a_piece(run: Runner, table: Table, schema: Schema) -> Table:
-    """Return a table that can be read also where no part made a piece of it."""
-    if table.pieces or table.incomplete:
-        return table
-    return run.keep_table(table.name, schema.empty(), schema)
+def _with_a_piece(run: Runner, table: Table, otherwise: pl.DataFrame, schema: Schema) -> Table:
+    """Return a table, or another one of its schema where no part made a piece of it."""
+    return table if table.pieces or table.incomplete else run.keep_table(table.name, otherwise, schema)

@@ -38,7 +38,9 @@ def find_contamination(  # noqa: PLR0913 - tables by name
     Args:
         config: the least similarity, and whether such queries are dropped.
         queries: of the part; those that are held out are not compared.
-        positives: likewise. given: likewise. irrelevant: likewise.
+        positives: of the part.
+        given: of the part.
+        irrelevant: of the part.
         texts: the passages of the positives; there may be more.
         evaluation: a table of EVALUATION, whole.
 
@@ -51,9 +53,7 @@ def find_contamination(  # noqa: PLR0913 - tables by name
     contaminated = found.select(_QUERY).unique(maintain_order=True)
     dropped = contaminated if config.drop else contaminated.clear()
     tables = {"queries": queries, "positives": positives, "given": given, "irrelevant": irrelevant}
-    kept = {
-        name: frame.join(dropped, on=_QUERY, how="anti", maintain_order="left") for name, frame in tables.items()
-    }
+    kept = {name: frame.join(dropped, on=_QUERY, how="anti", maintain_order="left") for name, frame in tables.items()}
     counts = {
         "queries": queries.filter(pl.col("split") == "train").height,
         "found": contaminated.height,
@@ -140,7 +140,9 @@ def _said(doc_id: str | None) -> str:
 
 def _rejects(found: pl.DataFrame) -> pl.DataFrame:
     first = found.unique(_QUERY, keep="first", maintain_order=True)
-    detail = pl.format("{} is {} {} of {}", pl.coalesce(pl.format("positive {}", "doc_id"), pl.lit("the query")), "kind", "id", "set")
+    detail = pl.format(
+        "{} is {} {} of {}", pl.coalesce(pl.format("positive {}", "doc_id"), pl.lit("the query")), "kind", "id", "set"
+    )
     return first.select(
         stage=pl.lit("find_contamination"),
         key=pl.concat_str(_QUERY, separator="/"),

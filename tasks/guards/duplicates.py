@@ -56,7 +56,9 @@ def pair_texts(config: SketchConfig, *, bands: pl.DataFrame) -> dict[str, Any]:
     texts = bands.sort("key", "text_hash", "dataset", "doc_id").unique(["key", "text_hash"], maintain_order=True)
     pairs = _neighbours(texts).unique()
     pairs = pairs.with_columns((number_texts("left_hash") % config.shards).cast(pl.Int32).alias("part"))
-    sides = [pairs.select("part", **{name: f"{side}_{name.removeprefix('text_')}" for name in _TEXT}) for side in _SIDES]
+    sides = [
+        pairs.select("part", **{name: f"{side}_{name.removeprefix('text_')}" for name in _TEXT}) for side in _SIDES
+    ]
     wanted = pl.concat(sides).unique()
     return {
         "pairs": scatter(pairs, pl.col("part"), list(NEAR_CANDIDATES.columns)),

@@ -1,4 +1,4 @@
-"""Find candidates that nearly repeat a positive of their query: false negatives that no judge needs to be asked about."""
+"""Find candidates that nearly repeat a positive of their query: they are false negatives, whatever a judge says."""
 
 import polars as pl
 
@@ -15,7 +15,7 @@ _PAIR = [*_QUERY, "doc_id"]
 _SHOWN = 3
 
 
-def guard_positives(  # noqa: PLR0913 - tables by name
+def guard_positives(
     config: RepeatsConfig,
     *,
     candidates: pl.DataFrame,
@@ -55,9 +55,7 @@ def guard_positives(  # noqa: PLR0913 - tables by name
     }
 
 
-def find_repeats(
-    least: float, candidates: pl.DataFrame, positives: pl.DataFrame, texts: pl.DataFrame
-) -> pl.DataFrame:
+def find_repeats(least: float, candidates: pl.DataFrame, positives: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
     """Return a table of REPEATS: for each such candidate the positive that is the most similar, then the first by id.
 
     Raises:
@@ -88,7 +86,8 @@ def fill_up(before: pl.DataFrame, negatives: pl.DataFrame, reserve: pl.DataFrame
 
     Args:
         before: the negatives before some were taken out.
-        negatives: those that are left. reserve: those that may follow, in the order of their ranks.
+        negatives: those that are left.
+        reserve: those that may follow, in the order of their ranks.
     """
     wanted = before.group_by(_QUERY).agg(wanted=pl.len())
     every = pl.concat([negatives.with_columns(_of=0), reserve.with_columns(_of=1)]).sort(*_QUERY, "_of", "rank")

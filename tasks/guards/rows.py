@@ -28,7 +28,9 @@ def name_texts(
         uses: for each shard (that of a text's number), a table of USES.
     """
     sides = [
-        instances.select(*_ROW, doc_id=f"{role}s", role=pl.lit(role)).explode("doc_id", empty_as_null=True).drop_nulls("doc_id")
+        instances.select(*_ROW, doc_id=f"{role}s", role=pl.lit(role))
+        .explode("doc_id", empty_as_null=True)
+        .drop_nulls("doc_id")
         for role in (_POSITIVE, _NEGATIVE)
     ]
     pair = [*_ROW, "doc_id"]
@@ -70,7 +72,15 @@ def pair_rows(config: RowsConfig, *, uses: pl.DataFrame) -> dict[str, pl.DataFra
         different = _before() if reason == SAME_POSITIVE else row != match
         pairs.append(frame.join(other, on="text").filter(different).with_columns(reason=pl.lit(reason)))
     found = pl.concat(pairs).rename({"text": "group"}).select(*DO_NOT_BATCH.columns).sort(DO_NOT_BATCH.key)
-    return {"do_not_batch": found, "figures": count_figures(f"{ROWS}-{config.treatment}", _count(found, counted, distinct), _examples(found))}
+    return {
+        "do_not_batch": found,
+        "figures": count_figures(f"{ROWS}-{config.treatment}", _count(found, counted, distinct), _examples(found)),
+    }
+
+
+def count_nothing(treatment: str) -> pl.DataFrame:
+    """Return the figures of a treatment without any row."""
+    return count_figures(f"{ROWS}-{treatment}", dict.fromkeys((SAME_POSITIVE, NEGATIVE_IS_POSITIVE, "left_out"), 0))
 
 
 def _before() -> pl.Expr:
@@ -83,11 +93,15 @@ def _count(found: pl.DataFrame, counted: pl.DataFrame, distinct: pl.DataFrame) -
     p, n = pl.col("positives").cast(pl.Int64), pl.col("negatives").cast(pl.Int64)
     own = distinct.select("text", *_ROW).is_duplicated().sum() // 2  # a row with a text in both roles is no pair
     every = int(counted.select((p * (p - 1) // 2 + p * n).sum()).item() or 0) - int(own)
-    by_reason = {reason: found.filter(pl.col("reason") == reason).height for reason in (SAME_POSITIVE, NEGATIVE_IS_POSITIVE)}
+    by_reason = {
+        reason: found.filter(pl.col("reason") == reason).height for reason in (SAME_POSITIVE, NEGATIVE_IS_POSITIVE)
+    }
     return {**by_reason, "left_out": max(0, every - found.height)}
 
 
 def _examples(found: pl.DataFrame) -> list[tuple[str, float]]:
     said = {SAME_POSITIVE: "have a positive in common", NEGATIVE_IS_POSITIVE: "a negative of the first is a positive"}
     first = found.head(_SHOWN).select(*DO_NOT_BATCH.columns).iter_rows()
-    return [(f"{dataset}/{query} and {other}/{of}: {said[reason]}", 0.0) for dataset, query, other, of, reason, _ in first]
+    return [
+        (f"{dataset}/{query} and {other}/{of}: {said[reason]}", 0.0) for dataset, query, other, of, reason, _ in first
+    ]

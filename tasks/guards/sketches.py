@@ -90,8 +90,10 @@ def similarities(left: Shingles, left_rows: Rows, right: Shingles, right_rows: R
     """Return the Jaccard similarity of pairs of texts; 0 where it cannot reach `least`.
 
     Args:
-        left: the shingles of the first texts. left_rows: the row of each pair's first text.
-        right: the shingles of the second texts. right_rows: the row of each pair's second text.
+        left: the shingles of the first texts.
+        left_rows: the row of each pair's first text.
+        right: the shingles of the second texts.
+        right_rows: the row of each pair's second text.
         least: a similarity from 0 to 1; pairs whose numbers of shingles differ too much for it are not compared.
     """
     sizes = [np.diff(side.starts)[rows] for side, rows in ((left, left_rows), (right, right_rows))]

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.formatting import clip, duration, percent, printable, signed
-from tasks.rejects import count_left_out
 from tasks.guards.figures import GUARD_NAMES, sum_up_guards
+from tasks.rejects import count_left_out
 from tasks.report import plots
 from tasks.report.beyond import sum_up_windows
 from tasks.report.calibration import in_summary, sum_up_calibration

@@ -17,15 +17,17 @@ from infra.storage.store import Store
 from tests.flows.animals import make_setup, run_method, write_source
 from tests.flows.fakes import InProcess
 
-ALL = {"positives": "drop", "corpus": True, "rows": "near", "contamination": "drop", "similarity": 0.6}
+ALL = {"positives": "drop", "corpus": True, "rows": "near", "contamination": "drop", "similarity": 0.8}
 
 
 def write_planted(folder: Path) -> Path:
-    """The animals, with near copies of two positives in the corpus, and a query more about the first animal's passage."""
+    """The animals, with near copies of two positives in the corpus, and one more query about one of these copies."""
     write_source(folder)
     with (folder / "corpus.jsonl").open("a") as file:
         for animal in ("otter", "heron"):
-            text = f"The {animal} lives near the river, where the {animal} hunts and sleeps in spring number 0, they say."
+            text = (
+                f"The {animal} lives near the river, where the {animal} hunts and sleeps in spring number 0, they say."
+            )
             file.write(json.dumps({"_id": f"{animal}-copy", "title": "", "text": text}) + "\n")
     with (folder / "queries.jsonl").open("a") as file:
         file.write(json.dumps({"_id": "q99", "text": "at which water is an otter at home"}) + "\n")
@@ -113,7 +115,7 @@ def test_what_is_found_does_not_depend_on_the_parts(tmp_path: Path) -> None:
     for parts in (1, 3):
         folder = tmp_path / str(parts)
         ingest = {"query_parts": parts, "passage_parts": parts, "known_split": "known"}
-        outcome, run, _ = run_guarded(folder, {**ALL, "evaluation": ["x"]}, evaluate=True, ingest=ingest)
+        _, run, _ = run_guarded(folder, {**ALL, "evaluation": ["x"]}, evaluate=True, ingest=ingest)
         tables = [
             output(run, name, stage).sort(pl.all())
             for name, stage in (
@@ -137,7 +139,9 @@ def test_contamination_is_refused_before_anything_is_encoded(tmp_path: Path) -> 
     setup = make_setup(store, tmp_path / "source", guards=guards)
     files = write_directory(store, "source", write_evaluation(tmp_path / "evaluation"))
     run = Runner(store, InProcess(store, tmp_path / "scratch"))
-    with pytest.raises(Contaminated, match=r"2 of 10 training queries .* q2: the query is query .* of mine\.jsonl") as told:
+    with pytest.raises(
+        Contaminated, match=r"(?s)2 of 10 training queries .*/q2: the query is query .* of mine\.jsonl"
+    ) as told:
         curate_method(run, replace(setup, evaluation=files))
     assert "guards: {contamination: drop}" in str(told.value)
     assert not [done.name for done in run.runs if done.name.startswith(("encode", "judge"))]
@@ -150,7 +154,15 @@ def test_what_only_reports_changes_no_instance_and_computes_no_other_part_again(
     guarded, run, executor = run_guarded(tmp_path, report, evaluate=True)
     assert guarded.instances == plain.instances
     computed = {name.rsplit("-", 1)[0].partition("-")[0] for name in executor.computed}
-    expected = {"read_evaluation", "want", "fetch_texts", "find_contamination", "guard_positives", "name_texts", "pair_rows"}
+    expected = {
+        "read_evaluation",
+        "want",
+        "fetch_texts",
+        "find_contamination",
+        "guard_positives",
+        "name_texts",
+        "pair_rows",
+    }
     expected |= {"sketch_passages", "pair_texts", "compare_texts", "group_duplicates", "export", "report"}
     assert computed <= expected
     assert run.runs[-1].name == "report"

@@ -2,15 +2,16 @@
 
 import random
 
-WORDS = [f"{a}{b}{c}" for a in ("ka", "lo", "mi", "ne", "ru", "sta", "vel", "tor") for b in ("da", "ren", "si", "pol", "gu")
-         for c in ("n", "t", "lis", "mor", "ka", "x", "ve")]  # fmt: skip
+_SYLLABLES = ("ka", "lo", "mi", "ne", "ru", "sta", "vel", "tor", "da", "ren", "si", "pol", "gu", "lis", "mor")
+WORDS = sorted({"".join(random.Random(seed).choices(_SYLLABLES, k=1 + seed % 4)) for seed in range(3_000)})
 
 
 def generated(count: int, words: int = 100, seed: int = 0) -> list[str]:
     """Texts of random words, as often as in a language: the rank of a word decides how frequent it is."""
     chance = random.Random(seed)
-    weights = [1 / (rank + 1) for rank in range(len(WORDS))]
-    return [" ".join(chance.choices(WORDS, weights, k=words)) for _ in range(count)]
+    ranked = chance.sample(WORDS, len(WORDS))
+    weights = [1 / (rank + 5) for rank in range(len(ranked))]
+    return [" ".join(chance.choices(ranked, weights, k=words)) for _ in range(count)]
 
 
 def edited(text: str, share: float, seed: int) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 import polars as pl
 
 from tasks import schemas
-from tasks.guards.duplicates import pair_texts, sketch_passages
 from tasks.guards.compare import compare_texts
 from tasks.guards.config import NearConfig, SketchConfig
+from tasks.guards.duplicates import pair_texts, sketch_passages
 from tasks.guards.tables import BANDS, NEAR_CANDIDATES
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text
 

@@ -50,7 +50,7 @@ def test_a_text_of_two_datasets_is_one_text() -> None:
 
 
 def test_a_bucket_of_thousands_makes_no_more_pairs_than_texts_times_neighbours() -> None:
-    alike = {f"p{number}": f"{TEXTS['p1']} {number}" for number in range(2_000)}
+    alike = {f"p{number}": f"{TEXTS['p1']} {number}" for number in range(600)}
     made = sketch_passages(SketchConfig(), passages=passages_of(alike))
     ((_, bands),) = made["bands"]
     pairs = list(pair_texts(SketchConfig(), bands=bands)["pairs"])

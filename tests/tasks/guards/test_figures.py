@@ -19,7 +19,7 @@ def test_figures_of_parts_are_summed_and_the_largest_stays_the_largest() -> None
     assert found.sentences == [
         "6 passages (10%) have a near duplicate; they form 2 groups, the largest of 4. With one of each group, 4 "
         "passages fewer would do.",
-        "3 of 100 candidates (3%) nearly repeat a positive of their query, of 2 queries; they were judged as others.",
+        "3 of 100 candidates (3.0%) nearly repeat a positive of their query, of 2 queries; they were judged as others.",
     ]
     assert found.as_json()["corpus"]["largest"] == 4
 

@@ -40,7 +40,7 @@ def test_a_long_chain_is_one_group() -> None:
     assert not join_rows(5_001, rows, rows + 1).any()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=20))
 def test_the_root_of_a_row_is_the_smallest_row_that_is_reached(pairs: list[tuple[int, int]]) -> None:
     left, right = (np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
