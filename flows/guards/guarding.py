@@ -1,4 +1,4 @@
-"""Runs the guards: on the rows before anything is encoded, on the pool before anything is judged, and before exports."""
+"""Runs the guards: on rows before anything is encoded, on the pool before anything is judged, and before exports."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
