@@ -37,9 +37,9 @@ HARVEST = MethodStage(
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    4,
+    5,
     "single",
-    every=("source",),
+    every=("source",),  # and where an earlier ingest put its texts, if there was one (flows.method.tables.Places)
     outputs={
         "queries": s.QUERIES,
         "positives": s.POSITIVES,
@@ -52,6 +52,9 @@ INGEST = MethodStage(
         "known": s.KNOWN,
         "copies": s.COPIES,
         "rejects": s.REJECTS,
+        "query_places": s.PLACES,
+        "passage_places": s.PLACES,
+        "generations": s.GENERATIONS,
     },
     splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,

@@ -24,7 +24,6 @@ from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, Wait
 from flows.method.tables import (
     Changes,
     Finished,
-    Generations,
     Ingested,
     Judged,
     Pool,
@@ -35,6 +34,7 @@ from flows.method.tables import (
     empty_table,
     gather,
     only_asked,
+    read_source,
     union,
     wait_for,
 )
@@ -98,7 +98,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     sampled = draw_sample(run, setup, data, verdicts)
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
-    verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
+    verdicts = apply_people(run, setup, verdicts, sampled, parts=data.generations.query_parts)
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
@@ -111,9 +111,7 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     source: Any = setup.source
     if c.source.harvest:
         source = run(st.HARVEST, c.source.harvest, key=_library_versions(setup))["source"]
-    made = run(st.INGEST, c.ingest, source=source)
-    facts = next((m.stats.get("facts", {}) for m in run.runs[-1].manifests), {})
-    data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
+    data = read_source(run, c.ingest, source, setup.before)
     _note_unknown_policies(run, setup, data.queries)
     return data
 

@@ -103,7 +103,7 @@ def ask_tiers(
     # In every part, so that a part that was asked about nothing has a table too.
     answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
-        split = {"source": setup.imported, "queries": data.queries}
+        split: dict[str, Any] = {"source": setup.imported, "queries": data.queries}
         rows = run(st.SPLIT_IMPORTED, ImportedConfig(), key=parts_of(data), **split)["rows"]
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
@@ -183,7 +183,7 @@ def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
     """Cut the file of a tier into the rows of each query part; a tier that is asked stays as it is."""
     if tier.scores is None:
         return tier
-    tables = {"source": tier.scores, "copies": data.copies, "queries": data.queries}
+    tables: dict[str, Any] = {"source": tier.scores, "copies": data.copies, "queries": data.queries}
     rows = run(st.SPLIT_SCORES, SplitConfig(), label=tier.name, key=parts_of(data), **tables)["rows"]
     for facts in (manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests):
         if facts.get("unknown_queries"):

@@ -11,6 +11,7 @@ from flows.config.curation import CurationConfig
 from flows.config.engines import TierConfig
 from flows.config.section import ConfigError
 from flows.guarantee_stages import audited
+from flows.method.tables import Places
 from flows.stage_names import judge_stage, scores_stage
 from infra.engines.specs import ScoresSpec
 from infra.provenance import declared
@@ -212,6 +213,7 @@ class Setup:
     evaluation: Directory | None = None  # the evaluation sets of `guards.evaluation`, as kept in the store
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
+    before: Places | None = None  # where an earlier ingest put its texts: they stay there (flows.inputs.partition)
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS
 
     def software(self, stage: Stage, device: str = "cpu") -> dict[str, dict[str, str]]:
