@@ -11,11 +11,7 @@ from tasks.guards.groups import CORPUS
 from tasks.guards.repeats import POSITIVES
 from tasks.guards.rows import NEGATIVE_IS_POSITIVE, ROWS, SAME_POSITIVE
 
-GUARD_NAMES = {  # for the page; those of rows end with their treatment
-    CONTAMINATION: "Texts of evaluation sets",
-    CORPUS: "Near duplicates in the corpus",
-    POSITIVES: "Candidates that repeat a positive",
-}
+_NAMES = {CONTAMINATION: "text of an evaluation set", POSITIVES: "candidate that repeats a positive"}
 _EXAMPLE = "example"
 _SHOWN = 5
 _LARGEST = "largest"  # a measure of which the largest counts, not the sum
@@ -40,6 +36,12 @@ class Guarded:
         said = [says[guard](counts) for guard, counts in self.counts.items() if guard in says]
         named = {guard.removeprefix(f"{ROWS}-"): counts for guard, counts in self.counts.items() if guard not in says}
         return [*said, *(_say_rows(treatment, counts) for treatment, counts in named.items())]
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The examples, each with the name of its guard, for the page."""
+        named = {guard: _NAMES.get(guard, guard.replace("-", " of ", 1)) for guard in self.examples}
+        return [(named[guard], example) for guard, examples in self.examples.items() for example in examples]
 
     def _say_corpus(self, counts: dict[str, int]) -> str:
         if not counts["texts"]:

@@ -159,11 +159,11 @@ def _sketch(shingles: Shingles, start: int, end: int) -> Numbers:
     sketch = np.zeros((end - start) * _SIZE, dtype=np.uint64)
     filled = np.zeros((end - start) * _SIZE, dtype=np.bool_)
     sketch[place[first]], filled[place[first]] = values[first], True
-    sketch, filled = sketch.reshape(-1, _SIZE), filled.reshape(-1, _SIZE)
+    smallest, there = sketch.reshape(-1, _SIZE), filled.reshape(-1, _SIZE)
     every = np.arange(end - start)
-    full = np.empty_like(sketch)
+    full = np.empty_like(smallest)
     for number, order in enumerate(_orders()):
-        full[:, number] = sketch[every, order[filled[:, order].argmax(axis=1)]]
+        full[:, number] = smallest[every, order[there[:, order].argmax(axis=1)]]
     return full
 
 

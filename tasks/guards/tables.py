@@ -93,6 +93,6 @@ def count_figures(guard: str, counts: dict[str, int], examples: list[tuple[str, 
     >>> count_figures("corpus", {"texts": 2}, [("d1, d2", 1.0)]).rows()
     [('corpus', 'texts', None, 2.0), ('corpus', 'example', 'd1, d2', 1.0)]
     """
-    rows = [(guard, measure, None, float(count)) for measure, count in counts.items()]
+    rows: list[tuple[str, str, str | None, float]] = [(guard, name, None, float(n)) for name, n in counts.items()]
     rows += [(guard, "example", example, value) for example, value in examples or []]
     return pl.DataFrame(rows, schema=GUARD_FIGURES.columns, orient="row")

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.formatting import clip, duration, percent, printable, signed
-from tasks.guards.figures import GUARD_NAMES, sum_up_guards
+from tasks.guards.figures import sum_up_guards
 from tasks.rejects import count_left_out
 from tasks.report import plots
 from tasks.report.beyond import sum_up_windows
@@ -161,22 +161,24 @@ def report(  # noqa: PLR0913 - tables by name
     )
     figures, comparisons = _count(tables), compare(scores)
     conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
-    common, warnings = _look_at_judges(config, tables)
+    (common, warnings), guarded = _look_at_judges(config, tables), sum_up_guards(guards, passages.height)
     left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
     places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
     reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
     fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
     said = {"conclusions": conclusions, "left_out": left_out, "data": data, "data_names": NAMES, "warnings": warnings}
-    guarded = sum_up_guards(guards, passages.height)
-    said |= {"guards": guarded, "guard_names": GUARD_NAMES}
     said |= {"calibration": fitted, "windows": places, "common": common, "guarantee": reached, "checks": checks}
-    page = _render(config, _context(config, tables, figures, comparisons) | said)
+    page = _render(config, _context(config, tables, figures, comparisons) | said | {"guards": guarded})
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    summary |= {} if guarded is None else {"guards": guarded.as_json()}
-    summary |= {} if checks is None else {"checks": checks.as_json()}
-    summary |= {} if tables.people.is_empty() else {"people": tables.people.to_dicts()}
-    return _write(out, page, summary if reached is None else {**summary, "guarantee": reached})
+    optional = {"guards": guarded, "checks": checks, "people": tables.people.to_dicts(), "guarantee": reached}
+    return _write(out, page, summary | _there(optional))
+
+
+def _there(optional: Mapping[str, Any]) -> dict[str, Any]:
+    """Return as JSON those sections that there are."""
+    there = {name: found for name, found in optional.items() if found}
+    return {name: found.as_json() if hasattr(found, "as_json") else found for name, found in there.items()}
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:

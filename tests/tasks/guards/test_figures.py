@@ -22,6 +22,7 @@ def test_figures_of_parts_are_summed_and_the_largest_stays_the_largest() -> None
         "3 of 100 candidates (3.0%) nearly repeat a positive of their query, of 2 queries; they were judged as others.",
     ]
     assert found.as_json()["corpus"]["largest"] == 4
+    assert found.rows == [("candidate that repeats a positive", "b"), ("candidate that repeats a positive", "a")]
 
 
 def test_contamination_and_rows_are_said_whether_there_is_something_or_not() -> None:
