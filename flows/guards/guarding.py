@@ -23,7 +23,7 @@ from tasks.guards.config import (
 from tasks.guards.figures import Guarded, sum_up_guards
 from tasks.guards.rows import count_nothing
 from tasks.guards.tables import DO_NOT_BATCH, GUARD_FIGURES, LINKS, NEAR
-from tasks.schemas import Schema, Treatment
+from tasks.schemas import Schema
 
 DUPLICATES = "duplicates"  # the label of the fetch of their texts
 OF_ROWS = ("queries", "positives", "given", "irrelevant")
@@ -37,7 +37,7 @@ class Screened:
     refused: why the run must end; empty where it may go on.
     """
 
-    tables: Mapping[str, Table]
+    tables: Mapping[str, Any]
     rejects: Table
     figures: tuple[Table, ...]
     refused: str = ""
@@ -62,7 +62,7 @@ class Apart:
 
 
 def screen_rows(
-    run: Runner, config: GuardsConfig, evaluation: Directory, texts: Table, rows: Mapping[str, Table]
+    run: Runner, config: GuardsConfig, evaluation: Directory, texts: Table, rows: Mapping[str, Any]
 ) -> Screened:
     """Compare the training rows with the evaluation sets.
 
@@ -112,9 +112,7 @@ def _refusal(run: Runner, figures: Sequence[Table]) -> str:
     )
 
 
-def screen_pool(
-    run: Runner, config: GuardsConfig, pool: Mapping[str, Table], positives: Table, texts: Table
-) -> Screened:
+def screen_pool(run: Runner, config: GuardsConfig, pool: Mapping[str, Any], positives: Table, texts: Table) -> Screened:
     """Compare the candidates with the positives of their queries.
 
     pool: candidates, negatives, reserve. texts: the passages of candidates and positives, by query part.
@@ -159,9 +157,9 @@ def find_duplicates(
 def keep_apart(  # noqa: PLR0913, PLR0917 - what rows are made of
     run: Runner,
     config: GuardsConfig,
-    treatment: Treatment,
+    treatment: str,
     instances: Table,
-    labels: Mapping[str, Table],
+    labels: Mapping[str, Any],
     duplicates: Duplicates | None,
     shards: int,
 ) -> Apart:

@@ -13,7 +13,6 @@ from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, Table
 from tasks.calibrating.combine import name_of
 from tasks.data.writing.config import ExportConfig, Facts
-from tasks.schemas import Treatment
 from tasks.verdicts.calibration import Calibration
 
 _ALWAYS = ("instances",)
@@ -39,7 +38,7 @@ def export(
     return written
 
 
-def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatment: Treatment) -> Treated:
+def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatment: str) -> Treated:
     """Find the rows of a treatment that must not share a batch, if the settings ask for them."""
     config = setup.config.guards
     if config.rows == "none":

@@ -4,7 +4,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.schemas import Treatment
 
 _SIMILARITY = 0.6
 
@@ -84,7 +83,7 @@ class RowsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    treatment: Treatment = "default"
+    treatment: str = "default"
     shards: int = Field(1, ge=1)
     most_rows: int = Field(100, ge=2)
 

@@ -79,12 +79,9 @@ def _neighbours(texts: pl.DataFrame) -> pl.DataFrame:
         found = np.flatnonzero(key[shift:] == key[:-shift])
         lefts.append(found)
         rights.append(found + shift)
-    sides = [
-        texts.select(pl.col(_TEXT).name.map(lambda name, side=side: f"{side}_{name.removeprefix('text_')}"))[
-            np.concatenate(rows)
-        ]
-        for side, rows in zip(_SIDES, (lefts, rights), strict=True)
-    ]
+    named = [{name: f"{side}_{name.removeprefix('text_')}" for name in _TEXT} for side in _SIDES]
+    rows = np.concatenate(lefts), np.concatenate(rights)
+    sides = [texts.select(_TEXT).rename(names)[at] for names, at in zip(named, rows, strict=True)]
     return pl.concat(sides, how="horizontal")
 
 
