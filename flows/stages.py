@@ -9,6 +9,7 @@ from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import guard_stages as guarding
 from flows import report_stages as reporting
 from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
@@ -23,11 +24,12 @@ _TRAINING = ("sentence-transformers", "torch", "transformers", "tokenizers")
 _POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES, "rejects": s.REJECTS}
 # What exports may read besides the instances; each only where the settings ask for it.
 _EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "extras", "agreement", "people")
+_BATCHES = ("do_not_batch",)
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
 _FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
-_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration")
+_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
 HARVEST = MethodStage(
@@ -58,6 +60,9 @@ INGEST = MethodStage(
     splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,
 )
+READ_EVALUATION, FIND_CONTAMINATION = guarding.READ_EVALUATION, guarding.FIND_CONTAMINATION
+SKETCH_PASSAGES, PAIR_TEXTS = guarding.SKETCH_PASSAGES, guarding.PAIR_TEXTS
+COMPARE_TEXTS, GROUP_DUPLICATES = guarding.COMPARE_TEXTS, guarding.GROUP_DUPLICATES
 ENCODE_PASSAGES = MethodStage(
     "encode_passages",
     "tasks.mining.encode:encode_passages",
@@ -110,6 +115,7 @@ ADOPT = MethodStage(
     outputs=_POOL,
     decides_labels=True,
 )
+GUARD_POSITIVES = guarding.GUARD_POSITIVES
 DESCRIBE_QUERIES = MethodStage(
     "describe_queries",
     "tasks.report.describe:describe_queries",
@@ -224,6 +230,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
+NAME_TEXTS, GROUP_USES, PAIR_ROWS = guarding.NAME_TEXTS, guarding.GROUP_USES, guarding.PAIR_ROWS
 SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
@@ -292,7 +299,7 @@ EXPORT = MethodStage(
     "tasks.data.export:export",
     2,
     "gather",
-    every=("instances", *_EVIDENCE),
+    every=("instances", *_EVIDENCE, *_BATCHES),
     late=("queries", "passages"),
     directories=("export",),
 )

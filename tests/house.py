@@ -52,12 +52,14 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/data/ingesting",
         "tasks/data",
         "tasks/fetching",
+        "tasks/guards",
         "tasks/report",
     ),
     "flows": (
         "flows",  # the stage table
         "flows/config",
         "flows/config/judges",  # files alone
+        "flows/guards",
         "flows/method",
         "flows/inputs",
         "flows/curation",

@@ -216,10 +216,10 @@ def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
         if not isinstance(content, dict):
             continue
         files = content.get("source") or {}
-        path = Path(str(content["config"]["source"]["path"])) if files else Path()
+        read = {str(content["config"]["source"]["path"]): files} if files else {}
         if "/intake-" in record:
-            files, path = content.get("gold") or {}, Path("gold.path")
-        for name, key in sorted(files.items()):
+            read = {"gold.path": content.get("gold") or {}, "guards.evaluation": content.get("evaluation") or {}}
+        for path, name, key in ((Path(at), *file) for at, files in read.items() for file in sorted(files.items())):
             curation = record.split("/")[1]
             if key in plan.named and (curation, name) not in told:
                 told.add((curation, name))

@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from flows.config.section import ConfigError
+from flows.guards.guarding import Duplicates
 from flows.stage_names import is_check, is_of_gold
 from flows.stages import INGEST
 from infra.names import StageName
@@ -146,7 +147,8 @@ class Sampled:
 class Judged:
     """What every treatment is made of, and the counts of it.
 
-    decisions: missing where too many pairs have no verdict.
+    decisions: missing where too many pairs have no verdict. duplicates: near duplicates of the corpus, if the settings
+    ask for them. guards: the figures of the guards.
     """
 
     data: Ingested
@@ -155,6 +157,8 @@ class Judged:
     sampled: Sampled
     decisions: Table
     counts: Table
+    duplicates: Duplicates | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,20 +182,29 @@ class Checked:
 
 @dataclass(frozen=True)
 class Treated:
-    """The training instances of one treatment."""
+    """The training instances of one treatment.
+
+    do_not_batch: pairs of rows that must not share a batch, if the settings ask for them. guards: figures of them.
+    """
 
     instances: Table
     edits: Table
     rejects: Table
+    do_not_batch: Table | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt."""
+    """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt.
+
+    guards: the figures of the guards.
+    """
 
     edits: Table
     rejects: Table
     checked: Checked | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
