@@ -10,6 +10,7 @@ from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
 from flows import guard_stages as guarding
+from flows import report_stages as reporting
 from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
@@ -27,7 +28,7 @@ _BATCHES = ("do_not_batch",)
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
-_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts")
+_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
 _OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
@@ -302,6 +303,7 @@ EXPORT = MethodStage(
     late=("queries", "passages"),
     directories=("export",),
 )
+CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.MEASURE
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",

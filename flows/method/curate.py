@@ -14,7 +14,7 @@ import polars as pl
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import find_duplicates
-from flows.method.exports import export, find_evidence, keep_apart
+from flows.method.exports import export, find_evidence, keep_apart, list_apart
 from flows.method.fetching import fetch_labelled
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
@@ -44,6 +44,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.report.examples import ExcerptConfig, MeasureConfig
 from tasks.verdicts.complete import TallyConfig
 
 _QUERY = ("dataset", "query_id")
@@ -65,8 +66,9 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     """
     c, made = setup.config, judge_data(run, setup)
     data, pool, verdicts = made.data, made.pool, made.verdicts
-    treated: dict[str, Treated] = {n: treat(run, setup, data, pool, made.decisions, n) for n in c.treatments}
-    treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
+    treated = {
+        n: keep_apart(run, setup, made, treat(run, setup, data, pool, made.decisions, n), n) for n in c.treatments
+    }
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
     exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
@@ -76,8 +78,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
     sheet, texts = made.sampled.sheet, (data.queries, data.passages)
-    apart = {name: each.do_not_batch for name, each in treated.items() if each.do_not_batch is not None}
-    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, apart)
+    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
 
 
 def judge_data(run: Runner, setup: Setup) -> Judged:
@@ -291,11 +292,12 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
     further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
     if setup.calibration is not None:
         facts["decided"] = setup.decided
+    texts, lengths = excerpt(run, setup, data, verdicts, changes.edits)
     page: Directory = run(
         without(st.REPORT, *(found.keys() - further.keys())),
         c.report.model_copy(update=facts),
         queries=data.queries,
-        passages=data.passages,
+        passages=texts,
         positives=data.positives,
         candidates=verdicts.candidates,
         similarity=verdicts.similarity,
@@ -310,9 +312,26 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
         rejects=changes.rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
         counts=counts,
+        lengths=lengths,
         **further,
     )["page"]
     return page
+
+
+def excerpt(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, edits: Table) -> tuple[Table, Table]:
+    """Find the passages of the report's examples, and the lengths of the candidates' passages."""
+    config, candidates = ExcerptConfig(examples=setup.config.report.examples), verdicts.candidates
+    chosen: Table = run(st.CHOOSE_EXAMPLES, config, edits=edits)["chosen"]
+    texts = run(
+        st.EXCERPT,
+        config,
+        chosen=chosen,
+        candidates=only_asked(chosen, candidates),
+        positives=only_asked(chosen, data.positives),
+        passages=verdicts.texts,
+    )["texts"]
+    lengths = run(st.MEASURE, MeasureConfig(), candidates=candidates, passages=verdicts.texts)["lengths"]
+    return texts, lengths
 
 
 def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:

@@ -68,8 +68,8 @@ def test_a_budget_is_planned_for_each_generation_of_queries(place: Place, monkey
     place.run("escalate-llm")
     both = Generations(queries=(1, 1))  # the two query parts, as if the second had come later
     sizes = sorted(frame.height for frame in place.ahead()._by_generation(place.ahead()._candidates))
-    monkeypatch.setattr(Generations, "of", lambda *_: both)
     ahead = place.ahead(tiers=[tier(max_pairs=10)])
+    monkeypatch.setattr(Generations, "of", lambda *_: both)
     assert (sizes, ahead.asked(0).pairs.height) == ([54], 20)
     assert sum(frame.height for frame in ahead._by_generation(ahead._candidates)) == 54
 
