@@ -61,14 +61,12 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
 
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled, and `sample.wait_for` asks for more.
-        TooManyRejected: too much of the source cannot be used.
-        Contaminated: it repeats evaluation sets, and `guards.contamination` refuses that.
+        TooManyRejected: too much of the source cannot be used; or, as Contaminated, it repeats evaluation sets.
     """
     c, made = setup.config, judge_data(run, setup)
     data, pool, verdicts = made.data, made.pool, made.verdicts
-    treated = {
-        n: keep_apart(run, setup, made, treat(run, setup, data, pool, made.decisions, n), n) for n in c.treatments
-    }
+    treated: dict[str, Treated] = {n: treat(run, setup, data, pool, made.decisions, n) for n in c.treatments}
+    treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
     exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
