@@ -14,7 +14,7 @@ import polars as pl
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import find_duplicates
-from flows.method.exports import export, find_evidence, keep_apart
+from flows.method.exports import export, find_evidence, keep_apart, list_apart
 from flows.method.fetching import fetch_labelled
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
@@ -61,8 +61,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
 
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled, and `sample.wait_for` asks for more.
-        TooManyRejected: too much of the source cannot be used.
-        Contaminated: it repeats evaluation sets, and `guards.contamination` refuses that.
+        TooManyRejected: too much of the source cannot be used; or, as Contaminated, it repeats evaluation sets.
     """
     c, made = setup.config, judge_data(run, setup)
     data, pool, verdicts = made.data, made.pool, made.verdicts
@@ -77,8 +76,7 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
     sheet, texts = made.sampled.sheet, (data.queries, data.passages)
-    apart = {name: each.do_not_batch for name, each in treated.items() if each.do_not_batch is not None}
-    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, apart)
+    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
 
 
 def judge_data(run: Runner, setup: Setup) -> Judged:

@@ -49,6 +49,11 @@ def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatm
     return replace(treated, do_not_batch=apart.do_not_batch, guards=apart.figures)
 
 
+def list_apart(treated: Mapping[str, Treated]) -> dict[str, Table]:
+    """Return the pairs of rows that must not share a batch, by treatment, where there are such tables."""
+    return {name: made.do_not_batch for name, made in treated.items() if made.do_not_batch is not None}
+
+
 def find_evidence(data: Ingested, pool: Pool, verdicts: Verdicts, decisions: Table) -> dict[str, Table]:
     """Gather the tables that exports may read besides the instances and their texts.
 

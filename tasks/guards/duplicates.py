@@ -81,7 +81,7 @@ def _neighbours(texts: pl.DataFrame) -> pl.DataFrame:
         rights.append(found + shift)
     named = [{name: f"{side}_{name.removeprefix('text_')}" for name in _TEXT} for side in _SIDES]
     rows = np.concatenate(lefts), np.concatenate(rights)
-    sides = [texts.select(_TEXT).rename(names)[at] for names, at in zip(named, rows, strict=True)]
+    sides: list[pl.DataFrame] = [texts.select(_TEXT).rename(names)[at] for names, at in zip(named, rows, strict=True)]
     return pl.concat(sides, how="horizontal")
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.formatting import clip, duration, percent, printable, signed
-from tasks.guards.figures import sum_up_guards
+from tasks.guards.figures import Guarded, sum_up_guards
 from tasks.rejects import count_left_out
 from tasks.report import plots
 from tasks.report.beyond import sum_up_windows
@@ -138,8 +138,7 @@ def report(  # noqa: PLR0913 - tables by name
 
     `passages` are at least those of the examples, `lengths` of all candidates. `edits` are of the treatment `relabel`.
     `known` only marks the examples. `windows` says which part of a passage a verdict rests on. `calibration` is the
-    folder of the calibration that decided. `guards` are the figures of the guards that were on. The other optional ones
-    are passed where there is something to show.
+    folder of the calibration that decided. The other optional ones are passed where there is something to show.
     """
     tables = _Tables(
         queries=queries,
@@ -162,9 +161,8 @@ def report(  # noqa: PLR0913 - tables by name
     )
     figures, comparisons = _count(tables), compare(scores)
     conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
-    common, warnings = _look_at_judges(config, tables, lengths)
+    (common, warnings), guarded = _look_at_judges(config, tables, lengths), sum_up_guards(guards, figures.passages)
     left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
-    guarded = sum_up_guards(guards, data["datasets"][0]["passages"] if data["datasets"] else 0)
     places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
     reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
     fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
@@ -173,14 +171,18 @@ def report(  # noqa: PLR0913 - tables by name
     page = _render(config, _context(config, tables, figures, comparisons) | said | {"guards": guarded})
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    optional = {"guards": guarded, "checks": checks, "people": tables.people.to_dicts(), "guarantee": reached}
-    return _write(out, page, summary | _there(optional))
+    return _write(out, page, summary | _further(checks, guarded, tables.people, reached))
 
 
-def _there(optional: Mapping[str, Any]) -> dict[str, Any]:
-    """Return as JSON those sections that there are."""
-    there = {name: found for name, found in optional.items() if found}
-    return {name: found.as_json() if hasattr(found, "as_json") else found for name, found in there.items()}
+def _further(
+    checks: LabelChecks | None, guarded: Guarded | None, people: pl.DataFrame, reached: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the summary has only where there is something to say."""
+    told = {
+        name: None if found is None else found.as_json() for name, found in (("guards", guarded), ("checks", checks))
+    }
+    told |= {"people": people.to_dicts() or None, "guarantee": reached}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:
