@@ -21,6 +21,7 @@ from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, Wait
 from flows.method.tables import (
     Changes,
     Finished,
+    Generations,
     Ingested,
     Judged,
     Pool,
@@ -92,7 +93,9 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     source: Any = setup.source
     if c.source.harvest:
         source = run(st.HARVEST, c.source.harvest, key=_library_versions(setup))["source"]
-    data = Ingested(**run(st.INGEST, c.ingest, source=source))
+    made = run(st.INGEST, c.ingest, source=source)
+    facts = next((m.stats.get("facts", {}) for m in run.runs[-1].manifests), {})
+    data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
     _note_unknown_policies(run, setup, data.queries)
     return data
 
