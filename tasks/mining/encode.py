@@ -13,7 +13,7 @@ from tasks.texts import show_passage
 Vectors = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: 100 MB at 384 dimensions
+_PAIRS_AT_ONCE = 512  # rows gathered and multiplied at a time: they stay in the cache
 
 
 class EncodeConfig(BaseModel):
@@ -65,7 +65,7 @@ def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple
         )
     known = known.sort("text_hash").with_row_index("row")
     rows = pl.DataFrame({"text_hash": hashes}).join(known, on="text_hash", how="left", maintain_order="left")["row"]
-    return _matrix(known["vector"]), rows.to_numpy().astype(np.int64)
+    return matrix_of(known["vector"]), rows.to_numpy().astype(np.int64)
 
 
 def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: Positions) -> pl.Series:
@@ -107,7 +107,7 @@ def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
             f"the encoder must return Array(Float32) of length {texts.height}, "
             f"got {vectors.dtype} of length {vectors.len()}"
         )
-    finite = np.isfinite(_matrix(vectors)).all(axis=1)
+    finite = np.isfinite(matrix_of(vectors)).all(axis=1)
     if not finite.all():
         first = texts["text_hash"][int(finite.argmin())]
         raise ValueError(
@@ -116,7 +116,7 @@ def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
         )
 
 
-def _matrix(vectors: pl.Series) -> Vectors:
+def matrix_of(vectors: pl.Series) -> Vectors:
     """Convert a Series of Array(Float32, d) with n rows (n may be 0) to a matrix of shape (n, d)."""
     if not isinstance(vectors.dtype, pl.Array):
         raise ValueError(f"vectors must be an Array of Float32, got {vectors.dtype}")
