@@ -6,6 +6,7 @@ Raise a stage's version whenever its output for the same input changes; a golden
 """
 
 from flows import calibration_stages as fitted
+from flows import escalation_stages as escalation
 from flows import guarantee_stages as guaranteed
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
@@ -150,15 +151,7 @@ JUDGE_SIMILARITY = MethodStage(
     section="similarity",
     decides_labels=True,
 )
-ESCALATE = MethodStage(
-    "escalate",
-    "tasks.verdicts.escalate:escalate",
-    3,
-    "gather",
-    every=("candidates", "verdicts"),
-    outputs={"escalated": s.CANDIDATES},
-    splits=("escalated",),
-)
+COUNT_OPEN, ALLOT, ESCALATE = escalation.COUNT_OPEN, escalation.ALLOT, escalation.ESCALATE
 JUDGE = MethodStage(
     "judge",
     "tasks.judging.judge:judge",

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +17,9 @@ from flows.stages import AUDIT, JUDGE, READ_SCORES, SETTLE
 from infra.models.resolve import ModelError
 from infra.names import NumberedId, StageName, object_name
 from infra.stages import part_keys
+from infra.stages.found_parts import read_manifests
 from infra.stages.runner import StageRun
-from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.artifacts import Manifest, newest_attempts
 from infra.storage.store import Store
 
 Ingredients = Mapping[str, Any]
@@ -28,7 +28,6 @@ Makers = Mapping[tuple[str, str], Maker]
 
 _OF_A_TIER = (AUDIT.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
 _LOOKED_AT = 5  # earlier curations of the same name, the newest first
-_READERS = 16
 _NAMED = 3  # parts and files named in one sentence
 _LONGEST = 60  # characters of a value that are shown
 _DIGEST = re.compile(r"\b([0-9a-f]{4})[0-9a-f]{8,}\b")
@@ -186,10 +185,8 @@ def _nearest(store: Store, new: Ingredients, part: int, walk: _Walk) -> Manifest
     """Return the finished part of the stage that shares most ingredients; this curation's own parts are left out."""
     own = {part_keys.digest(made) for run in walk.runs.values() for made in run.ingredients.values()}
     others = [(key, attempt) for key, attempt in newest_attempts(store, new["stage"]).items() if key not in own]
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda item: read_manifest(store, new["stage"], *item), others))
     return min(
-        found,
+        read_manifests(store, new["stage"], others),
         key=lambda m: (len(part_keys.differences(dict(m.ingredients), dict(new))), m.part != part, m.key),
         default=None,
     )

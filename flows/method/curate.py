@@ -300,7 +300,7 @@ def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> 
     Raises:
         ConfigError: with `to_the_end`, the curation is unfinished.
     """
-    look = Runner(run.store)
+    look = Runner(run.store, found=run.found)
     try:
         curate_method(look, setup)
     except (WorkNeeded, WaitingForLabels, TooManyRejected) as unfinished:

@@ -1,5 +1,6 @@
 """Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,12 +8,13 @@ from flows import stages as st
 from flows.guarantee_stages import AUDITED
 from flows.method.human_labels import without
 from flows.method.setup import Setup, Tier
-from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, union
+from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
+from tasks.verdicts.allot import AllotConfig
 from tasks.verdicts.checks import CheckConfig
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig
 from tasks.verdicts.features import SIMILARITY
@@ -103,8 +105,7 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
         how, scored = setup.escalate(number - 1), combined or before
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
-            escalated = run(st.ESCALATE, how, label=tier.name, **tables)["escalated"]
-            asked = [ask_tier(run, tier, data, escalated)]
+            asked = [ask_tier(run, tier, data, escalate(run, tier.name, how, data.generations.query_parts, tables))]
         else:
             asked, settled = ask_between_thresholds(run, tier, how, data, tables)
         before = union("verdicts", *(said for said, _ in asked))
@@ -112,6 +113,34 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
         calls += [made for _, made in asked]
         combined = combine(run, setup, features, union("verdicts", *answers), number)
     return Asked(union("verdicts", *answers), union("calls", *calls), combined, **settled)
+
+
+def escalate(
+    run: Runner, tier: str, how: EscalateConfig, generations: Sequence[range], tables: dict[str, Any]
+) -> Table:
+    """Pick what a tier is asked about; each pair stays in its query part.
+
+    Budgets hold for each generation of queries: what growth brings leaves the choice in the older parts as it was.
+
+    generations: the query parts of each generation. tables: the candidates, and the verdicts of the tier before.
+    """
+    if how.max_share == 1 and how.max_pairs is None:
+        escalated: Table = run(without(st.ESCALATE, "allotment"), how, label=tier, **tables)["escalated"]
+        return escalated
+    unlimited = how.model_copy(update={"max_share": 1.0, "max_pairs": None})
+    counted = run(st.COUNT_OPEN, unlimited, label=tier, **tables)["counted"]
+    budgets = AllotConfig(unit=how.unit, max_share=how.max_share, max_pairs=how.max_pairs)
+    allotted = list[Table]()
+    for number, parts in enumerate(generations):
+        there, label = sorted(counted.indexes & frozenset(parts)), f"{tier}-g{number}" if number else tier
+        if there:
+            made = run(
+                st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, frozenset(parts))
+            )
+            allotted.append(made["allotment"])
+    made = run(st.ESCALATE, how, label=tier, **tables, allotment=union("allotment", *allotted))
+    chosen: Table = made["escalated"]
+    return chosen
 
 
 def ask_between_thresholds(

@@ -203,6 +203,12 @@ def union(name: str, *tables: Table) -> Table:
     return Table(name, tuple(pieces), missing, any(table.partial for table in tables), schema)
 
 
+def only_parts(table: Table, parts: frozenset[int]) -> Table:
+    """Return the pieces of some parts."""
+    pieces = tuple(piece for piece in table.pieces if piece.index in parts)
+    return replace(table, pieces=pieces, missing=table.missing & parts)
+
+
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
     """Join one output of a stage over all its labels, as the run has made it so far; that on the candidates only."""
     named = (done for done in run.runs if StageName.parse(done.name).stage == stage)
