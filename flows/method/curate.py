@@ -31,6 +31,7 @@ from flows.method.tables import (
     Verdicts,
     empty_table,
     gather,
+    group_parts,
     union,
     wait_for,
 )
@@ -133,15 +134,17 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
+    queries = group_parts(data.queries, data.generations.query_parts, st.SEARCHED_QUERIES)
+    passages = group_parts(data.passages, data.generations.passage_parts, st.SEARCHED_PASSAGES)
     hits = run(
         st.SEARCH,
         setup.config.search,
         key=setup.software(st.SEARCH),
-        queries=data.queries,
-        positives=data.positives,
-        passages=data.passages,
-        query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
+        queries=data.queries.grouped(queries),
+        positives=data.positives.grouped(queries),
+        passages=data.passages.grouped(passages),
+        query_embeddings=vectors.queries.grouped(queries),
+        passage_embeddings=vectors.passages.grouped(passages),
     )["hits"]
     mined = run(
         st.MINE,

@@ -18,6 +18,7 @@ from infra.machine import where
 from infra.provenance import Origin, here
 from infra.stages import origins
 from infra.stages.runner import PartSpec
+from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
     Directory,
@@ -32,6 +33,7 @@ from infra.storage.artifacts import (
 )
 from infra.storage.store import Store
 from infra.storage.table_schema import SchemaLike
+from infra.storage.tables import Stream
 
 _log = logging.getLogger(__name__)
 
@@ -70,11 +72,8 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
     store = Store(store_url)
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
-    inputs = {
-        name: _read(store, artifact, cache, numbered=name in spec.stage.numbered)
-        for name, artifact in spec.inputs.items()
-    }
-    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
+    inputs = {name: _read(store, artifact, cache, name, spec.stage) for name, artifact in spec.inputs.items()}
+    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame | Stream))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
     # Durable before the first answer that names it.
@@ -132,10 +131,12 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, artifact: Artifact, cache: Path, *, numbered: bool) -> pl.DataFrame | Path:
+def _read(store: Store, artifact: Artifact, cache: Path, name: str, stage: Stage) -> pl.DataFrame | Stream | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
-    return read_table(store, artifact, numbered=numbered)
+    if name in stage.streams:
+        return Stream(store, artifact)
+    return read_table(store, artifact, numbered=name in stage.numbered)
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:

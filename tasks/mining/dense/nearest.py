@@ -16,6 +16,7 @@ from tasks.mining.encode import Positions, Vectors, dot_pairs
 
 Scores = npt.NDArray[np.float32]
 Groups = npt.NDArray[np.uint64]
+Keys = npt.NDArray[np.uint64] | npt.NDArray[np.int64]
 
 QUERIES = 512  # queries of one block; with WIDTH the matrix of scores has 8 MB, which stays in the cache
 WIDTH = 4096  # texts that are multiplied at a time
@@ -41,8 +42,8 @@ class Nearest:
             queries: shape (queries, dimension).
             wanted: how many groups are kept for each query, at least 1.
         """
-        self._queries, self._wanted = np.ascontiguousarray(queries), wanted
-        self._norms = _norms(self._queries)
+        self.queries, self._wanted = np.ascontiguousarray(queries), wanted
+        self._norms = _norms(self.queries)
         self._longest = 0.0  # of the texts so far
         self._bound = np.full(len(queries), -np.inf, np.float32)  # the score of the last wanted group
         self._blocked: Groups = np.empty(0, np.uint64)
@@ -65,8 +66,8 @@ class Nearest:
         self._meet(vectors)
         for start in range(0, len(vectors), WIDTH):
             block = vectors[start : start + WIDTH]
-            scores = buffer[: len(self._queries) * len(block)].reshape(len(self._queries), len(block))
-            np.matmul(self._queries, block.T, out=scores)
+            scores = buffer[: len(self.queries) * len(block)].reshape(len(self.queries), len(block))
+            np.matmul(self.queries, block.T, out=scores)
             self._take(scores, groups[start : start + WIDTH], first + start)
         self._score(vectors, first)
 
@@ -75,7 +76,7 @@ class Nearest:
         self._meet(vectors)
         rows, columns = np.nonzero(found >= 0)
         texts = found[rows, columns]
-        scores = dot_pairs(self._queries, vectors, rows, texts).to_numpy().astype(np.float32)
+        scores = dot_pairs(self.queries, vectors, rows, texts).to_numpy().astype(np.float32)
         self._pairs.append(_Pairs.of(rows, texts + first, scores, groups[texts]))
         if self._count() > _GROWTH * self._usual:
             self._cut()
@@ -98,7 +99,7 @@ class Nearest:
         Any order of summation, and one rounding at the end, leaves an inner product within `error` of the exact one;
         and the bound may be as wrong as the score that is compared with it.
         """
-        error = 1.01 * (self._queries.shape[1] + 2) * _UNIT * self._longest * self._norms[rows]
+        error = 1.01 * (self.queries.shape[1] + 2) * _UNIT * self._longest * self._norms[rows]
         lowest: Scores = (bound - 2 * error).astype(np.float32)
         return lowest
 
@@ -120,7 +121,7 @@ class Nearest:
         if self._count() > _GROWTH * self._usual:
             self._cut()
 
-    def _pick(  # noqa: PLR0913, PLR0917 - which scores, of what, and between which values
+    def _pick(
         self,
         scores: Scores,
         groups: Groups,
@@ -135,7 +136,9 @@ class Nearest:
         found = np.flatnonzero(inside)
         rows, columns = np.divmod(found, scores.shape[1])
         values = scores.ravel()[found]
-        self._pairs.append(_Pairs.of(rows if rows_of is None else rows_of[rows], columns + first, values, groups[columns]))
+        self._pairs.append(
+            _Pairs.of(rows if rows_of is None else rows_of[rows], columns + first, values, groups[columns])
+        )
 
     def _score(self, vectors: Vectors, first: int) -> None:
         """Score the pairs with these texts exactly; before that their scores are those of the matrix product."""
@@ -143,7 +146,7 @@ class Nearest:
             self._cut()
         pairs = _Pairs.join(self._pairs)
         new = np.flatnonzero(pairs.texts >= first)
-        scored = dot_pairs(self._queries, vectors, pairs.rows[new], pairs.texts[new] - first)
+        scored = dot_pairs(self.queries, vectors, pairs.rows[new], pairs.texts[new] - first)
         pairs.scores[new] = scored.to_numpy()
         self._pairs = [pairs]
 
@@ -154,8 +157,8 @@ class Nearest:
         """Sort all pairs by query and score, find each query's bound, and drop what is certainly below it."""
         pairs = _Pairs.join(self._pairs)
         pairs = pairs.take(_order(pairs.rows, pairs.scores))
-        counted = np.flatnonzero(~_is_in(pairs.keys, self._blocked))
-        counted = counted[_are_first(pairs.keys[counted])]
+        counted = np.flatnonzero(~is_in(pairs.keys, self._blocked))
+        counted = counted[are_first(pairs.keys[counted])]
         rows = pairs.rows[counted]
         starts = np.searchsorted(rows, np.arange(len(self._bound)))
         last = starts + self._wanted - 1
@@ -217,7 +220,7 @@ def _best(scores: Scores, count: int) -> Scores:
     return best
 
 
-def _is_in(keys: Groups, known: Groups) -> npt.NDArray[np.bool_]:
+def is_in(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:
     """Tell which keys are among sorted ones."""
     if not len(known):
         return np.zeros(len(keys), bool)
@@ -226,13 +229,13 @@ def _is_in(keys: Groups, known: Groups) -> npt.NDArray[np.bool_]:
     return found
 
 
-def _are_first(keys: Groups) -> npt.NDArray[np.bool_]:
+def are_first(keys: Keys) -> npt.NDArray[np.bool_]:
     """Tell which keys are there for the first time."""
     ordered = np.sort(keys)
     twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
     first = np.ones(len(keys), bool)
     if len(twice):
-        places = np.flatnonzero(_is_in(keys, twice))
+        places = np.flatnonzero(is_in(keys, twice))
         first[places] = False
         first[places[np.unique(keys[places], return_index=True)[1]]] = True
     return first

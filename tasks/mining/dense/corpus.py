@@ -8,19 +8,19 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
+from tasks.mining.dense.nearest import Groups
 from tasks.mining.encode import Vectors, matrix_of
 from tasks.mining.masks import hash_passages
-from tasks.mining.nearest import Groups
 
 Frames = pl.DataFrame | Iterable[pl.DataFrame]
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Slice:
+class Block:
     """What one part of the corpus holds of one dataset.
 
-    passages: with `shown_hash`, `guard_hash` and `body_hash`, and `row`, that of the passage's text in `vectors`.
+    passages: with `shown_hash`, `guard_hash` and `body_hash`, and `place`, the row of the passage's text in `vectors`.
     vectors: one row for each distinct text.
     groups: a number for each text, equal where the texts are copies.
     """
@@ -31,9 +31,7 @@ class Slice:
     groups: Groups
 
 
-def read_slices(
-    passages: Frames, embeddings: Frames, datasets: frozenset[str], dimension: int
-) -> Iterator[Slice]:
+def read_blocks(passages: Frames, embeddings: Frames, datasets: frozenset[str], dimension: int) -> Iterator[Block]:
     """Read the parts of a corpus one by one.
 
     Args:
@@ -55,11 +53,13 @@ def read_slices(
                 f"query vectors have {dimension} dimensions, passage vectors {vectors.shape[1]}; "
                 "encode both with the same model"
             )
-        rows = encoded.select("text_hash").with_row_index("row").unique("text_hash", keep="first", maintain_order=True)
+        rows = (
+            encoded.select("text_hash").with_row_index("place").unique("text_hash", keep="first", maintain_order=True)
+        )
         placed = wanted.join(rows, on="text_hash", how="left", maintain_order="left")
         _refuse_missing(placed)
         for own in hash_passages(placed).partition_by("dataset", maintain_order=True):
-            yield _slice(own, vectors)
+            yield _block(own, vectors)
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -76,20 +76,20 @@ def _frames(several: Frames) -> Iterator[pl.DataFrame]:
     return iter([several] if isinstance(several, pl.DataFrame) else several)
 
 
-def _slice(passages: pl.DataFrame, vectors: Vectors) -> Slice:
-    used, rows = np.unique(passages["row"].to_numpy(), return_inverse=True)
+def _block(passages: pl.DataFrame, vectors: Vectors) -> Block:
+    used, rows = np.unique(passages["place"].to_numpy(), return_inverse=True)
     of_text = np.empty(len(used), np.int64)
     of_text[rows[::-1]] = np.arange(len(rows))[::-1]  # of several passages with one text, the first
-    return Slice(
+    return Block(
         dataset=str(passages["dataset"][0]),
-        passages=passages.with_columns(row=pl.Series(rows.astype(np.int64))),
+        passages=passages.with_columns(place=pl.Series(rows.astype(np.int64))),
         vectors=vectors if len(used) == len(vectors) else vectors[used],
         groups=passages["guard_hash"].gather(of_text).hash().to_numpy(),
     )
 
 
 def _refuse_missing(placed: pl.DataFrame) -> None:
-    missing = placed.filter(pl.col("row").is_null())["text_hash"].unique().sort()
+    missing = placed.filter(pl.col("place").is_null())["text_hash"].unique().sort()
     if missing.len():
         raise ValueError(
             f"{missing.len()} of {placed['text_hash'].n_unique()} distinct passages have no embedding (first: "
