@@ -7,10 +7,13 @@ Raise a stage's version whenever its output for the same input changes; a golden
 
 from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
+from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
+from tasks import summaries as made
 
 GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
 CHECKING = "check"  # begins the label of the stage that judges positives: judge-check-llm
@@ -33,9 +36,9 @@ HARVEST = MethodStage(
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    4,
+    5,
     "single",
-    every=("source",),
+    every=("source",),  # and where an earlier ingest put its texts, if there was one (flows.method.tables.Places)
     outputs={
         "queries": s.QUERIES,
         "positives": s.POSITIVES,
@@ -48,6 +51,9 @@ INGEST = MethodStage(
         "known": s.KNOWN,
         "copies": s.COPIES,
         "rejects": s.REJECTS,
+        "query_places": s.PLACES,
+        "passage_places": s.PLACES,
+        "generations": s.GENERATIONS,
     },
     splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,
@@ -95,7 +101,7 @@ MINE = MethodStage(
     3,
     "map",
     each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
-    late=("passage_embeddings",),
+    late_each=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,
 )
@@ -136,22 +142,14 @@ ADMIT = MethodStage(
     section="policies",
     decides_labels=True,
 )
-IMPORTED = MethodStage(
-    "imported",
-    "tasks.quality.imported:import_verdicts",
-    1,
-    "map",
-    each=("candidates",),
-    every=("source",),
-    outputs={"verdicts": s.VERDICTS, "left": s.CANDIDATES},
-)
+SPLIT_IMPORTED, IMPORTED = escalation.SPLIT_IMPORTED, escalation.IMPORTED
 JUDGE_SIMILARITY = MethodStage(
     "judge_similarity",
     "tasks.judging.similarity:judge_similarity",
     3,
     "map",
     each=("candidates",),
-    late=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
+    late_each=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
     outputs={"verdicts": s.VERDICTS, "features": s.FEATURES},
     section="similarity",
     decides_labels=True,
@@ -163,67 +161,63 @@ JUDGE = MethodStage(
     2,
     "map",
     each=("escalated",),
-    late=("queries", "passages", "positives"),
+    late_each=("queries", "passages", "positives"),
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS, "windows": s.WINDOWS},
     engine="judge",
     ledger=True,
     resources=_MODEL,
 )
-READ_SCORES = MethodStage(
-    "read_scores",
-    "tasks.quality.scores:read_scores",
-    1,
-    "map",
-    each=("escalated",),
-    every=("source", "copies"),
-    late=("queries",),
-    outputs={"verdicts": s.VERDICTS},
-    section="tiers",
-)
+SPLIT_SCORES, READ_SCORES = escalation.SPLIT_SCORES, escalation.READ_SCORES
 COMBINE = fitted.COMBINE
+WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
+FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
 DECIDE = MethodStage(
     "decide",
     "tasks.verdicts.decide:decide",
     3,
     "map",
-    each=("candidates", "verdicts", "combined"),  # the last only with a calibration
-    every=("llm_verdicts", "settled"),  # the last only with a guarantee
+    each=("candidates", "verdicts", "llm_verdicts", "combined", "settled"),  # only with a calibration, a guarantee
     outputs={"decisions": s.VERDICTS},
     decides_labels=True,
 )
-AUDIT, SETTLE, GUARANTEE = guaranteed.AUDIT, guaranteed.SETTLE, guaranteed.GUARANTEE
+SCORE_POOL, DRAW_AUDIT, AUDIT = guaranteed.SCORE_POOL, guaranteed.DRAW_AUDIT, guaranteed.AUDIT
+READ_AUDIT, SET_THRESHOLDS, SETTLE = guaranteed.READ_AUDIT, guaranteed.SET_THRESHOLDS, guaranteed.SETTLE
+COUNT_FOUND, GUARANTEE = guaranteed.COUNT_FOUND, guaranteed.GUARANTEE
+COMPARE_KNOWN = MethodStage(
+    "compare_known",
+    "tasks.quality.known_false_negatives:compare_known",
+    1,
+    "map",
+    each=("candidates", "similarity", "llm_verdicts", "decisions"),
+    every=("known",),
+    outputs={"queries": made.KNOWN_BY_QUERY, "pairs": made.KNOWN_BY_PAIR},
+    section="agree",
+)
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
     3,
     "gather",
-    every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
+    every=("queries", "pairs"),
+    numbered=("pairs",),
     outputs={"agreement": s.AGREEMENT},
 )
-COMPLETE = MethodStage(
-    "complete",
-    "tasks.verdicts.complete:complete",
-    1,
-    "gather",
-    every=("decisions",),
-    outputs={"completeness": s.COMPLETENESS},
-)
+TALLY, COMPLETE = escalation.TALLY, escalation.COMPLETE
 PUT_POSITIVES = MethodStage(
     "put_positives",
     "tasks.verdicts.checks:put_positives",
-    1,
-    "gather",
-    every=("queries", "positives"),
+    2,
+    "map",
+    each=("queries", "positives"),
     outputs={"asked": s.CANDIDATES, "queries": s.QUERIES, "positives": s.POSITIVES, "checked": s.CHECKED},
-    splits=("asked",),
     section="check",
 )
 CHECK = MethodStage(
     "check",
     "tasks.verdicts.checks:read_checks",
-    1,
-    "gather",
-    every=("checked", "verdicts", "asked", "decisions"),
+    2,
+    "map",
+    each=("checked", "verdicts", "asked", "decisions"),
     outputs={"candidates": s.CANDIDATES, "verdicts": s.VERDICTS, "decisions": s.VERDICTS, "queries": s.QUERY_CHECKS},
 )
 TREAT = MethodStage(
@@ -234,16 +228,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
-SAMPLE = MethodStage(
-    "sample",
-    "tasks.quality.sample:sample",
-    1,
-    "gather",
-    every=("candidates", "decisions"),
-    late=("queries", "passages", "positives"),
-    outputs={"samples": s.SAMPLES},
-    directories=("sheet",),
-)
+SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",

@@ -13,7 +13,7 @@ from flows.curation.records import curation_names, failures_of, load_curation
 from flows.curation.workspace import Workspace
 from flows.guarantee_stages import AUDITED
 from flows.stage_names import section_of
-from flows.stages import AUDIT, JUDGE, READ_SCORES, SETTLE
+from flows.stages import AUDIT, JUDGE, READ_SCORES, SET_THRESHOLDS, SETTLE
 from infra.models.resolve import ModelError
 from infra.names import NumberedId, StageName, object_name
 from infra.stages import part_keys
@@ -26,7 +26,7 @@ Ingredients = Mapping[str, Any]
 Maker = tuple[str, int]  # the stage, as `reneg status` names it, and the part
 Makers = Mapping[tuple[str, str], Maker]
 
-_OF_A_TIER = (AUDIT.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
+_OF_A_TIER = (AUDIT.name, SET_THRESHOLDS.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
 _LOOKED_AT = 5  # earlier curations of the same name, the newest first
 _NAMED = 3  # parts and files named in one sentence
 _LONGEST = 60  # characters of a value that are shown
@@ -111,10 +111,10 @@ def _compare(workspace: Workspace, curation: str, stage: str, part: int) -> Expl
 def _guarantee(walk: _Walk, stage: str) -> tuple[str, ...]:
     """Say what the thresholds of a guarantee did with the pairs of a tier; nothing where there are none yet."""
     name = StageName.parse(stage)
-    settled = walk.runs.get(str(StageName(SETTLE.name, name.label.removesuffix(AUDITED))))
-    if settled is None or settled.unfinished or name.stage not in _OF_A_TIER:
+    chosen = walk.runs.get(str(StageName(SET_THRESHOLDS.name, name.label.removesuffix(AUDITED))))
+    if chosen is None or chosen.unfinished or name.stage not in _OF_A_TIER:
         return ()
-    facts = settled.finished[0].stats["facts"]
+    facts = chosen.finished[0].stats["facts"]
     accept, reject = facts["accept"], facts["reject"]
     return (
         f"audit sample: {facts['audited']:,} of {facts['questions']:,} questions, drawn at random from all scores",

@@ -1,11 +1,12 @@
 """Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows import stages as st
 from flows.guarantee_stages import AUDITED
+from flows.method.fetching import fetch_passages, fetch_texts
 from flows.method.human_labels import without
 from flows.method.setup import Setup, Tier
 from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
@@ -14,6 +15,7 @@ from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
+from tasks.quality.scores import SplitConfig
 from tasks.verdicts.allot import AllotConfig
 from tasks.verdicts.checks import CheckConfig
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig
@@ -27,24 +29,25 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     c, candidates = setup.config, pool.candidates
     if setup.skipped:
         candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
+    fetched = fetch_passages(run, data, vectors, candidates)
     made = run(
         st.JUDGE_SIMILARITY,
         c.similarity,
         key={"encoder": setup.encoder_key},
         candidates=candidates,
         query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
+        passage_embeddings=fetched.vectors,
         positives=data.positives,
         queries=data.queries,
-        passages=data.passages,
+        passages=fetched.texts,
     )
     similarity, features = made["verdicts"], made["features"]
-    asked = ask_tiers(run, setup, data, candidates, (similarity, features))
+    asked = ask_tiers(run, setup, data, fetched.texts, candidates, (similarity, features))
     p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
-    found = {"combined": p, "settled": asked.settled}
-    extra: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
+    optional = {"combined": p, "settled": asked.settled}
+    extra: dict[str, Any] = {name: table for name, table in optional.items() if table is not None}
     decided = run(
-        without(st.DECIDE, *(name for name in found if name not in extra)),
+        without(st.DECIDE, *(name for name in optional if name not in extra)),
         setup.decide,
         candidates=candidates,
         verdicts=similarity,
@@ -53,20 +56,22 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     )["decisions"]
     guarantee: Table | None = None
     if asked.thresholds is not None:
-        tables: dict[str, Any] = {"candidates": candidates, "llm_verdicts": asked.verdicts}
-        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, **tables)["guarantee"]
+        found = run(st.COUNT_FOUND, setup.guaranteed, candidates=candidates, llm_verdicts=asked.verdicts)["found"]
+        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, found=found)["guarantee"]
     _note_unreached_price(run, setup)
-    agreement = run(
-        st.AGREE,
-        c.agree.model_copy(update={"tiers": setup.judges}),
+    agree = c.agree.model_copy(update={"tiers": setup.judges})
+    compared = run(
+        st.COMPARE_KNOWN,
+        agree,
         candidates=candidates,
         similarity=similarity,
         llm_verdicts=asked.verdicts,
         decisions=decided,
         known=data.known,
-    )["agreement"]
+    )
+    agreement = run(st.AGREE, agree, **compared)["agreement"]
     said = (candidates, similarity, asked.verdicts, asked.calls)
-    return Verdicts(*said, decided, agreement, features, guarantee=guarantee)
+    return Verdicts(*said, decided, agreement, features, fetched.texts, guarantee=guarantee)
 
 
 @dataclass(frozen=True)
@@ -84,30 +89,37 @@ class Asked:
     thresholds: Table | None = None
 
 
-def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, first: tuple[Table, Table]) -> Asked:
+def ask_tiers(
+    run: Runner, setup: Setup, data: Ingested, texts: Table, candidates: Table, first: tuple[Table, Table]
+) -> Asked:
     """Judge with each tier what the tiers before left open.
 
     Pairs that a table of imported verdicts holds are not asked about. With a calibration, P(relevant) after the tiers
     so far says what is open; without one, the scores and states of the tier before do.
 
-    first: the verdicts of similarity, and its features.
+    texts: the passages, by query part. first: the verdicts of similarity, and its features.
     """
     before, features = first
-    answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
+    # In every part, so that a part that was asked about nothing has a table too.
+    answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
-        made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, source=setup.imported)
+        split: dict[str, Any] = {"source": setup.imported, "queries": data.queries}
+        rows = run(st.SPLIT_IMPORTED, ImportedConfig(), key=parts_of(data), **split)["rows"]
+        made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
         candidates = made["left"]
     calls = [empty_table(run, "calls", schemas.CALLS)]
     combined = combine(run, setup, features, union("verdicts", *answers), 0)
     settled: dict[str, Table] = {}
-    for number, tier in enumerate(setup.tiers, start=1):
-        how, scored = setup.escalate(number - 1), combined or before
+    for number, wanted in enumerate(setup.tiers, start=1):
+        how, scored, tier = setup.escalate(number - 1), combined or before, with_rows(run, wanted, data)
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
-            asked = [ask_tier(run, tier, data, escalate(run, tier.name, how, data.generations.query_parts, tables))]
+            asked = [
+                ask_tier(run, tier, data, texts, escalate(run, tier.name, how, data.generations.query_parts, tables))
+            ]
         else:
-            asked, settled = ask_between_thresholds(run, tier, how, data, tables)
+            asked, settled = ask_between_thresholds(run, tier, how, (data, texts), tables)
         before = union("verdicts", *(said for said, _ in asked))
         answers.append(before)
         calls += [made for _, made in asked]
@@ -144,37 +156,58 @@ def escalate(
 
 
 def ask_between_thresholds(
-    run: Runner, tier: Tier, how: EscalateConfig, data: Ingested, tables: dict[str, Any]
+    run: Runner, tier: Tier, how: EscalateConfig, source: tuple[Ingested, Table], tables: dict[str, Any]
 ) -> tuple[list[tuple[Table, Table]], dict[str, Table]]:
     """Ask a tier with a guarantee: first about an audit sample, then about what lies between the thresholds it allows.
 
-    tables: the candidates, and the verdicts whose scores the thresholds are about.
+    source: the data, and the passages by query part. tables: the candidates, and the verdicts whose scores the
+    thresholds are about.
 
     Returns:
         What was said of the sample and of the others; the tables `settled` and `thresholds`.
     """
-    drawn = run(st.AUDIT, how, label=tier.name, **tables)
-    sample = ask_tier(run, tier, data, drawn["escalated"], tier.name + AUDITED)
-    made = run(st.SETTLE, how, label=tier.name, **tables, audit=drawn["audit"], audited=sample[0])
-    rest = ask_tier(run, tier, data, made["escalated"])
-    return [sample, rest], {name: made[name] for name in ("settled", "thresholds")}
+    label = tier.name
+    scores = run(st.SCORE_POOL, how, label=label, **tables)["scores"]
+    draw = run(st.DRAW_AUDIT, how, label=label, scores=scores)["draw"]
+    drawn = run(st.AUDIT, how, label=label, **tables, draw=draw)
+    sample = ask_tier(run, tier, *source, drawn["escalated"], label + AUDITED)
+    audit = drawn["audit"]
+    answered = run(st.READ_AUDIT, how, label=label, **tables, audit=audit, audited=sample[0])["answered"]
+    thresholds = run(st.SET_THRESHOLDS, how, label=label, answered=answered)["thresholds"]
+    made = run(st.SETTLE, how, label=label, **tables, audit=audit, thresholds=thresholds)
+    rest = ask_tier(run, tier, *source, made["escalated"])
+    return [sample, rest], {"settled": made["settled"], "thresholds": thresholds}
 
 
-def ask_tier(run: Runner, tier: Tier, data: Ingested, escalated: Table, label: str = "") -> tuple[Table, Table]:
+def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
+    """Cut the file of a tier into the rows of each query part; a tier that is asked stays as it is."""
+    if tier.scores is None:
+        return tier
+    tables: dict[str, Any] = {"source": tier.scores, "copies": data.copies, "queries": data.queries}
+    rows = run(st.SPLIT_SCORES, SplitConfig(), label=tier.name, key=parts_of(data), **tables)["rows"]
+    for facts in (manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests):
+        if facts.get("unknown_queries"):
+            run.on_note(
+                f"tier {tier.name}: {facts['unknown_queries']:,} of {facts['rows']:,} rows of its file are about "
+                f"queries that the data does not hold ({facts['unknown_query']})"
+            )
+    return replace(tier, rows=rows)
+
+
+def parts_of(data: Ingested) -> dict[str, Any]:
+    """Return what the key of a stage needs that cuts something into query parts: their numbers."""
+    return {"parts": sorted(data.queries.indexes)}
+
+
+def ask_tier(
+    run: Runner, tier: Tier, data: Ingested, texts: Table, escalated: Table, label: str = ""
+) -> tuple[Table, Table]:
     """Ask a tier about pairs, or look them up in its file; returns the verdicts and the calls.
 
-    label: of the stage; by default the tier's name.
+    texts: the passages, by query part. label: of the stage; by default the tier's name.
     """
-    if tier.scores is not None:
-        made = run(
-            st.READ_SCORES,
-            tier.reading,
-            label=label or tier.name,
-            escalated=escalated,
-            source=tier.scores,
-            copies=data.copies,
-            queries=data.queries,
-        )
+    if tier.rows is not None:
+        made = run(st.READ_SCORES, tier.reading, label=label or tier.name, escalated=escalated, rows=tier.rows)
         _note_absent(run, tier)
         return made["verdicts"], empty_table(run, "calls", schemas.CALLS)
     made = run(
@@ -185,7 +218,7 @@ def ask_tier(run: Runner, tier: Tier, data: Ingested, escalated: Table, label: s
         engine=tier.engine,
         escalated=escalated,
         queries=data.queries,
-        passages=data.passages,
+        passages=texts,
         positives=data.positives,
     )
     return made["verdicts"], made["calls"]
@@ -199,12 +232,13 @@ def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) ->
     c = setup.config.check
     if not (c.positives or c.queries):
         return None
-    asked, checked = empty_table(run, "asked", schemas.CANDIDATES), empty_table(run, "checked", schemas.CHECKED)
-    verdicts = empty_table(run, "verdicts", schemas.VERDICTS)
+    empty = {"asked": schemas.CANDIDATES, "checked": schemas.CHECKED, "verdicts": schemas.VERDICTS}
+    asked, checked, verdicts = (empty_table(run, name, of, decisions.indexes) for name, of in empty.items())
     if c.positives:
         tier = checking_tier(setup)
         put = run(st.PUT_POSITIVES, check_of(setup), queries=data.queries, positives=data.positives)
         asked, checked = put["asked"], put["checked"]
+        texts = fetch_texts(run, data, asked, put["positives"], "asked")
         verdicts = run(
             st.JUDGE,
             tier.judge,
@@ -213,7 +247,7 @@ def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) ->
             engine=tier.engine,
             escalated=asked,
             queries=put["queries"],
-            passages=data.passages,
+            passages=texts,
             positives=put["positives"],
         )["verdicts"]
     return Checked(**run(st.CHECK, c, checked=checked, verdicts=verdicts, asked=asked, decisions=decisions))
@@ -231,18 +265,12 @@ def check_of(setup: Setup) -> CheckConfig:
 
 
 def _note_absent(run: Runner, tier: Tier) -> None:
-    """Report the pairs that a file with verdicts lacks, and its rows about queries that the data does not hold."""
+    """Report the pairs that a file with verdicts lacks."""
     facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
     pairs, absent = (sum(int(fact[name]) for fact in facts) for name in ("pairs", "unparsed"))
     named = next((fact["not_in_file"] for fact in facts if "not_in_file" in fact), "")
     if absent:
         run.on_note(f"tier {tier.name}: its file lacks {absent:,} of {pairs:,} pairs, which stay unparsed ({named})")
-    unknown = next((fact for fact in facts if fact.get("unknown_queries")), None)
-    if unknown is not None:
-        run.on_note(
-            f"tier {tier.name}: {unknown['unknown_queries']:,} of {unknown['rows']:,} rows of its file are about "
-            f"queries that the data does not hold ({unknown['unknown_query']})"
-        )
 
 
 def combine(run: Runner, setup: Setup, features: Table, verdicts: Table, number: int, gold: str = "") -> Table | None:

@@ -11,6 +11,7 @@ from flows.config.curation import CurationConfig
 from flows.config.engines import TierConfig
 from flows.config.section import ConfigError
 from flows.guarantee_stages import audited
+from flows.method.tables import Places
 from flows.stage_names import judge_stage, scores_stage
 from infra.engines.specs import ScoresSpec
 from infra.provenance import declared
@@ -31,6 +32,8 @@ TO_THE_END = (  # ends a message about an unfinished curation
     "run it to its end first with `reneg curate`, also where an earlier version of Reneg finished it: what did not "
     "change is reused"
 )
+# Older settings may name it; it stays out of the parts' keys.
+_WITHOUT_EFFECT = {"pairs_per_part": EscalateConfig().pairs_per_part}
 
 
 class CurationFailed(Exception):
@@ -54,7 +57,8 @@ class WaitingForLabels(Exception):
 class Tier:
     """One judge, ready to run: which pairs it judges, its settings, its engine, and digests of its texts.
 
-    scores: the file with its verdicts, as kept in the store; None for a judge that is asked.
+    scores: the file with its verdicts, as kept in the store; None for a judge that is asked. rows: the file's rows, cut
+    into those of each query part; None until the flow has cut them.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Tier:
     engine: BaseModel
     shown: Mapping[str, Mapping[str, str]]  # digests of its prompt files and of its definitions of relevance
     scores: Directory | None = None
+    rows: Table | None = None
 
     @classmethod
     def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":
@@ -203,6 +208,7 @@ class Setup:
     imported: Directory | None = None  # the table of imported verdicts, as kept in the store
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
+    before: Places | None = None  # where an earlier ingest put its texts: they stay there (flows.inputs.partition)
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS
 
     def software(self, stage: Stage, device: str = "cpu") -> dict[str, dict[str, str]]:
@@ -256,7 +262,7 @@ class Setup:
         With a calibration P(relevant) after the tiers before says alone what is open: the states follow from the band.
         Similarity without one, and without thresholds of its own, only ranks.
         """
-        wanted = self.tiers[place].escalate
+        wanted = self.tiers[place].escalate.model_copy(update=_WITHOUT_EFFECT)
         if wanted.per_query is not None and wanted.per_query.enough is None:
             per_query = wanted.per_query.model_copy(update={"enough": self.config.mine.num_negatives})
             wanted = wanted.model_copy(update={"per_query": per_query})

@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
 from flows.config.section import ConfigError
 from flows.stage_names import is_check, is_of_gold
+from flows.stages import INGEST
 from infra.names import StageName
 from infra.stages.runner import Runner, StageRun
+from infra.stages.stage import Stage
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
+from tasks.data.ingest_config import IngestConfig
 
 _FIRST = frozenset({0})
 
@@ -67,6 +70,20 @@ def group_parts(table: Table, generations: Sequence[range], rows: int) -> tuple[
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where an ingest put its texts. A later one leaves them there, and cuts other texts into parts of their own."""
+
+    query_places: Table
+    passage_places: Table
+    generations: Table
+
+    @property
+    def inputs(self) -> dict[str, Table]:
+        """The inputs of the later ingest, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
 def _run_on(counts: tuple[int, ...]) -> tuple[range, ...]:
     ends = tuple(accumulate(counts))
     return tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
@@ -99,6 +116,14 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Passages and their vectors, cut by query part: each part has those of its candidates, and of their positives."""
+
+    texts: Table
+    vectors: Table
+
+
+@dataclass(frozen=True)
 class Pool:
     """The candidates of every query: those picked as its negatives, and those that can replace one of them."""
 
@@ -124,6 +149,7 @@ class Verdicts:
     decisions: Table
     agreement: Table
     features: Table
+    texts: Table
     people: Table | None = None
     guarantee: Table | None = None
 
@@ -215,6 +241,18 @@ class Finished:
         return [stage for stage in ("adopt", "mine") if stage in self.runs]
 
 
+def read_source(
+    run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage = INGEST
+) -> Ingested:
+    """Run ingest. before: where an earlier ingest put its texts; None: the source is cut into parts anew."""
+    inputs = {} if before is None else before.inputs
+    made = run(replace(stage, every=(*stage.every, *inputs)), config, source=source, **inputs)
+    facts = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})
+    generations = Generations.of(facts, made["queries"], made["passages"])
+    tables = {name: table for name, table in made.items() if name not in {each.name for each in fields(Places)}}
+    return Ingested(**tables, generations=generations)
+
+
 def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
@@ -227,6 +265,11 @@ def only_parts(table: Table, parts: frozenset[int]) -> Table:
     """Return the pieces of some parts."""
     pieces = tuple(piece for piece in table.pieces if piece.index in parts)
     return replace(table, pieces=pieces, missing=table.missing & parts)
+
+
+def only_asked(wanted: Table, table: Table) -> Table:
+    """Return the parts that are asked for something; where that is not known, all, as they have to wait."""
+    return table if wanted.partial else only_parts(table, wanted.indexes)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import polars as pl
-
 from flows.config.curation import BudgetConfig, CurationConfig
 from flows.config.engines import EngineConfig
 from flows.config.prices import Prices, load_prices
@@ -174,7 +172,7 @@ class _Planner:
         try:
             texts = prospects.texts
             put = ask_about(check_of(setup), queries=texts.queries, positives=texts.positives)
-            asked = pl.concat(put.asked)
+            asked = put.asked
             shown = replace(texts, queries=put.queries, positives=put.positives)
             ledger = Ledger(prospects.workspace.store)
             census = take_census(tier.judge, Asked(asked, asked, "exact"), shown, ledger)

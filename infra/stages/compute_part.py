@@ -8,6 +8,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from infra.ledger.ledger import Ledger
 from infra.machine import where
 from infra.provenance import Origin, here
 from infra.stages import origins
-from infra.stages.runner import PartSpec
+from infra.stages.part_spec import PartSpec
+from infra.stages.part_usage import CountingStore, peak_memory
 from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
@@ -69,10 +71,17 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         StoreError: reading or writing failed.
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
-    store = Store(store_url)
+    store = CountingStore(store_url)
+    with peak_memory() as peak_gib:
+        made = _compute(store, spec, cache, engine)
+        return commit(store, replace(made, stats={**made.stats, "peak_gib": peak_gib()}))
+
+
+def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object | None) -> Manifest:
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
-    inputs = {name: _read(store, artifact, cache, name, spec.stage) for name, artifact in spec.inputs.items()}
+    inputs = {name: _read(store, spec.stage, name, artifact, cache) for name, artifact in spec.inputs.items()}
+    reads = store.counts()
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame | Stream))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
@@ -90,12 +99,14 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
         seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
         tables, making = _write_tables(store, spec, result)
+        reads = store.counts() if spec.stage.streams else reads  # these were not read before
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
     stats = {
         "seconds": round(seconds + making, 3),
         "rows_in": rows_in,
         "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
         "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
+        **reads,
     }
     if origin is None:
         made_by = origins.keep(store, here(spec.stage.libraries, str(spec.config.get("device", "cpu"))))
@@ -110,7 +121,7 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         facts |= rates(facts)
         stats["facts"] = facts
         _log.info("%s", ", ".join(f"{name}={value}" for name, value in facts.items() if value))
-    manifest = Manifest(
+    return Manifest(
         stage=spec.stage.name,
         version=spec.stage.version,
         part=spec.number,
@@ -121,7 +132,6 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         directories=directories,
         stats=stats,
     )
-    return commit(store, manifest)
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -131,12 +141,13 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, artifact: Artifact, cache: Path, name: str, stage: Stage) -> pl.DataFrame | Stream | Path:
+def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Stream | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
+    columns = stage.columns.get(name)
     if name in stage.streams:
-        return Stream(store, artifact)
-    return read_table(store, artifact, numbered=name in stage.numbered)
+        return Stream(store, artifact, columns)
+    return read_table(store, artifact, numbered=name in stage.numbered, columns=columns)
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:

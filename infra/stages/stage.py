@@ -35,6 +35,8 @@ class Stage:
     across: for a `grid`, the inputs that are crossed with `each`: one part per pair of indexes.
     every: inputs that every part sees whole.
     late: inputs the part reads but whose content the key covers through hashes in another input.
+    late_each: inputs of which the part reads only the pieces with its own index, and whose content the key covers
+        through hashes in another input.
     outputs: table name to schema. directories: names of outputs that are folders of files, written below `out`.
     splits: outputs the function returns as several frames: these make the parts of later stages. They may come from a
         generator: each frame is written and dropped before the next one is asked for, output after output in the order
@@ -46,6 +48,8 @@ class Stage:
         came from. A gather can so return `splits` that are aligned with its input.
     streams: inputs that the function gets as an iterable of frames, one for each piece, which are read one by one, each
         time that it iterates: what it reads may be larger than what it may hold.
+    columns: by input, the columns that the function reads; the others are not put into memory. Without an entry it gets
+        all. The key covers the whole input.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
         remembered needs no engine.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
@@ -60,12 +64,14 @@ class Stage:
     across: tuple[str, ...] = ()
     every: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    late_each: tuple[str, ...] = ()
     outputs: Mapping[str, SchemaLike] = field(default_factory=dict)
     directories: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     scatters: tuple[str, ...] = ()
     numbered: tuple[str, ...] = ()
     streams: tuple[str, ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
     libraries: tuple[str, ...] = ()
@@ -75,4 +81,4 @@ class Stage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """All input names, in the order in which the function's keywords are filled."""
-        return (*self.each, *self.across, *self.every, *self.late)
+        return (*self.each, *self.across, *self.every, *self.late, *self.late_each)

@@ -28,9 +28,7 @@ class AllotConfig(BaseModel):
     max_pairs: int | None = Field(None, ge=0)
 
 
-def count_open(
-    config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
+def count_open(config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Count what one part may ask about, by score; budgets for all are not looked at.
 
     Returns:
@@ -43,12 +41,13 @@ def count_open(
     """
     questions = find_questions(config, candidates, verdicts)
     units = open_units(config, questions)
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    place = pl.col("place")
     if config.unit == "pair":
         width = max(1, math.ceil(units.height / MOST_BINS))
         place = place.min().over("unparsed", "score") // width
     bins = (
-        units.with_columns(bin=place)
+        units.with_row_index("place")
+        .with_columns(bin=place)
         .group_by("unparsed", "bin", maintain_order=True)
         .agg(pl.col("score").first(), units=pl.len(), questions=pl.col("questions").sum())
     )

@@ -262,16 +262,3 @@ def fitting(sizes: Iterable[int], budget: int) -> pl.Series:
         fits.append(size <= left)
         left -= size if fits[-1] else 0
     return pl.Series(fits, dtype=pl.Boolean)
-
-
-def pack(escalated: pl.DataFrame, pairs_per_part: int) -> list[pl.DataFrame]:
-    """Pack queries into parts of at most `pairs_per_part` pairs. A larger query has a part of its own."""
-    parts: list[list[pl.DataFrame]] = [[]]
-    filled = 0
-    for query in escalated.partition_by("query_hash", maintain_order=True):
-        if filled and filled + query.height > pairs_per_part:
-            parts.append([])
-            filled = 0
-        parts[-1].append(query)
-        filled += query.height
-    return [pl.concat(part).sort(CANDIDATES.key) if part else escalated for part in parts]

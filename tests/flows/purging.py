@@ -29,6 +29,6 @@ def traces(settings: Settings, text: str, text_hash: str) -> list[str]:
     for name, data in contents.items():
         rows = json.dumps(pl.read_parquet(data).drop(pl.selectors.array()).to_dicts()) if data[:4] == b"PAR1" else ""
         plain = rows or data.decode()
-        if text in plain or text_hash in plain:
+        if text in plain or text_hash in plain or str(int(text_hash[:16], 16)) in plain:
             found.append(name)
     return found

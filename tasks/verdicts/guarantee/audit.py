@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tasks.schemas import AUDIT, CANDIDATES
-from tasks.summaries import DRAW, SCORED
+from tasks.summaries import DRAW
 from tasks.verdicts.escalate import EscalateConfig, TargetConfig, leave_out_known
 from tasks.verdicts.guarantee.bounds import Floats
 from tasks.verdicts.guarantee.thresholds import Audit, Bools, Target, draw
@@ -19,9 +19,7 @@ from tasks.verdicts.pairs import PAIR, QUESTION, check_unique
 _BITS = 53  # of a hash, as many as a float holds
 
 
-def score_pool(
-    config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
+def score_pool(config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Return the scores of the questions of one part that the guarantee's thresholds decide on.
 
     A question is a (query, positives, passage) by text; copies are one question. What the tier before did not judge is

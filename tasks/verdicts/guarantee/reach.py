@@ -34,9 +34,7 @@ def count_found(
     return {"found": pl.DataFrame([(asked.height, found)], schema=FOUND.columns, orient="row")}
 
 
-def guarantee(
-    config: GuaranteeConfig, *, thresholds: pl.DataFrame, found: pl.DataFrame
-) -> dict[str, pl.DataFrame]:
+def guarantee(config: GuaranteeConfig, *, thresholds: pl.DataFrame, found: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Say how many questions the guarantee asked, and which recall and precision are reached with its confidence.
 
     Args:

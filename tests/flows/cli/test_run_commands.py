@@ -10,6 +10,7 @@ from flows import stages as st
 from flows.config.section import ConfigError
 from flows.curation.records import open_curation
 from infra.storage.artifacts import write_directory
+from tasks.verdicts.complete import TallyConfig
 from tests.flows.cli.conftest import Shell
 from tests.flows.nightly import sources
 
@@ -58,7 +59,7 @@ def page(finished: Shell, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         folder = finished.nights.folder / "page"
         folder.mkdir(exist_ok=True)
         (folder / "comparison.md").write_text("# [one] is better\n")
-        run(st.READ_GOLD if run is None else st.COMPLETE, setup.config.complete, decisions=_decisions(run, setup))
+        run(st.READ_GOLD if run is None else st.TALLY, TallyConfig(), decisions=_decisions(run, setup))
         return SimpleNamespace(page=write_directory(run.store, "page", folder))
 
     for name in ("retrain.retrain_method", "retrain.prune_method", "validate.validate_method"):

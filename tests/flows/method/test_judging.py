@@ -106,7 +106,7 @@ def test_positives_are_put_to_the_judge_and_doubts_are_named_but_nothing_is_edit
     checked, run, _ = run_method(tmp_path, source, check={"positives": True, "queries": True})
     assert (asked, {done.name for done in run.runs} - {done.name for done in before.runs}) == (
         0,
-        {"put_positives", "judge-check-llm", "check"},
+        {"put_positives", "want-asked", "fetch_texts-asked", "judge-check-llm", "check"},
     )
     for treatment, table_ in plain.instances.items():
         assert read_table(run.store, checked.instances[treatment]).equals(read_table(run.store, table_))
@@ -122,9 +122,8 @@ def test_positives_are_put_to_the_judge_and_doubts_are_named_but_nothing_is_edit
     assert data_of(run.store, run.runs)["checks"]["doubted"] == doubted.height
     page = run.store.get_object(checked.page.files["report.html"]).decode()
     assert "Positives in doubt" in page
-    (tmp_path / "parts").mkdir()
-    parts = list(verdict_parts(run.store, checked.evidence, tmp_path / "parts"))
-    assert set(parts[-1].candidates["retriever"]) == {"positive"}
+    parts = list(verdict_parts(run.store, checked.evidence))
+    assert set(pl.concat(part.candidates for part in parts[2:])["retriever"]) == {"positive"}
     # Again, with the answers remembered, it asks nothing; the queries alone cost nothing at all.
     again, _, executor = run_method(tmp_path, source, check={"queries": True})
     assert executor.llm.asked == []

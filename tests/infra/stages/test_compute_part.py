@@ -54,6 +54,10 @@ def multiply(config: Config, *, numbers: pl.DataFrame, more: pl.DataFrame | None
     return {"numbers": numbers.select(pl.col("n") * config.factor), "facts": {"rejected": 1}}
 
 
+def see_columns(config: Config, *, numbers: pl.DataFrame) -> dict[str, Any]:
+    return {"numbers": numbers.select("n"), "facts": {"columns": numbers.columns, "sum": numbers["m"].sum()}}
+
+
 def split(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFrame]]:
     return {"numbers": [numbers.slice(0, 1), numbers.slice(1)]}
 
@@ -91,6 +95,9 @@ def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledg
 
 
 MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
+ALL_COLUMNS = Stage(
+    "see_columns", f"{_HERE}:see_columns", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS}
+)
 SPLIT = Stage(
     "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
 )
@@ -141,6 +148,39 @@ def test_a_part_is_computed_with_its_configuration_and_its_manifest_says_all_of_
     assert manifest.stats["facts"] == {"rejected": 1}
     assert "node" not in manifest.stats
     assert read_manifest(store, "multiply", "key", 2) == manifest
+
+
+def test_a_part_says_what_it_read_of_its_inputs_and_how_much_memory_its_process_took(
+    store: Store, tmp_path: Path
+) -> None:
+    table = numbers(store, [1, 2], [3])
+    manifest = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": table}))
+    sizes = [store.size(piece.object) or 0 for piece in table.pieces]
+    assert (manifest.stats["read_bytes"], manifest.stats["read_objects"]) == (sum(sizes), 2)
+    assert 0.01 < manifest.stats["peak_gib"] < 64
+    remembered = [compute(store, tmp_path, spec_of(REMEMBER, {"numbers": table}, attempt=n), Lent()) for n in (0, 1)]
+    assert [made.stats["read_bytes"] for made in remembered] == [sum(sizes)] * 2  # the ledger's own reads do not count
+
+
+def test_a_function_sees_only_the_columns_that_its_stage_names(store: Store, tmp_path: Path) -> None:
+    schema = Schema({"n": pl.Int64, "m": pl.Int64, "text": pl.String}, key=("n",))
+    frames = [pl.DataFrame({"n": [n], "m": [n * 10], "text": ["x"]}) for n in range(2)]
+    pieces = tuple(module.write_table(store, "numbers", frame, schema, n) for n, frame in enumerate(frames))
+    stage = dataclasses.replace(ALL_COLUMNS, columns={"numbers": ("m", "n")})
+    inputs = {"numbers": Table("numbers", pieces)}
+    seen = compute(store, tmp_path, spec_of(stage, inputs)).stats["facts"]
+    assert seen == {"columns": ["m", "n"], "sum": 10}
+    seen = compute(store, tmp_path, spec_of(ALL_COLUMNS, inputs, attempt=1)).stats["facts"]
+    assert seen == {"columns": ["n", "m", "text"], "sum": 10}
+    numbered = dataclasses.replace(stage, numbered=("numbers",))
+    seen = compute(store, tmp_path, spec_of(numbered, inputs, attempt=2)).stats["facts"]
+    assert seen == {"columns": ["m", "n", "part"], "sum": 10}
+    absent = dataclasses.replace(stage, columns={"numbers": ("absent",)})
+    with pytest.raises(StoreError, match=r"table numbers: objects/.* lacks a column"):
+        compute(store, tmp_path, spec_of(absent, inputs, attempt=3))
+    empty = Table("numbers", schema=schema)
+    seen = compute(store, tmp_path, spec_of(stage, {"numbers": empty}, attempt=4)).stats["facts"]
+    assert seen == {"columns": ["m", "n"], "sum": 0}
 
 
 def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, tmp_path: Path) -> None:

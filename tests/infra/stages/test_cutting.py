@@ -1,0 +1,77 @@
+"""Cutting a stage into parts; how the runner does it with manifests, in test_runner.py."""
+
+from typing import Any
+
+import pytest
+
+from infra.names import StageName
+from infra.stages.cutting import Call, cut
+from infra.stages.part_keys import digest
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Directory, Piece, Table
+from tests.infra.frozen import can_be_changed
+from tests.infra.toy import ToyConfig
+
+
+def table(*indexes: int, missing: frozenset[int] = frozenset(), partial: bool = False) -> Table:
+    pieces = tuple(Piece(index, f"objects/aa/{place:064x}.parquet", 3) for place, index in enumerate(indexes))
+    return Table("t", pieces, missing, partial)
+
+
+def call(stage: Stage, **inputs: Any) -> Call:
+    return Call(stage, StageName("s", ""), ToyConfig(), inputs, {"prompt": "abc"}, ToyConfig(factor=2))
+
+
+GRID = Stage("s", "m:f", 3, "grid", each=("a", "e"), across=("b",), every=("c", "d"), late=("l",))
+
+
+def test_each_key_is_the_digest_of_the_ingredients_that_are_kept_with_the_part() -> None:
+    folder = Directory("d", {"x.txt": "objects/bb/x"})
+    whole = {"c": table(0, 1, 2), "d": folder, "l": table(0)}
+    specs, blocked = cut(call(GRID, a=table(0, 0, 2), e=table(2, 0), b=table(0, 1), **whole))
+    assert [(spec.number, spec.index, spec.name) for spec in specs] == [
+        (0, 0, "s-00000"), (1, 0, "s-00001"), (2, 2, "s-00002"), (3, 2, "s-00003"),
+    ]  # fmt: skip
+    assert [spec.key for spec in specs] == [digest(spec.ingredients) for spec in specs]
+    assert len({spec.key for spec in specs}) == 4
+    assert blocked == frozenset()
+    assert set(specs[0].ingredients) == {"stage", "version", "config", "prompt", "engine", "inputs"}
+    assert set(specs[0].ingredients["inputs"]) == {"a", "e", "b", "c", "d"}  # the late one is read, and not in the key
+    assert specs[3].inputs == {
+        "a": whole_at(table(0, 0, 2), 2), "e": whole_at(table(2, 0), 2), "b": whole_at(table(0, 1), 1), **whole,
+    }  # fmt: skip
+
+
+def whole_at(found: Table, index: int) -> Table:
+    return Table(found.name, tuple(piece for piece in found.pieces if piece.index == index))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "numbers", "blocked"),
+    [
+        ({"a": table(0, 2, missing=frozenset({1}))}, [0, 2], {1}),
+        ({"a": table(0, 1, 2, partial=True)}, [], {0, 1, 2}),
+        ({"b": table(0, missing=frozenset({1}))}, [], {0, 1, 2}),
+        ({"b": table(0, partial=True)}, [], {0, 1, 2}),
+    ],
+    ids=["a piece of its own", "rows at any index", "a piece of a whole input", "rows of a whole input"],
+)
+def test_a_part_waits_for_what_is_missing(inputs: dict[str, Table], numbers: list[int], blocked: set[int]) -> None:
+    stage = Stage("s", "m:f", 1, "map", each=("a",), every=("b",))
+    specs, waiting = cut(call(stage, **{"a": table(0, 1, 2), "b": table(0), **inputs}))
+    assert [spec.number for spec in specs] == numbers
+    assert waiting == blocked
+
+
+def test_what_is_recalled_is_asked_by_the_parts_number() -> None:
+    specs, _ = cut(call(Stage("s", "m:f", 1, "map", each=("a",)), a=table(5, 6)), lambda number: 100 + number)
+    assert [(spec.index, spec.since) for spec in specs] == [(5, 100), (6, 101)]
+
+
+def test_a_stage_that_is_one_part_gets_all_pieces() -> None:
+    (spec,), _ = cut(call(Stage("s", "m:f", 1, "gather", every=("a",)), a=table(3, 4)))
+    assert (spec.index, spec.inputs) == (0, {"a": table(3, 4)})
+
+
+def test_a_call_of_a_stage_cannot_be_changed() -> None:
+    assert not can_be_changed(call(GRID))
