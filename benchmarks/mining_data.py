@@ -20,8 +20,7 @@ import polars as pl
 from tasks import schemas
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text, part_of
 
-_WORDS, _SYLLABLES = 20_000, ("ba", "den", "ko", "li", "mar", "no", "per", "ri", "sta", "ten", "u", "ven")
-_LENGTH = 80
+_PHRASES, _SYLLABLES = 5_000, ("ba", "den", "ko", "li", "mar", "no", "per", "ri", "sta", "ten", "u", "ven")
 _NEAR, _CAPITALS, _AGAIN = 0.03, 0.005, 0.002  # shares of passages
 _AT_ONCE = 50_000
 _DATASET = "generated"
@@ -116,13 +115,13 @@ def _vectors(numbers: np.random.Generator, size: Size) -> Any:
 
 
 def _texts(numbers: np.random.Generator, size: Size, vectors: Any) -> list[str]:
-    """Texts of random words; copies of others in the shares above, whose vectors are made to fit."""
-    words = np.array(["".join(numbers.choice(_SYLLABLES, length)) for length in numbers.integers(1, 5, _WORDS)])
-    texts: list[str] = []
-    for start in range(0, size.passages, _AT_ONCE):
-        count = min(_AT_ONCE, size.passages - start)
-        drawn = words[np.minimum(numbers.zipf(1.3, (count, _LENGTH)), _WORDS) - 1]
-        texts += [f"{start + n} {' '.join(row)}" for n, row in enumerate(drawn.tolist())]
+    """Texts of random phrases; copies of others in the shares above, whose vectors are made to fit."""
+    syllables = [_SYLLABLES[n] for n in numbers.integers(len(_SYLLABLES), size=_PHRASES * 24)]
+    phrases = [
+        " ".join("".join(syllables[n : n + 3]) for n in range(at, at + 24, 3)) for at in range(0, len(syllables), 24)
+    ]
+    drawn = numbers.integers(_PHRASES, size=(size.passages, 10)).tolist()
+    texts = [f"{n} {' '.join([phrases[phrase] for phrase in row])}" for n, row in enumerate(drawn)]
     kinds = numbers.random(size.passages)
     others = numbers.integers(size.passages, size=size.passages)
     originals = kinds >= _NEAR + _CAPITALS + _AGAIN

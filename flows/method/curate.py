@@ -154,6 +154,7 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         query_embeddings=vectors.queries.grouped(queries),
         passage_embeddings=vectors.passages.grouped(passages),
     )["hits"]
+    _note_recall(run)
     mined = run(
         st.MINE,
         setup.config.mine,
@@ -167,6 +168,19 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         passage_embeddings=fetch_labelled(run, data, vectors),
     )
     return Pool(**mined)
+
+
+def _note_recall(run: Runner) -> None:
+    """Say what an approximate search found of the nearest passages; its parts measured that on some queries each."""
+    facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
+    measured = [fact for fact in facts if fact.get("recall_nearest")]
+    nearest = sum(fact["recall_nearest"] for fact in measured)
+    if nearest:
+        found = sum(fact["recall"] * fact["recall_nearest"] for fact in measured) / nearest
+        exactly = sum(fact["searched_exactly"] for fact in measured)
+        alone = f"; {exactly} passages were too few for lists and searched exactly" if exactly else ""
+        queries = sum(fact["recall_queries"] for fact in measured)
+        run.on_note(f"search: lists found {found:.1%} of the nearest passages, measured on {queries} queries{alone}")
 
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:

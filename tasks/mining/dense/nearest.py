@@ -1,7 +1,7 @@
 """Find the nearest texts of queries exactly, while blocks of vectors go by.
 
-The inner products of a block of queries and a block of texts are one float32 matrix product. BLAS rounds it differently
-for blocks of other shapes, so it only decides which texts are certainly not among the nearest: those whose score is
+faiss multiplies blocks of queries and texts in float32 and keeps the highest products. BLAS rounds them differently in
+blocks of other shapes, so they only decide which texts are certainly not among the nearest: those whose product is
 below the bound by more than the largest possible error. The few others are scored by `dot_pairs`. So the result does
 not depend on how the texts are cut into blocks, on their order, or on the number of threads.
 """
@@ -9,6 +9,7 @@ not depend on how the texts are cut into blocks, on their order, or on the numbe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -18,11 +19,11 @@ Scores = npt.NDArray[np.float32]
 Groups = npt.NDArray[np.uint64]
 Keys = npt.NDArray[np.uint64] | npt.NDArray[np.int64]
 
-QUERIES = 512  # queries of one block; with WIDTH the matrix of scores has 8 MB, which stays in the cache
-WIDTH = 4096  # texts that are multiplied at a time
+QUERIES = 1_024  # queries of one block, the most for which sort keys can be packed
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # odd: tells equal groups of different queries apart
 _UNIT = 2.0**-24  # the largest relative error of one float32 operation
-_BEGIN = 2  # texts taken while a query has no bound, as a multiple of those wanted; four times as many if too few count
+_SLACK = 24  # texts searched beyond those wanted: some do not count, and some are as near as the last
+_AT_ONCE = 1 << 22  # scores and positions that faiss returns at a time
 _GROWTH = 1.5  # pairs are sorted and cut when there are so many times as many as after the last time
 _PLACES = 21  # bits of a position in a packed sort key; 32 are the score's, 10 the query's
 
@@ -54,21 +55,25 @@ class Nearest:
         """Do not count texts of these groups for these queries (row numbers), from now on."""
         self._blocked = np.unique(np.concatenate([self._blocked, _keys(rows, groups)]))
 
-    def add(self, vectors: Vectors, groups: Groups, first: int, buffer: Scores) -> None:
+    def add(self, vectors: Vectors, groups: Groups, first: int) -> None:
         """Compare texts with all queries.
 
         Args:
             vectors: shape (texts, dimension).
             groups: of each text.
             first: the number of the first text, larger than those of all texts before; the others follow.
-            buffer: room for `QUERIES` x `WIDTH` scores; nobody else may use it at the same time.
         """
         self._meet(vectors)
-        for start in range(0, len(vectors), WIDTH):
-            block = vectors[start : start + WIDTH]
-            scores = buffer[: len(self.queries) * len(block)].reshape(len(self.queries), len(block))
-            np.matmul(self.queries, block.T, out=scores)
-            self._take(scores, groups[start : start + WIDTH], first + start)
+        rows, depth = np.arange(len(self.queries)), self._wanted + _SLACK
+        while len(rows) and len(vectors):
+            depth, again = min(depth, len(vectors)), depth > self._wanted + _SLACK
+            size = max(_AT_ONCE // depth, 1)
+            left = list[Positions]()
+            for some in (rows[start : start + size] for start in range(0, len(rows), size)):
+                if again:
+                    self._forget(some, first)
+                left.append(self._search(some, depth, vectors, groups, first))
+            rows, depth = np.concatenate(left), depth * 4
         self._score(vectors, first)
 
     def add_found(self, vectors: Vectors, groups: Groups, first: int, found: Positions) -> None:
@@ -103,47 +108,27 @@ class Nearest:
         lowest: Scores = (bound - 2 * error).astype(np.float32)
         return lowest
 
-    def _take(self, scores: Scores, groups: Groups, first: int) -> None:
-        """Take the texts that may be among the nearest; of a query without a bound, enough of the best to find one."""
-        rows = np.flatnonzero(np.isneginf(self._bound))
-        lowest = self._lowest(self._bound)
-        lowest[rows] = np.inf
-        if len(rows) < len(lowest):
-            self._pick(scores, groups, first, lowest)
-        upper, count = np.full(len(rows), np.inf, np.float32), _BEGIN * self._wanted
-        while len(rows):
-            some = scores[rows]
-            lower = self._lowest(_best(some, count), rows)
-            self._pick(some, groups, first, lower, upper, rows)
-            self._cut()
-            still = np.isneginf(self._bound[rows]) & ~np.isneginf(lower)
-            rows, upper, count = rows[still], lower[still], count * 4
-        if self._count() > _GROWTH * self._usual:
-            self._cut()
+    def _search(self, rows: Positions, depth: int, vectors: Vectors, groups: Groups, first: int) -> Positions:
+        """Take of the `depth` texts with the highest products those that can be among the nearest.
 
-    def _pick(
-        self,
-        scores: Scores,
-        groups: Groups,
-        first: int,
-        lowest: Scores,
-        below: Scores | None = None,
-        rows_of: Positions | None = None,
-    ) -> None:
-        inside = scores >= lowest[:, None]
-        if below is not None:
-            inside &= scores < below[:, None]
-        found = np.flatnonzero(inside)
-        rows, columns = np.divmod(found, scores.shape[1])
-        values = scores.ravel()[found]
-        self._pairs.append(
-            _Pairs.of(rows if rows_of is None else rows_of[rows], columns + first, values, groups[columns])
-        )
+        Returns the rows of the queries for which a text that was left out can be among them too.
+        """
+        scores, texts = faiss.knn(self.queries[rows], vectors, depth, metric=faiss.METRIC_INNER_PRODUCT)
+        inside = scores >= self._lowest(self._bound[rows], rows)[:, None]
+        found, texts = rows[np.nonzero(inside)[0]], texts[inside]
+        self._pairs.append(_Pairs.of(found, texts + first, scores[inside], groups[texts]))
+        self._cut()
+        left_out = scores[:, -1] >= self._lowest(self._bound[rows], rows)
+        return rows[left_out] if depth < len(vectors) else rows[:0]
+
+    def _forget(self, rows: Positions, first: int) -> None:
+        """Drop what these queries found in the texts from `first` on: they are searched again."""
+        pairs = _Pairs.join(self._pairs)
+        found = np.isin(pairs.rows, rows) & (pairs.texts >= first)
+        self._pairs = [pairs.take(np.flatnonzero(~found))]
 
     def _score(self, vectors: Vectors, first: int) -> None:
         """Score the pairs with these texts exactly; before that their scores are those of the matrix product."""
-        if self._count() > self._usual:
-            self._cut()
         pairs = _Pairs.join(self._pairs)
         new = np.flatnonzero(pairs.texts >= first)
         scored = dot_pairs(self.queries, vectors, pairs.rows[new], pairs.texts[new] - first)
@@ -209,15 +194,6 @@ def _keys(rows: Positions, groups: Groups) -> Groups:
     """Return one number for query and group. Where two are equal by chance, a text too few is counted."""
     keys: Groups = groups + rows.astype(np.uint64) * _SPREAD
     return keys
-
-
-def _best(scores: Scores, count: int) -> Scores:
-    """Return the score of rank `count` of each row; -inf if there are not more."""
-    at = scores.shape[1] - count
-    if at <= 0:
-        return np.full(len(scores), -np.inf, np.float32)
-    best: Scores = np.partition(scores, at, axis=1)[:, at]
-    return best
 
 
 def is_in(keys: Keys, known: Keys) -> npt.NDArray[np.bool_]:

@@ -5,20 +5,20 @@ compared with the queries, the next one is read and hashed.
 """
 
 import os
-import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import faiss
 import numpy as np
 import polars as pl
 
 from tasks import schemas
 from tasks.mining.dense.approximate import Measured, Sampled, recall_of
 from tasks.mining.dense.corpus import Block, Frames, ahead, read_blocks
-from tasks.mining.dense.nearest import QUERIES, WIDTH, Groups, Nearest, Scores
+from tasks.mining.dense.nearest import QUERIES, Groups, Nearest
 from tasks.mining.dense.ranking import Hits, Ranked, Ranking
 from tasks.mining.encode import Vectors, vectors_of
 from tasks.mining.masks import hash_queries, pair_own
@@ -85,33 +85,23 @@ def given_threads() -> int:
 
 
 class _Work:
-    """Threads that compare queries with texts, each with room for scores; BLAS has a single thread in each."""
+    """Threads that compare queries with texts; BLAS and faiss have a single thread in each."""
 
-    def __init__(self, threads: int, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
-        self._buffers: queue.SimpleQueue[Scores] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._buffers.put(np.empty(QUERIES * WIDTH, np.float32))
 
-    def each(self, function: Callable[[_Item, Scores], _Made], items: Sequence[_Item]) -> list[_Made]:
-        """Call a function with each item and a buffer; returns what it returns, in the order of the items."""
-
-        def call(item: _Item) -> _Made:
-            buffer = self._buffers.get()
-            try:
-                return function(item, buffer)
-            finally:
-                self._buffers.put(buffer)
-
-        return list(self._pool.map(call, items))
+    def each(self, function: Callable[[_Item], _Made], items: Sequence[_Item]) -> list[_Made]:
+        """Call a function with each item; returns what it returns, in the order of the items."""
+        return list(self._pool.map(function, items))
 
 
 @contextmanager
 def _workers(threads: int) -> Iterator[_Work]:
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads, "search") as pool:
-        yield _Work(threads, pool)
+    pool = ThreadPoolExecutor(threads, "search", initializer=faiss.omp_set_num_threads, initargs=(1,))
+    with threadpool_limits(1, "blas"), pool:
+        yield _Work(pool)
 
 
 def _ask(
@@ -197,7 +187,7 @@ class _Asked:
             self._compare_lists(self._lists, work)
         ranking = Ranking.of(self._passages, self._own, self._masked, self._config.depth)
 
-        def rank(number: int, _buffer: Scores) -> Hits:
+        def rank(number: int) -> Hits:
             rows, texts, scores = self._nearest[number].result()
             return ranking.rank(rows + number * QUERIES, texts, scores)
 
@@ -205,7 +195,7 @@ class _Asked:
 
     def _compare_all(self, vectors: Vectors, groups: Groups, work: _Work) -> None:
         first = self._compared
-        work.each(lambda nearest, buffer: nearest.add(vectors, groups, first, buffer), self._nearest)
+        work.each(lambda nearest: nearest.add(vectors, groups, first), self._nearest)
         self._compared += len(vectors)
 
     def _compare_lists(self, lists: Sampled, work: _Work) -> None:
@@ -214,12 +204,10 @@ class _Asked:
         if not len(vectors):
             return
         first = self._compared
-        work.each(lambda sample, buffer: sample.add(vectors, groups, first, buffer), [lists.exact])
+        lists.exact.add(vectors, groups, first)
         index = lists.build(vectors)
         if index is None:
             self._compare_all(vectors, groups, work)
             return
-        work.each(
-            lambda near, _: near.add_found(vectors, groups, first, lists.find(index, near.queries)), self._nearest
-        )
+        work.each(lambda near: near.add_found(vectors, groups, first, lists.find(index, near.queries)), self._nearest)
         self._compared += len(vectors)

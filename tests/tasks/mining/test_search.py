@@ -9,9 +9,9 @@ from tests.tasks.settings import settings_of
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(SearchConfig) == {
         "depth": (100, ">=1"),
-        "threads": (None, "operational"),
+        "threads": (None, ">=1", "operational"),
         "index": "flat",
-        "nlist": None,
+        "nlist": (None, ">=1"),
         "nprobe": (16, ">=1"),
         "seed": (0, ">=0"),
     }

@@ -5,7 +5,6 @@ import polars as pl
 
 from tasks.mining.dense.approximate import Measured, Sampled, count_lists, recall_of
 from tasks.mining.dense.corpus import Block
-from tasks.mining.dense.nearest import QUERIES, WIDTH
 from tasks.mining.search import SearchConfig
 
 
@@ -55,7 +54,7 @@ def test_equal_seeds_find_the_same_and_all_lists_find_all() -> None:
 def test_recall_is_that_of_200_queries_chosen_by_the_hashes_of_their_texts() -> None:
     sampled, texts = _sampled(nlist=100), _vectors(6, 90)
     assert sampled.build(texts) is None
-    sampled.exact.add(texts, np.arange(90, dtype=np.uint64), 0, np.empty(QUERIES * WIDTH, np.float32))
+    sampled.exact.add(texts, np.arange(90, dtype=np.uint64), 0)
     scores = _vectors(1, 300) @ texts.T
     best = np.argsort(-scores, axis=1)[:, :5]
     rows = np.repeat(np.arange(300), 4)

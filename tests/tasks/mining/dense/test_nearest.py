@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 
 from tasks.mining.dense import nearest as module
-from tasks.mining.dense.nearest import QUERIES, WIDTH, Nearest, are_first, is_in
+from tasks.mining.dense.nearest import Nearest, are_first, is_in
 
 
 def _unit(seed: int, count: int, dimension: int = 8) -> np.ndarray:
     vectors = np.random.default_rng(seed).normal(size=(count, dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
-
-
-def _buffer() -> np.ndarray:
-    return np.empty(QUERIES * WIDTH, np.float32)
 
 
 def _groups(count: int) -> np.ndarray:
@@ -33,7 +29,7 @@ def _found(nearest: Nearest, queries: int) -> list[list[tuple[int, float]]]:
 def test_they_are_the_first_of_all_in_order_with_their_exact_scores() -> None:
     left, right = _unit(1, 40), _unit(2, 700)
     nearest = Nearest(left, 10)
-    nearest.add(right, _groups(700), 0, _buffer())
+    nearest.add(right, _groups(700), 0)
     exact = _exact(left, right)
     for row, found in enumerate(_found(nearest, 40)):
         best = np.argsort(-exact[row])[:10]
@@ -45,11 +41,12 @@ def test_they_are_the_first_of_all_in_order_with_their_exact_scores() -> None:
 def test_blocks_of_texts_and_their_width_make_no_difference(cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
     left, right = _unit(1, 12), _unit(2, 700)
     whole = Nearest(left, 10)
-    whole.add(right, _groups(700), 0, _buffer())
-    monkeypatch.setattr(module, "WIDTH", 64)
+    whole.add(right, _groups(700), 0)
+    monkeypatch.setattr(module, "_SLACK", 0)
+    monkeypatch.setattr(module, "_AT_ONCE", 20)
     parts = Nearest(left, 10)
-    parts.add(right[:cut], _groups(700)[:cut], 0, _buffer())
-    parts.add(right[cut:], _groups(700)[cut:], cut, _buffer())
+    parts.add(right[:cut], _groups(700)[:cut], 0)
+    parts.add(right[cut:], _groups(700)[cut:], cut)
     assert [found[:10] for found in _found(parts, 12)] == [found[:10] for found in _found(whole, 12)]
 
 
@@ -60,21 +57,21 @@ def test_copies_and_blocked_groups_do_not_count_and_are_kept_between_the_others(
     groups[1:60] = 0  # copies of the first
     nearest = Nearest(np.array([[1.0, 0.0]], np.float32), 3)
     nearest.block(np.array([0]), groups[60:100])
-    nearest.add(right, groups, 0, _buffer())
+    nearest.add(right, groups, 0)
     assert [text for text, _ in _found(nearest, 1)[0]] == list(range(102))
 
 
 def test_all_texts_are_kept_where_there_are_not_enough() -> None:
     nearest = Nearest(_unit(1, 3), 50)
     for first in (0, 20):
-        nearest.add(_unit(first, 20), _groups(20), first, _buffer())
+        nearest.add(_unit(first, 20), _groups(20), first)
     assert [len(found) for found in _found(nearest, 3)] == [40] * 3
 
 
 def test_all_texts_that_tie_with_the_last_are_kept() -> None:
     right = np.concatenate([_unit(3, 5), np.repeat(_unit(4, 1), 30, axis=0)])
     nearest = Nearest(_unit(4, 1), 2)
-    nearest.add(right, _groups(35), 0, _buffer())
+    nearest.add(right, _groups(35), 0)
     assert sorted(text for text, _ in _found(nearest, 1)[0]) == list(range(5, 35))
 
 
@@ -83,7 +80,7 @@ def test_long_vectors_of_close_scores_are_told_apart() -> None:
     left = rng.normal(size=(3, 64)).astype(np.float32) * 1_000
     right = (rng.normal(size=64) * 1_000 + rng.normal(size=(6_000, 64)) * 0.001).astype(np.float32)
     nearest = Nearest(left, 20)
-    nearest.add(right, _groups(6_000), 0, _buffer())
+    nearest.add(right, _groups(6_000), 0)
     exact = _exact(left, right)
     for row, found in enumerate(_found(nearest, 3)):
         bound = np.sort(exact[row])[-20]
@@ -103,7 +100,7 @@ def test_found_texts_are_scored_exactly_and_ranked() -> None:
 
 def test_no_texts_are_no_pairs() -> None:
     nearest = Nearest(_unit(1, 2), 2)
-    nearest.add(np.empty((0, 8), np.float32), _groups(0), 0, _buffer())
+    nearest.add(np.empty((0, 8), np.float32), _groups(0), 0)
     assert _found(nearest, 2) == [[], []]
 
 

@@ -31,7 +31,9 @@ def _rank(rows: list[int], texts: list[int], scores: list[float]) -> Hits:
 
 def test_passages_with_one_text_are_hits_each_and_copies_and_masked_ones_do_not_count() -> None:
     hits = _rank([0, 0, 0, 0], [3, 0, 2, 1], [0.9, 0.8, 0.8, 0.7])
-    ordered = sorted(zip(hits.ranks.tolist(), (RANKING.passages["doc_id"][n] for n in hits.passages), strict=True))
+    ordered = sorted(
+        zip(hits.ranks.tolist(), (RANKING.passages["doc_id"][n] for n in hits.passages.tolist()), strict=True)
+    )
     assert ordered == [(1, "e"), (2, "a"), (3, "b"), (4, "c"), (5, "d")]
 
 

@@ -304,7 +304,7 @@ def _clustered(count: int) -> dict[str, pl.DataFrame]:
     """20 queries, and passages around 40 centres."""
     rng = np.random.default_rng(2)
     centres = rng.normal(size=(40, 16))
-    vectors = (centres[rng.integers(40, size=count + 20)] + 0.4 * rng.normal(size=(count + 20, 16))).astype(np.float32)
+    vectors = (centres[rng.integers(40, size=count + 20)] + 0.9 * rng.normal(size=(count + 20, 16))).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names = [f"p{n:05d}" for n in range(count + 20)]
     table = pl.DataFrame({"text_hash": names, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, 16))})
