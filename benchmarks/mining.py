@@ -3,7 +3,8 @@
 Both get the same generated vectors (`benchmarks.mining_data`), and the same window, margin and number of negatives.
 Encoding is taken out: sentence-transformers gets a model that returns the vectors. Reneg reads its tables from a store,
 as in a curation, and writes hits and negatives there. Each way runs in a process of its own, in turn, several times;
-the figures are medians. Memory is the highest resident set of the process while it mines.
+the figures are medians. Memory is the highest resident set of the process while it mines. `cpu_…` are the same ratios
+of processor seconds: on a machine that does other work too, the seconds say little.
 
 - `speedup`, `memory_ratio`: seconds and memory of sentence-transformers with its defaults / those of Reneg.
 - `faiss_speedup`, `faiss_memory_ratio`: the same with `use_faiss=True, faiss_batch_size=1024`.
@@ -28,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -67,11 +69,12 @@ def mine_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
     )
     setup: Any = SimpleNamespace(config=config, encoder_key="generated", software=lambda stage: {})
     data: Any = SimpleNamespace(generations=Generations((size.query_parts,), (size.passage_parts,)), **tables)
-    ends, failed = dict[str, float](), dict[str, str]()
-    started = time.monotonic()
+    ends, cpu, failed = dict[str, float](), dict[str, float](), dict[str, str]()
+    started, used = time.monotonic(), time.process_time()
 
     def note(done: Any) -> None:
         ends[done.name] = time.monotonic() - started
+        cpu[done.name] = time.process_time() - used
         failed.update({f"{done.name}-{number}": why for number, why in done.failed.items()})
 
     pool = mine(Runner(store, executor=LightParts(store, scratch), on_stage=note), setup, data, vectors)
@@ -80,15 +83,26 @@ def mine_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
     peak = _peak_gib()
     for name in ("candidates", "negatives", "rejects"):
         read_table(store, getattr(pool, name)).write_parquet(scratch / f"{name}.parquet")
+    each, spent = _differences(ends), _differences(cpu)
+    mined = ("search", "mine")
+    return {
+        "seconds": sum(each[name] for name in mined),
+        "cpu_seconds": sum(spent[name] for name in mined),
+        "gib": peak,
+        "stages": each,
+        "cpu_stages": spent,
+    }
+
+
+def _differences(ends: Mapping[str, float]) -> dict[str, float]:
     names = list(ends)
-    each = {name: ends[name] - ends.get(before, 0.0) for before, name in zip(["", *names], names, strict=False)}
-    return {"seconds": sum(each[name] for name in ("search", "mine")), "gib": peak, "stages": each}
+    return {name: ends[name] - ends.get(before, 0.0) for before, name in zip(["", *names], names, strict=False)}
 
 
 def search_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
     """Mine, and return the figures of the search alone."""
     made = mine_with_reneg(folder, scratch)
-    return {**made, "seconds": made["stages"]["search"]}
+    return {**made, "seconds": made["stages"]["search"], "cpu_seconds": made["cpu_stages"]["search"]}
 
 
 class VectorModel:
@@ -135,7 +149,7 @@ def mine_with_theirs(folder: Path, scratch: Path, **settings: Any) -> dict[str, 
     corpus = pl.read_parquet(folder / "texts.parquet")["text"].to_list()
     anchors, positives = map(list, zip(*positive_pairs(folder), strict=True))
     rows = datasets.Dataset.from_dict({"anchor": anchors, "positive": positives})
-    started = time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     made = mine_hard_negatives(
         rows,
         VectorModel(folder),  # type: ignore[arg-type] - what it calls of a model
@@ -146,9 +160,9 @@ def mine_with_theirs(folder: Path, scratch: Path, **settings: Any) -> dict[str, 
         verbose=False,
         **settings,
     )
-    seconds, peak = time.monotonic() - started, _peak_gib()
+    seconds, cpu, peak = time.monotonic() - started, time.process_time() - used, _peak_gib()
     made.to_polars().write_parquet(scratch / "triplets.parquet")
-    return {"seconds": seconds, "gib": peak}
+    return {"seconds": seconds, "cpu_seconds": cpu, "gib": peak}
 
 
 def multiply(folder: Path, _scratch: Path) -> dict[str, Any]:
@@ -158,12 +172,13 @@ def multiply(folder: Path, _scratch: Path) -> dict[str, Any]:
     torch.set_num_threads(_THREADS)
     queries, passages = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("queries", "corpus"))
     room = torch.empty(_BLOCK)
-    started = time.monotonic()
+    started, used = time.monotonic(), time.process_time()
     for some in queries.split(_BLOCK[0]):
         for block in passages.split(_BLOCK[1]):
             out = room.view(-1)[: len(some) * len(block)].view(len(some), len(block))
             torch.mm(some, block.T, out=out)
-    return {"seconds": time.monotonic() - started, "gib": _peak_gib()}
+    cpu = time.process_time() - used
+    return {"seconds": time.monotonic() - started, "cpu_seconds": cpu, "gib": _peak_gib()}
 
 
 def compare(folder: Path, ours: Path, theirs: Path) -> dict[str, Any]:
@@ -260,38 +275,54 @@ def run_way(way: str, folder: Path, scratch: Path) -> dict[str, Any]:
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
     """Take the three ways in turn, several times; returns medians and ratios of medians."""
-    made: dict[str, list[dict[str, Any]]] = {"reneg": [], "faiss": [], "defaults": []}
-    for number in range(rounds):
-        for way in made if number % 2 == 0 else reversed(made):
-            made[way].append(run_way(way, folder / "data", folder / way))
+    made = _take_turns(folder, ("reneg", "faiss", "defaults"), rounds)
+    seconds, cpu, gib = (_medians(made, name) for name in ("seconds", "cpu_seconds", "gib"))
     equal = compare(folder / "data", folder / "reneg", folder / "faiss")
-    seconds = {way: statistics.median(each["seconds"] for each in several) for way, several in made.items()}
-    gib = {way: statistics.median(each["gib"] for each in several) for way, several in made.items()}
     return {
         "speedup": round(seconds["defaults"] / seconds["reneg"], 3),
         "memory_ratio": round(gib["defaults"] / gib["reneg"], 2),
         "faiss_speedup": round(seconds["faiss"] / seconds["reneg"], 3),
         "faiss_memory_ratio": round(gib["reneg"] / gib["faiss"], 3),
         **equal,
-        "seconds": {way: [round(each["seconds"], 2) for each in several] for way, several in made.items()},
-        "gib": {way: round(value, 3) for way, value in gib.items()},
-        "stages": [{name: round(value, 2) for name, value in each["stages"].items()} for each in made["reneg"]],
+        "cpu_speedup": round(cpu["defaults"] / cpu["reneg"], 3),
+        "cpu_faiss_speedup": round(cpu["faiss"] / cpu["reneg"], 3),
+        **_raw(made),
     }
 
 
 def measure_search(folder: Path, rounds: int) -> dict[str, Any]:
     """Take the product and the search in turn; returns the share of the medians, and the peak."""
-    made: dict[str, list[dict[str, Any]]] = {"product": [], "search": []}
-    for number in range(rounds):
-        for way in made if number % 2 == 0 else reversed(made):
-            made[way].append(run_way(way, folder / "data", folder / way))
-    seconds = {way: statistics.median(each["seconds"] for each in several) for way, several in made.items()}
+    made = _take_turns(folder, ("product", "search"), rounds)
+    seconds, cpu = (_medians(made, name) for name in ("seconds", "cpu_seconds"))
     return {
         "gemm_share": round(seconds["product"] / seconds["search"], 3),
-        "seconds": {way: [round(each["seconds"], 2) for each in several] for way, several in made.items()},
-        "gib": round(max(each["gib"] for each in made["search"]), 3),
-        "stages": [{name: round(value, 2) for name, value in each["stages"].items()} for each in made["search"]],
+        "cpu_gemm_share": round(cpu["product"] / cpu["search"], 3),
+        **_raw(made),
     }
+
+
+def _take_turns(folder: Path, ways: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    made: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for number in range(rounds):
+        for way in ways if number % 2 == 0 else reversed(ways):
+            made[way].append(run_way(way, folder / "data", folder / way))
+    return made
+
+
+def _medians(made: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, float]:
+    return {way: statistics.median(each[name] for each in several) for way, several in made.items()}
+
+
+def _raw(made: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The figures of all rounds."""
+    raw: dict[str, Any] = {
+        name: {way: [round(each[name], 3) for each in several] for way, several in made.items()}
+        for name in ("seconds", "cpu_seconds", "gib")
+    }
+    ours = next(several for way, several in made.items() if way in ("reneg", "search"))
+    for name in ("stages", "cpu_stages"):
+        raw[name] = [{stage: round(value, 2) for stage, value in each[name].items()} for each in ours]
+    return raw
 
 
 def prepare(folder: Path, size: Size) -> None:
@@ -308,9 +339,16 @@ _SMALL = Size(200_000, 10_000)
 _LARGE = Size(1_000_000, 20_000, query_parts=79, passage_parts=20)
 
 
+def _divided(size: Size, by: int) -> Size:
+    return replace(size, passages=size.passages // by, queries=size.queries // by)
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="times each way is taken at 200,000 passages")
+    parser.add_argument(
+        "--divide", type=int, default=1, help="by which the numbers of queries and passages are divided"
+    )
     parser.add_argument("--large-rounds", type=int, default=2, help="times each is taken at 1,000,000; 0: left out")
     parser.add_argument("--keep", type=Path, help="folder for the data, which are kept and used again")
     parser.add_argument("--note", default="", help="a remark for the result")
@@ -334,16 +372,17 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="reneg-mining-") as temporary:
         folder = asked.keep or Path(temporary)
-        prepare(folder / "small", _SMALL)
+        prepare(folder / "small", _divided(_SMALL, asked.divide))
         result: dict[str, Any] = {
-            "command": "python -m benchmarks.mining",
+            "command": "python -m benchmarks.mining" + (f" --divide {asked.divide}" if asked.divide > 1 else ""),
+            "sizes": [vars(_divided(size, asked.divide)) for size in (_SMALL, _LARGE)],
             "device": f"CPU, {os.cpu_count()} cores, {_THREADS} threads",
             **measure(folder / "small", asked.rounds),
             "gemm_share": None,
             "bm25_share": None,
         }
         if asked.large_rounds:
-            prepare(folder / "large", _LARGE)
+            prepare(folder / "large", _divided(_LARGE, asked.divide))
             large = measure_search(folder / "large", asked.large_rounds)
             result |= {"gemm_share": large.pop("gemm_share"), "large": large}
     if asked.note:

@@ -146,7 +146,7 @@ def _write_queries(
     made = vectors[labelled] + 0.03 * numbers.standard_normal((size.queries, size.dimension), dtype=np.float32)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
     texts = passages["text"].gather(labelled).to_list()
-    asked = [f"what of {text[:60]}?" for text in texts]
+    asked = [f"{n}: what of {text[:60]}?" for n, text in enumerate(texts)]
     hashes = [hash_text(text) for text in asked]
     queries = pl.DataFrame(
         {

@@ -131,7 +131,8 @@ class Nearest:
         """Score the pairs with these texts exactly; before that their scores are those of the matrix product."""
         pairs = _Pairs.join(self._pairs)
         new = np.flatnonzero(pairs.texts >= first)
-        scored = dot_pairs(self.queries, vectors, pairs.rows[new], pairs.texts[new] - first)
+        rows, texts = pairs.rows[new].astype(np.int64), pairs.texts[new].astype(np.int64)
+        scored = dot_pairs(self.queries, vectors, rows, texts - first)
         pairs.scores[new] = scored.to_numpy()
         self._pairs = [pairs]
 
@@ -224,4 +225,5 @@ def _order(rows: npt.NDArray[np.int32], scores: Scores) -> Positions:
     bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.int32).astype(np.int64)  # -0 becomes 0
     falling = np.where(bits < 0, (1 << 31) + (bits & 0x7FFFFFFF), 0x7FFFFFFF - bits)
     packed = (rows.astype(np.int64) << (32 + _PLACES)) | (falling << _PLACES) | np.arange(len(rows))
-    return np.sort(packed) & ((1 << _PLACES) - 1)
+    order: Positions = np.sort(packed) & ((1 << _PLACES) - 1)
+    return order
