@@ -75,6 +75,15 @@ KNOWN_BY_PAIR = Schema(
     key=(),
     nullable=frozenset({"score"}),
 )
+# Pairs that can be drawn for people (tasks.quality.sample): they have the smallest hashes of their stratum in the part.
+_PAIR = dict.fromkeys(("dataset", "query_id", "doc_id"), pl.String)
+_HASHES = dict.fromkeys(("query_hash", "positives_hash", "text_hash"), pl.String)
+SHORTLIST = Schema({**_PAIR, **_HASHES, "stratum": pl.String, "hash": pl.String}, key=("hash",))
+STRATA = Schema({"stratum": pl.String, "pairs": pl.Int64}, key=("stratum",))
+# The drawn ones, by the hash of the draw; and with the texts that people read. `place` orders the sheet.
+DRAWN = Schema({"hash": pl.String, "inclusion_probability": pl.Float64}, key=("hash",))
+_SHOWN = dict.fromkeys(("place", "query", "positives", "passage"), pl.String)
+SHOWN = Schema({**_PAIR, "stratum": pl.String, "inclusion_probability": pl.Float64, **_SHOWN}, key=tuple(_PAIR))
 # Rows of a file of scores (tasks.quality.scores), under the ids that ingest kept and under those of the file.
 SCORE_ROWS = Schema(
     {
@@ -88,3 +97,6 @@ IMPORTED_ROWS = Schema(
     {"query_hash": pl.String, "text_hash": pl.String, "state": pl.String, "score": pl.Float64},
     key=("query_hash", "text_hash"),
 )
+# The queries that the report shows as examples, and how long the candidates' passages are (tasks.report.examples).
+CHOSEN = Schema(dict.fromkeys(("dataset", "query_id"), pl.String), key=("dataset", "query_id"))
+LENGTHS = Schema({**_PAIR, "chars": pl.UInt32}, key=tuple(_PAIR))

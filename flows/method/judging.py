@@ -104,7 +104,7 @@ def ask_tiers(
     answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
         split: dict[str, Any] = {"source": setup.imported, "queries": data.queries}
-        rows = run(st.SPLIT_IMPORTED, ImportedConfig(), key=parts_of(data), **split)["rows"]
+        rows = run(st.SPLIT_IMPORTED, ImportedConfig(), **split)["rows"]
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
         candidates = made["left"]
@@ -144,12 +144,10 @@ def escalate(
     budgets = AllotConfig(unit=how.unit, max_share=how.max_share, max_pairs=how.max_pairs)
     allotted = list[Table]()
     for number, parts in enumerate(generations):
-        there, label = sorted(counted.indexes & frozenset(parts)), f"{tier}-g{number}" if number else tier
-        if there:
-            made = run(
-                st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, frozenset(parts))
-            )
-            allotted.append(made["allotment"])
+        some = only_parts(counted, frozenset(parts))
+        if some.indexes:
+            label = f"{tier}-g{number}" if number else tier
+            allotted.append(run(st.ALLOT, budgets, label=label, counted=some)["allotment"])
     made = run(st.ESCALATE, how, label=tier, **tables, allotment=union("allotment", *allotted))
     chosen: Table = made["escalated"]
     return chosen
@@ -184,7 +182,7 @@ def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
     if tier.scores is None:
         return tier
     tables: dict[str, Any] = {"source": tier.scores, "copies": data.copies, "queries": data.queries}
-    rows = run(st.SPLIT_SCORES, SplitConfig(), label=tier.name, key=parts_of(data), **tables)["rows"]
+    rows = run(st.SPLIT_SCORES, SplitConfig(), label=tier.name, **tables)["rows"]
     for facts in (manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests):
         if facts.get("unknown_queries"):
             run.on_note(
@@ -192,11 +190,6 @@ def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
                 f"queries that the data does not hold ({facts['unknown_query']})"
             )
     return replace(tier, rows=rows)
-
-
-def parts_of(data: Ingested) -> dict[str, Any]:
-    """Return what the key of a stage needs that cuts something into query parts: their numbers."""
-    return {"parts": sorted(data.queries.indexes)}
 
 
 def ask_tier(

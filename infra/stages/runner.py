@@ -252,7 +252,7 @@ def _outputs(
         if name in stage.scatters:
             outputs[name] = Table(name, ordered, partial=bool(lost), schema=schema)
         else:
-            outputs[name] = Table(name, ordered, lost)
+            outputs[name] = Table(name, ordered, lost, schema=None if ordered else schema)
     for name in stage.directories:
         outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
     return outputs

@@ -79,6 +79,18 @@ def split_lazily(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator
     return {"numbers": frames()}
 
 
+def scatter(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator[tuple[int, pl.DataFrame]]]:
+    """Send each number to the part of its last digit; a number of 13 is refused."""
+    assert 13 not in numbers["n"]
+    digits = sorted({n % 10 for n in numbers["n"]})
+    return {"numbers": ((digit, numbers.filter(pl.col("n") % 10 == digit)) for digit in digits)}
+
+
+def number(config: Config, *, numbers: pl.DataFrame) -> dict[str, Any]:
+    """Add the number of its part to each number."""
+    return {"numbers": numbers.select(pl.col("n") + 100 * pl.col("part"))}
+
+
 def count_files(config: Config, *, source: Path, out: Path) -> dict[str, pl.DataFrame]:
     (out / "deep").mkdir()
     (out / "deep" / "names.txt").write_text(" ".join(sorted(path.name for path in source.iterdir())))
@@ -107,6 +119,12 @@ ALL_COLUMNS = Stage(
 )
 SPLIT = Stage(
     "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
+)
+SCATTER = Stage(
+    "scatter", f"{_HERE}:scatter", 1, "map", each=("numbers",), outputs={"numbers": NUMBERS}, scatters=("numbers",)
+)
+NUMBER = Stage(
+    "number", f"{_HERE}:number", 1, "gather", every=("numbers",), numbered=("numbers",), outputs={"numbers": NUMBERS}
 )
 SPLIT_LAZILY = dataclasses.replace(SPLIT, name="split_lazily", function=f"{_HERE}:split_lazily")
 COUNT = Stage(
@@ -224,6 +242,23 @@ def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, 
     assert [(piece.index, piece.rows) for piece in pieces] == [(0, 1), (1, 1), (2, 1)]
     assert read_table(store, Table("numbers", pieces))["n"].to_list() == [1, 2, 3]
     assert manifest.stats["seconds"] >= 0.03  # the time in which frames are made is work
+
+
+def test_what_a_part_scatters_lies_in_one_object_and_keeps_the_indexes_that_it_names(
+    store: Store, tmp_path: Path
+) -> None:
+    inputs = {"numbers": numbers(store, [21, 5, 11])}
+    pieces = compute(store, tmp_path, spec_of(SCATTER, inputs, index=4)).tables["numbers"]
+    assert [(piece.index, piece.rows) for piece in pieces] == [(1, 2), (5, 1)]
+    assert len({piece.object for piece in pieces}) == 1
+    assert read_table(store, Table("numbers", pieces).at(1))["n"].to_list() == [21, 11]
+    nothing = compute(store, tmp_path, spec_of(SCATTER, {"numbers": numbers(store, [])}, attempt=1))
+    assert (nothing.tables["numbers"], nothing.stats["rows"]) == ((), {"numbers": 0})
+
+
+def test_a_gather_sees_which_part_each_row_of_a_numbered_input_came_from(store: Store, tmp_path: Path) -> None:
+    made = compute(store, tmp_path, spec_of(NUMBER, {"numbers": numbers(store, [1, 2], [], [3])}))
+    assert read_table(store, Table("numbers", made.tables["numbers"]))["n"].to_list() == [1, 2, 203]
 
 
 def test_a_generator_that_fails_midway_leaves_no_manifest(store: Store, tmp_path: Path) -> None:

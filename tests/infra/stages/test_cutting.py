@@ -7,6 +7,7 @@ import pytest
 from infra.names import StageName
 from infra.stages.cutting import Call, cut
 from infra.stages.part_keys import digest
+from infra.stages.part_spec import ingredients_of
 from infra.stages.stage import Stage
 from infra.storage.artifacts import Directory, Piece, Table
 from tests.infra.frozen import can_be_changed
@@ -61,6 +62,30 @@ def test_a_part_waits_for_what_is_missing(inputs: dict[str, Table], numbers: lis
     specs, waiting = cut(call(stage, **{"a": table(0, 1, 2), "b": table(0), **inputs}))
     assert [spec.number for spec in specs] == numbers
     assert waiting == blocked
+
+
+def test_a_part_has_only_its_own_pieces_of_what_its_key_covers_by_hashes() -> None:
+    stage = Stage("s", "m:f", 1, "map", each=("a",), late_each=("b",))
+    own = table(0, 1, 1, 2)
+    specs, _ = cut(call(stage, a=table(0, 1), b=own))
+    assert [spec.inputs["b"] for spec in specs] == [whole_at(own, 0), whole_at(own, 1)]
+    assert set(specs[0].ingredients["inputs"]) == {"a"}
+    assert specs[0].ingredients == ingredients_of(specs[0], specs[0].shared or pytest.fail("no shared"))
+    other, _ = cut(call(stage, a=table(0, 1), b=table(1, 1, 0)))
+    assert [spec.key for spec in other] == [spec.key for spec in specs]
+    waiting = cut(call(stage, a=table(0, 1), b=table(0, missing=frozenset({1}))))[1]
+    assert waiting == {1}
+
+
+@pytest.mark.parametrize("role", ["each", "every"])
+def test_the_indexes_of_a_numbered_input_are_in_the_key_because_the_function_sees_them(role: str) -> None:
+    arity = "map" if role == "each" else "gather"
+    stage = Stage("s", "m:f", 1, arity, numbered=("a",), **{role: ("a",)})  # type: ignore[arg-type]
+    here, there = (Table("a", (Piece(index, "objects/aa/00.parquet", 3),)) for index in (3, 4))
+    (one,), (two,) = cut(call(stage, a=here))[0], cut(call(stage, a=there))[0]
+    assert one.ingredients["inputs"]["a"] == two.ingredients["inputs"]["a"]
+    assert one.key != two.key
+    assert one.key == digest(one.ingredients) == digest(ingredients_of(one, one.shared or pytest.fail("no shared")))
 
 
 def test_what_is_recalled_is_asked_by_the_parts_number() -> None:

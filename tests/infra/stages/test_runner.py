@@ -17,7 +17,7 @@ from infra.storage.store import Entry, Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
 from tests.infra.frozen import can_be_changed
-from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
+from tests.infra.toy import ADD_UP, CROSS, DEAL, DOUBLE, NUMBERS, PRODUCE, TAKE, ToyConfig, pipeline
 
 
 def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:
@@ -314,6 +314,42 @@ class Written:
         stats = {"seconds": 0.5, "rows_in": 1, "rows_out": 1, "rows": {"doubled": 1}}
         stage = spec.stage
         return Manifest(stage.name, 1, spec.number, spec.key, spec.attempt, spec.ingredients, tables, {}, stats)
+
+
+def test_what_parts_scatter_is_read_by_the_part_of_each_index_in_the_order_of_the_makers(
+    tmp_path: Path, store_url: str
+) -> None:
+    run, _ = make(tmp_path, store_url)
+    dealt = run(DEAL, ToyConfig(), numbers=run(PRODUCE, ToyConfig())["numbers"])["dealt"]
+    assert (dealt.indexes, len(dealt.pieces), len({piece.object for piece in dealt.pieces})) == ({0, 1, 2}, 12, 4)
+    taken = run(TAKE, ToyConfig(), dealt=dealt)["taken"]
+    assert [run.read(taken.at(index))["n"].to_list() for index in range(3)] == [
+        [0, 10, 20, 30], [1, 11, 21, 31], [2, 12, 22, 32],
+    ]  # fmt: skip
+    again, executor = make(tmp_path, store_url)
+    again(TAKE, ToyConfig(), dealt=again(DEAL, ToyConfig(), numbers=again(PRODUCE, ToyConfig())["numbers"])["dealt"])
+    assert executor.computed == []
+
+
+def test_every_reader_waits_while_one_of_those_that_scatter_has_failed(tmp_path: Path, store_url: str) -> None:
+    run, _ = make(tmp_path, store_url)
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    dealt = run(DEAL, ToyConfig(trouble="raise"), numbers=numbers)["dealt"]
+    assert (dealt.partial, dealt.missing, len(dealt.pieces)) == (True, frozenset(), 9)
+    assert run(TAKE, ToyConfig(), dealt=dealt)["taken"].missing == {0, 1, 2}
+    assert (run.runs[-1].parts, run.runs[-1].blocked, run.runs[-2].failed.keys()) == (3, 3, {2})
+
+
+def test_only_the_readers_of_a_slice_that_changed_are_computed_again(tmp_path: Path, store_url: str) -> None:
+    """The bundle of the maker is another one; what it holds for the others is the same."""
+    run, executor = make(tmp_path, store_url)
+    tables = [run.keep_table("numbers", pl.DataFrame({"n": ns}), NUMBERS) for ns in ([1, 2, 3], [1, 2, 13])]
+    dealt = [run(DEAL, ToyConfig(), numbers=table)["dealt"] for table in tables]
+    assert dealt[0].pieces[0].object != dealt[1].pieces[0].object
+    run(TAKE, ToyConfig(), dealt=dealt[0])
+    before = len(executor.computed)
+    run(TAKE, ToyConfig(), dealt=dealt[1])
+    assert executor.computed[before:] == ["take-00002"]
 
 
 def test_a_stages_name_has_its_label_and_its_parts_are_numbered(tmp_path: Path) -> None:

@@ -124,9 +124,9 @@ def test_many_questions_share_rows_of_a_table_and_the_number_stays_exact(monkeyp
 
 def test_equal_scores_are_never_in_two_rows_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allot_module, "MOST_BINS", 3)
-    rows: list[Judged] = [("q", f"d{n:02}", "unsure", 0.9 if n < 2 else 0.4) for n in range(12)]
+    rows: list[Judged] = [("q", f"d{n:02}", "unsure", 0.9 if n < 5 else 0.4) for n in range(12)]
     counted = count_open(EscalateConfig(), **tables(rows))["counted"].filter("open")
-    assert counted.select("score", "units").rows() == [(0.9, 2), (0.4, 10)]
+    assert counted.select("score", "units").rows() == [(0.9, 5), (0.4, 7)]
 
 
 def test_a_table_of_a_part_counts_also_what_nobody_is_asked_about() -> None:

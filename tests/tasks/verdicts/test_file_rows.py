@@ -11,7 +11,8 @@ from tasks.verdicts.file_rows import cut_rows, slices
 
 def scan(folder: Path, rows: int) -> pl.LazyFrame:
     path = folder / "rows.parquet"
-    pl.DataFrame({"query": [f"q{n % 7}" for n in range(rows)], "value": range(rows)}).write_parquet(path)
+    columns = {"query": [f"q{n % 7}" for n in range(rows)], "value": range(rows)}
+    pl.DataFrame(columns, schema={"query": pl.String, "value": pl.Int64}).write_parquet(path)
     return pl.scan_parquet(path)
 
 
