@@ -30,7 +30,8 @@ _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
 _FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
 _OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
-_MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
+SEARCHED_QUERIES, SEARCHED_PASSAGES = 20_480, 1_048_576  # most rows that one part of the search reads, about
+_MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model, and of the search
 
 HARVEST = MethodStage(
     "harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",), section="source"
@@ -87,19 +88,23 @@ ENCODE_QUERIES = MethodStage(
 )
 SEARCH = MethodStage(
     "search",
-    "tasks.mining.search:search",
-    2,
+    "tasks.mining.dense.search:search",
+    3,
     "grid",
-    each=("queries", "positives", "query_embeddings"),
+    each=("queries", "positives", "query_embeddings"),  # each a group of parts
     across=("passages", "passage_embeddings"),
     outputs={"hits": s.HITS},
+    scatters=("hits",),
+    numbered=("queries",),
+    streams=("passages", "passage_embeddings"),
     libraries=("faiss", "numpy"),
+    resources=_MODEL,
     decides_labels=True,
 )
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
-    2,
+    3,
     "map",
     each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
     late_each=("passage_embeddings",),

@@ -38,6 +38,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks",  # schemas, texts, protocols, statistics, formatting: used by all
         "tasks/prompts",
         "tasks/mining",
+        "tasks/mining/dense",
         "tasks/judging",
         "tasks/verdicts/fitting",
         "tasks/verdicts",

@@ -1,6 +1,7 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
@@ -49,6 +50,25 @@ class Generations:
         counts = {"queries": facts.get("query_generations"), "passages": facts.get("passage_generations")}
         whole = {"queries": len(queries.indexes), "passages": len(passages.indexes)}
         return cls(**{name: tuple(found or (whole[name],)) for name, found in counts.items()})
+
+
+def group_parts(table: Table, generations: Sequence[range], rows: int) -> tuple[range, ...]:
+    """Cut each generation's parts into groups that hold at most about so many rows, all with as many parts.
+
+    A part of the search reads a group of queries and a group of passages. What a source grows by is a generation of its
+    own, so no group changes.
+
+    >>> from infra.storage.artifacts import Piece
+    >>> table = Table("queries", tuple(Piece(index, "", 1_000) for index in range(5)))
+    >>> group_parts(table, (range(0, 4), range(4, 5)), 2_000)
+    (range(0, 2), range(2, 4), range(4, 5))
+    """
+    found: list[range] = []
+    for parts in (parts for parts in generations if len(parts)):
+        held = sum(piece.rows for piece in table.pieces if piece.index in parts)
+        size = math.ceil(len(parts) / max(math.ceil(held / rows), 1))
+        found += [parts[start : start + size] for start in range(0, len(parts), size)]
+    return tuple(found)
 
 
 @dataclass(frozen=True)

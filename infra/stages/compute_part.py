@@ -35,6 +35,7 @@ from infra.storage.artifacts import (
 )
 from infra.storage.store import Store
 from infra.storage.table_schema import SchemaLike
+from infra.storage.tables import Stream
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
     inputs = {name: _read(store, spec.stage, name, artifact, cache) for name, artifact in spec.inputs.items()}
     reads = store.counts()
-    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
+    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame | Stream))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
     # Durable before the first answer that names it.
@@ -98,6 +99,7 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
         facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
         seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
         tables, making = _write_tables(store, spec, result)
+        reads = store.counts() if spec.stage.streams else reads  # these were not read before
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
     stats = {
         "seconds": round(seconds + making, 3),
@@ -139,10 +141,13 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
+def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Stream | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
-    return read_table(store, artifact, numbered=name in stage.numbered, columns=stage.columns.get(name))
+    columns = stage.columns.get(name)
+    if name in stage.streams:
+        return Stream(store, artifact, columns)
+    return read_table(store, artifact, numbered=name in stage.numbered, columns=columns)
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:

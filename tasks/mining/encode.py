@@ -1,5 +1,6 @@
 """Encode each distinct text once, and look vectors up by the hash of the text."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from tasks.texts import show_passage
 Vectors = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
-_PAIRS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: 100 MB at 384 dimensions
+_LONG_RUN = 16  # pairs with one left row, on average
+_PAIRS_AT_ONCE = 128  # rows gathered and multiplied at a time: they stay in the cache
 
 
 class EncodeConfig(BaseModel):
@@ -65,7 +67,7 @@ def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple
         )
     known = known.sort("text_hash").with_row_index("row")
     rows = pl.DataFrame({"text_hash": hashes}).join(known, on="text_hash", how="left", maintain_order="left")["row"]
-    return _matrix(known["vector"]), rows.to_numpy().astype(np.int64)
+    return matrix_of(known["vector"]), rows.to_numpy().astype(np.int64)
 
 
 def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: Positions) -> pl.Series:
@@ -81,11 +83,23 @@ def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: P
             "encode queries and passages with the same model"
         )
     scores = np.empty(len(left_rows), dtype=np.float32)
-    for start in range(0, len(left_rows), _PAIRS_AT_ONCE):
-        block = slice(start, start + _PAIRS_AT_ONCE)
-        products = left[left_rows[block]].astype(np.float64) * right[right_rows[block]]
-        scores[block] = products.sum(axis=1)
+    # Pairs that follow each other often have one left row; then it is converted once.
+    ends = np.flatnonzero(np.diff(left_rows, append=-1)) + 1
+    runs = len(ends) * _LONG_RUN < len(left_rows)
+    for start, end in _slices(ends if runs else len(left_rows)):
+        rows = left[left_rows[start]] if runs else left[left_rows[start:end]]
+        products = rows.astype(np.float64) * right[right_rows[start:end]]
+        scores[start:end] = products.sum(axis=1)
     return pl.Series("score", scores.astype(np.float64), dtype=pl.Float64)
+
+
+def _slices(ends: Positions | int) -> Iterator[tuple[int, int]]:
+    """Yield starts and ends of blocks that end at `ends`, or before it, and are not too long."""
+    start = 0
+    for stop in [ends] if isinstance(ends, int) else ends.tolist():
+        for begin in range(start, stop, _PAIRS_AT_ONCE):
+            yield begin, min(begin + _PAIRS_AT_ONCE, stop)
+        start = stop
 
 
 def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"]) -> pl.DataFrame:
@@ -107,7 +121,7 @@ def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
             f"the encoder must return Array(Float32) of length {texts.height}, "
             f"got {vectors.dtype} of length {vectors.len()}"
         )
-    finite = np.isfinite(_matrix(vectors)).all(axis=1)
+    finite = np.isfinite(matrix_of(vectors)).all(axis=1)
     if not finite.all():
         first = texts["text_hash"][int(finite.argmin())]
         raise ValueError(
@@ -116,7 +130,7 @@ def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
         )
 
 
-def _matrix(vectors: pl.Series) -> Vectors:
+def matrix_of(vectors: pl.Series) -> Vectors:
     """Convert a Series of Array(Float32, d) with n rows (n may be 0) to a matrix of shape (n, d)."""
     if not isinstance(vectors.dtype, pl.Array):
         raise ValueError(f"vectors must be an Array of Float32, got {vectors.dtype}")

@@ -40,6 +40,42 @@ def hash_queries(queries: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def hash_passages(passages: pl.DataFrame) -> pl.DataFrame:
+    """Add `shown_hash`, `guard_hash` and `body_hash`, the normalised text without its title, to passages."""
+    hashed: dict[str, list[str]] = {"shown_hash": [], "guard_hash": [], "body_hash": []}
+    for title, text in passages.select("title", "text").iter_rows():
+        guard = hash_guard(title, text)
+        hashed["shown_hash"].append(hash_shown(title, text))
+        hashed["guard_hash"].append(guard)
+        hashed["body_hash"].append(hash_guard("", text) if title else guard)
+    return passages.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in hashed.items())
+
+
+def pair_own(named: pl.DataFrame, queries: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
+    """Pair queries with the passages of their dataset that repeat them, or have their id.
+
+    Args:
+        named: `hash_queries(queries)`; the caller makes it once for several parts of a corpus.
+        queries: of one dataset.
+        hashed: passages of the same dataset, as `hash_passages` returns them.
+
+    Returns:
+        query_id, doc_id, `repeats` as `hash_hits` gives it; each pair once.
+    """
+    titled = hashed.filter(pl.col("body_hash") != pl.col("guard_hash"))
+    shown = pl.when(pl.col("shown_hash") == pl.col("query_shown")).then(pl.lit(_SHOWN)).otherwise(pl.lit(_NORMALISED))
+    whole = named.join(hashed.drop("dataset"), left_on="query_guard", right_on="guard_hash")
+    body = named.join(titled.drop("dataset"), left_on="query_guard", right_on="body_hash")
+    same_id = queries.select(_QUERY).join(hashed, left_on=_QUERY, right_on=["dataset", "doc_id"], coalesce=False)
+    columns = ["query_id", "doc_id"]
+    found = [
+        whole.select(*columns, repeats=shown),
+        body.select(*columns, repeats=pl.lit(_BODY)),
+        _compare_same_ids(same_id.select(_PAIR), queries, hashed).select(*columns, repeats="_same_id"),
+    ]
+    return pl.concat(found).unique(columns, keep="first", maintain_order=True)
+
+
 def find_repeats(pairs: pl.DataFrame, queries: pl.DataFrame) -> pl.DataFrame:
     """Add `repeats`: how a passage repeats the query's text, by the hashes of both; null where it does not."""
     asked = hash_queries(queries.join(pairs, on=_QUERY, how="semi"))
@@ -60,14 +96,8 @@ def hash_hits(hits: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame)
     where it has the query's id.
     """
     found = passages.join(hits.select("doc_id").unique(), on="doc_id", how="semi").select("doc_id", "title", "text")
-    hashed: dict[str, list[str]] = {"shown_hash": [], "guard_hash": [], "body_hash": []}
-    for title, text in found.select("title", "text").iter_rows():
-        guard = hash_guard(title, text)
-        hashed["shown_hash"].append(hash_shown(title, text))
-        hashed["guard_hash"].append(guard)
-        hashed["body_hash"].append(hash_guard("", text) if title else guard)
-    columns = [pl.Series(name, values, dtype=pl.String) for name, values in hashed.items()]
-    joined = hits.join(found.select("doc_id", *columns), on="doc_id", how="left", maintain_order="left")
+    hashes = hash_passages(found).select("doc_id", "shown_hash", "guard_hash", "body_hash")
+    joined = hits.join(hashes, on="doc_id", how="left", maintain_order="left")
     asked = hash_queries(queries).select(*_QUERY, body_hash="query_guard", _body=pl.lit(_BODY))
     joined = find_repeats(joined, queries).join(asked, on=[*_QUERY, "body_hash"], how="left", maintain_order="left")
     same_id = _compare_same_ids(joined.filter(pl.col("query_id") == pl.col("doc_id")), queries, found)

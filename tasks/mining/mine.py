@@ -129,7 +129,8 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
     known = irrelevant.join(labelled, on=_QUERY, how="semi")
     vectors = {"query_embeddings": query_embeddings, "passage_embeddings": passage_embeddings}
-    merged = add_known(hits=merge_hits(hits=hits), irrelevant=known, queries=wanted, labelled=labelled, **vectors)
+    ranked = merge_hits(hits=hits, positives=positives, depth=config.depth)
+    merged = add_known(hits=ranked, irrelevant=known, queries=wanted, labelled=labelled, **vectors)
     kept, masked = split_masked("mine", mask(merged, positives=positives, same_id=config.mask_same_id))
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
 
@@ -164,8 +165,11 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     return train.join(usable, on=_QUERY, how="anti", maintain_order="left")
 
 
-def merge_hits(*, hits: pl.DataFrame) -> pl.DataFrame:
+def merge_hits(*, hits: pl.DataFrame, positives: pl.DataFrame, depth: int) -> pl.DataFrame:
     """Merge the hits of each query in all parts of the corpus, and rank them again.
+
+    Kept are those up to the last of the first `depth` that can be negatives, as if the search had read the whole corpus
+    at once: each of its parts searched as deep.
 
     Raises:
         ValueError: there are hits of several retrievers, whose scores cannot be compared.
@@ -173,7 +177,13 @@ def merge_hits(*, hits: pl.DataFrame) -> pl.DataFrame:
     retrievers = sorted(set(hits["retriever"]))
     if len(retrievers) > 1:
         raise ValueError(f"mine reads the hits of one retriever, got {retrievers}; mine them one by one")
-    return hits.pipe(rank_by_score)
+    ranked = hits.pipe(rank_by_score)
+    several = hits.group_by(_QUERY).agg(several=pl.len() > pl.col("rank").max())["several"].any()
+    if not several:
+        return ranked
+    marked = mask(ranked, positives=positives, same_id=True)  # as the search counts
+    usable = pl.col("reason").is_null().cast(pl.Int64)
+    return marked.filter(usable.cum_sum().over(_QUERY) - usable < depth).select(ranked.columns)
 
 
 def add_known(
