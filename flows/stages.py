@@ -9,6 +9,7 @@ from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import report_stages as reporting
 from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
@@ -25,7 +26,7 @@ _EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "ex
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
-_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts")
+_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
 _OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration")
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
@@ -295,6 +296,7 @@ EXPORT = MethodStage(
     late=("queries", "passages"),
     directories=("export",),
 )
+CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.MEASURE
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",

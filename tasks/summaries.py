@@ -97,3 +97,6 @@ IMPORTED_ROWS = Schema(
     {"query_hash": pl.String, "text_hash": pl.String, "state": pl.String, "score": pl.Float64},
     key=("query_hash", "text_hash"),
 )
+# The queries that the report shows as examples, and how long the candidates' passages are (tasks.report.examples).
+CHOSEN = Schema(dict.fromkeys(("dataset", "query_id"), pl.String), key=("dataset", "query_id"))
+LENGTHS = Schema({**_PAIR, "chars": pl.UInt32}, key=tuple(_PAIR))

@@ -43,6 +43,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.report.examples import ExcerptConfig, MeasureConfig
 from tasks.verdicts.complete import TallyConfig
 
 _QUERY = ("dataset", "query_id")
@@ -282,11 +283,12 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
     further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
     if setup.calibration is not None:
         facts["decided"] = setup.decided
+    texts, lengths = excerpt(run, setup, data, verdicts, changes.edits)
     page: Directory = run(
         without(st.REPORT, *(found.keys() - further.keys())),
         c.report.model_copy(update=facts),
         queries=data.queries,
-        passages=data.passages,
+        passages=texts,
         positives=data.positives,
         candidates=verdicts.candidates,
         similarity=verdicts.similarity,
@@ -301,9 +303,26 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
         rejects=changes.rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
         counts=counts,
+        lengths=lengths,
         **further,
     )["page"]
     return page
+
+
+def excerpt(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, edits: Table) -> tuple[Table, Table]:
+    """Find the passages of the report's examples, and the lengths of the candidates' passages."""
+    config, candidates = ExcerptConfig(examples=setup.config.report.examples), verdicts.candidates
+    chosen: Table = run(st.CHOOSE_EXAMPLES, config, edits=edits)["chosen"]
+    texts = run(
+        st.EXCERPT,
+        config,
+        chosen=chosen,
+        candidates=only_asked(chosen, candidates),
+        positives=only_asked(chosen, data.positives),
+        passages=verdicts.texts,
+    )["texts"]
+    lengths = run(st.MEASURE, MeasureConfig(), candidates=candidates, passages=verdicts.texts)["lengths"]
+    return texts, lengths
 
 
 def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:

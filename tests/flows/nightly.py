@@ -62,15 +62,8 @@ class Nights:
         executor = InProcess(workspace.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
-        run = Runner(
-            workspace.store,
-            executor,
-            job.force,
-            job.only,
-            job.since,
-            found=FoundParts() if job.found is None else job.found.for_another_walk(),
-            on_note=self.said.append,
-        )
+        found = FoundParts() if job.found is None else job.found.for_another_walk()
+        run = Runner(workspace.store, executor, job.force, job.only, job.since, found=found, on_note=self.said.append)
         outcome = None
         try:
             outcome = job.method(run, setup)

@@ -3,26 +3,29 @@
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.config.curation import CurationConfig
 from flows.curation.prepare import keep_partition, prepare
 from flows.curation.records import draft_curation, load_curation, open_curation
 from flows.inputs import partition
 from flows.inputs.partition import Decision, recorded
 from flows.maintenance.purge import Wanted, purge
+from flows.method.curate import describe, encode, find_candidates, ingest
+from flows.method.losses import refuse_losses
 from flows.method.setup import TooManyRejected
-from flows.results.output_folder import Result
-from infra.stages.runner import StageRun
+from infra.stages.runner import Runner, StageRun
 from infra.storage.numbered_records import numbers
 from tasks.texts import hash_text
-from tests.flows.animals import tier
+from tests.flows.fakes import InProcess
 from tests.flows.nightly import Nights
 
 IN_PARTS = ("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages")
-BY_QUERIES = ("encode_queries", "adopt", "describe_queries", "judge_similarity", "treat-default")
+BY_QUERIES = ("encode_queries", "adopt", "describe_queries")
 BY_PASSAGES = ("encode_passages", "describe_passages")
 
 
@@ -36,26 +39,50 @@ def write(folder: Path, queries: Iterable[int]) -> Path:
     return folder
 
 
-def curate(nights: Nights, source: Path, **changes: Any) -> Result:
-    changes = {"ingest": {"query_parts": 3, "passage_parts": 2}, "tiers": [tier(max_share=0.02)]} | changes
-    return nights.curate(source, **changes)
+@dataclass(frozen=True)
+class Done:
+    """What the first steps of the method did for a curation: ingest, and some stages that are cut like its tables."""
+
+    curation: str
+    run: Runner
+    computed: list[str]
 
 
-def runs(result: Result) -> dict[str, StageRun]:
-    return {run.name: run for run in result.runs}
+def settings_of(nights: Nights, source: Path, **more: Any) -> CurationConfig:
+    settings: CurationConfig = nights.config(source, ingest={"query_parts": 3, "passage_parts": 2, **more})
+    return settings
 
 
-def pieces(result: Result, name: str) -> dict[int, str]:
+def curate(nights: Nights, source: Path, *, further: bool = False, **more: Any) -> Done:
+    """Begin a curation as `execute` does, and run the real stages; with `further` also those after ingest."""
+    workspace = nights.workspace
+    curation = open_curation(workspace, settings_of(nights, source, **more))
+    keep_partition(workspace, curation)
+    executor = InProcess(workspace.store, nights.settings.scratch)
+    run, setup = Runner(workspace.store, executor), prepare(workspace, curation)
+    data = ingest(run, setup)
+    refuse_losses(run, setup)
+    if further:
+        pool = find_candidates(run, setup, data, encode(run, setup, data))
+        describe(run, data, pool)
+    return Done(curation.id, run, executor.computed)
+
+
+def runs(result: Done) -> dict[str, StageRun]:
+    return {run.name: run for run in result.run.runs}
+
+
+def pieces(result: Done, name: str) -> dict[int, str]:
     (ingested,) = runs(result)["ingest"].manifests
     return {piece.index: piece.object for piece in ingested.tables[name]}
 
 
-def generations(result: Result) -> tuple[list[int], list[int]]:
+def generations(result: Done) -> tuple[list[int], list[int]]:
     facts = runs(result)["ingest"].manifests[0].stats["facts"]
     return facts["query_generations"], facts["passage_generations"]
 
 
-def keys(result: Result, stage: str) -> dict[int, str]:
+def keys(result: Done, stage: str) -> dict[int, str]:
     return {number: manifest.key for number, manifest in runs(result)[stage].finished.items()}
 
 
@@ -65,8 +92,8 @@ def decisions(nights: Nights, curation: str) -> int:
 
 def test_growth_by_one_percent_adds_parts_and_leaves_all_others_bytes_and_keys(tmp_path: Path) -> None:
     nights = Nights(tmp_path / "nights")
-    first = curate(nights, write(tmp_path / "monday", range(0, 200, 2)))
-    second = curate(nights, write(tmp_path / "tuesday", [*range(0, 200, 2), 77]))
+    first = curate(nights, write(tmp_path / "monday", range(0, 200, 2)), further=True)
+    second = curate(nights, write(tmp_path / "tuesday", [*range(0, 200, 2), 77]), further=True)
     assert generations(first) == ([3], [2])
     assert generations(second) == ([3, 1], [2, 1])
     for name in IN_PARTS:
@@ -77,10 +104,8 @@ def test_growth_by_one_percent_adds_parts_and_leaves_all_others_bytes_and_keys(t
         old, new = keys(first, stage), keys(second, stage)
         assert {number: new[number] for number in old} == old, stage
         assert len(new) == len(old) + 1, stage
-    computed = {
-        name for name in nights.executors[-1].computed if name.rpartition("-")[0] in (*BY_QUERIES, *BY_PASSAGES)
-    }
-    assert computed == {f"{stage}-00003" for stage in BY_QUERIES} | {f"{stage}-00002" for stage in BY_PASSAGES}
+    added = {f"{stage}-00003" for stage in BY_QUERIES} | {f"{stage}-00002" for stage in BY_PASSAGES}
+    assert set(second.computed) == {"ingest-00000", *added}
 
 
 def test_a_deleted_row_changes_its_own_parts_alone(tmp_path: Path) -> None:
@@ -120,12 +145,11 @@ def test_the_same_source_and_an_earlier_one_are_found_as_they_were(tmp_path: Pat
     monday, tuesday = write(tmp_path / "monday", range(30)), write(tmp_path / "tuesday", range(32))
     curate(nights, monday)
     grown = curate(nights, tuesday)
-    assert curate(nights, tuesday).computed == 0
+    assert curate(nights, tuesday).computed == []
     assert decisions(nights, grown.curation) == 1
     back = curate(nights, monday)
     assert (back.curation, generations(back)) == ("animals-000003", ([3], [2]))
-    assert "ingest" not in nights.computed
-    assert not nights.executors[-1].llm.asked
+    assert back.computed == []
     further = curate(nights, write(tmp_path / "wednesday", range(33)))
     assert generations(further) == ([3, 1], [2, 1])
 
@@ -135,7 +159,7 @@ def test_other_settings_read_the_same_source_from_the_same_places(tmp_path: Path
     curate(nights, write(tmp_path / "monday", range(30)))
     tuesday = write(tmp_path / "tuesday", range(32))
     curate(nights, tuesday)
-    other = curate(nights, tuesday, ingest={"query_parts": 3, "passage_parts": 2, "max_chars": 100})
+    other = curate(nights, tuesday, max_chars=100)
     assert generations(other) == ([3, 1], [2, 1])
 
 
@@ -144,7 +168,7 @@ def test_a_plan_finds_the_keys_of_the_run_and_records_nothing(tmp_path: Path) ->
     curate(nights, write(tmp_path / "monday", range(30)))
     tuesday = write(tmp_path / "tuesday", range(32))
     workspace = nights.workspace
-    config = nights.config(tuesday, ingest={"query_parts": 3, "passage_parts": 2}, tiers=[tier(max_share=0.02)])
+    config = settings_of(nights, tuesday)
     records = workspace.store.list("curations")
     planned = prepare(workspace, draft_curation(workspace, config)).before
     assert workspace.store.list("curations") == records
@@ -186,7 +210,6 @@ def test_a_source_is_cut_anew_on_demand_and_stays_so(tmp_path: Path) -> None:
     assert decisions(nights, grown.curation) == 2
     again = curate(nights, tuesday)
     assert (again.curation, generations(again)) == (grown.curation, ([3], [2]))
-    assert not nights.executors[-1].llm.asked or len(nights.executors[-1].llm.asked) <= 1
     assert generations(curate(nights, write(tmp_path / "wednesday", range(33)))) == ([3, 1], [2, 1])
 
 
@@ -194,7 +217,7 @@ def test_two_processes_that_decide_at_once_agree(tmp_path: Path) -> None:
     nights = Nights(tmp_path / "nights")
     curate(nights, write(tmp_path / "monday", range(30)))
     workspace = nights.workspace
-    opened = open_curation(workspace, nights.config(write(tmp_path / "tuesday", range(32))))
+    opened = open_curation(workspace, settings_of(nights, write(tmp_path / "tuesday", range(32))))
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: keep_partition(workspace, opened), range(8)))
     assert decisions(nights, opened.id) == 1
@@ -204,14 +227,7 @@ def test_if_the_earlier_places_are_lost_the_source_is_cut_anew_and_a_note_says_s
     nights = Nights(tmp_path / "nights")
     first = curate(nights, write(tmp_path / "monday", range(30)))
     workspace = nights.workspace
-    opened = open_curation(
-        workspace,
-        nights.config(
-            write(tmp_path / "tuesday", range(32)),
-            ingest={"query_parts": 3, "passage_parts": 2},
-            tiers=[tier(max_share=0.02)],
-        ),
-    )
+    opened = open_curation(workspace, settings_of(nights, write(tmp_path / "tuesday", range(32))))
     keep_partition(workspace, opened)
     workspace.store.delete(pieces(first, "query_places")[0])
     second = curate(nights, tmp_path / "tuesday")

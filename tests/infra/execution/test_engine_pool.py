@@ -249,8 +249,8 @@ def test_after_a_refusal_of_every_request_no_further_part_is_begun(
 ) -> None:
     begun: list[str] = []
 
-    def refuse(self: Engine, store_url: str, spec: PartSpec, *_: object) -> str:
-        begun.append(spec.name)
+    def refuse(self: Engine, store_url: str, sent: SentPart, *_: object) -> str:
+        begun.append(sent.part.name)
         raise RayTaskError("compute", "Traceback", EndpointError("m-1 refuses every request: set `seed: null`"))
 
     monkeypatch.setattr(Engine, "compute", refuse)
