@@ -125,7 +125,7 @@ def keep(store: Store, curation: str, reading: Reading, earlier: Callable[[], Ea
     Returns:
         What is worth telling people; empty for nothing.
     """
-    told = []
+    told: list[str] = []
 
     def unless_known(taken: list[int]) -> dict[str, Any] | None:
         known = Decision.of(read(store, _prefix(curation), taken[-1])) if taken else None

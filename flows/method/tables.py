@@ -216,9 +216,9 @@ def read_source(
     run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage = INGEST
 ) -> Ingested:
     """Run ingest. before: where an earlier ingest put its texts; None: the source is cut into parts anew."""
-    inputs = {} if before is None else before.inputs
+    inputs: dict[str, Any] = {} if before is None else before.inputs
     made = run(replace(stage, every=(*stage.every, *inputs)), config, source=source, **inputs)
-    facts = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})
+    facts: Mapping[str, Any] = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})
     generations = Generations.of(facts, made["queries"], made["passages"])
     tables = {name: table for name, table in made.items() if name not in {each.name for each in fields(Places)}}
     return Ingested(**tables, generations=generations)
