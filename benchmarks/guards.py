@@ -43,7 +43,6 @@ RESULT = Path(__file__).parent / "results" / "guards.json"
 EDITS = (0.05, 0.1, 0.2)
 SIMILARITIES = (0.4, 0.5, 0.6, 0.7, 0.8)
 _PART = 50_000
-_REAL = 2_000  # passages of the real corpus that are compared with each other
 _WORDS = 100
 _SYLLABLES = ("ka", "lo", "mi", "ne", "ru", "sta", "vel", "tor", "da", "ren", "si", "pol", "gu", "n", "lis", "mor", "x")
 
@@ -53,12 +52,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=100_000)
     parser.add_argument("--copies", type=int, default=2_000, help="for each share of edited words")
+    parser.add_argument("--real", type=int, default=2_000, help="passages of the real corpus")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     texts = generate(arguments.texts)
     planted = {share: plant(texts, arguments.copies, share) for share in EDITS}
     copies = {name: text for copied in planted.values() for name, text in copied.items()}
-    found = {"generated": measure_generated(texts, copies), "real": measure_real()}
+    found = {"generated": measure_generated(texts, copies)}
+    print(json.dumps(found, indent=1), flush=True)
+    found["real"] = measure_real(arguments.real)
     arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
@@ -126,14 +128,14 @@ def exact_of_planted(texts: dict[str, str], copies: dict[str, str]) -> dict[tupl
     return dict(zip(names, similarities(left, rows, right, rows, 0.0), strict=True))
 
 
-def measure_real() -> dict[str, Any]:
+def measure_real(count: int) -> dict[str, Any]:
     """Compare all pairs of a real corpus exactly, and say which the buckets find."""
     with tempfile.TemporaryDirectory(prefix="reneg-guards-") as folder:
         harvest(HarvestConfig(), out=Path(folder))
         (corpus,) = Path(folder).rglob("corpus.jsonl")
         rows = [json.loads(line) for line in corpus.read_text(encoding="utf-8").splitlines()]
     passages = as_passages((row["_id"], f"{row.get('title', '')} {row['text']}".strip()) for row in rows)
-    passages = passages.unique("text_hash", maintain_order=True).head(_REAL)
+    passages = passages.unique("text_hash", maintain_order=True).head(count)
     exact = exact_pairs(passages, min(SIMILARITIES))
     near, costs = find(passages, min(SIMILARITIES))
     hashes = near.select("left_hash", "right_hash", "similarity").rows()

@@ -178,7 +178,7 @@ def _further(
     checks: LabelChecks | None, guarded: Guarded | None, people: pl.DataFrame, reached: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Return what the summary has only where there is something to say."""
-    told = {
+    told: dict[str, Any] = {
         name: None if found is None else found.as_json() for name, found in (("guards", guarded), ("checks", checks))
     }
     told |= {"people": people.to_dicts() or None, "guarantee": reached}
