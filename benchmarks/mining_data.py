@@ -9,7 +9,6 @@ Passages are cut into parts by the hash of their text, as ingest does it.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def write_data(folder: Path, size: Size) -> None:
 
     `size.json`; `passages-<part>.parquet` and `passage_vectors-<part>.parquet`, `queries-<part>.parquet`,
     `positives-<part>.parquet`, `query_vectors-<part>.parquet`, as tables of the stages; and for sentence-transformers
-    `corpus.npy` and `queries.npy`, vectors in the order of `texts.parquet` and of the queries' parts.
+    `pairs.parquet` of queries and positives, and `corpus.npy` and `queries.npy`, vectors in the order of
+    `texts.parquet` and of the queries' parts.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "size.json").write_text(json.dumps(asdict(size)), encoding="utf-8")
@@ -61,6 +61,7 @@ def write_data(folder: Path, size: Size) -> None:
         }
     )
     _write_queries(folder, numbers, size, passages, vectors)
+    _pairs(folder, size, passages).write_parquet(folder / "pairs.parquet")
     part = pl.Series("part", [part_of(text_hash, size.passage_parts) for text_hash in hashes])
     unique = passages.with_columns(part).with_row_index("row").unique("text_hash", keep="first", maintain_order=True)
     np.save(folder / "corpus.npy", vectors[unique["row"].to_numpy()])
@@ -201,13 +202,12 @@ def _embeddings(hashes: pl.Series, vectors: Any) -> pl.DataFrame:
     return pl.DataFrame({"text_hash": hashes, "vector": pl.Series(vectors, dtype=dtype)})
 
 
-def positive_pairs(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the texts of each query and each of its positives, for sentence-transformers."""
-    size = read_size(folder)
-    texts = pl.concat([read_part(folder, "passages", n) for n in range(size.passage_parts)]).select(
-        "doc_id", text_of="text"
-    )
+def _pairs(folder: Path, size: Size, passages: pl.DataFrame) -> pl.DataFrame:
+    """The texts of each query and each of its positives, for sentence-transformers."""
+    named = passages.select("doc_id", positive="text")
+    found = []
     for part in range(size.query_parts):
-        pairs = read_part(folder, "positives", part).join(texts, on="doc_id", how="left")
-        named = read_part(folder, "queries", part).select("query_id", "text")
-        yield from named.join(pairs, on="query_id", maintain_order="left_right").select("text", "text_of").iter_rows()
+        pairs = read_part(folder, "positives", part).join(named, on="doc_id", how="left")
+        queries = read_part(folder, "queries", part).select("query_id", anchor="text")
+        found.append(queries.join(pairs, on="query_id", maintain_order="left_right").select("anchor", "positive"))
+    return pl.concat(found)

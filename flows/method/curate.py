@@ -15,7 +15,7 @@ from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import find_duplicates
 from flows.method.exports import export, find_evidence, keep_apart, list_apart
-from flows.method.fetching import fetch_labelled
+from flows.method.fetching import fetch_labelled, find_hits
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
@@ -33,7 +33,6 @@ from flows.method.tables import (
     Verdicts,
     empty_table,
     gather,
-    group_parts,
     only_asked,
     read_source,
     union,
@@ -149,19 +148,7 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
-    queries = group_parts(data.queries, data.generations.query_parts, st.SEARCHED_QUERIES)
-    passages = group_parts(data.passages, data.generations.passage_parts, st.SEARCHED_PASSAGES)
-    hits = run(
-        st.SEARCH,
-        setup.config.search,
-        key=setup.software(st.SEARCH),
-        queries=data.queries.grouped(queries),
-        positives=data.positives.grouped(queries),
-        passages=data.passages.grouped(passages),
-        query_embeddings=vectors.queries.grouped(queries),
-        passage_embeddings=vectors.passages.grouped(passages),
-    )["hits"]
-    _note_recall(run)
+    hits = find_hits(run, setup, data, vectors)
     mined = run(
         st.MINE,
         setup.config.mine,
@@ -175,19 +162,6 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         passage_embeddings=fetch_labelled(run, data, vectors),
     )
     return Pool(**mined)
-
-
-def _note_recall(run: Runner) -> None:
-    """Say what an approximate search found of the nearest passages; its parts measured that on some queries each."""
-    facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
-    measured = [fact for fact in facts if fact.get("recall_nearest")]
-    nearest = sum(fact["recall_nearest"] for fact in measured)
-    if nearest:
-        found = sum(fact["recall"] * fact["recall_nearest"] for fact in measured) / nearest
-        exactly = sum(fact["searched_exactly"] for fact in measured)
-        alone = f"; {exactly} passages were too few for lists and searched exactly" if exactly else ""
-        queries = sum(fact["recall_queries"] for fact in measured)
-        run.on_note(f"search: lists found {found:.1%} of the nearest passages, measured on {queries} queries{alone}")
 
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks import schemas
 from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import SameId, find_repeats, hash_queries, mask, split_masked
-from tasks.mining.search import rank_by_score
+from tasks.mining.search import merge_hits, rank_by_score
 from tasks.schemas import BY_PEOPLE
 from tasks.texts import combine_hashes
 
@@ -163,27 +163,6 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     others = single.join(asked, left_on=guard, right_on=[*_QUERY, "query_guard"], how="anti")
     usable = pl.concat([several.select(_QUERY), others.select(_QUERY)])
     return train.join(usable, on=_QUERY, how="anti", maintain_order="left")
-
-
-def merge_hits(*, hits: pl.DataFrame, positives: pl.DataFrame, depth: int) -> pl.DataFrame:
-    """Merge the hits of each query in all parts of the corpus, and rank them again.
-
-    Kept are those up to the last of the first `depth` that can be negatives, as if the search had read the whole corpus
-    at once: each of its parts searched as deep.
-
-    Raises:
-        ValueError: there are hits of several retrievers, whose scores cannot be compared.
-    """
-    retrievers = sorted(set(hits["retriever"]))
-    if len(retrievers) > 1:
-        raise ValueError(f"mine reads the hits of one retriever, got {retrievers}; mine them one by one")
-    ranked = hits.pipe(rank_by_score)
-    several = hits.group_by(_QUERY).agg(several=pl.len() > pl.col("rank").max())["several"].any()
-    if not several:
-        return ranked
-    marked = mask(ranked, positives=positives, same_id=True)  # as the search counts
-    usable = pl.col("reason").is_null().cast(pl.Int64)
-    return marked.filter(usable.cum_sum().over(_QUERY) - usable < depth).select(ranked.columns)
 
 
 def add_known(

@@ -1,9 +1,13 @@
-"""Settings of the search for the passages nearest to a query, and the order of hits by score."""
+"""Settings of the search for the passages nearest to a query, and the order of the hits that it finds."""
 
 from typing import Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.mining.masks import mask
+
+_QUERY = ["dataset", "query_id"]
 
 
 class SearchConfig(BaseModel):
@@ -44,3 +48,24 @@ def rank_by_score(pairs: pl.DataFrame) -> pl.DataFrame:
     """Sort by query, score (highest first) and doc_id, and add `rank`, from 1 within each query."""
     ordered = pairs.sort("dataset", "query_id", "score", "doc_id", descending=[False, False, True, False])
     return ordered.with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("dataset", "query_id"))
+
+
+def merge_hits(*, hits: pl.DataFrame, positives: pl.DataFrame, depth: int) -> pl.DataFrame:
+    """Merge the hits of each query in all parts of the corpus, and rank them again.
+
+    Kept are those up to the last of the first `depth` that can be negatives, as if the search had read the whole corpus
+    at once: each of its parts searched as deep.
+
+    Raises:
+        ValueError: there are hits of several retrievers, whose scores cannot be compared.
+    """
+    retrievers = sorted(set(hits["retriever"]))
+    if len(retrievers) > 1:
+        raise ValueError(f"mine reads the hits of one retriever, got {retrievers}; mine them one by one")
+    ranked = hits.pipe(rank_by_score)
+    several = hits.group_by(_QUERY).agg(several=pl.len() > pl.col("rank").max())["several"].any()
+    if not several:
+        return ranked
+    marked = mask(ranked, positives=positives, same_id=True)  # as the search counts
+    usable = pl.col("reason").is_null().cast(pl.Int64)
+    return marked.filter(usable.cum_sum().over(_QUERY) - usable < depth).select(ranked.columns)

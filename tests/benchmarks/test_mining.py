@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from benchmarks.mining import RESULT, compare
-from benchmarks.mining_data import Size, positive_pairs, read_part, write_data
+from benchmarks.mining_data import Size, read_part, write_data
 
 SIZE = Size(600, 40, dimension=8, query_parts=3, passage_parts=2)
 
@@ -40,16 +40,15 @@ def test_both_sides_get_the_same_vectors(folder: Path) -> None:
     asked = pl.concat(read_part(folder, "query_vectors", n) for n in range(3))
     ordered = queries.join(asked, on="text_hash", maintain_order="left")
     assert np.array_equal(ordered["vector"].to_numpy(), np.load(folder / "queries.npy"))
-    pairs = list(positive_pairs(folder))
-    assert len(pairs) == 44
-    assert list(dict.fromkeys(query for query, _ in pairs)) == queries["text"].to_list()
+    pairs = pl.read_parquet(folder / "pairs.parquet")
+    assert pairs.height == 44
+    assert pairs["anchor"].unique(maintain_order=True).equals(queries["text"].alias("anchor"))
 
 
 def test_each_difference_has_a_reason(folder: Path, tmp_path: Path) -> None:
     queries = pl.concat(read_part(folder, "queries", n) for n in range(3))
     texts = pl.read_parquet(folder / "texts.parquet")
     first = queries.sort("query_id")
-    ours = {query: ["p0", "p1"] for query in first["query_id"]}
     names = dict(zip(texts["doc_id"], texts["text"], strict=True))
     docs = texts["doc_id"].to_list()[:4]
     ours = dict.fromkeys(first["query_id"], docs[:2])
