@@ -58,6 +58,7 @@ ENCODE_PASSAGES = MethodStage(
     each=("passages",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )
@@ -69,6 +70,7 @@ ENCODE_QUERIES = MethodStage(
     each=("queries",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )

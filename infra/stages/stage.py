@@ -41,6 +41,8 @@ class Stage:
         of `outputs`.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
         remembered needs no engine.
+    vectors: the function takes `vectors=`, the embeddings that are remembered by text hash; a part whose every text is
+        remembered needs no engine.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
     retries: further attempts of a failed part.
     """
@@ -58,6 +60,7 @@ class Stage:
     splits: tuple[str, ...] = ()
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
+    vectors: bool = False
     libraries: tuple[str, ...] = ()
     resources: Resources = Resources()
     retries: int = 2

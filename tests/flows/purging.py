@@ -27,7 +27,8 @@ def traces(settings: Settings, text: str, text_hash: str) -> list[str]:
     contents |= files_below(settings.home / "curations") | files_below(settings.scratch)
     found = []
     for name, data in contents.items():
-        rows = json.dumps(pl.read_parquet(data).drop(pl.selectors.array()).to_dicts()) if data[:4] == b"PAR1" else ""
+        numbers = pl.selectors.array() | pl.selectors.binary()
+        rows = json.dumps(pl.read_parquet(data).drop(numbers).to_dicts()) if data[:4] == b"PAR1" else ""
         plain = rows or data.decode()
         if text in plain or text_hash in plain:
             found.append(name)
