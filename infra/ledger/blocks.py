@@ -26,7 +26,7 @@ Numbers = npt.NDArray[Any]
 BLOCK_ROWS = 512  # of text; about 30 kB
 BLOCK_VECTORS = 32  # of binary payloads; about 50 kB at 384 dimensions
 _DIGITS, _SHELF_BITS = 16, 56
-_TAG_BITS = 16
+_TAG_BITS, _MARK_DIGITS = 16, 8
 _DIGEST = 16  # bytes of a SHA-256 that are kept
 _HEAD = 4  # numbers before the arrays of the index
 _PLACE = "_place"
@@ -267,12 +267,18 @@ def places_of(subjects: pl.Series) -> Numbers:
 
 def tags_of(entries: Iterable[str]) -> Numbers:
     """Return a mark of 16 bits for each entry."""
-    return marks_of(entries) & np.uint32(2**_TAG_BITS - 1)
+    return np.asarray(marks_of(entries) & np.uint32(2**_TAG_BITS - 1))
 
 
 def marks_of(texts: Iterable[str]) -> Numbers:
-    """Return a mark of 32 bits for each text."""
-    return np.array([crc32(text.encode()) for text in texts], dtype=np.uint32)
+    """Return a mark of 32 bits for each text: the last eight digits of a hash, and the CRC-32 of anything else."""
+    found = pl.Series("text", texts if isinstance(texts, pl.Series) else list(texts), dtype=pl.String)
+    hashed = found.str.contains(r"[0-9a-f]{8}$")
+    digits = found.set(~hashed, "0").str.tail(_MARK_DIGITS).str.to_integer(base=16, dtype=pl.UInt32)
+    marks = digits.to_numpy().copy()
+    for row in np.flatnonzero(~hashed.to_numpy()):
+        marks[row] = crc32(found[int(row)].encode())
+    return marks
 
 
 def _digest(data: bytes) -> bytes:

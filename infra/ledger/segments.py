@@ -211,7 +211,7 @@ class Segments:
             if there is not None:
                 break
             time.sleep(pause)  # it was there and is gone: a compactor deleted it, or the server contradicts itself
-        self.store.repair(key, data)  # the key names the bytes, so nothing else can be overwritten
+        self.store.replace(key, data)  # the key names the bytes, so nothing else can be overwritten
         return key
 
     def _read_index(self, key: str, name: SegmentName) -> Index | None:

@@ -18,7 +18,7 @@ def frame_of(count: int, start: int = 0, per_query: int = 25, shelf: str = "") -
     for n in range(start, start + count):
         query = (shelf + hashed(f"query {n // per_query}"))[:32]
         payload = f'{{"text": "Yes", "logprobs": {{"Yes": -0.{n}}}}}'
-        rows.append((hashed(f"entry {n}"), [query, hashed(f"passage {n}")], payload, "", 1_000, 0))
+        rows.append((hashed(f"entry {shelf}{n}"), [query, hashed(f"passage {n}")], payload, "", 1_000, 0))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
