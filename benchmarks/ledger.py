@@ -13,7 +13,9 @@ segment each, as compaction leaves them. Then, each with its seconds, bytes and 
     python -m benchmarks.ledger --rows 10000000
 
 writes benchmarks/results/ledger.json. The store is a directory in a temporary folder (2.5 GB for 10^7 rows), and is
-removed. `--before FILE` puts the result of an earlier version of the code beside this one's: the script runs on both.
+removed. `--rows 312500 --shelves 8` measures a thirty-second part of that ledger: eight of its shelves, with a
+thirty-second part of the entries and texts that are asked for. `--before FILE` puts the result of an earlier version of
+the code beside this one's: the script runs on both.
 """
 
 import argparse
@@ -36,7 +38,7 @@ from infra.storage.store import Store
 
 RESULT = Path(__file__).parent / "results" / "ledger.json"
 JUDGE = "judge"
-_SHELVES, _CANDIDATES, _TOP = 256, 25, 20
+_ALL_SHELVES, _CANDIDATES, _TOP = 256, 25, 20
 _TOKENS = ("Yes", "No", "yes", "no", " Yes", " No", "The", "It", "Relevant", "Not", "Maybe", "1", "0", "I", "This",
            "True", "False", "YES", "NO", "A")  # fmt: skip
 _KEYS, _SUBJECTS, _CALL, _WRITERS = 10_000, 1_000, 128, 4
@@ -104,32 +106,33 @@ def _hashes(numbers: np.random.Generator, count: int) -> list[str]:
     return [digits[32 * n : 32 * n + 32] for n in range(count)]
 
 
-def load(store: Store, rows: int, seed: int) -> pl.DataFrame:
+def load(store: Store, rows: int, shelves: int, seed: int) -> pl.DataFrame:
     """Write the shelves; returns a sample of the rows: entry, query and passage."""
     segments, sample = Segments(store), []
-    each = rows // _SHELVES
-    for shelf in range(_SHELVES):
+    each = rows // shelves
+    for shelf in range(shelves):
         frame = rows_of(shelf, each, seed)
         segments.write(f"ledger/{JUDGE}/{shelf:02x}", frame)
         subject = pl.col("subjects").list
         named = frame.select("entry", query=subject.get(0), passage=subject.get(2))
-        sample.append(named.head(2 * _CANDIDATES * (_KEYS // _SHELVES)))
+        sample.append(named.head(2 * _CANDIDATES * (_KEYS // _ALL_SHELVES)))
     return pl.concat(sample)
 
 
-def measure(rows: int, seed: int, url: str) -> dict[str, Any]:
+def measure(rows: int, shelves: int, seed: int, url: str) -> dict[str, Any]:
     """Load the ledger and take all figures."""
     Store.open(url)
     store = Counted(url)
-    figures: dict[str, Any] = {"rows": rows // _SHELVES * _SHELVES}
+    figures: dict[str, Any] = {"rows": rows // shelves * shelves, "shelves": shelves}
+    keys, subjects = _KEYS * shelves // _ALL_SHELVES, max(1, _SUBJECTS * shelves // _ALL_SHELVES)
     sample: list[pl.DataFrame] = []
-    figures["load"] = taken(store, lambda: sample.append(load(store, rows, seed)))
+    figures["load"] = taken(store, lambda: sample.append(load(store, rows, shelves, seed)))
     known = sample[0]
     figures["bytes"] = sum(store.sizes("ledger").values())
     by_query = known.filter(pl.int_range(pl.len()).over("query") == 0)
-    chosen = by_query.sample(_KEYS // _CANDIDATES, seed=seed)["query"]
+    chosen = by_query.sample(keys // _CANDIDATES, seed=seed)["query"]
     part = known.filter(pl.col("query").is_in(chosen.implode()))
-    apart = by_query.sample(min(_KEYS, by_query.height), seed=seed + 1)
+    apart = by_query.sample(min(keys, by_query.height), seed=seed + 1)
     fresh = part.with_columns(entry=pl.col("entry").str.reverse())
     for name, asked, expected in (
         ("part", part, part.height),
@@ -138,12 +141,12 @@ def measure(rows: int, seed: int, url: str) -> dict[str, Any]:
         ("unknown", fresh, 0),
     ):
         figures[name] = {"entries": asked.height} | taken(store, lambda a=asked, e=expected: recall(store, a, e))
-    figures["news"] = {"rows": rows // 100} | taken(store, lambda: remember(store, rows // 100, seed + 1))
+    figures["news"] = {"rows": rows // 100} | taken(store, lambda: remember(store, rows // 100, shelves, seed + 1))
     figures["part_with_news"] = {"entries": part.height} | taken(store, lambda: recall(store, part, part.height))
     figures["night"] = taken(store, lambda: Ledger(store).compact(JUDGE, min_segments=_AFTER_A_RUN))
     figures["sorted"] = taken(store, lambda: Ledger(store).compact(JUDGE, min_segments=1))
     figures["part_after"] = {"entries": part.height} | taken(store, lambda: recall(store, part, part.height))
-    passages = known["passage"].unique().sample(_SUBJECTS + 1, seed=seed).to_list()
+    passages = known["passage"].unique().sample(subjects + 1, seed=seed).to_list()
     for name, named in (("purge_one", passages[:1]), ("purge", passages[1:])):
         removed: list[Any] = []
         figures[name] = taken(store, lambda n=named, r=removed: r.append(Ledger(store).forget(n)))
@@ -175,11 +178,11 @@ def recall(store: Store, asked: pl.DataFrame, expected: int) -> None:
         raise RuntimeError(f"{expected} answers expected, {len(found)} came")
 
 
-def remember(store: Store, rows: int, seed: int) -> None:
+def remember(store: Store, rows: int, shelves: int, seed: int) -> None:
     """Remember news of queries all over the shelves, as the parts of a judge do one after the other."""
     each = rows // _WRITERS
     for writer in range(_WRITERS):
-        frames = [rows_of(shelf, max(1, each // _SHELVES), seed + writer) for shelf in range(_SHELVES)]
+        frames = [rows_of(shelf, max(1, each // shelves), seed + writer) for shelf in range(shelves)]
         held = pl.concat(frames).select("entry", "subjects", "payload").sample(fraction=1.0, shuffle=True, seed=seed)
         with Ledger(store, "0123456789abcdef") as ledger:
             for start in range(0, held.height, _CALL):
@@ -189,17 +192,21 @@ def remember(store: Store, rows: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--shelves", type=int, default=_ALL_SHELVES, help="fewer: a part of such a ledger")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--folder", type=Path, help="where the store is made; default: the system's temporary folder")
     parser.add_argument("--before", type=Path, help="a result of an earlier version, to stand beside this one's")
+    parser.add_argument("--note", default="", help="a remark for the result")
     parser.add_argument("--out", type=Path, default=RESULT)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="reneg-ledger-", dir=asked.folder) as folder:
-        figures = measure(asked.rows, asked.seed, folder)
+        figures = measure(asked.rows, asked.shelves, asked.seed, folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    command = f"python -m benchmarks.ledger --rows {asked.rows} --seed {asked.seed}"
+    command = f"python -m benchmarks.ledger --rows {asked.rows} --shelves {asked.shelves} --seed {asked.seed}"
     result: dict[str, Any] = {"command": command, "device": f"CPU, {os.cpu_count()} cores", "gpu": "not measured"}
     result |= {"store": "a directory on the local disk", "peak_gib": round(peak, 2), **figures}
+    if asked.note:
+        result["note"] = asked.note
     if asked.before:
         result["before"] = json.loads(asked.before.read_text(encoding="utf-8"))
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
