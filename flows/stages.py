@@ -72,6 +72,7 @@ ENCODE_PASSAGES = MethodStage(
     each=("passages",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )
@@ -83,6 +84,7 @@ ENCODE_QUERIES = MethodStage(
     each=("queries",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )

@@ -5,7 +5,6 @@ import logging
 import tempfile
 import time
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,12 +13,12 @@ from typing import Any
 
 import polars as pl
 
-from infra.ledger.ledger import Ledger
 from infra.machine import where
 from infra.provenance import Origin, here
 from infra.stages import origins
 from infra.stages.part_spec import PartSpec
 from infra.stages.part_usage import CountingStore, peak_memory
+from infra.stages.remembered import Remembered
 from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
@@ -41,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 
 class EngineNeeded(Exception):
-    """The ledger does not remember every row of a part, so the part needs its engine."""
+    """Not every row of a part is remembered, so the part needs its engine."""
 
 
 class NoEngine:
@@ -54,6 +53,10 @@ class NoEngine:
     def score(self, pairs: Sequence[Any], instructions: Sequence[str] = ()) -> Sequence[float]:
         """Raise, because rows have to be scored."""
         raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
+
+    def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - it returns nothing
+        """Raise, because texts have to be encoded."""
+        raise EngineNeeded(f"no vectors of {len(texts)} texts are remembered")
 
 
 def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
@@ -88,11 +91,10 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
     # Durable before the first answer that names it.
     origin: Origin | None = getattr(engine, "origin", None)
     made_by = "" if origin is None else origins.keep(store, origin)
-    ledger = Ledger(store, made_by, spec.since)
+    remembered = Remembered(store, spec, made_by)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
-        if spec.stage.ledger:
-            extra["ledger"] = stack.enter_context(ledger)
+        extra |= remembered.lend(stack)
         if spec.stage.directories:
             extra["out"] = Path(scratch)
         result = dict(function(config, **inputs, **extra))
@@ -113,8 +115,7 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
     stats["origin"] = made_by
     if spec.since:
         stats["asked_since"] = spec.since
-    if spec.stage.ledger:
-        stats["answers"] = dict(sorted((ledger.recalled + Counter({made_by: int(facts.get("calls", 0))})).items()))
+    stats |= remembered.stats(facts, made_by)
     if node := where():
         stats["node"] = node
     if facts:

@@ -52,6 +52,8 @@ class Stage:
         all. The key covers the whole input.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
         remembered needs no engine.
+    vectors: the function takes `vectors=`, the embeddings that are remembered by text hash; a part whose every text is
+        remembered needs no engine.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
     retries: further attempts of a failed part.
     """
@@ -74,6 +76,7 @@ class Stage:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
+    vectors: bool = False
     libraries: tuple[str, ...] = ()
     resources: Resources = Resources()
     retries: int = 2

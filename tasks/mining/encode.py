@@ -1,7 +1,11 @@
-"""Encode each distinct text once, and look vectors up by the hash of the text."""
+"""Encode each distinct text once, and look vectors up by the hash of the text.
+
+A vector that is remembered is taken as it is, whatever part its text was in when it was encoded. The last bits of a
+vector depend on the texts that are encoded with it (1e-7), so they are those of the first time.
+"""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +13,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.protocols import Encoder
+from tasks.protocols import Vectors as Remembered
 from tasks.texts import show_passage
 
 Vectors = npt.NDArray[np.float32]
@@ -24,25 +29,38 @@ class EncodeConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def encode_passages(config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
+def encode_passages(
+    config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder, vectors: Remembered | None = None
+) -> dict[str, Any]:
     """Encode passages, title and text joined, to `embeddings` with one row per distinct text.
+
+    Args:
+        config: without settings.
+        passages: the texts.
+        engine: encodes the texts of which no vector is remembered.
+        vectors: what is remembered, if anything is.
+
+    Returns:
+        `embeddings`; `facts`: how many vectors were `remembered` and how many texts were `encoded`.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
     texts = pl.DataFrame({"text_hash": passages["text_hash"], "shown": pl.Series(shown, dtype=pl.String)})
-    return {"embeddings": _encode(texts, engine, "passage")}
+    return _encode(texts, engine, "passage", vectors)
 
 
-def encode_queries(config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
-    """Encode the queries of split "train" to `embeddings`. No negatives are mined for held-out queries.
+def encode_queries(
+    config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder, vectors: Remembered | None = None
+) -> dict[str, Any]:
+    """Encode the queries of split "train" to `embeddings`, as passages are. None are mined for held-out queries.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
     texts = queries.filter(pl.col("split") == "train").select("text_hash", shown="text")
-    return {"embeddings": _encode(texts, engine, "query")}
+    return _encode(texts, engine, "query", vectors)
 
 
 def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
@@ -102,16 +120,32 @@ def _slices(ends: Positions | int) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"]) -> pl.DataFrame:
+def _encode(
+    texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"], remembered: Remembered | None
+) -> dict[str, Any]:
     """Encode each distinct hash once, sorted by length and hash, so that the order of the input makes no difference."""
     distinct = (
         texts.unique("text_hash", keep="first", maintain_order=True)
         .sort(pl.col("shown").str.len_bytes(), "text_hash")
         .select("text_hash", "shown")
     )
+    known = remembered.recall(role, distinct["text_hash"]) if remembered is not None and distinct.height else None
+    if known is not None:
+        distinct = distinct.join(known, on="text_hash", how="anti", maintain_order="left")
+        if distinct.is_empty():
+            return {"embeddings": known, "facts": {"remembered": known.height, "encoded": 0}}
     vectors = engine.encode(distinct["shown"].to_list(), role)
     _check(vectors, distinct, role)
-    return pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors}).sort("text_hash")
+    made = pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors})
+    facts = {"remembered": 0 if known is None else known.height, "encoded": made.height}
+    if known is not None and known["vector"].dtype != made["vector"].dtype:
+        raise ValueError(
+            f"the encoder returned {made['vector'].dtype}, and the vectors that are remembered of it are "
+            f"{known['vector'].dtype}: two models have one digest; remove `vectors/` from the store"
+        )
+    if remembered is not None and made.height:
+        remembered.remember(role, made)
+    return {"embeddings": pl.concat([made] if known is None else [known, made]).sort("text_hash"), "facts": facts}
 
 
 def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
