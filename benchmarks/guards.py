@@ -75,10 +75,11 @@ def generate(count: int) -> dict[str, str]:
 
 
 def plant(texts: dict[str, str], count: int, share: float) -> dict[str, str]:
-    """Return copies of the first texts with edited words; the id names the original."""
+    """Return copies of the first texts with edited words, but those that stayed equal; the id names the original."""
     chance = random.Random(share)
     pool = " ".join(list(texts.values())[-200:]).split(" ")
-    return {f"{name}:{share}": edit(text, share, chance, pool) for name, text in list(texts.items())[:count]}
+    copies = {f"{name}:{share}": edit(text, share, chance, pool) for name, text in list(texts.items())[:count]}
+    return {name: copy for name, copy in copies.items() if copy != texts[name.partition(":")[0]]}
 
 
 def edit(text: str, share: float, chance: random.Random, pool: list[str]) -> str:
