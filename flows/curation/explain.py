@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flows.config.section import ConfigError
@@ -12,6 +12,7 @@ from flows.curation.origins import lines_of
 from flows.curation.records import curation_names, failures_of, load_curation
 from flows.curation.workspace import Workspace
 from flows.guarantee_stages import AUDITED
+from flows.method.tables import Places
 from flows.stage_names import section_of
 from flows.stages import AUDIT, JUDGE, READ_SCORES, SET_THRESHOLDS, SETTLE
 from infra.models.resolve import ModelError
@@ -27,6 +28,7 @@ Maker = tuple[str, int]  # the stage, as `reneg status` names it, and the part
 Makers = Mapping[tuple[str, str], Maker]
 
 _OF_A_TIER = (AUDIT.name, SET_THRESHOLDS.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
+_PLACES = tuple(each.name for each in fields(Places))
 _LOOKED_AT = 5  # earlier curations of the same name, the newest first
 _NAMED = 3  # parts and files named in one sentence
 _LONGEST = 60  # characters of a value that are shown
@@ -212,12 +214,15 @@ class _Comparison:
         sentences = []
         for name, content in new["inputs"].items():
             had = old["inputs"].get(name, [])
-            if content == had:
+            if content == had or name in _PLACES:
                 continue
             made_by = {makers.get((name, item)) or makers.get(("", item)) for item in set(content) - set(had)}
             parts = sorted(maker for maker in made_by if maker)
             sentences.append(f"its input `{name}` changed{self._because(content, had, parts, follow)}")
-        return sentences
+        followed, before = ([made["inputs"].get(name) for name in _PLACES] for made in (new, old))
+        return (
+            sentences if sentences or followed == before else ["its texts keep the parts of another ingest, or of none"]
+        )
 
     def _because(self, content: Sequence[str], had: Sequence[str], made_by: Sequence[Maker], follow: bool) -> str:
         gone = set(had) - set(content)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
+from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import Duplicates
 from flows.stage_names import is_check, is_of_gold
-from flows.stages import INGEST
 from infra.names import StageName
 from infra.stages.runner import Runner, StageRun
 from infra.stages.stage import Stage
@@ -255,9 +255,13 @@ class Finished:
 
 
 def read_source(
-    run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage = INGEST
+    run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage | None = None
 ) -> Ingested:
-    """Run ingest. before: where an earlier ingest put its texts; None: the source is cut into parts anew."""
+    """Run ingest.
+
+    before: where an earlier ingest put its texts; None: the source is cut into parts anew. stage: of another version.
+    """
+    stage = st.INGEST if stage is None else stage
     inputs: dict[str, Any] = {} if before is None else before.inputs
     made = run(replace(stage, every=(*stage.every, *inputs)), config, source=source, **inputs)
     facts: Mapping[str, Any] = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})

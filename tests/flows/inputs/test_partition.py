@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows.config.curation import CurationConfig
+from flows.curation.explain import _Comparison, _Walk, explain
 from flows.curation.prepare import keep_partition, prepare
 from flows.curation.records import draft_curation, load_curation, open_curation
 from flows.inputs import partition
@@ -283,3 +284,14 @@ def test_a_purged_text_leaves_the_places_too_and_the_other_texts_stay_in_their_p
     third = curate(nights, write(tmp_path / "wednesday", [0, 1, 2, *range(4, 33)]))
     assert generations(third) == ([3, 1], [2, 1])
     assert sum(pieces(third, "queries")[number] != old[number] for number in old) == 1
+
+
+def test_what_changed_is_explained_by_the_source_or_by_the_parts_that_are_kept(tmp_path: Path) -> None:
+    nights = Nights(tmp_path / "nights")
+    curate(nights, write(tmp_path / "monday", range(30)))
+    grown = curate(nights, write(tmp_path / "tuesday", range(32)))
+    assert explain(nights.workspace, grown.curation, "ingest", 0).reasons == ("its input `source` changed: rows.jsonl",)
+    (new,) = runs(grown)["ingest"].ingredients.values()
+    anew = {**new, "inputs": {"source": new["inputs"]["source"]}}
+    said = _Comparison(nights.workspace.store, _Walk(grown.curation, {}), None).reasons(anew, new)
+    assert said == ("its texts keep the parts of another ingest, or of none",)
