@@ -5,7 +5,7 @@ from collections.abc import Callable
 import polars as pl
 
 from infra.ledger.compaction import slices
-from infra.ledger.segments import Segments
+from infra.ledger.segments import Opened, Segments
 
 Mask = Callable[[pl.DataFrame], pl.Series]
 
@@ -16,16 +16,12 @@ def count_in(segments: Segments, key: str, chosen: Mask) -> tuple[int, int]:
     Raises:
         DamagedError: it cannot be read.
     """
-    opened, found, rows = segments.open(key), 0, 0
-    if opened is not None:
-        for held in slices([opened], None, segments.slice_rows):
-            found += int(chosen(held).sum())
-            rows += held.height
-    return found, rows
+    opened = segments.open(key)
+    return (0, 0) if opened is None else _count(segments, opened, chosen)
 
 
 def take_out(segments: Segments, key: str, chosen: Mask, remove: Callable[[str], None]) -> tuple[int, str]:
-    """Take the chosen rows out of a segment; a slice of the rows is in memory at a time.
+    """Take the chosen rows out of a segment; it is read once, and a slice of its rows is decoded at a time.
 
     remove: called with the key once the other rows are durable.
 
@@ -35,17 +31,21 @@ def take_out(segments: Segments, key: str, chosen: Mask, remove: Callable[[str],
     Raises:
         DamagedError: it cannot be read.
     """
-    found, rows = count_in(segments, key, chosen)
-    if not found:
+    opened = segments.open(key)
+    found, rows = (0, 0) if opened is None else _count(segments, opened, chosen)
+    if opened is None or not found:
         return 0, ""
-    kept = "" if found == rows else _write_others(segments, key, chosen)
+    kept = ""
+    if found < rows:
+        others = (held.filter(~chosen(held)) for held in slices([opened], None, segments.slice_rows))
+        kept, _ = segments.write_sorted(key.rpartition("/")[0], others)
     remove(key)
     return found, kept
 
 
-def _write_others(segments: Segments, key: str, chosen: Mask) -> str:
-    opened = segments.open(key)
-    if opened is None:
-        return ""  # another process took it away meanwhile, with its own copy of the rest
-    left = (held.filter(~chosen(held)) for held in slices([opened], None, segments.slice_rows))
-    return segments.write_sorted(key.rpartition("/")[0], left)[0]
+def _count(segments: Segments, opened: Opened, chosen: Mask) -> tuple[int, int]:
+    found = rows = 0
+    for held in slices([opened], None, segments.slice_rows):
+        found += int(chosen(held).sum())
+        rows += held.height
+    return found, rows

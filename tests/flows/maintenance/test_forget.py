@@ -36,7 +36,9 @@ def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
         return (FIRST + timedelta(days=nights.night)).timestamp()
 
     monkeypatch.setattr(
-        Ledger, "__init__", lambda self, store, origin="", since=0: original(self, store, origin, since, clock)
+        Ledger,
+        "__init__",
+        lambda self, store, origin="", since=0, _=None, **more: original(self, store, origin, since, clock, **more),
     )
     nights.curate(write_source(tmp_path / "source-0", 6))
     nights.sleep()
