@@ -89,7 +89,8 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
 def judge_ids(setup: Setup) -> dict[str, str]:
     """Return a digest of the judge per tier; nights are compared only if judge and method are the same."""
     config = part_keys.semantic(setup.config)
-    method = part_keys.digest({name: config[name] for name in _DECIDING})
+    # A section that is keyed when it is set is absent while it has its defaults.
+    method = part_keys.digest({name: config[name] for name in _DECIDING if name in config})
     found = {"similarity": part_keys.digest([method, setup.encoder_key])}
     if setup.imported is not None:
         found[IMPORTED] = part_keys.digest(dict(setup.imported.files))

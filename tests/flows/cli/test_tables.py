@@ -53,7 +53,7 @@ def cells(line: str) -> list[str]:
 def test_a_stages_row_counts_its_parts() -> None:
     assert stage_row(RUN) == {
         "stage": "judge-llm", "parts": 3, "reused": 1, "computed": 1, "failed": 1, "blocked": 4, "rows": 54,
-        "seconds": 1.3,
+        "seconds": 1.3, "read_bytes": 0, "peak_gib": 0.0,
     }  # fmt: skip
 
 
