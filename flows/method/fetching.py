@@ -35,9 +35,11 @@ def find_hits(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Ta
     """Search the passages for every query; returns the hits by query part."""
     queries = group_parts(data.queries, data.generations.query_parts, st.SEARCHED_QUERIES)
     passages = group_parts(data.passages, data.generations.passage_parts, st.SEARCHED_PASSAGES)
+    granted = run.resources.get(st.SEARCH.name, st.SEARCH.resources).num_cpus
+    threads = setup.config.search.threads or max(1, int(granted))
     hits: Table = run(
         st.SEARCH,
-        setup.config.search,
+        setup.config.search.model_copy(update={"threads": threads}),
         key=setup.software(st.SEARCH),
         queries=data.queries.grouped(queries),
         positives=data.positives.grouped(queries),

@@ -4,7 +4,6 @@ The corpus goes by part by part, so memory depends on the size of one part and o
 compared with the queries, the next one is read and hashed.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -64,7 +63,7 @@ def search(
         queries = queries.with_columns(part=pl.lit(0, pl.Int32))
     numbers = queries["part"].unique().sort()
     asked = _ask(config, queries, positives, query_embeddings)
-    with _workers(config.threads or given_threads()) as work:
+    with _workers(config.threads or 1) as work:
         dimension = next((each.dimension for each in asked.values()), 0)
         blocks = read_blocks(passages, passage_embeddings, frozenset(asked), dimension)
         for found in ahead(asked[block.dataset].prepare(block) for block in blocks):
@@ -77,12 +76,6 @@ def search(
 
     facts = {} if config.index == "flat" else {"facts": recall_of([each.measured for each in asked.values()])}
     return {"hits": hits(), **facts}
-
-
-def given_threads() -> int:
-    """Return how many CPUs this process may use: Ray tells its workers in `OMP_NUM_THREADS`."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else len(os.sched_getaffinity(0))
 
 
 class _Work:

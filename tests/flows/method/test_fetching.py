@@ -66,6 +66,7 @@ def test_no_part_of_the_method_reads_what_belongs_to_others(tmp_path: Path) -> N
         for spec in specs:
             tables = {of: spec.inputs[of] for of in (*spec.stage.each, *spec.stage.late_each)}
             assert {piece.index for table in tables.values() for piece in table.pieces} == {spec.index}  # type: ignore[union-attr]
+    assert {spec.config["threads"] for spec in executor.specs["search"]} == {2}  # the CPUs that it is granted
     texts = executor.specs["judge-llm"][0].inputs["passages"]
     assert isinstance(texts, Table) and 0 < texts.rows < 48
 

@@ -8,7 +8,7 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.dense import approximate
-from tasks.mining.dense.search import given_threads, search
+from tasks.mining.dense.search import search
 from tasks.mining.masks import hash_hits, mask
 from tasks.mining.search import SearchConfig, rank_by_score
 from tasks.texts import hash_guard, hash_shown, hash_text
@@ -291,13 +291,6 @@ def test_a_passage_without_vector_is_named() -> None:
             passages=_passages(("d", "p1", "a"), ("d", "p2", "b")),
             passage_embeddings=_embeddings(a=UP),
         )
-
-
-def test_threads_are_what_ray_says_or_all_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert given_threads() == 3
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert given_threads() >= 1
 
 
 def _clustered(count: int) -> dict[str, pl.DataFrame]:
