@@ -516,6 +516,7 @@ def test_the_facts_count_what_was_read_and_kept(tmp_path: Path) -> None:
     assert facts == {
         "format": "tevatron", "fields": facts["fields"],
         "rows_read": 4, "rows_kept": 3, "queries_kept": 2, "passages_kept": 3, "positives": 2, "negatives": 2,
+        "query_generations": [1], "passage_generations": [1], "queries_new": 2, "passages_new": 3,
         "rejects": {"broken_json": 1, "duplicate_query": 1, "duplicate_pair": 1, "negative_is_positive": 1},
     }  # fmt: skip
     assert facts["fields"]["positive"] == "positive_passages"
