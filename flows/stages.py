@@ -95,7 +95,7 @@ MINE = MethodStage(
 )
 ADOPT = MethodStage(
     "adopt",
-    "tasks.mining.mine:adopt",
+    "tasks.mining.adopt:adopt",
     2,
     "map",
     each=("given", "queries", "positives", "irrelevant"),

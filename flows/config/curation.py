@@ -20,8 +20,9 @@ from tasks.data.ingest import IngestConfig
 from tasks.data.treatments import TreatConfig
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.similarity import SimilarityConfig
+from tasks.mining.adopt import AdoptConfig
 from tasks.mining.encode import EncodeConfig
-from tasks.mining.mine import AdoptConfig, MineConfig
+from tasks.mining.mine import MineConfig
 from tasks.mining.search import SearchConfig
 from tasks.quality.drift import DriftConfig
 from tasks.quality.imported import IMPORTED

@@ -12,7 +12,8 @@ import polars as pl
 from tasks import schemas
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.data.treatments import TreatConfig, treat
-from tasks.mining.mine import AdoptConfig, MineConfig, adopt, mine
+from tasks.mining.adopt import AdoptConfig, adopt
+from tasks.mining.mine import MineConfig, mine
 from tasks.mining.search import SearchConfig, search
 from tasks.verdicts.decide import DecideConfig, decide
 
