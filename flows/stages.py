@@ -7,6 +7,7 @@ Raise a stage's version whenever its output for the same input changes; a golden
 
 from flows import calibration_stages as fitted
 from flows import guarantee_stages as guaranteed
+from flows import retriever_stages as further
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
@@ -83,12 +84,14 @@ SEARCH = MethodStage(
     libraries=("faiss", "numpy"),
     decides_labels=True,
 )
+SEARCH_WITH, INDEX_TERMS, COUNT_TERMS = further.SEARCH_WITH, further.INDEX_TERMS, further.COUNT_TERMS
+SEARCH_BM25, FUSE, SCORE_HITS = further.SEARCH_BM25, further.FUSE, further.SCORE_HITS
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
     2,
     "map",
-    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
+    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings", "scores"),  # the last if fused
     late=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,

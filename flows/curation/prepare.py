@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows.config.curation import PREVIEW, CurationConfig
-from flows.config.engines import TierConfig
+from flows.config.engines import EncoderConfig, TierConfig
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
@@ -203,8 +203,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
     """
     config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
     digest = digest_of(config.encoder.model, cache)
-    settings = config.encoder.model_dump(exclude={"model"})
-    encoder = _with_software(SentenceTransformersSpec(model="", digest=digest, **settings), config)
+    encoder = _encoder(config.encoder, config, cache)
     base = None
     if config.train is not None:
         base = Directory("model", workspace.store.read_json(_base_model_key(digest)) or {})
@@ -231,6 +230,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         imported=None if intake.imported is None else Directory("source", intake.imported),
         calibration=read_kept(workspace.store, intake.calibration),
         read_from=curation.read_from,
+        encoders={name: _encoder(wanted, config, cache) for name, wanted in config.encoders.items()},
         own_file=curation.own_file,
     )
     if setup.calibration is not None:
@@ -267,11 +267,22 @@ def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
         base_model=base,
         base_model_path=str(path),
         encoder=setup.encoder.model_copy(update={"model": str(path)}),
+        encoders={
+            name: setup.encoders[name].model_copy(update={"model": str(_fetch(workspace, wanted.model))})
+            for name, wanted in config.encoders.items()
+        },
         tiers=tuple(
             _with_weights(tier, _fetch(workspace, asked.engine.model)) if kind_of(asked.engine).has_weights else tier
             for tier, asked in zip(setup.tiers, config.tiers, strict=True)
         ),
     )
+
+
+def _encoder(wanted: EncoderConfig, config: CurationConfig, cache: Path) -> BaseModel:
+    """Build the spec of an encoder, without the path of its weights."""
+    settings = wanted.model_dump(exclude={"model"})
+    spec = SentenceTransformersSpec(model="", digest=digest_of(wanted.model, cache), **settings)
+    return _with_software(spec, config)
 
 
 def _tier(tier: TierConfig, config: CurationConfig, cache: Path, intake: Intake) -> Tier:

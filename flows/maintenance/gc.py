@@ -233,7 +233,7 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], s
         pass
     models = {
         setup.base_model_key,
-        *(getattr(e, "digest", "") for e in (setup.encoder, *(t.engine for t in setup.tiers))),
+        *(getattr(engine, "digest", "") for engine in setup.engines),
     }
     return {manifest.path for stage in run.runs for manifest in stage.manifests}, models
 

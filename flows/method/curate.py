@@ -17,6 +17,7 @@ from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
 from flows.method.losses import counted_rows, refuse_losses
+from flows.method.retrieving import search
 from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
@@ -130,21 +131,12 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
-    hits = run(
-        st.SEARCH,
-        setup.config.search,
-        key=setup.software(st.SEARCH),
-        queries=data.queries,
-        positives=data.positives,
-        passages=data.passages,
-        query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
-    )["hits"]
+    found = search(run, setup, data, vectors)
     mined = run(
-        st.MINE,
+        st.MINE if "scores" in found else without(st.MINE, "scores"),
         setup.config.mine,
         key={"encoder": setup.encoder_key},
-        hits=hits,
+        **found,
         queries=data.queries,
         positives=data.positives,
         given=data.given,

@@ -50,7 +50,7 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
     """Return the engines of a configuration, and their problems on this machine; nothing is fetched."""
     engines, problems = [], []
     for stage, wanted in [
-        (ENCODE_PASSAGES.name, config.encoder),
+        *((ENCODE_PASSAGES.name, encoder) for encoder in (config.encoder, *config.encoders.values())),
         *((judge_stage(t.name), t.engine) for t in config.tiers if not isinstance(t.engine, ScoresSpec)),
     ]:
         if isinstance(wanted, EndpointSpec):
@@ -94,7 +94,9 @@ def look_at_keys(config: CurationConfig, settings: Settings) -> Iterator[Finding
 
 def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
     """Yield stages that are set to work on a GPU but ask for none: Ray hides every GPU from them."""
-    devices = {ENCODE_PASSAGES.name: config.encoder.device, ENCODE_QUERIES.name: config.encoder.device}
+    encoders = (config.encoder, *config.encoders.values())
+    device = "cuda" if any(encoder.device == "cuda" for encoder in encoders) else "cpu"
+    devices = {ENCODE_PASSAGES.name: device, ENCODE_QUERIES.name: device}
     if config.train is not None:
         devices[TRAIN.name] = config.train.device
     for stage, device in devices.items():

@@ -40,6 +40,17 @@ def hash_queries(queries: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def hash_passages(passages: pl.DataFrame) -> pl.DataFrame:
+    """Add `shown_hash`, `guard_hash` and `body_hash`, the normalised text without its title, to passages."""
+    hashed: dict[str, list[str]] = {"shown_hash": [], "guard_hash": [], "body_hash": []}
+    for title, text in passages.select("title", "text").iter_rows():
+        guard = hash_guard(title, text)
+        hashed["shown_hash"].append(hash_shown(title, text))
+        hashed["guard_hash"].append(guard)
+        hashed["body_hash"].append(hash_guard("", text) if title else guard)
+    return passages.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in hashed.items())
+
+
 def find_repeats(pairs: pl.DataFrame, queries: pl.DataFrame) -> pl.DataFrame:
     """Add `repeats`: how a passage repeats the query's text, by the hashes of both; null where it does not."""
     asked = hash_queries(queries.join(pairs, on=_QUERY, how="semi"))
@@ -60,17 +71,19 @@ def hash_hits(hits: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame)
     where it has the query's id.
     """
     found = passages.join(hits.select("doc_id").unique(), on="doc_id", how="semi").select("doc_id", "title", "text")
-    hashed: dict[str, list[str]] = {"shown_hash": [], "guard_hash": [], "body_hash": []}
-    for title, text in found.select("title", "text").iter_rows():
-        guard = hash_guard(title, text)
-        hashed["shown_hash"].append(hash_shown(title, text))
-        hashed["guard_hash"].append(guard)
-        hashed["body_hash"].append(hash_guard("", text) if title else guard)
-    columns = [pl.Series(name, values, dtype=pl.String) for name, values in hashed.items()]
-    joined = hits.join(found.select("doc_id", *columns), on="doc_id", how="left", maintain_order="left")
+    hashes = hash_passages(found).select("doc_id", "shown_hash", "guard_hash", "body_hash")
+    joined = hits.join(hashes, on="doc_id", how="left", maintain_order="left")
+    return mark_repeats(joined, queries, found)
+
+
+def mark_repeats(hits: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame) -> pl.DataFrame:
+    """Add `repeats` to hits that have the hashes of `hash_passages`, in place of `body_hash`.
+
+    Of `passages` only those with the id of a query are read.
+    """
     asked = hash_queries(queries).select(*_QUERY, body_hash="query_guard", _body=pl.lit(_BODY))
-    joined = find_repeats(joined, queries).join(asked, on=[*_QUERY, "body_hash"], how="left", maintain_order="left")
-    same_id = _compare_same_ids(joined.filter(pl.col("query_id") == pl.col("doc_id")), queries, found)
+    joined = find_repeats(hits, queries).join(asked, on=[*_QUERY, "body_hash"], how="left", maintain_order="left")
+    same_id = _compare_same_ids(joined.filter(pl.col("query_id") == pl.col("doc_id")), queries, passages)
     joined = joined.join(same_id, on=_PAIR, how="left", maintain_order="left")
     return joined.with_columns(repeats=pl.coalesce("repeats", "_body", "_same_id")).drop(
         "body_hash", "_body", "_same_id"

@@ -18,7 +18,7 @@ from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import SameId, find_repeats, hash_queries, mask, split_masked
 from tasks.mining.picks import NO_POSITIVES, count_short, join_rejects, reject, split_at, with_positives
 from tasks.mining.search import rank_by_score
-from tasks.schemas import BY_PEOPLE
+from tasks.schemas import BY_PEOPLE, DENSE
 from tasks.texts import combine_hashes
 
 _QUERY = ["dataset", "query_id"]
@@ -53,6 +53,30 @@ class MineConfig(BaseModel):
         "where the queries are passages too, `true` whatever the texts, `false` never. The query's own text never is",
         json_schema_extra={"keyed_when_set": True},
     )
+    retrievers: tuple[str, ...] = Field(
+        (DENSE,),
+        min_length=1,
+        description="who searches: `dense` with the vectors of `encoder`, `bm25` by words, others with those of "
+        "`encoders`; the pool is what any of them found, in an order made from their ranks",
+        json_schema_extra={"keyed_when_set": True},
+    )
+    fusion: Literal["rrf", "round_robin"] = Field(
+        "rrf",
+        description="how the ranks of several retrievers become one: `rrf`, the sum of 1 / (`rrf_k` + rank), or "
+        "`round_robin`, one of each in turn",
+        json_schema_extra={"keyed_when_set": True},
+    )
+    rrf_k: int = Field(
+        60,
+        ge=0,
+        description="the larger, the less the first ranks count (60: Cormack et al. 2009)",
+        json_schema_extra={"keyed_when_set": True},
+    )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the hits are not those of the dense search alone."""
+        return self.retrievers != (DENSE,)
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -76,6 +100,8 @@ class MineConfig(BaseModel):
                 f"num_negatives={self.num_negatives} cannot come from a pool of {self.range_max - self.range_min} "
                 f"(range_max - range_min); raise range_max or lower num_negatives"
             )
+        if len(set(self.retrievers)) < len(self.retrievers):
+            raise ValueError(f"retrievers must differ, got {', '.join(self.retrievers)}")
         if self.range_max > self.depth:
             raise ValueError(f"range_max={self.range_max} exceeds depth={self.depth}; search deeper or lower range_max")
         return self
@@ -91,12 +117,14 @@ def mine(  # noqa: PLR0913 - one keyword per table
     irrelevant: pl.DataFrame,
     query_embeddings: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
+    scores: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Mine hard negatives for the training queries that have no usable given ones.
 
     `hits` are the hits of these queries in all parts of the corpus. The embeddings may hold more texts than needed; the
     scores of the positives are computed from them, as a positive below the depth of the search has no hit. `irrelevant`
-    are pairs that people called irrelevant.
+    are pairs that people called irrelevant. With `scores`, the hits are those of several retrievers in one order
+    (`tasks.mining.fuse`), which is kept; those without a score of their own have it in `scores`.
 
     Returns:
         candidates: the pool: ranks range_min + 1 to range_max after masking, whether or not a filter excludes them; and
@@ -107,7 +135,7 @@ def mine(  # noqa: PLR0913 - one keyword per table
             without a positive.
 
     Raises:
-        ValueError: there are hits of several retrievers, or a query or positive without embedding.
+        ValueError: a query, positive or fused hit without embedding.
     """
     wanted = without_given(queries=queries, given=given, positives=positives)
     hits = hits.join(wanted, on=_QUERY, how="semi")
@@ -116,12 +144,13 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
     known = irrelevant.join(labelled, on=_QUERY, how="semi")
     vectors = {"query_embeddings": query_embeddings, "passage_embeddings": passage_embeddings}
-    merged = add_known(hits=merge_hits(hits=hits), irrelevant=known, queries=wanted, labelled=labelled, **vectors)
+    ranked = rank_by_score(hits) if scores is None else take_scores(hits, scores)
+    merged = add_known(hits=ranked, irrelevant=known, queries=wanted, labelled=labelled, **vectors)
     kept, masked = split_masked("mine", mask(merged, positives=positives, same_id=config.mask_same_id))
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
 
-    scores = score_pairs(queries=labelled, pairs=positives, of="positives", **vectors)
-    passing = apply_margins(config, candidates=candidates, positive_scores=scores)
+    of_positives = score_pairs(queries=labelled, pairs=positives, of="positives", **vectors)
+    passing = apply_margins(config, candidates=candidates, positive_scores=of_positives)
     negatives, reserve = pick(config, candidates=passing)
     counted = count_short("mine", config.num_negatives, labelled, candidates, negatives)
     return {
@@ -151,16 +180,22 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     return train.join(usable, on=_QUERY, how="anti", maintain_order="left")
 
 
-def merge_hits(*, hits: pl.DataFrame) -> pl.DataFrame:
-    """Merge the hits of each query in all parts of the corpus, and rank them again.
+def take_scores(fused: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+    """Return fused hits in their order, with a dense score each.
 
     Raises:
-        ValueError: there are hits of several retrievers, whose scores cannot be compared.
+        ValueError: some have none, because their passage has no embedding.
     """
-    retrievers = sorted(set(hits["retriever"]))
-    if len(retrievers) > 1:
-        raise ValueError(f"mine reads the hits of one retriever, got {retrievers}; mine them one by one")
-    return hits.pipe(rank_by_score)
+    known = scores.rename({"score": "_score"}).unique(_PAIR, keep="first", maintain_order=True)
+    joined = fused.join(known, on=_PAIR, how="left", maintain_order="left")
+    filled = joined.with_columns(score=pl.coalesce("score", "_score")).drop("_score").sort(*_QUERY, "rank")
+    missing = filled.filter(pl.col("score").is_null())
+    if missing.height:
+        raise ValueError(
+            f"{missing.height} of {filled.height} hits have no dense score (first: {'/'.join(missing.row(0)[:3])}); "
+            "encode the passages that are searched"
+        )
+    return filled
 
 
 def add_known(

@@ -1,0 +1,75 @@
+"""The stages of retrievers other than the dense search, and of their union, for the stage table."""
+
+from flows.method_stage import MethodStage
+from tasks import schemas as s
+
+_WORDS = ("bm25s", "PyStemmer", "numpy")
+
+SEARCH_WITH = MethodStage(
+    "search_with",
+    "tasks.mining.further:search_with",
+    1,
+    "grid",
+    each=("queries", "positives", "query_embeddings"),
+    across=("passages", "passage_embeddings"),
+    outputs={"hits": s.HITS},
+    libraries=("faiss", "numpy"),
+    section="search",
+    decides_labels=True,
+)
+INDEX_TERMS = MethodStage(
+    "index_terms",
+    "tasks.mining.bm25.index:index_terms",
+    1,
+    "map",
+    each=("passages",),
+    outputs={"documents": s.DOCUMENTS, "postings": s.POSTINGS, "terms": s.TERMS, "totals": s.TOTALS},
+    libraries=_WORDS,
+    section="bm25",
+    decides_labels=True,
+)
+COUNT_TERMS = MethodStage(
+    "count_terms",
+    "tasks.mining.bm25.statistics:count_terms",
+    1,
+    "gather",
+    every=("queries", "terms", "totals"),
+    outputs={"frequencies": s.TERMS, "corpus": s.TOTALS},
+    libraries=_WORDS,
+    section="bm25",
+    decides_labels=True,
+)
+SEARCH_BM25 = MethodStage(
+    "search_bm25",
+    "tasks.mining.bm25.search:search_bm25",
+    1,
+    "grid",
+    each=("queries", "positives"),
+    across=("passages", "documents", "postings"),
+    late=("frequencies", "corpus"),  # the key names the index they were added up from
+    outputs={"hits": s.HITS},
+    libraries=_WORDS,
+    section="bm25",
+    decides_labels=True,
+)
+FUSE = MethodStage(
+    "fuse",
+    "tasks.mining.fuse:fuse",
+    1,
+    "map",
+    each=("hits", "queries", "positives", "given"),
+    outputs={"fused": s.FUSED, "found_by": s.FOUND_BY},
+    section="mine",
+    decides_labels=True,
+)
+SCORE_HITS = MethodStage(
+    "score_hits",
+    "tasks.mining.fuse:score_hits",
+    1,
+    "grid",
+    each=("fused", "queries", "query_embeddings"),
+    across=("passage_embeddings",),
+    outputs={"scores": s.PAIR_SCORES},
+    section="mine",
+    decides_labels=True,
+)
