@@ -247,10 +247,10 @@ def write_config(folder: Path, url: str) -> CurationConfig:
     config = {
         "name": "chaos",
         "source": {"path": str(write_source(folder / "source"))},
-        "ingest": {"query_parts": 3, "passage_parts": 2, "known_split": "known"},
+        "ingest": {"query_parts": 5, "passage_parts": 2, "known_split": "known"},
         "encoder": {"model": "tiny:encoder", "max_seq_length": 64},
         "mine": {"range_max": 6, "num_negatives": 3},
-        "tiers": [{**tier(judge={"batch_size": BATCH}, pairs_per_part=12), "engine": engine}],
+        "tiers": [{**tier(judge={"batch_size": BATCH}), "engine": engine}],
         "treatments": ["default", "relabel"],
         "train": None,
         "resources": {"encode_passages": {"num_cpus": 1}, "encode_queries": {"num_cpus": 1}},

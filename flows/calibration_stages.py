@@ -8,8 +8,8 @@ COMBINE = MethodStage(
     "tasks.calibrating.combine:combine",
     1,
     "map",
-    each=("features",),
-    every=("llm_verdicts", "calibration"),
+    each=("features", "llm_verdicts"),
+    every=("calibration",),
     outputs={"combined": s.VERDICTS},
     section="decide",
 )

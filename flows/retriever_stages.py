@@ -58,18 +58,7 @@ FUSE = MethodStage(
     1,
     "map",
     each=("hits", "queries", "positives", "given"),
-    outputs={"fused": s.FUSED, "found_by": s.FOUND_BY},
-    section="mine",
-    decides_labels=True,
-)
-SCORE_HITS = MethodStage(
-    "score_hits",
-    "tasks.mining.fuse:score_hits",
-    1,
-    "grid",
-    each=("fused", "queries", "query_embeddings"),
-    across=("passage_embeddings",),
-    outputs={"scores": s.PAIR_SCORES},
+    outputs={"fused": s.FUSED, "unscored": s.FUSED, "found_by": s.FOUND_BY},
     section="mine",
     decides_labels=True,
 )

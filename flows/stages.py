@@ -6,6 +6,8 @@ Raise a stage's version whenever its output for the same input changes; a golden
 """
 
 from flows import calibration_stages as fitted
+from flows import escalation_stages as escalation
+from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
 from flows import retriever_stages as further
 from flows.method_stage import MethodStage
@@ -85,14 +87,14 @@ SEARCH = MethodStage(
     decides_labels=True,
 )
 SEARCH_WITH, INDEX_TERMS, COUNT_TERMS = further.SEARCH_WITH, further.INDEX_TERMS, further.COUNT_TERMS
-SEARCH_BM25, FUSE, SCORE_HITS = further.SEARCH_BM25, further.FUSE, further.SCORE_HITS
+SEARCH_BM25, FUSE = further.SEARCH_BM25, further.FUSE
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
     2,
     "map",
-    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings", "scores"),  # the last if fused
-    late=("passage_embeddings",),
+    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
+    late_each=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,
 )
@@ -148,27 +150,19 @@ JUDGE_SIMILARITY = MethodStage(
     3,
     "map",
     each=("candidates",),
-    late=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
+    late_each=("query_embeddings", "passage_embeddings", "positives", "queries", "passages"),
     outputs={"verdicts": s.VERDICTS, "features": s.FEATURES},
     section="similarity",
     decides_labels=True,
 )
-ESCALATE = MethodStage(
-    "escalate",
-    "tasks.verdicts.escalate:escalate",
-    3,
-    "gather",
-    every=("candidates", "verdicts"),
-    outputs={"escalated": s.CANDIDATES},
-    splits=("escalated",),
-)
+COUNT_OPEN, ALLOT, ESCALATE = escalation.COUNT_OPEN, escalation.ALLOT, escalation.ESCALATE
 JUDGE = MethodStage(
     "judge",
     "tasks.judging.judge:judge",
     2,
     "map",
     each=("escalated",),
-    late=("queries", "passages", "positives"),
+    late_each=("queries", "passages", "positives"),
     outputs={"verdicts": s.VERDICTS, "calls": s.CALLS, "windows": s.WINDOWS},
     engine="judge",
     ledger=True,
@@ -186,17 +180,20 @@ READ_SCORES = MethodStage(
     section="tiers",
 )
 COMBINE = fitted.COMBINE
+WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
+FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
 DECIDE = MethodStage(
     "decide",
     "tasks.verdicts.decide:decide",
     3,
     "map",
-    each=("candidates", "verdicts", "combined"),  # the last only with a calibration
-    every=("llm_verdicts", "settled"),  # the last only with a guarantee
+    each=("candidates", "verdicts", "llm_verdicts", "combined", "settled"),  # only with a calibration, a guarantee
     outputs={"decisions": s.VERDICTS},
     decides_labels=True,
 )
-AUDIT, SETTLE, GUARANTEE = guaranteed.AUDIT, guaranteed.SETTLE, guaranteed.GUARANTEE
+SCORE_POOL, DRAW_AUDIT, AUDIT = guaranteed.SCORE_POOL, guaranteed.DRAW_AUDIT, guaranteed.AUDIT
+READ_AUDIT, SET_THRESHOLDS, SETTLE = guaranteed.READ_AUDIT, guaranteed.SET_THRESHOLDS, guaranteed.SETTLE
+COUNT_FOUND, GUARANTEE = guaranteed.COUNT_FOUND, guaranteed.GUARANTEE
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
@@ -205,30 +202,22 @@ AGREE = MethodStage(
     every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
     outputs={"agreement": s.AGREEMENT},
 )
-COMPLETE = MethodStage(
-    "complete",
-    "tasks.verdicts.complete:complete",
-    1,
-    "gather",
-    every=("decisions",),
-    outputs={"completeness": s.COMPLETENESS},
-)
+TALLY, COMPLETE = escalation.TALLY, escalation.COMPLETE
 PUT_POSITIVES = MethodStage(
     "put_positives",
     "tasks.verdicts.checks:put_positives",
-    1,
-    "gather",
-    every=("queries", "positives"),
+    2,
+    "map",
+    each=("queries", "positives"),
     outputs={"asked": s.CANDIDATES, "queries": s.QUERIES, "positives": s.POSITIVES, "checked": s.CHECKED},
-    splits=("asked",),
     section="check",
 )
 CHECK = MethodStage(
     "check",
     "tasks.verdicts.checks:read_checks",
-    1,
-    "gather",
-    every=("checked", "verdicts", "asked", "decisions"),
+    2,
+    "map",
+    each=("checked", "verdicts", "asked", "decisions"),
     outputs={"candidates": s.CANDIDATES, "verdicts": s.VERDICTS, "decisions": s.VERDICTS, "queries": s.QUERY_CHECKS},
 )
 TREAT = MethodStage(

@@ -120,7 +120,6 @@ TOTALS = Schema({"dataset": _TEXT, "passages": pl.Int64, "words": pl.Int64}, key
 FUSED = Schema(HITS.columns, key=_PAIR_KEY, nullable=frozenset({"repeats", "score"}))
 # Who found a candidate, at which rank among what can be a negative, and with which score of its own.
 FOUND_BY = Schema({**_PAIR, "retriever": _TEXT, "rank": pl.Int32, "score": pl.Float64}, key=(*_PAIR_KEY, "retriever"))
-PAIR_SCORES = Schema({**_PAIR, "score": pl.Float64}, key=_PAIR_KEY)
 CANDIDATES = Schema(
     {
         **_PAIR,

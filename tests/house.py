@@ -51,6 +51,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/data/writing",
         "tasks/data/ingesting",
         "tasks/data",
+        "tasks/fetching",
         "tasks/report",
     ),
     "flows": (

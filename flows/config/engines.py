@@ -168,7 +168,7 @@ class TierConfig(Section):
         if kind is not None and kind.part_rows and isinstance(judge, dict) and isinstance(escalate, dict):
             # A job takes hours whatever its size, and one that was submitted is found again after a kill.
             judge = {**({"batch_size": kind.part_rows} if kind.jobs else {}), **judge}
-            escalate = {"pairs_per_part": kind.part_rows, **escalate}
+            escalate = {"pairs_per_part": kind.part_rows, **escalate}  # has no effect; recorded curations have it
         return {**data, "engine": engine, "judge": judge, "escalate": escalate}
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,21 +13,21 @@ from flows.curation.records import curation_names, failures_of, load_curation
 from flows.curation.workspace import Workspace
 from flows.guarantee_stages import AUDITED
 from flows.stage_names import section_of
-from flows.stages import AUDIT, JUDGE, READ_SCORES, SETTLE
+from flows.stages import AUDIT, JUDGE, READ_SCORES, SET_THRESHOLDS, SETTLE
 from infra.models.resolve import ModelError
 from infra.names import NumberedId, StageName, object_name
 from infra.stages import part_keys
+from infra.stages.found_parts import read_manifests
 from infra.stages.runner import StageRun
-from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.artifacts import Manifest, newest_attempts
 from infra.storage.store import Store
 
 Ingredients = Mapping[str, Any]
 Maker = tuple[str, int]  # the stage, as `reneg status` names it, and the part
 Makers = Mapping[tuple[str, str], Maker]
 
-_OF_A_TIER = (AUDIT.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
+_OF_A_TIER = (AUDIT.name, SET_THRESHOLDS.name, SETTLE.name, JUDGE.name, READ_SCORES.name)
 _LOOKED_AT = 5  # earlier curations of the same name, the newest first
-_READERS = 16
 _NAMED = 3  # parts and files named in one sentence
 _LONGEST = 60  # characters of a value that are shown
 _DIGEST = re.compile(r"\b([0-9a-f]{4})[0-9a-f]{8,}\b")
@@ -112,10 +111,10 @@ def _compare(workspace: Workspace, curation: str, stage: str, part: int) -> Expl
 def _guarantee(walk: _Walk, stage: str) -> tuple[str, ...]:
     """Say what the thresholds of a guarantee did with the pairs of a tier; nothing where there are none yet."""
     name = StageName.parse(stage)
-    settled = walk.runs.get(str(StageName(SETTLE.name, name.label.removesuffix(AUDITED))))
-    if settled is None or settled.unfinished or name.stage not in _OF_A_TIER:
+    chosen = walk.runs.get(str(StageName(SET_THRESHOLDS.name, name.label.removesuffix(AUDITED))))
+    if chosen is None or chosen.unfinished or name.stage not in _OF_A_TIER:
         return ()
-    facts = settled.finished[0].stats["facts"]
+    facts = chosen.finished[0].stats["facts"]
     accept, reject = facts["accept"], facts["reject"]
     return (
         f"audit sample: {facts['audited']:,} of {facts['questions']:,} questions, drawn at random from all scores",
@@ -186,10 +185,8 @@ def _nearest(store: Store, new: Ingredients, part: int, walk: _Walk) -> Manifest
     """Return the finished part of the stage that shares most ingredients; this curation's own parts are left out."""
     own = {part_keys.digest(made) for run in walk.runs.values() for made in run.ingredients.values()}
     others = [(key, attempt) for key, attempt in newest_attempts(store, new["stage"]).items() if key not in own]
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda item: read_manifest(store, new["stage"], *item), others))
     return min(
-        found,
+        read_manifests(store, new["stage"], others),
         key=lambda m: (len(part_keys.differences(dict(m.ingredients), dict(new))), m.part != part, m.key),
         default=None,
     )
@@ -313,6 +310,6 @@ def _some(names: Sequence[str]) -> str:
 def _content(manifest: Manifest) -> Iterator[tuple[str, str]]:
     """Yield everything that a part made: the output's name, and what keys contain of it."""
     for output, pieces in manifest.tables.items():
-        yield from ((output, object_name(piece.object)) for piece in pieces)
+        yield from ((output, piece.content) for piece in pieces)
     for output, files in manifest.directories.items():
         yield from ((output, f"{name}={object_name(key)}") for name, key in files.items())

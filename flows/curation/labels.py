@@ -1,7 +1,6 @@
 """Imports people's labels from a filled-in sheet, and finds waiting curations that can continue with them."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ from flows.method.setup import WaitingForLabels
 from flows.stages import SAMPLE
 from infra.models.resolve import ModelError
 from infra.names import object_key
+from infra.stages.found_parts import read_manifests
 from infra.stages.runner import Runner, WorkNeeded
-from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_manifest, read_table
+from infra.storage.artifacts import Manifest, Piece, Table, newest_attempts, read_table
 from infra.storage.store import Store
 from tasks.quality.labels import settle
 from tasks.quality.sheet import Checked, Origin, Pair, SheetError, Shown, check, in_utc, read_rows, shown_on
 
 _IDS = ["dataset", "query_id", "doc_id"]
 _WHOSE = ["query_hash", "text_hash", "annotator"]
-_READERS = 16
 _SHEET = "sheet.csv"
 _LARGEST = 256 * 2**20  # bytes of a sheet, which is read into memory
 
@@ -105,9 +104,7 @@ def _shown(workspace: Workspace, curation: Curation) -> Iterator[tuple[Pair, Sho
 
 
 def _samples(store: Store) -> list[Manifest]:
-    with ThreadPoolExecutor(_READERS, "samples") as pool:
-        found = newest_attempts(store, SAMPLE.name).items()
-        return list(pool.map(lambda item: read_manifest(store, SAMPLE.name, *item), sorted(found)))
+    return read_manifests(store, SAMPLE.name, sorted(newest_attempts(store, SAMPLE.name).items()))
 
 
 def _read(store: Store, piece: Piece) -> pl.DataFrame:

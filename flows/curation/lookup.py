@@ -1,7 +1,7 @@
 """Jobs on a curation, and what of a job is finished, read from the manifests without computing anything."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -13,6 +13,7 @@ from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from flows.method.exports import wanted_tables, with_facts
 from flows.method.setup import Setup, TooManyRejected, WaitingForLabels
+from infra.stages.found_parts import FoundParts
 from infra.stages.runner import Runner, StageRun, WorkNeeded
 from infra.storage.artifacts import read_table
 from infra.storage.store import Store
@@ -33,7 +34,7 @@ class Job:
     until: seconds since the epoch, after which no part is begun; None for no end.
     since: judges are asked again: what they answered before is not recalled, in seconds since the epoch; 0: it is.
     again: how people repeat a job that is no curation: the command with its options, or Retry of the flow run.
-    known: stages that a look has found finished, by name with label; computing does not read their manifests again.
+    found: the finished parts that a look has found; computing does not list and read them again. None: nobody looked.
     """
 
     name: str = "curate"
@@ -43,7 +44,7 @@ class Job:
     until: float | None = None
     since: int = 0
     again: str = ""
-    known: Mapping[str, StageRun] = field(default_factory=dict)
+    found: FoundParts | None = None
 
 
 CURATE = Job()
@@ -51,14 +52,21 @@ CURATE = Job()
 Compute = Callable[[Workspace, Setup, Job], Done]
 
 
-def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -> Done:
+def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False, found: FoundParts | None = None) -> Done:
     """Run a method over the manifests only; the outcome is None while any part is unfinished.
+
+    Args:
+        store: that holds the manifests.
+        setup: the curation's.
+        job: whose method is run.
+        wait: raise instead of returning None where people have to do something.
+        found: takes up what is found, for another walk.
 
     Raises:
         WaitingForLabels: with `wait`, if only people's labels are missing; without it the outcome is None then.
         TooManyRejected: with `wait`, if too much of the source cannot be used; without it the outcome is None then.
     """
-    runner = Runner(store)
+    runner = Runner(store, found=FoundParts() if found is None else found)
     try:
         outcome = job.method(runner, setup)
     except WorkNeeded as unfinished:
@@ -70,9 +78,9 @@ def look(store: Store, setup: Setup, job: Job = CURATE, *, wait: bool = False) -
     return outcome, tuple(runner.runs)
 
 
-def look_at(workspace: Workspace, curation: Curation) -> Done:
+def look_at(workspace: Workspace, curation: Curation, found: FoundParts | None = None) -> Done:
     """Run the whole method over a curation's manifests (see `look`)."""
-    return look(workspace.store, prepare(workspace, curation))
+    return look(workspace.store, prepare(workspace, curation), found=found)
 
 
 def training_set(

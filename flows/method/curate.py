@@ -22,6 +22,7 @@ from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, Wait
 from flows.method.tables import (
     Changes,
     Finished,
+    Generations,
     Ingested,
     Judged,
     Pool,
@@ -40,6 +41,7 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.verdicts.complete import TallyConfig
 
 _OF_A_ROW = ("queries", "given", "positives")
 
@@ -81,8 +83,8 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
     verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
-    settings = setup.config.complete
-    complete = run(st.COMPLETE, settings, decisions=verdicts.decisions)["completeness"]  # fails on too many unparsed
+    tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
+    complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
     return Judged(data, pool, verdicts, sampled, decisions, counts)
 
@@ -93,7 +95,9 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     source: Any = setup.source
     if c.source.harvest:
         source = run(st.HARVEST, c.source.harvest, key=_library_versions(setup))["source"]
-    data = Ingested(**run(st.INGEST, c.ingest, source=source))
+    made = run(st.INGEST, c.ingest, source=source)
+    facts = next((m.stats.get("facts", {}) for m in run.runs[-1].manifests), {})
+    data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
     _note_unknown_policies(run, setup, data.queries)
     return data
 
@@ -133,7 +137,7 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
     found = search(run, setup, data, vectors)
     mined = run(
-        st.MINE if "scores" in found else without(st.MINE, "scores"),
+        st.MINE,
         setup.config.mine,
         key={"encoder": setup.encoder_key},
         **found,
@@ -142,7 +146,6 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
         given=data.given,
         irrelevant=data.irrelevant,
         query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
     )
     return Pool(**mined)
 
@@ -289,7 +292,7 @@ def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> 
     Raises:
         ConfigError: with `to_the_end`, the curation is unfinished.
     """
-    look = Runner(run.store)
+    look = Runner(run.store, found=run.found)
     try:
         curate_method(look, setup)
     except (WorkNeeded, WaitingForLabels, TooManyRejected) as unfinished:

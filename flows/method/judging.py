@@ -1,18 +1,21 @@
 """Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flows import stages as st
 from flows.guarantee_stages import AUDITED
+from flows.method.fetching import fetch_passages, fetch_texts
 from flows.method.human_labels import without
 from flows.method.setup import Setup, Tier
-from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, union
+from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
+from tasks.verdicts.allot import AllotConfig
 from tasks.verdicts.checks import CheckConfig
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig
 from tasks.verdicts.features import SIMILARITY
@@ -25,24 +28,25 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     c, candidates = setup.config, pool.candidates
     if setup.skipped:
         candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
+    fetched = fetch_passages(run, data, vectors, candidates)
     made = run(
         st.JUDGE_SIMILARITY,
         c.similarity,
         key={"encoder": setup.encoder_key},
         candidates=candidates,
         query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
+        passage_embeddings=fetched.vectors,
         positives=data.positives,
         queries=data.queries,
-        passages=data.passages,
+        passages=fetched.texts,
     )
     similarity, features = made["verdicts"], made["features"]
-    asked = ask_tiers(run, setup, data, candidates, (similarity, features))
+    asked = ask_tiers(run, setup, data, fetched.texts, candidates, (similarity, features))
     p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
-    found = {"combined": p, "settled": asked.settled}
-    extra: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
+    optional = {"combined": p, "settled": asked.settled}
+    extra: dict[str, Any] = {name: table for name, table in optional.items() if table is not None}
     decided = run(
-        without(st.DECIDE, *(name for name in found if name not in extra)),
+        without(st.DECIDE, *(name for name in optional if name not in extra)),
         setup.decide,
         candidates=candidates,
         verdicts=similarity,
@@ -51,8 +55,8 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     )["decisions"]
     guarantee: Table | None = None
     if asked.thresholds is not None:
-        tables: dict[str, Any] = {"candidates": candidates, "llm_verdicts": asked.verdicts}
-        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, **tables)["guarantee"]
+        found = run(st.COUNT_FOUND, setup.guaranteed, candidates=candidates, llm_verdicts=asked.verdicts)["found"]
+        guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, found=found)["guarantee"]
     _note_unreached_price(run, setup)
     agreement = run(
         st.AGREE,
@@ -64,7 +68,7 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
         known=data.known,
     )["agreement"]
     said = (candidates, similarity, asked.verdicts, asked.calls)
-    return Verdicts(*said, decided, agreement, features, guarantee=guarantee)
+    return Verdicts(*said, decided, agreement, features, fetched.texts, guarantee=guarantee)
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,19 @@ class Asked:
     thresholds: Table | None = None
 
 
-def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, first: tuple[Table, Table]) -> Asked:
+def ask_tiers(
+    run: Runner, setup: Setup, data: Ingested, texts: Table, candidates: Table, first: tuple[Table, Table]
+) -> Asked:
     """Judge with each tier what the tiers before left open.
 
     Pairs that a table of imported verdicts holds are not asked about. With a calibration, P(relevant) after the tiers
     so far says what is open; without one, the scores and states of the tier before do.
 
-    first: the verdicts of similarity, and its features.
+    texts: the passages, by query part. first: the verdicts of similarity, and its features.
     """
     before, features = first
-    answers = [empty_table(run, "verdicts", schemas.VERDICTS)]
+    # In every part, so that a part that was asked about nothing has a table too.
+    answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, source=setup.imported)
         answers.append(made["verdicts"])
@@ -103,10 +110,11 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
         how, scored = setup.escalate(number - 1), combined or before
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
-            escalated = run(st.ESCALATE, how, label=tier.name, **tables)["escalated"]
-            asked = [ask_tier(run, tier, data, escalated)]
+            asked = [
+                ask_tier(run, tier, data, texts, escalate(run, tier.name, how, data.generations.query_parts, tables))
+            ]
         else:
-            asked, settled = ask_between_thresholds(run, tier, how, data, tables)
+            asked, settled = ask_between_thresholds(run, tier, how, (data, texts), tables)
         before = union("verdicts", *(said for said, _ in asked))
         answers.append(before)
         calls += [made for _, made in asked]
@@ -114,27 +122,64 @@ def ask_tiers(run: Runner, setup: Setup, data: Ingested, candidates: Table, firs
     return Asked(union("verdicts", *answers), union("calls", *calls), combined, **settled)
 
 
+def escalate(
+    run: Runner, tier: str, how: EscalateConfig, generations: Sequence[range], tables: dict[str, Any]
+) -> Table:
+    """Pick what a tier is asked about; each pair stays in its query part.
+
+    Budgets hold for each generation of queries: what growth brings leaves the choice in the older parts as it was.
+
+    generations: the query parts of each generation. tables: the candidates, and the verdicts of the tier before.
+    """
+    if how.max_share == 1 and how.max_pairs is None:
+        escalated: Table = run(without(st.ESCALATE, "allotment"), how, label=tier, **tables)["escalated"]
+        return escalated
+    unlimited = how.model_copy(update={"max_share": 1.0, "max_pairs": None})
+    counted = run(st.COUNT_OPEN, unlimited, label=tier, **tables)["counted"]
+    budgets = AllotConfig(unit=how.unit, max_share=how.max_share, max_pairs=how.max_pairs)
+    allotted = list[Table]()
+    for number, parts in enumerate(generations):
+        there, label = sorted(counted.indexes & frozenset(parts)), f"{tier}-g{number}" if number else tier
+        if there:
+            made = run(
+                st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, frozenset(parts))
+            )
+            allotted.append(made["allotment"])
+    made = run(st.ESCALATE, how, label=tier, **tables, allotment=union("allotment", *allotted))
+    chosen: Table = made["escalated"]
+    return chosen
+
+
 def ask_between_thresholds(
-    run: Runner, tier: Tier, how: EscalateConfig, data: Ingested, tables: dict[str, Any]
+    run: Runner, tier: Tier, how: EscalateConfig, source: tuple[Ingested, Table], tables: dict[str, Any]
 ) -> tuple[list[tuple[Table, Table]], dict[str, Table]]:
     """Ask a tier with a guarantee: first about an audit sample, then about what lies between the thresholds it allows.
 
-    tables: the candidates, and the verdicts whose scores the thresholds are about.
+    source: the data, and the passages by query part. tables: the candidates, and the verdicts whose scores the
+    thresholds are about.
 
     Returns:
         What was said of the sample and of the others; the tables `settled` and `thresholds`.
     """
-    drawn = run(st.AUDIT, how, label=tier.name, **tables)
-    sample = ask_tier(run, tier, data, drawn["escalated"], tier.name + AUDITED)
-    made = run(st.SETTLE, how, label=tier.name, **tables, audit=drawn["audit"], audited=sample[0])
-    rest = ask_tier(run, tier, data, made["escalated"])
-    return [sample, rest], {name: made[name] for name in ("settled", "thresholds")}
+    label = tier.name
+    scores = run(st.SCORE_POOL, how, label=label, **tables)["scores"]
+    draw = run(st.DRAW_AUDIT, how, label=label, scores=scores)["draw"]
+    drawn = run(st.AUDIT, how, label=label, **tables, draw=draw)
+    sample = ask_tier(run, tier, *source, drawn["escalated"], label + AUDITED)
+    audit = drawn["audit"]
+    answered = run(st.READ_AUDIT, how, label=label, **tables, audit=audit, audited=sample[0])["answered"]
+    thresholds = run(st.SET_THRESHOLDS, how, label=label, answered=answered)["thresholds"]
+    made = run(st.SETTLE, how, label=label, **tables, audit=audit, thresholds=thresholds)
+    rest = ask_tier(run, tier, *source, made["escalated"])
+    return [sample, rest], {"settled": made["settled"], "thresholds": thresholds}
 
 
-def ask_tier(run: Runner, tier: Tier, data: Ingested, escalated: Table, label: str = "") -> tuple[Table, Table]:
+def ask_tier(
+    run: Runner, tier: Tier, data: Ingested, texts: Table, escalated: Table, label: str = ""
+) -> tuple[Table, Table]:
     """Ask a tier about pairs, or look them up in its file; returns the verdicts and the calls.
 
-    label: of the stage; by default the tier's name.
+    texts: the passages, by query part. label: of the stage; by default the tier's name.
     """
     if tier.scores is not None:
         made = run(
@@ -156,7 +201,7 @@ def ask_tier(run: Runner, tier: Tier, data: Ingested, escalated: Table, label: s
         engine=tier.engine,
         escalated=escalated,
         queries=data.queries,
-        passages=data.passages,
+        passages=texts,
         positives=data.positives,
     )
     return made["verdicts"], made["calls"]
@@ -170,12 +215,13 @@ def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) ->
     c = setup.config.check
     if not (c.positives or c.queries):
         return None
-    asked, checked = empty_table(run, "asked", schemas.CANDIDATES), empty_table(run, "checked", schemas.CHECKED)
-    verdicts = empty_table(run, "verdicts", schemas.VERDICTS)
+    empty = {"asked": schemas.CANDIDATES, "checked": schemas.CHECKED, "verdicts": schemas.VERDICTS}
+    asked, checked, verdicts = (empty_table(run, name, of, decisions.indexes) for name, of in empty.items())
     if c.positives:
         tier = checking_tier(setup)
         put = run(st.PUT_POSITIVES, check_of(setup), queries=data.queries, positives=data.positives)
         asked, checked = put["asked"], put["checked"]
+        texts = fetch_texts(run, data, asked, put["positives"], "asked")
         verdicts = run(
             st.JUDGE,
             tier.judge,
@@ -184,7 +230,7 @@ def check_labels(run: Runner, setup: Setup, data: Ingested, decisions: Table) ->
             engine=tier.engine,
             escalated=asked,
             queries=put["queries"],
-            passages=data.passages,
+            passages=texts,
             positives=put["positives"],
         )["verdicts"]
     return Checked(**run(st.CHECK, c, checked=checked, verdicts=verdicts, asked=asked, decisions=decisions))

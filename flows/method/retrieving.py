@@ -1,10 +1,9 @@
 """Finding passages with several retrievers: by words, with further encoders, and all of them in one order."""
 
-from dataclasses import replace
-
 from flows import stages as st
+from flows.method.fetching import fetch_labelled, fetch_vectors
 from flows.method.setup import Setup
-from flows.method.tables import Ingested, Vectors, union
+from flows.method.tables import Ingested, Vectors, only_parts, union
 from infra.stages import part_keys
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
@@ -15,14 +14,15 @@ from tasks.schemas import DENSE
 
 
 def search(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> dict[str, Table]:
-    """Search with every retriever of `mine.retrievers`; returns `hits`, and `scores` where their order is a fused one.
+    """Search with every retriever of `mine.retrievers`; returns the `hits` and `passage_embeddings` that `mine` reads.
 
-    The dense score of a hit that the dense search did not find is computed afterwards, for the filters.
+    The dense score of a hit that the dense search did not find is computed by `mine`, so its vector is fetched too.
     """
     config = setup.config.mine
     hits = [_search_one(run, setup, data, vectors, name) for name in config.retrievers]
+    labelled = fetch_labelled(run, data, vectors)
     if not config.fuses:
-        return {"hits": hits[0]}
+        return {"hits": hits[0], "passage_embeddings": labelled}
     how = FuseConfig(
         retrievers=config.retrievers,
         fusion=config.fusion,
@@ -30,18 +30,11 @@ def search(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> dict[
         depth=config.depth,
         pool=config.range_max,
     )
-    fused = run(
+    made = run(
         st.FUSE, how, hits=union("hits", *hits), queries=data.queries, positives=data.positives, given=data.given
-    )["fused"]
-    scores = run(
-        st.SCORE_HITS,
-        how,
-        fused=fused,
-        queries=data.queries,
-        query_embeddings=vectors.queries,
-        passage_embeddings=vectors.passages,
-    )["scores"]
-    return {"hits": fused, "scores": scores}
+    )
+    further = fetch_vectors(run, data, vectors, made["unscored"], "fused")
+    return {"hits": made["fused"], "passage_embeddings": union("vectors", labelled, further)}
 
 
 def _search_one(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, name: str) -> Table:
@@ -66,7 +59,9 @@ def _search_words(run: Runner, setup: Setup, data: Ingested) -> Table:
     """Index the passages part by part, add up the frequencies of the queries' words, and search part by part."""
     c, software = setup.config, setup.software(st.SEARCH_BM25)
     index = run(st.INDEX_TERMS, c.bm25.as_words, key=software, passages=data.passages)
-    known = {name: of_first_generation(run, index[name]) for name in ("terms", "totals")}
+    # Passages that come later change no score of those that were there: the frequencies are those of the first ingest.
+    first = frozenset(data.generations.passage_parts[0])
+    known = {name: only_parts(index[name], first) for name in ("terms", "totals")}
     whole = run(st.COUNT_TERMS, c.bm25.as_words, key=software, queries=data.queries, **known)
     counted = part_keys.digest([table.content() for table in known.values()])
     hits: Table = run(
@@ -81,18 +76,3 @@ def _search_words(run: Runner, setup: Setup, data: Ingested) -> Table:
         **whole,
     )["hits"]
     return hits
-
-
-def of_first_generation(run: Runner, table: Table) -> Table:
-    """Return the parts of the corpus that were there at the first ingest: the frequencies of words are taken from them.
-
-    So passages that come later change no score of the passages that were there before. Without generations it is the
-    whole corpus.
-    """
-    ingested = next((done for done in run.runs if done.name == st.INGEST.name), None)
-    facts = ingested.manifests[0].stats.get("facts", {}) if ingested is not None and ingested.manifests else {}
-    first = next(iter(facts.get("passage_generations", ())), None)
-    if first is None:
-        return table
-    pieces = tuple(piece for piece in table.pieces if piece.index < first)
-    return replace(table, pieces=pieces, missing=frozenset(index for index in table.missing if index < first))

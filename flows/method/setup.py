@@ -31,6 +31,8 @@ TO_THE_END = (  # ends a message about an unfinished curation
     "run it to its end first with `reneg curate`, also where an earlier version of Reneg finished it: what did not "
     "change is reused"
 )
+# Older settings may name it; it stays out of the parts' keys.
+_WITHOUT_EFFECT = {"pairs_per_part": EscalateConfig().pairs_per_part}
 
 
 class CurationFailed(Exception):
@@ -263,7 +265,7 @@ class Setup:
         With a calibration P(relevant) after the tiers before says alone what is open: the states follow from the band.
         Similarity without one, and without thresholds of its own, only ranks.
         """
-        wanted = self.tiers[place].escalate
+        wanted = self.tiers[place].escalate.model_copy(update=_WITHOUT_EFFECT)
         if wanted.per_query is not None and wanted.per_query.enough is None:
             per_query = wanted.per_query.model_copy(update={"enough": self.config.mine.num_negatives})
             wanted = wanted.model_copy(update={"per_query": per_query})

@@ -1,7 +1,9 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
 
 from flows.config.section import ConfigError
 from flows.stage_names import is_check, is_of_gold
@@ -11,6 +13,43 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 
 _FIRST = frozenset({0})
+
+
+@dataclass(frozen=True)
+class Generations:
+    """How many parts each generation of the queries, and of the passages, has, in order; part numbers run on.
+
+    The texts of the first ingest are generation 0. What a later one adds is a generation of its own, so the parts of
+    the older ones keep their content and their keys.
+
+    >>> Generations(queries=(3, 1)).query_parts
+    (range(0, 3), range(3, 4))
+    """
+
+    queries: tuple[int, ...] = (1,)
+    passages: tuple[int, ...] = (1,)
+
+    @property
+    def query_parts(self) -> tuple[range, ...]:
+        """The numbers of the query parts of each generation."""
+        return _run_on(self.queries)
+
+    @property
+    def passage_parts(self) -> tuple[range, ...]:
+        """The numbers of the passage parts of each generation."""
+        return _run_on(self.passages)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], queries: Table, passages: Table) -> "Generations":
+        """Read the generations from the facts of an ingest; one that says nothing of them has one of each."""
+        counts = {"queries": facts.get("query_generations"), "passages": facts.get("passage_generations")}
+        whole = {"queries": len(queries.indexes), "passages": len(passages.indexes)}
+        return cls(**{name: tuple(found or (whole[name],)) for name, found in counts.items()})
+
+
+def _run_on(counts: tuple[int, ...]) -> tuple[range, ...]:
+    ends = tuple(accumulate(counts))
+    return tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -28,6 +67,7 @@ class Ingested:
     known: Table  # false negatives that are known before judging, as in the demo
     copies: Table  # the ids of merged queries and passages, with those that stand for them
     rejects: Table
+    generations: Generations = Generations()  # which parts of queries and passages belong together
 
 
 @dataclass(frozen=True)
@@ -36,6 +76,14 @@ class Vectors:
 
     queries: Table
     passages: Table
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Passages and their vectors, cut by query part: each part has those of its candidates, and of their positives."""
+
+    texts: Table
+    vectors: Table
 
 
 @dataclass(frozen=True)
@@ -64,6 +112,7 @@ class Verdicts:
     decisions: Table
     agreement: Table
     features: Table
+    texts: Table
     people: Table | None = None
     guarantee: Table | None = None
 
@@ -158,7 +207,15 @@ class Finished:
 def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
-    return Table(name, tuple(pieces), frozenset[int]().union(*(table.missing for table in tables)))
+    missing = frozenset[int]().union(*(table.missing for table in tables))
+    schema = next((table.schema for table in tables if table.schema is not None), None)
+    return Table(name, tuple(pieces), missing, any(table.partial for table in tables), schema)
+
+
+def only_parts(table: Table, parts: frozenset[int]) -> Table:
+    """Return the pieces of some parts."""
+    pieces = tuple(piece for piece in table.pieces if piece.index in parts)
+    return replace(table, pieces=pieces, missing=table.missing & parts)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
@@ -176,4 +233,4 @@ def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset
 
 def wait_for(gate: Table, table: Table) -> Table:
     """Return a table that is missing while the gate is: every stage that reads it is then blocked."""
-    return Table(table.name, table.pieces, table.indexes) if gate.missing else table
+    return replace(table, missing=table.indexes) if gate.incomplete else table

@@ -16,7 +16,7 @@ from flows.method.setup import Setup
 from flows.planning.passage_texts import PassageTexts
 from infra.names import StageName
 from infra.stages.runner import StageRun
-from infra.storage.artifacts import Directory, Table, materialise, read_table
+from infra.storage.artifacts import Directory, Manifest, Table, materialise, read_table
 from tasks import schemas
 from tasks.data.ingest import IngestError, ingest
 from tasks.mining.adopt import AdoptConfig, adopt
@@ -115,8 +115,7 @@ class Prospects:
         if not self._is_finished(before):
             return None
         how, scored = self.setup.escalate(place), self._read(before, output)
-        escalated = escalate(how, candidates=self._candidates, verdicts=scored)
-        pairs = pl.concat(escalated["escalated"])
+        pairs = escalate(how, candidates=self._candidates, verdicts=scored)["escalated"]
         return Asked(pairs, pairs, "exact")
 
     def _read_before(self, place: int) -> tuple[str, str]:
@@ -151,18 +150,22 @@ class Prospects:
 
     def _escalated(self, maker: str, tier: str, judge: str) -> Asked:
         """Return the pairs that one stage of a tier picked. judge: the stage that asks about them, with its label."""
-        (manifest,) = self.runs[str(StageName(maker, tier))].manifests
-        pieces = manifest.tables["escalated"]
-        pairs = read_table(self.workspace.store, Table("escalated", pieces), schemas.CANDIDATES)
+        made = self.runs[str(StageName(maker, tier))].finished
+        pairs = self._read_parts(made)
         judged = self.runs.get(judge)
         if judged is None:
             return Asked(pairs, pairs, "exact")
         calls = sum(int(m.stats["rows"].get("calls", 0)) for m in judged.manifests)
         if not judged.unfinished:
             return Asked(pairs, pairs.clear(), "finished", calls_done=calls)
-        left = tuple(piece for piece in pieces if piece.index in judged.unfinished)
-        unread = read_table(self.workspace.store, Table("escalated", left), schemas.CANDIDATES)
-        return Asked(pairs, unread, "exact", calls_done=calls)
+        # The parts of both stages are those of the queries.
+        left = {number: manifest for number, manifest in made.items() if number in judged.unfinished}
+        return Asked(pairs, self._read_parts(left), "exact", calls_done=calls)
+
+    def _read_parts(self, made: Mapping[int, Manifest]) -> pl.DataFrame:
+        """Read what some parts of a stage picked for a tier."""
+        pieces = tuple(piece for manifest in made.values() for piece in manifest.tables["escalated"])
+        return read_table(self.workspace.store, Table("escalated", pieces), schemas.CANDIDATES)
 
     def _at_most(self, place: int) -> Asked:
         """Return the most pairs that a tier can get, by its budget and by the pairs of the tier before."""

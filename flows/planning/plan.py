@@ -7,12 +7,9 @@ model's own tokenizer counts their tokens. Speed and length of answers come from
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
-
-import polars as pl
 
 from flows.config.curation import BudgetConfig, CurationConfig
 from flows.config.engines import EngineConfig
@@ -28,15 +25,15 @@ from flows.stages import CHECKING, JUDGE
 from infra.execution.usage_meter import Usage
 from infra.ledger.ledger import Ledger
 from infra.stages import part_keys
+from infra.stages.found_parts import read_manifests
 from infra.stages.runner import StageRun
-from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
+from infra.storage.artifacts import Manifest, newest_attempts
 from infra.storage.store import Store
 from tasks.judging.calls import Call
 from tasks.judging.config import JudgeConfig
 from tasks.verdicts.checks import ask_about
 
 _MOST_READ = 500  # earlier parts whose speed is read
-_READERS = 16
 _HOUR = 3600.0
 _WHOLE = 100  # amounts from here on are shown without decimals
 # Settings that decide how long a judge's answers are.
@@ -175,7 +172,7 @@ class _Planner:
         try:
             texts = prospects.texts
             put = ask_about(check_of(setup), queries=texts.queries, positives=texts.positives)
-            asked = pl.concat(put.asked)
+            asked = put.asked
             shown = replace(texts, queries=put.queries, positives=put.positives)
             ledger = Ledger(prospects.workspace.store)
             census = take_census(tier.judge, Asked(asked, asked, "exact"), shown, ledger)
@@ -262,8 +259,7 @@ def _of_file(tier: Tier, asked: Asked, notes: tuple[str, ...]) -> TierPlan:
 def earlier_parts(store: Store) -> list[Manifest]:
     """Read finished judging parts of the store, of any tier."""
     found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
-    with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(lambda item: read_manifest(store, JUDGE.name, *item), found))
+    return read_manifests(store, JUDGE.name, found)
 
 
 def money_of(

@@ -20,6 +20,7 @@ from flows.results.output_folder import SAMPLE, Further, Result, lay_out, place
 from flows.results.promotion import mend, promote
 from flows.runs.ask_again import close_order, engines_since, open_order
 from infra.ledger.ledger import Ledger
+from infra.stages.found_parts import FoundParts
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import StoreError
 
@@ -93,10 +94,10 @@ def do_job(workspace: Workspace, setup: Setup, job: Job, compute: Compute) -> Do
         What the job's method returned (None for a job of one part), and what each stage did.
     """
     if not job.force and job.only is None:
-        outcome, runs = look(workspace.store, setup, job, wait=not job.since)
+        job = replace(job, found=FoundParts())
+        outcome, runs = look(workspace.store, setup, job, wait=not job.since, found=job.found)
         if outcome is not None and not job.since:
             return outcome, runs
-        job = replace(job, known={run.name: run for run in runs})
     load_prices(setup.config).of_stages(setup.config)  # a budget that cannot be kept is refused before any start
     ready = engines_since(fetch_models(workspace, setup), job.since)
     done = compute(workspace, ready, job)
@@ -110,7 +111,8 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
     Raises:
         ConfigError: there is no such stage or part.
     """
-    outcome, runs = look_at(workspace, curation)
+    found = FoundParts()
+    outcome, runs = look_at(workspace, curation, found)
     known = {run.name: run.parts for run in runs}
     if target[0] in known and target[1] >= known[target[0]]:
         raise ConfigError(f"{target[0]} has {known[target[0]]} parts, numbered from 0; part {target[1]} is not there")
@@ -121,7 +123,7 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
         )
     if target[0] not in known and target not in failures_of(workspace.store, curation.id):
         raise ConfigError(f"no stage {target[0]!r} so far in {curation.id}; known: {', '.join(known)}")
-    return Job("rerun-part", force=frozenset({target}), only=None if downstream else target)
+    return Job("rerun-part", force=frozenset({target}), only=None if downstream else target, found=found)
 
 
 def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:

@@ -27,7 +27,7 @@ from flows.curation.workspace import Workspace
 from flows.method.setup import CurationFailed, Setup, WaitingForLabels
 from flows.results.summary_page import summary_markdown
 from flows.runs.failures import failure_of
-from infra.execution.executor import PrefectRayExecutor
+from infra.execution.executor import PrefectRayExecutor, task_runs_of
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter
 from infra.names import NumberedId
@@ -36,6 +36,7 @@ from infra.prefect_api.dead_runs import owner_tag, sweep_dead_runs
 from infra.prefect_api.events import TAG
 from infra.redact import no_secrets_in_errors
 from infra.settings import max_parts
+from infra.stages.found_parts import FoundParts
 from infra.stages.runner import PartDone, PartUnready, Runner
 
 _METER_SECONDS = 2.0
@@ -93,8 +94,8 @@ def run_flow(workspace: Workspace, setup: Setup, job: Job, api: Api) -> Done:
             with contextlib.suppress(httpx.HTTPError):  # a failed clean-up of old runs stops no work
                 sweep_dead_runs()
             state = curate(setup.curation, return_state=True)
-            parts = sum(run.parts - run.blocked for run in done[0][1]) if done else 0
-            await_history(str(state.state_details.flow_run_id), parts)
+            task_runs = sum(task_runs_of(run) for run in done[0][1]) if done else 0
+            await_history(str(state.state_details.flow_run_id), task_runs)
     finally:
         WORK.reset(token)
     if ended:
@@ -134,7 +135,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         force=job.force,
         only=job.only,
         since=job.since,
-        known=job.known,
+        found=FoundParts() if job.found is None else job.found.for_another_walk(),
         resources=resources_of(setup.config.tiers, setup.config.resources),
         on_stage=hooks.on_stage,
         on_note=hooks.on_message,
@@ -189,8 +190,8 @@ def watch(meter: RemoteMeter, tell: Callable[[Mapping[str, Mapping[str, float]]]
         tell(meter.totals())
 
 
-def await_history(flow_run_id: str, parts: int) -> bool:
-    """Wait until the server has recorded the end of every part, which takes seconds; returns whether it has."""
+def await_history(flow_run_id: str, task_runs: int) -> bool:
+    """Wait until the server has recorded the end of every task run, which takes seconds; returns whether it has."""
     APILogWorker.drain_all(timeout=5)
     EventsWorker.drain_all(timeout=5)
     finished = {"state": {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}}
@@ -200,7 +201,7 @@ def await_history(flow_run_id: str, parts: int) -> bool:
     with temporary_settings(once), get_client(sync_client=True, httpx_settings={"timeout": 10}) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError):
-                if int(client.request("POST", "/task_runs/count", json=query).text) >= parts:
+                if int(client.request("POST", "/task_runs/count", json=query).text) >= task_runs:
                     return True
             time.sleep(0.25)
     return False

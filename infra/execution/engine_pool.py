@@ -19,6 +19,7 @@ from infra.cluster.weights import ensure
 from infra.engines.kinds import build_engine, environment, kind_of, origin_of, refusal_of
 from infra.execution.part_logs import SILENT, PartLog, Sender, relayed
 from infra.execution.ray_tasks import PartError, await_ray, given_up
+from infra.execution.sent_parts import SentPart, pack, pack_result, unpack, unpack_result
 from infra.execution.shared_engine import EngineThread, LentEngine
 from infra.execution.usage_meter import MeterLike
 from infra.key_rules import KeyRules
@@ -68,12 +69,13 @@ class EngineActor:
         return str(ray.get_runtime_context().get_node_id())
 
     def compute(
-        self, store_url: str, spec: PartSpec, cache: Path, meter: MeterLike, sender: Sender | None = None
+        self, store_url: str, sent: SentPart, cache: Path, meter: MeterLike, sender: Sender | None = None
     ) -> Manifest:
         """Compute one part with the engine."""
-        stage = spec.stage_name
+        spec = unpack(sent)
         with relayed(sender, spec.name):
-            return compute_part(store_url, spec, cache, LentEngine(self._engine, meter, stage, self._origin))
+            lent = LentEngine(self._engine, meter, spec.stage_name, self._origin)
+            return pack_result(sent, compute_part(store_url, spec, cache, lent))
 
     def flush(self) -> int:
         """Write what the ledgers of the parts at work hold so far; returns how many writes are left."""
@@ -135,7 +137,7 @@ class EnginePool:
             raise PartError(f"set aside: the engine died {_MAX_KILLS} times while it computed this part", retry=False)
         with self._lane(alone=kills > 0) as host:
             actor = self._actor(host, Place(store_url, cache), log.another())
-            reference = actor.compute.remote(store_url, spec, cache, self._meter, log.sender())
+            reference = actor.compute.remote(store_url, pack(spec), cache, self._meter, log.sender())
             try:
                 # All lanes' work may lie within one part's time.
                 manifest: Manifest = await_ray(reference, self._granted.deadline * self._lanes, log)
@@ -149,7 +151,7 @@ class EnginePool:
                 if error.of_every_part:
                     self._refusal = PartError(str(error), retry=False)  # the parts that wait are not begun
                 raise
-            return manifest
+            return unpack_result(spec, manifest)
 
     @property
     def lanes(self) -> int:

@@ -1,7 +1,8 @@
 """Where Prefect meets Ray: one Prefect task run per part on a thread, the work in Ray, the finished parts in the store.
 
 Prefect schedules, retries and shows; it caches and persists nothing. Ray computes and never retries. A part that has a
-manifest is shown as `Cached`. Ray's failures become failed attempts with their reason.
+manifest is shown as `Cached`; where a stage has many of them, one task run stands for all, and the stage's table lists
+them. Ray's failures become failed attempts with their reason.
 """
 
 import logging
@@ -22,13 +23,14 @@ from infra.execution.metrics import count_part
 from infra.execution.part_logs import PartLog, PartLogs, Show
 from infra.execution.prefect_ui import StageProgress, show_stage
 from infra.execution.ray_tasks import LOST, STOPPED, await_ray, begin_anew, give_up, given_up, refuse_if_given_up
+from infra.execution.sent_parts import unpack_result
 from infra.execution.slots import Slots
 from infra.execution.usage_meter import Budget, BudgetReached, MeterLike, RemoteMeter
 from infra.key_rules import KeyRules
 from infra.redact import no_secrets_in_errors
 from infra.settings import max_parts, waiting_parts
 from infra.stages.compute_part import EngineNeeded
-from infra.stages.runner import Failure, PartSpec
+from infra.stages.runner import Failure, PartSpec, StageRun
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import Manifest, Table
 from infra.storage.store import Store
@@ -37,6 +39,7 @@ _RETRY_SECONDS = 1.0
 _THREADS = 32  # parts in flight at least, each on a thread that mostly waits and takes 80 kB
 _READY = 4  # parts that stand ready for the next free place
 _PROBES = 4  # parts that ask the ledger at a time whether they need an engine
+_SHOWN = 100  # reused parts of a stage that have a task run each; of more, one stands for all
 OnPart = Callable[[str, int, int], None]
 
 
@@ -97,8 +100,16 @@ class PrefectRayExecutor:
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
     ) -> Mapping[int, Manifest | Failure]:
-        """Compute the parts of one stage; each is a Prefect task run named after stage and part."""
+        """Compute the parts of one stage; each is a Prefect task run named after stage and part.
+
+        Many reused parts are one task run, such as `judge-llm (2990 reused)`.
+        """
         unfinished = [spec for spec in specs if spec.number not in finished]
+        results: dict[int, Manifest | Failure] = {}
+        shown = specs
+        if len(finished) > _SHOWN:
+            shown, results = unfinished, {s.number: finished[s.number] for s in specs if s.number in finished}
+            _show_reused(name, len(results))
         slots: AbstractContextManager[Any] = nullcontext()
         threads = Slots(lambda: _THREADS)
         if unfinished and not given_up():  # else each part says why
@@ -108,14 +119,13 @@ class PrefectRayExecutor:
         progress = StageProgress(name, len(unfinished))
         done = _Counter(name, len(unfinished), self._on_part, progress)
         futures = {}
-        for spec in specs:
+        for spec in shown:
             attempts = _Attempts(spec, slots, self._compute)
             run = _part.with_options(task_run_name=spec.name, retries=spec.stage.retries)
             threads.take()
             futures[spec.number] = run.submit(_PartWork(attempts, finished.get(spec.number), done))
             futures[spec.number].add_done_callback(lambda future: threads.give_back())
-        results: dict[int, Manifest | Failure] = {}
-        for spec in specs:
+        for spec in shown:
             futures[spec.number].wait()
             state = futures[spec.number].state
             if state.is_completed():
@@ -155,7 +165,7 @@ class PrefectRayExecutor:
         reference = submit_part(self._store.url, spec, self._scratch, num_cpus, log.sender())
         deadline = spec.stage.resources.deadline
         manifest: Manifest = await_ray(reference, deadline, log, queue=deadline * waiting_parts())
-        return manifest
+        return unpack_result(spec, manifest)
 
     def _open_log(self, show: Show) -> PartLog:
         return PartLog(None, show) if self._logs is None else self._logs.open(show)
@@ -180,6 +190,11 @@ class PrefectRayExecutor:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+
+def task_runs_of(run: StageRun) -> int:
+    """Count the task runs by which a stage is shown: one for each part, and one in all for many reused ones."""
+    return run.parts - run.blocked - (run.reused - 1 if run.reused > _SHOWN else 0)
 
 
 def _slots(resources: Resources) -> Slots:
@@ -286,6 +301,16 @@ def _part(work: _PartWork) -> Any:  # noqa: ANN401 - a manifest, or a state that
     log.info("%s: %s rows in, %s out, %.1f s of work", spec.name, stats["rows_in"], stats["rows_out"], stats["seconds"])
     work.done.add()
     return manifest
+
+
+@task(name="reused parts", cache_policy=NO_CACHE, persist_result=False)
+def _reused(parts: int) -> Any:  # noqa: ANN401 - a state
+    return Completed(name="Cached", message=f"reused {parts} parts; the table of the stage lists them")
+
+
+def _show_reused(stage: str, parts: int) -> None:
+    """Show many reused parts as one task run. It is waited for, so that it stands before those that are computed."""
+    _reused.with_options(task_run_name=f"{stage} ({parts} reused)").submit(parts).wait()
 
 
 def _smaller_batches(spec: PartSpec) -> PartSpec:

@@ -15,6 +15,7 @@ from infra.cluster.nodes import refuse_other_code
 from infra.cluster.ray_cluster import granted
 from infra.engines.kinds import kind_of
 from infra.execution.part_logs import SILENT, PartLog, Sender, last_lines, relayed
+from infra.execution.sent_parts import SentPart, pack, pack_result, unpack
 from infra.execution.shared_engine import EngineBroken
 from infra.execution.usage_meter import BudgetReached
 from infra.redact import hide_variable, redact
@@ -162,18 +163,22 @@ def _first_lines(text: str, lines: int = 3) -> str:
 
 
 @ray.remote(max_retries=0)  # type: ignore[untyped-decorator]
-def _compute(store_url: str, spec: PartSpec, cache: Path, sender: Sender | None) -> Manifest:
+def _compute(store_url: str, sent: SentPart, cache: Path, sender: Sender | None) -> Manifest:
+    spec = unpack(sent)
     if spec.engine is not None:
         hide_variable(kind_of(spec.engine).key_variable(spec.engine))
     with relayed(sender, spec.name, expected=(EngineNeeded,)):
         refuse_other_code()
-        return compute_part(store_url, spec, cache)
+        return pack_result(sent, compute_part(store_url, spec, cache))
 
 
 def submit_part(store_url: str, spec: PartSpec, cache: Path, num_cpus: float, sender: Sender | None = None) -> Any:  # noqa: ANN401 - a Ray reference
-    """Submit one part to Ray; wait for the returned reference with `await_ray`, which shows what `sender` sends."""
+    """Submit one part to Ray; wait for the returned reference with `await_ray`, which shows what `sender` sends.
+
+    `unpack_result` completes the manifest that comes.
+    """
     memory = None if spec.stage.engine is not None else spec.stage.resources.memory  # that is the engine's
     resources = granted(replace(spec.stage.resources, num_cpus=num_cpus, num_gpus=0.0, memory=memory))
     return _compute.options(
         name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
-    ).remote(store_url, spec, cache, sender)
+    ).remote(store_url, pack(spec), cache, sender)

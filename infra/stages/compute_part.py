@@ -6,7 +6,7 @@ import tempfile
 import time
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from infra.storage.artifacts import (
     commit,
     materialise,
     read_table,
+    write_bundle,
     write_directory,
     write_table,
 )
@@ -69,7 +70,10 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
     store = Store(store_url)
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
-    inputs = {name: _read(store, artifact, cache) for name, artifact in spec.inputs.items()}
+    inputs = {
+        name: _read(store, artifact, cache, numbered=name in spec.stage.numbered)
+        for name, artifact in spec.inputs.items()
+    }
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
@@ -128,10 +132,10 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
+def _read(store: Store, artifact: Artifact, cache: Path, *, numbered: bool) -> pl.DataFrame | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
-    return read_table(store, artifact)
+    return read_table(store, artifact, numbered=numbered)
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:
@@ -142,28 +146,38 @@ def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple
     making = 0.0
     for name, schema in spec.stage.outputs.items():
         found = result.pop(name)  # nothing else holds the frames, so that they can be dropped one by one
-        if name in spec.stage.splits:
-            pieces, seconds = _write_pieces(store, name, iter(found), schema)
-            tables[name], making = pieces, making + seconds
-        else:
+        if name not in (*spec.stage.splits, *spec.stage.scatters):
             tables[name] = (write_table(store, name, found, schema, spec.index),)
+            continue
+        frames = _Clocked(found)
+        del found
+        write = _write_pieces if name in spec.stage.splits else write_bundle
+        tables[name] = write(store, name, frames, schema)
+        making += frames.seconds
     return tables, making
 
 
-def _write_pieces(
-    store: Store, name: str, frames: Iterator[pl.DataFrame], schema: SchemaLike
-) -> tuple[tuple[Piece, ...], float]:
+class _Clocked(Iterator[Any]):
+    """Passes on what an iterable yields, holds none of it, and counts the seconds that it takes to make."""
+
+    def __init__(self, frames: Iterable[Any]) -> None:
+        self._frames, self.seconds = iter(frames), 0.0
+
+    def __next__(self) -> Any:  # noqa: ANN401 - as it comes
+        started = time.monotonic()
+        try:
+            return next(self._frames)
+        finally:
+            self.seconds += time.monotonic() - started
+
+
+def _write_pieces(store: Store, name: str, frames: Iterable[pl.DataFrame], schema: SchemaLike) -> tuple[Piece, ...]:
     """Write frames one by one. Each is dropped before the next one is made."""
     pieces: list[Piece] = []
-    making = 0.0
-    while True:
-        started = time.monotonic()
-        frame = next(frames, None)
-        making += time.monotonic() - started
-        if frame is None:
-            return tuple(pieces), making
+    for frame in frames:
         pieces.append(write_table(store, name, frame, schema, len(pieces)))
         del frame
+    return tuple(pieces)
 
 
 def rates(facts: Mapping[str, Any]) -> dict[str, float]:

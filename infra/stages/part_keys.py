@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,7 +18,42 @@ def canonical(value: Any) -> str:  # noqa: ANN401 - JSON is any
 
 def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
     """Return the hash of a JSON value: 32 hexadecimal digits of the SHA-256 of its canonical form."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:_LENGTH]
+    return _hash(canonical(value))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_LENGTH]
+
+
+class StageKeys:
+    """The keys of the parts of one stage; what the parts share is turned into JSON once.
+
+    >>> shared, contents = {"stage": "double", "version": 1}, {"labels": ["5f3c.parquet"]}
+    >>> StageKeys(shared, contents).of({"numbers": ["00aa.parquet"]}) == digest(
+    ...     {**shared, "inputs": {**contents, "numbers": ["00aa.parquet"]}}
+    ... )
+    True
+    """
+
+    def __init__(self, shared: Mapping[str, Any], contents: Mapping[str, Sequence[str]]) -> None:
+        """Keep what is in each part's key.
+
+        Args:
+            shared: the ingredients without the inputs.
+            contents: the contents of the inputs that each part gets whole, by the input's name.
+        """
+        self._shared = {name: canonical(value) for name, value in shared.items()}
+        self._contents = {name: canonical(content) for name, content in contents.items()}
+
+    def of(self, own: Mapping[str, Sequence[str]]) -> str:
+        """Return the key of a part; `own` are the contents of the inputs that differ from part to part."""
+        inputs = self._contents | {name: canonical(content) for name, content in own.items()}
+        return _hash(_as_object(self._shared | {"inputs": _as_object(inputs)}))
+
+
+def _as_object(fields: Mapping[str, str]) -> str:
+    """Return the canonical form of a JSON object whose values are in theirs already."""
+    return "{" + ",".join(f"{canonical(name)}:{fields[name]}" for name in sorted(fields)) + "}"
 
 
 def semantic(config: BaseModel) -> dict[str, Any]:

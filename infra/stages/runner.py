@@ -12,46 +12,25 @@ from typing import Any, Protocol
 import polars as pl
 from pydantic import BaseModel
 
-from infra.names import PartName, StageName
-from infra.stages import part_keys
+from infra.names import StageName
+from infra.stages.cutting import Call, cut
+from infra.stages.found_parts import FoundParts
+from infra.stages.part_spec import PartSpec
 from infra.stages.stage import Resources, Stage
-from infra.storage.artifacts import (
-    Artifact,
-    Directory,
-    Manifest,
-    Table,
-    newest_attempts,
-    read_manifest,
-    read_table,
-    write_table,
-)
+from infra.storage.artifacts import Artifact, Directory, Manifest, Table, read_table, write_table
 from infra.storage.store import Store
 from infra.storage.table_schema import SchemaLike
 
-
-@dataclass(frozen=True)
-class PartSpec:
-    """One part of a stage, ready to be computed anywhere: references only, no data.
-
-    since: what the ledger was told before is not recalled, in seconds since the epoch; 0: everything is (`Ledger`).
-    """
-
-    stage: Stage
-    name: str  # as people see it: stage, label and number
-    index: int  # the index its output pieces carry
-    number: int
-    key: str
-    attempt: int
-    ingredients: Mapping[str, Any]
-    config: Mapping[str, Any]
-    inputs: Mapping[str, Artifact]
-    engine: BaseModel | None = None
-    since: int = 0
-
-    @property
-    def stage_name(self) -> str:
-        """The stage's name with its label."""
-        return str(PartName.parse(self.name).stage)
+__all__ = [
+    "Executor",
+    "Failure",
+    "PartDone",
+    "PartSpec",
+    "PartUnready",
+    "Runner",
+    "StageRun",
+    "WorkNeeded",
+]
 
 
 @dataclass(frozen=True)
@@ -134,8 +113,8 @@ class Runner:
     since: parts that ask a ledger do not recall what it was told before, in seconds since the epoch, and are computed
         again unless that was done already; with `force` only the parts named there. 0: everything is recalled.
     resources: by stage name, with or without its label, instead of the stage table's.
-    known: by stage name with label, what an earlier walk of the same method found. A stage whose parts are the same and
-        were all finished then takes its manifests from there, and the store is not read for it.
+    found: the finished parts that this walk knows. With those of an earlier walk (`FoundParts.for_another_walk`), the
+        store is not read for a stage whose parts were all found then.
     """
 
     store: Store
@@ -144,7 +123,7 @@ class Runner:
     only: tuple[str, int] | None = None
     since: int = 0
     resources: Mapping[str, Resources] = field(default_factory=dict)
-    known: Mapping[str, StageRun] = field(default_factory=dict)
+    found: FoundParts = field(default_factory=FoundParts)
     on_stage: Callable[[StageRun], None] = lambda run: None
     on_note: Callable[[str], None] = lambda text: None
     runs: list[StageRun] = field(default_factory=list)
@@ -177,12 +156,14 @@ class Runner:
         stage_name = StageName(stage.name, label)
         name = str(stage_name)
         stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
-        specs, blocked = self._cut(stage, stage_name, config, key or {}, engine, inputs)
+        call = Call(stage, stage_name, config, inputs, key or {}, engine)
+        specs, blocked = cut(call, lambda number: self._since(stage, name, number))
         specs, finished = self._find_finished(stage, name, specs)
         if self.executor is None and len(finished) < len(specs):
             raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
         results = self._results(name, specs, finished, len(blocked))
         manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
+        self.found.add(stage.name, (m for n, m in manifests.items() if n not in finished))
         failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
         run = _summarise(name, len(finished), manifests, failures, len(blocked), specs)
         self.runs.append(run)
@@ -196,33 +177,26 @@ class Runner:
         self, stage: Stage, name: str, specs: list[PartSpec]
     ) -> tuple[list[PartSpec], Mapping[int, Manifest]]:
         """Return the parts with their attempts, and the manifests of those that are finished, by number."""
-        if not (stage.ledger and self.since) and self._is_known(name, specs):
-            finished = self.known[name].finished
-            return [replace(spec, attempt=finished[spec.number].attempt) for spec in specs], finished
-        newest = newest_attempts(self.store, stage.name) if specs else {}
-        specs = [self._attempt(spec, newest) for spec in specs]
-        finished = {
-            spec.number: read_manifest(self.store, stage.name, spec.key, spec.attempt)
-            for spec in specs
-            if newest.get(spec.key, -1) >= spec.attempt
-        }
-        if not (stage.ledger and self.since) or self.force:
-            return specs, finished
-        old = {n for n, manifest in finished.items() if int(manifest.stats.get("asked_since", 0)) < self.since}
-        return [replace(spec, attempt=spec.attempt + (spec.number in old)) for spec in specs], {
-            number: manifest for number, manifest in finished.items() if number not in old
-        }
-
-    def _is_known(self, name: str, specs: Sequence[PartSpec]) -> bool:
-        """Tell whether an earlier walk found exactly these parts, all finished, and none is to be computed again."""
-        run = self.known.get(name)
         wanted = {stage for stage, _ in self.force} | {self.only[0] if self.only else ""}
-        return (
-            run is not None
-            and name not in wanted
-            and not run.unfinished
-            and run.ingredients == {spec.number: spec.ingredients for spec in specs}
-        )
+        found = self.found.look_up(self.store, stage.name, [spec.key for spec in specs], anew=name in wanted)
+        placed: list[PartSpec] = []
+        finished: dict[int, Manifest] = {}
+        for spec in specs:
+            manifest = found.get(spec.key)
+            if manifest is None:
+                placed.append(spec)
+                continue
+            again = self._is_wanted_again(stage, name, spec, manifest)
+            placed.append(replace(spec, attempt=manifest.attempt + again))
+            if not again:
+                # Equal keys are made of equal ingredients, and these ones share what is in each part's.
+                finished[spec.number] = replace(manifest, ingredients=spec.ingredients)
+        return placed, finished
+
+    def _is_wanted_again(self, stage: Stage, name: str, spec: PartSpec, manifest: Manifest) -> bool:
+        if self.force:
+            return (name, spec.number) in self.force
+        return stage.ledger and int(manifest.stats.get("asked_since", 0)) < self.since
 
     def _results(
         self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
@@ -240,57 +214,6 @@ class Runner:
             raise PartUnready(f"{name}: part {self.only[1]} cannot be computed alone: {why}")
         return {**finished, **self.executor.run_stage(name, wanted, {})}
 
-    def _attempt(self, spec: PartSpec, newest: Mapping[str, int]) -> PartSpec:
-        attempt = newest.get(spec.key, 0)
-        if (spec.stage_name, spec.number) in self.force and spec.key in newest:
-            attempt += 1
-        return replace(spec, attempt=attempt)
-
-    def _cut(
-        self,
-        stage: Stage,
-        name: StageName,
-        config: BaseModel,
-        key: Mapping[str, Any],
-        engine: BaseModel | None,
-        inputs: Mapping[str, Artifact],
-    ) -> tuple[list[PartSpec], frozenset[int]]:
-        """Cut a stage into parts; returns them and the indexes that wait for a failed part upstream."""
-        shared: dict[str, Any] = {
-            "stage": stage.name,
-            "version": stage.version,
-            "config": part_keys.semantic(config),
-            **key,
-        }
-        if engine is not None:
-            shared["engine"] = part_keys.semantic(engine)
-        whole_missing = any(inputs[i].missing for i in (*stage.every, *stage.late, *stage.across))
-        specs, blocked = [], set()
-        for number, (index, crossed) in enumerate(_indexes(stage, inputs)):
-            if whole_missing or any(index in inputs[i].missing for i in stage.each):
-                blocked.add(index)
-                continue
-            seen: dict[str, Artifact] = {i: inputs[i] for i in (*stage.every, *stage.late)}
-            seen |= {i: inputs[i].at(index) for i in stage.each}
-            seen |= {i: inputs[i].at(crossed) for i in stage.across}
-            ingredients = shared | {"inputs": {i: a.content() for i, a in seen.items() if i not in stage.late}}
-            specs.append(
-                PartSpec(
-                    stage=stage,
-                    name=str(PartName(name, number)),
-                    index=index,
-                    number=number,
-                    key=part_keys.digest(ingredients),
-                    attempt=0,
-                    ingredients=ingredients,
-                    config=config.model_dump(mode="json"),
-                    inputs=seen,
-                    engine=engine,
-                    since=self._since(stage, str(name), number),
-                )
-            )
-        return specs, frozenset(blocked)
-
     def _since(self, stage: Stage, name: str, number: int) -> int:
         return self.since if stage.ledger and (not self.force or (name, number) in self.force) else 0
 
@@ -306,25 +229,20 @@ class Runner:
         return read_table(self.store, table)
 
 
-def _indexes(stage: Stage, inputs: Mapping[str, Artifact]) -> list[tuple[int, int]]:
-    if stage.arity in ("gather", "single"):
-        return [(0, 0)]
-    each = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.each)))
-    if stage.arity == "map":
-        return [(index, 0) for index in each]
-    across = sorted(frozenset[int]().union(*(inputs[i].indexes for i in stage.across)))
-    return [(index, crossed) for index in each for crossed in across]
-
-
 def _outputs(
     stage: Stage, specs: Sequence[PartSpec], manifests: Mapping[int, Manifest], lost: frozenset[int]
 ) -> dict[str, Any]:
     done = [(spec.index, manifests[spec.number]) for spec in specs if spec.number in manifests]
     outputs: dict[str, Any] = {}
-    for name in stage.outputs:
+    for name, schema in stage.outputs.items():
         # Parts of equal content share a manifest, so the index is taken from the part and not from the manifest.
-        pieces = [p if name in stage.splits else replace(p, index=i) for i, m in done for p in m.tables[name]]
-        outputs[name] = Table(name, tuple(sorted(pieces, key=lambda piece: piece.index)), lost)
+        kept = name in stage.splits or name in stage.scatters
+        pieces = [p if kept else replace(p, index=i) for i, m in done for p in m.tables[name]]
+        ordered = tuple(sorted(pieces, key=lambda piece: piece.index))
+        if name in stage.scatters:
+            outputs[name] = Table(name, ordered, partial=bool(lost), schema=schema)
+        else:
+            outputs[name] = Table(name, ordered, lost)
     for name in stage.directories:
         outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
     return outputs

@@ -35,10 +35,17 @@ class Stage:
     across: for a `grid`, the inputs that are crossed with `each`: one part per pair of indexes.
     every: inputs that every part sees whole.
     late: inputs the part reads but whose content the key covers through hashes in another input.
+    late_each: inputs of which the part reads only the pieces with its own index, and whose content the key covers
+        through hashes in another input.
     outputs: table name to schema. directories: names of outputs that are folders of files, written below `out`.
     splits: outputs the function returns as several frames: these make the parts of later stages. They may come from a
         generator: each frame is written and dropped before the next one is asked for, output after output in the order
         of `outputs`.
+    scatters: outputs the function returns as an iterable of (index, frame): rows for the part of a later stage that
+        has this index. All frames of a part go into one object, a bundle (`infra.storage.tables`). The later part reads
+        the frames of all makers, in the order of the makers. If one maker failed, every later part waits.
+    numbered: inputs that the function sees with a further column `part` (Int32): the index of the piece that a row
+        came from. A gather can so return `splits` that are aligned with its input.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
         remembered needs no engine.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
@@ -53,9 +60,12 @@ class Stage:
     across: tuple[str, ...] = ()
     every: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    late_each: tuple[str, ...] = ()
     outputs: Mapping[str, SchemaLike] = field(default_factory=dict)
     directories: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    scatters: tuple[str, ...] = ()
+    numbered: tuple[str, ...] = ()
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
     libraries: tuple[str, ...] = ()
@@ -65,4 +75,4 @@ class Stage:
     @property
     def inputs(self) -> tuple[str, ...]:
         """All input names, in the order in which the function's keywords are filled."""
-        return (*self.each, *self.across, *self.every, *self.late)
+        return (*self.each, *self.across, *self.every, *self.late, *self.late_each)

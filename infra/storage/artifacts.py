@@ -1,7 +1,9 @@
-"""Artifacts in the store: tables in pieces, directories of files, and the manifest that makes a part complete."""
+"""Artifacts in the store: tables in pieces, directories of files, and the manifest that makes a part complete.
+
+Tables are read and written in `infra.storage.tables`; most callers import them from here.
+"""
 
 import hashlib
-import io
 import json
 import shutil
 import uuid
@@ -10,53 +12,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from infra.confined import is_confined
 from infra.models.model_files import refuse_foreign_code
 from infra.names import ManifestName, object_name
 from infra.private_files import open_private_folder
 from infra.storage.large_files import get_files, put_file
 from infra.storage.store import Store, StoreError
-from infra.storage.table_schema import SchemaLike, check_schema
+from infra.storage.tables import Piece, Table, read_table, write_bundle, write_table
+
+__all__ = [
+    "MODEL",
+    "Artifact",
+    "Directory",
+    "Manifest",
+    "Piece",
+    "Table",
+    "commit",
+    "manifest_path",
+    "materialise",
+    "newest_attempts",
+    "read_manifest",
+    "read_table",
+    "write_bundle",
+    "write_directory",
+    "write_table",
+]
 
 MODEL = "model"  # the name of directories that are loaded as models
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One parquet object of a table; `index` is the part it belongs to."""
-
-    index: int
-    object: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: its pieces, and the indexes of the pieces that are missing because their part failed."""
-
-    name: str
-    pieces: tuple[Piece, ...] = ()
-    missing: frozenset[int] = frozenset()
-
-    @property
-    def indexes(self) -> frozenset[int]:
-        """Every part index, present or missing."""
-        return frozenset(piece.index for piece in self.pieces) | self.missing
-
-    @property
-    def rows(self) -> int:
-        """Rows over all pieces."""
-        return sum(piece.rows for piece in self.pieces)
-
-    def at(self, index: int) -> "Table":
-        """Return the pieces of one part."""
-        return Table(self.name, tuple(p for p in self.pieces if p.index == index), self.missing & {index})
-
-    def content(self) -> list[str]:
-        """Return what a key covers of this table: its objects' digests, in order."""
-        return [object_name(piece.object) for piece in self.pieces]
 
 
 @dataclass(frozen=True)
@@ -72,6 +54,15 @@ class Directory:
         """A directory is one piece of part 0."""
         return frozenset({0})
 
+    @property
+    def incomplete(self) -> bool:
+        """Whether it is missing."""
+        return bool(self.missing)
+
+    def lacks(self, index: int) -> bool:
+        """Tell whether it is missing at one index."""
+        return index in self.missing
+
     def at(self, _index: int) -> "Directory":
         """A directory is the same for every part."""
         return self
@@ -82,39 +73,6 @@ class Directory:
 
 
 Artifact = Table | Directory
-
-
-def write_table(store: Store, name: str, frame: pl.DataFrame, schema: SchemaLike, index: int) -> Piece:
-    """Check a frame against its schema and write it as one piece (parquet, zstd); equal frames give equal bytes."""
-    check_schema(name, frame, schema)
-    buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True)
-    return Piece(index, store.put_object(buffer.getvalue(), ".parquet"), frame.height)
-
-
-def read_table(store: Store, table: Table, schema: SchemaLike | None = None) -> pl.DataFrame:
-    """Read all pieces of a table, in order; an empty table needs its schema to have columns.
-
-    Raises:
-        StoreError: a piece is gone, damaged, or no parquet file.
-    """
-    frames = [_read_piece(store, table, piece) for piece in table.pieces]
-    frames = [frame for frame in frames if frame.height] or frames[:1]
-    if frames:
-        return pl.concat(frames)
-    if schema is None:
-        raise StoreError(f"table {table.name} has no piece and no schema was given to read it empty")
-    return pl.DataFrame(schema=dict(schema.columns))
-
-
-def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
-    data = store.get_object(piece.object)
-    try:
-        return pl.read_parquet(io.BytesIO(data))
-    except pl.exceptions.PolarsError as error:
-        raise StoreError(
-            f"table {table.name}: {piece.object} is no parquet file ({error}), and nothing else is read; rerun its part"
-        ) from error
 
 
 def write_directory(store: Store, name: str, folder: Path, paths: Iterable[Path] | None = None) -> Directory:
@@ -211,9 +169,14 @@ class Manifest:
 
     @property
     def objects(self) -> set[str]:
-        """The objects the part wrote."""
+        """The objects the part wrote; a bundle counts once."""
         tables = {piece.object for pieces in self.tables.values() for piece in pieces}
         return tables | {key for files in self.directories.values() for key in files.values()}
+
+    @property
+    def slices(self) -> dict[str, str]:
+        """The digests of the slices it wrote, and the bundle that holds each."""
+        return {p.digest: p.object for pieces in self.tables.values() for p in pieces if p.digest is not None}
 
     @property
     def name(self) -> ManifestName:
@@ -223,7 +186,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """Write the manifest as JSON."""
         record = dict(self.__dict__)
-        record["tables"] = {n: [p.__dict__ for p in pieces] for n, pieces in self.tables.items()}
+        record["tables"] = {n: [_as_record(p) for p in pieces] for n, pieces in self.tables.items()}
         return json.dumps(record, sort_keys=True, indent=1).encode()
 
     @classmethod
@@ -239,6 +202,11 @@ class Manifest:
             return cls(tables=tables, **record)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"no manifest: {type(error).__name__}: {error}") from error
+
+
+def _as_record(piece: Piece) -> dict[str, Any]:
+    """Return a piece as its manifest holds it; a whole object has no word of slices."""
+    return {name: value for name, value in vars(piece).items() if value is not None}
 
 
 def manifest_path(stage: str, key: str, attempt: int) -> str:

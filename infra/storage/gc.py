@@ -152,6 +152,9 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
     manifests = set(roots.manifests) | {key for key in listed if key.startswith("parts/") and key not in old}
     manifests = _follow(snapshot, manifests, named, roots.further)
     named |= {digest for key in manifests for digest in _named_in(snapshot.manifests[key])}
+    # What a part read of a bundle is named by the slice's digest.
+    slices = {digest: bundle for data in snapshot.manifests.values() for digest, bundle in _slices(data).items()}
+    named |= {digest_of(slices[digest]) for digest in named & slices.keys()}
     models = {live(key) for key in listed if live(key).startswith(_MODELS)}
     used = [key for key in models if digest_of(key) in named or (key in listed and key not in old)]
     named |= {digest_of(key) for key in used} | {d for key in used for d in _named_in(store.read(key) or b"")}
@@ -246,7 +249,9 @@ def _follow(snapshot: Snapshot, manifests: set[str], named: set[str], further: f
     if absent:
         raise StoreError(f"store {snapshot.url}: {absent[0]} is kept but cannot be found; rerun its part")
     candidates = {key for stage in further for key in snapshot.list(f"parts/{stage}")} - manifests
-    made = {digest_of(o) for data in snapshot.manifests.values() for o in _written(data, lenient=True)}
+    written = snapshot.manifests.values()
+    made = {digest_of(o) for data in written for o in _written(data, lenient=True)}
+    made |= {digest for data in written for digest in _slices(data)}
     staying = named | {d for key in manifests for d in _named_in(snapshot.manifests[key])}
     while True:
         new = set()
@@ -278,6 +283,16 @@ def _written(data: bytes, *, lenient: bool = False) -> set[str]:
         if lenient:
             return set()
         raise StoreError(f"a kept manifest is damaged ({error}); rerun its part") from error
+
+
+def _slices(data: bytes) -> dict[str, str]:
+    """Return the digests of the slices a part wrote, and the bundle that holds each; of a damaged manifest none."""
+    if b'"digest"' not in data:
+        return {}
+    try:
+        return Manifest.from_json(data).slices
+    except ValueError:
+        return {}
 
 
 def _named_in(data: bytes) -> set[str]:

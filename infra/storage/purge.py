@@ -28,6 +28,7 @@ import polars as pl
 from infra.names import digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Store
+from infra.storage.tables import BUNDLE, slices_of
 from infra.text_search import Seeker, Target, strings_of
 
 _THREADS = 8
@@ -85,18 +86,19 @@ def make_plan(store: Store, target: Target) -> Plan:
         names = _names([*manifests.values()], records)
         seeker, excerpts = Seeker(target), Seeker(target.excerpt())
 
-        def holds(key: str) -> bool:
+        def holds(key: str) -> set[str]:
             # A crash left what nothing names. No manifest says what it was made from, so a cut copy counts as well.
-            return _holds(store, key, seeker if digest_of(key) in names else excerpts)
+            return _held_in(store, key, seeker if digest_of(key) in names else excerpts)
 
         searched = [key for key in objects if not _are_weights(names.get(digest_of(key), set()))]
-        holders = {key for key, found in zip(searched, pool.map(holds, searched), strict=True) if found}
+        held = {key: found for key, found in zip(searched, pool.map(holds, searched), strict=True) if found}
+    holders = set(held)
     speaking = {key for key, text in texts.items() if seeker.in_bytes(text.encode())}
     found = {key: _DIGEST.findall(text) for key, text in records.items()}
     named = {o: tuple(key for key, digests in found.items() if digest_of(o) in digests) for o in sorted(holders)}
     kept = {key for key in objects if any(digest_of(key) in digests for digests in found.values())}
     return Plan(
-        removals=_descend(manifests, holders, speaking & manifests.keys(), kept),
+        removals=_descend(manifests, held, speaking & manifests.keys(), kept),
         records=tuple(sorted(speaking & records.keys())),
         holders=tuple(sorted(holders)),
         named={key: by for key, by in named.items() if by},
@@ -141,9 +143,15 @@ def remove_paths(paths: Iterable[Path]) -> None:
 
 
 def _descend(
-    manifests: Mapping[str, Manifest], holders: set[str], speaking: set[str], kept: set[str]
+    manifests: Mapping[str, Manifest], held: Mapping[str, set[str]], speaking: set[str], kept: set[str]
 ) -> tuple[Removal, ...]:
-    """Follow the ingredients from the holders to the last descendants; returns the parts to remove, the last first."""
+    """Follow the ingredients from the holders to the last descendants; returns the parts to remove, the last first.
+
+    held: by object that holds the text, the digests of what holds it: its own, or those of slices of a bundle.
+    """
+    holders, bundles = set(held), _bundles(manifests.values())
+    damaged = (bundles.get(key, set()) for key, digests in held.items() if digest_of(key) in digests)
+    found = _union(*held.values(), *damaged)
     writes = {key: manifest.objects for key, manifest in manifests.items()}
     reads = {key: frozenset(_DIGEST.findall(json.dumps(m.ingredients))) for key, m in manifests.items()}
     losses = {key: _losses(manifest) for key, manifest in manifests.items()}
@@ -152,16 +160,30 @@ def _descend(
     while True:
         staying = manifests.keys() - writers - made.keys()
         used = _union(kept, *(writes[key] for key in staying))
-        gone = holders | (_union(*(losses[key] for key in made)) - used)
-        digests = {digest_of(key) for key in gone}
+        lost = _union(*(losses[key] for key in made)) - used - holders
+        gone = holders | lost
+        digests = _union(found, *(_names_of(key, bundles) for key in lost))
         new = {key for key in manifests if key not in made and reads[key] & digests}
         if not new:
             break
         made |= dict.fromkeys(new, max(made.values(), default=0) + 1)
     still_read = frozenset[str]().union(*(reads[key] for key in staying))
     order = sorted(writers | made.keys(), key=lambda key: (-made.get(key, 0), key))
-    waste = {o for key in order for o in writes[key] - used if digest_of(o) not in still_read}
+    waste = {o for key in order for o in writes[key] - used if not _names_of(o, bundles) & still_read}
     return tuple(Removal(key, tuple(sorted(writes[key] & (gone | waste) - holders))) for key in order)
+
+
+def _bundles(manifests: Iterable[Manifest]) -> dict[str, set[str]]:
+    """Return the digests of the slices of each bundle, which name what a part read of it."""
+    found: dict[str, set[str]] = {}
+    for manifest in manifests:
+        for digest, bundle in manifest.slices.items():
+            found.setdefault(bundle, set()).add(digest)
+    return found
+
+
+def _names_of(key: str, bundles: Mapping[str, set[str]]) -> set[str]:
+    return {digest_of(key)} | bundles.get(key, set())
 
 
 def _losses(manifest: Manifest) -> set[str]:
@@ -198,11 +220,18 @@ def _names(manifests: Sequence[Manifest], records: Mapping[str, str]) -> dict[st
     return names
 
 
-def _holds(store: Store, key: str, seeker: Seeker) -> bool:
+def _held_in(store: Store, key: str, seeker: Seeker) -> set[str]:
+    """Return the digests of what holds the target: the object's own, or those of a bundle's slices; else none.
+
+    What is damaged holds it, as far as anybody can tell; so does each slice of a damaged bundle.
+    """
     data = store.read(key)
     if data is None:
-        return False
-    return hashlib.sha256(data).hexdigest() != digest_of(key) or seeker.in_bytes(data)
+        return set()
+    whole = hashlib.sha256(data).hexdigest() == digest_of(key)
+    if key.endswith(BUNDLE) and whole:
+        return {hashlib.sha256(piece).hexdigest() for piece in slices_of(data) if seeker.in_bytes(piece)}
+    return set() if whole and not seeker.in_bytes(data) else {digest_of(key)}
 
 
 def forget_rows(store: Store, target: Target, *, dry_run: bool = False) -> int:

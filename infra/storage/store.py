@@ -270,13 +270,14 @@ class Store:
         Raises:
             StoreError: the key is no object's, or nothing is there.
         """
-        self._check_object(key)
+        self.check_object(key)
         found = self.find(key)
         if found is None:
             raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")
         return found
 
-    def _check_object(self, key: str) -> None:
+    def check_object(self, key: str) -> None:
+        """Raise StoreError for a key that is no object's."""
         if not key.startswith(OBJECTS):
             raise StoreError(
                 f"store {self.url}: {key!r} is no object, though a manifest names it: damaged or forged; rerun its part"
@@ -294,7 +295,7 @@ class Store:
         Raises:
             StoreError: it is gone, or its bytes are not those that were written.
         """
-        self._check_object(key)
+        self.check_object(key)
         data = self.read(key)
         if data is None:
             raise StoreError(f"store {self.url}: object {key} is missing; rerun its part")

@@ -17,7 +17,6 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks import schemas
-from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import mask
 from tasks.mining.mine import without_given
 from tasks.mining.search import rank_by_score
@@ -54,6 +53,7 @@ def fuse(
     Returns:
         fused: one row per query and passage, ranked from 1, as far as the pool can reach; `retriever` names all that
             found it, `score` is the dense one, null where the passage is no dense hit.
+        unscored: the rows of `fused` without a score. `mine` computes it from the vectors of these passages.
         found_by: who found each of these that can be a negative, with rank and score.
 
     Raises:
@@ -70,31 +70,9 @@ def fuse(
     )
     fused = _mark_pool(config, _merge(config, ranked), positives)
     found_by = ranked.filter("usable").join(fused, on=_PAIR, how="semi").select(*schemas.FOUND_BY.columns)
-    return {"fused": fused.sort(schemas.FUSED.key), "found_by": found_by.sort(schemas.FOUND_BY.key)}
-
-
-def score_hits(
-    config: FuseConfig,
-    *,
-    fused: pl.DataFrame,
-    queries: pl.DataFrame,
-    query_embeddings: pl.DataFrame,
-    passage_embeddings: pl.DataFrame,
-) -> dict[str, pl.DataFrame]:
-    """Compute the dense score of fused hits that have none, of the passages whose vectors are in this part.
-
-    It is computed as the search computes it, so `mine` can compare all scores with each other and with the positives.
-
-    Raises:
-        ValueError: a query without embedding.
-    """
-    unscored = fused.filter(pl.col("score").is_null()).join(passage_embeddings, on="text_hash", how="semi")
-    pairs = unscored.join(queries.select(*_QUERY, query_hash="text_hash"), on=_QUERY).sort(_PAIR)
-    if pairs.is_empty():
-        return {"scores": schemas.PAIR_SCORES.empty()}
-    left, left_rows = vectors_of(query_embeddings, pairs["query_hash"], of="queries")
-    right, right_rows = vectors_of(passage_embeddings, pairs["text_hash"], of="passages")
-    return {"scores": pairs.select(*_PAIR, dot_pairs(left, right, left_rows, right_rows))}
+    fused = fused.sort(schemas.FUSED.key)
+    unscored = fused.filter(pl.col("score").is_null())
+    return {"fused": fused, "unscored": unscored, "found_by": found_by.sort(schemas.FOUND_BY.key)}
 
 
 def _rank(config: FuseConfig, hits: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:

@@ -117,14 +117,13 @@ def mine(  # noqa: PLR0913 - one keyword per table
     irrelevant: pl.DataFrame,
     query_embeddings: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
-    scores: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Mine hard negatives for the training queries that have no usable given ones.
 
     `hits` are the hits of these queries in all parts of the corpus. The embeddings may hold more texts than needed; the
     scores of the positives are computed from them, as a positive below the depth of the search has no hit. `irrelevant`
-    are pairs that people called irrelevant. With `scores`, the hits are those of several retrievers in one order
-    (`tasks.mining.fuse`), which is kept; those without a score of their own have it in `scores`.
+    are pairs that people called irrelevant. Hits of several retrievers come in one order (`tasks.mining.fuse`), which
+    is kept; the dense score of those that have none is computed too.
 
     Returns:
         candidates: the pool: ranks range_min + 1 to range_max after masking, whether or not a filter excludes them; and
@@ -144,7 +143,7 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
     known = irrelevant.join(labelled, on=_QUERY, how="semi")
     vectors = {"query_embeddings": query_embeddings, "passage_embeddings": passage_embeddings}
-    ranked = rank_by_score(hits) if scores is None else take_scores(hits, scores)
+    ranked = fill_scores(hits, labelled, **vectors) if config.fuses else rank_by_score(hits)
     merged = add_known(hits=ranked, irrelevant=known, queries=wanted, labelled=labelled, **vectors)
     kept, masked = split_masked("mine", mask(merged, positives=positives, same_id=config.mask_same_id))
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
@@ -180,22 +179,20 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     return train.join(usable, on=_QUERY, how="anti", maintain_order="left")
 
 
-def take_scores(fused: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
-    """Return fused hits in their order, with a dense score each.
-
-    Raises:
-        ValueError: some have none, because their passage has no embedding.
-    """
-    known = scores.rename({"score": "_score"}).unique(_PAIR, keep="first", maintain_order=True)
-    joined = fused.join(known, on=_PAIR, how="left", maintain_order="left")
-    filled = joined.with_columns(score=pl.coalesce("score", "_score")).drop("_score").sort(*_QUERY, "rank")
-    missing = filled.filter(pl.col("score").is_null())
-    if missing.height:
-        raise ValueError(
-            f"{missing.height} of {filled.height} hits have no dense score (first: {'/'.join(missing.row(0)[:3])}); "
-            "encode the passages that are searched"
-        )
-    return filled
+def fill_scores(
+    fused: pl.DataFrame, labelled: pl.DataFrame, *, query_embeddings: pl.DataFrame, passage_embeddings: pl.DataFrame
+) -> pl.DataFrame:
+    """Return fused hits in their order, each with its dense score: margins compare it with those of the positives."""
+    unscored = fused.filter(pl.col("score").is_null()).drop("score")
+    scores = score_pairs(
+        queries=labelled,
+        pairs=unscored,
+        of="hits of further retrievers",
+        query_embeddings=query_embeddings,
+        passage_embeddings=passage_embeddings,
+    )
+    filled = fused.join(scores, on=_PAIR, how="left", maintain_order="left", suffix="_dense")
+    return filled.with_columns(score=pl.coalesce("score", "score_dense")).drop("score_dense").sort(*_QUERY, "rank")
 
 
 def add_known(

@@ -56,5 +56,5 @@ def sum_up_checks(decisions: pl.DataFrame, queries: pl.DataFrame) -> LabelChecks
         unparsed=decisions.filter(pl.col("state") == "unparsed").height,
         unclear=dict(queries.group_by("reason").len().sort("reason").iter_rows()),
         examples=tuple(first.select("dataset", "query_id", "doc_id", "score").to_dicts()),
-        queries=tuple(queries.head(_SHOWN).to_dicts()),
+        queries=tuple(queries.sort("dataset", "query_id").head(_SHOWN).to_dicts()),
     )

@@ -5,7 +5,6 @@ is asked about without any. What the judge doubts ends in the state `unsure` and
 it is: only people take a label back.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,6 @@ RETRIEVER = "positive"  # of a positive that was put to a judge as a candidate
 NO_POSITIVES = combine_hashes([])
 NO_POSITIVE, MANY_RELEVANT = "no positive found relevant", "many candidates relevant"
 _QUERY = PAIR[:2]
-_PAIRS_PER_PART = 256
 
 
 class CheckConfig(BaseModel):
@@ -50,18 +48,18 @@ class CheckConfig(BaseModel):
 class Questions:
     """What a judge is asked about positives.
 
-    asked: the positives as CANDIDATES, in parts. queries, positives: of these candidates. checked: which positive each
+    asked: the positives as CANDIDATES. queries, positives: of these candidates. checked: which positive each
     is.
     """
 
-    asked: list[pl.DataFrame]
+    asked: pl.DataFrame
     queries: pl.DataFrame
     positives: pl.DataFrame
     checked: pl.DataFrame
 
 
 def put_positives(config: CheckConfig, *, queries: pl.DataFrame, positives: pl.DataFrame) -> dict[str, Any]:
-    """Make the questions about positives; returns the fields of `Questions` by name."""
+    """Make the questions about the positives of one query part; returns the fields of `Questions` by name."""
     return dict(vars(ask_about(config, queries=queries, positives=positives)))
 
 
@@ -103,7 +101,7 @@ def ask_about(config: CheckConfig, *, queries: pl.DataFrame, positives: pl.DataF
     )
     renamed = pl.col("asked_id").alias("query_id")
     return Questions(
-        asked=_parts(asked.select(*CANDIDATES.columns).sort("query_hash", *PAIR)),
+        asked=asked.select(*CANDIDATES.columns).sort(CANDIDATES.key),
         queries=drawn.join(labelled.select(*_QUERY, "asked_id"), on=_QUERY)
         .with_columns(renamed)
         .select(*QUERIES.columns)
@@ -124,7 +122,7 @@ def read_checks(
     asked: pl.DataFrame,
     decisions: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Say which positives and queries are in doubt.
+    """Say which positives and queries of one query part are in doubt.
 
     Args:
         config: what is checked.
@@ -170,8 +168,3 @@ def _unclear(config: CheckConfig, said: pl.DataFrame, decisions: pl.DataFrame) -
 def _is_drawn(text_hash: str, share: float) -> bool:
     """Draw a query by its hash: the same queries in each run, and a larger share holds those of a smaller one."""
     return int(combine_hashes(["check", text_hash])[:8], 16) < share * 16**8
-
-
-def _parts(asked: pl.DataFrame) -> list[pl.DataFrame]:
-    many = max(1, math.ceil(asked.height / _PAIRS_PER_PART))
-    return [asked.slice(n * _PAIRS_PER_PART, _PAIRS_PER_PART).sort(CANDIDATES.key) for n in range(many)]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -74,12 +75,13 @@ class EscalateConfig(BaseModel):
     states: candidates in these states are forwarded; those in state `unparsed` always are.
     lower, upper: candidates with a score between these, bounds included, are forwarded too, in any state.
     unit: `pair` forwards these candidates only, `row` all candidates of their queries (as the paper does).
-    max_share: the largest share of all distinct questions that is forwarded.
-    max_pairs: the largest number of distinct questions that is forwarded.
+    max_share: the largest share of all distinct questions that is forwarded, of each generation of queries: the first
+        ingest, and what each growth of the source brings.
+    max_pairs: the largest number of distinct questions that is forwarded, of each generation of queries.
     per_query: a budget for each query, before those for all; only with `unit: pair`.
     target: a guarantee instead of budgets: what cannot be accepted or rejected with it is forwarded, whatever it costs.
     warn_share: the report and the terminal warn where the tier before passes on more than this share of its pairs.
-    pairs_per_part: approximate size of the new parts; the candidates of a query stay in one part.
+    pairs_per_part: has no effect: what is forwarded stays in its query part. Older settings that name it still load.
     calibrated: false where the scores of the tier before are of no known scale. Then neither states nor the band
         exclude anything: all candidates are forwarded in the order of their scores, as far as the budgets reach. Set
         by the flow.
@@ -134,9 +136,13 @@ def admit(config: AdmitConfig, *, candidates: pl.DataFrame) -> dict[str, pl.Data
 
 
 def escalate(
-    config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl.DataFrame
-) -> dict[str, list[pl.DataFrame]]:
-    """Pick the candidates that the next tier is asked about, and pack them into full parts.
+    config: EscalateConfig,
+    *,
+    candidates: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    allotment: pl.DataFrame | None = None,
+) -> dict[str, pl.DataFrame]:
+    """Pick the candidates of one part of the queries that the next tier is asked about.
 
     A question is a (query, positives, passage) by text. Copies with other ids are forwarded with it and cost nothing.
     If the budget is too small, unparsed questions are taken first, then those with the highest scores, ties by hash;
@@ -144,26 +150,29 @@ def escalate(
     follow. A candidate that the tier before did not judge is forwarded only with its row. What people called irrelevant
     is never forwarded and is no part of the shares.
 
+    Args:
+        config: see EscalateConfig.
+        candidates: of the part.
+        verdicts: of the tier before, on these candidates.
+        allotment: ALLOTTED, what the part gets of the budgets for all parts (tasks.verdicts.allot). Without it, the
+            budgets are for these candidates alone.
+
     Returns:
-        `escalated`: parts in the order of the query's hash. All pairs of a query text are in one part. There is at
-            least one part, which may be empty.
+        `escalated`: CANDIDATES, sorted by their key.
 
     Raises:
-        ValueError: a candidate, or the pair of a verdict, comes twice.
+        ValueError: a candidate, or the pair of a verdict, comes twice; or the allotment was made for other verdicts.
     """
-    check_unique(candidates, "candidates")
-    check_unique(verdicts, "verdicts")
-    candidates = leave_out_known(candidates)
-    judged = candidates.select(*PAIR, *QUESTION).join(verdicts, on=PAIR, how="left")
-    questions = _questions(config, judged.with_columns(pl.col("score").fill_nan(None)))
-    budget = math.floor(config.max_share * questions.height + _EPSILON)  # 0.29 * 100 is below 29
-    if config.max_pairs is not None:
-        budget = min(budget, config.max_pairs)
-    if config.per_query is not None:
-        questions = _within_queries(config.per_query, questions)
-    chosen = _rows_within(questions, budget) if config.unit == "row" else _pairs_within(questions, budget)
-    escalated = candidates.join(chosen, on=QUESTION, how="semi").sort("query_hash", *PAIR)
-    return {"escalated": pack(escalated.select(*CANDIDATES.columns), config.pairs_per_part)}
+    questions = find_questions(config, candidates, verdicts)
+    units = open_units(config, questions)
+    if allotment is None:
+        budget = budget_of(config.max_share, config.max_pairs, questions.height)
+        taken = fitting(units["questions"], budget)
+    else:
+        taken = _allotted(allotment, units.height)
+    chosen = units.filter(taken)
+    escalated = leave_out_known(candidates).join(chosen, on=unit_key(config), how="semi")
+    return {"escalated": escalated.select(*CANDIDATES.columns).sort(CANDIDATES.key)}
 
 
 def leave_out_known(candidates: pl.DataFrame) -> pl.DataFrame:
@@ -171,15 +180,57 @@ def leave_out_known(candidates: pl.DataFrame) -> pl.DataFrame:
     return candidates.filter(pl.col("retriever") != BY_PEOPLE)
 
 
-def _questions(config: EscalateConfig, judged: pl.DataFrame) -> pl.DataFrame:
-    """Return one row per question: its score, and whether it is eligible and unparsed."""
+def find_questions(config: EscalateConfig, candidates: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per question: its score, whether it is eligible, within the budget of its query, and unparsed.
+
+    Raises:
+        ValueError: a candidate, or the pair of a verdict, comes twice.
+    """
+    check_unique(candidates, "candidates")
+    check_unique(verdicts, "verdicts")
+    judged = leave_out_known(candidates).select(*PAIR, *QUESTION).join(verdicts, on=PAIR, how="left")
+    judged = judged.with_columns(pl.col("score").fill_nan(None))
     open_ = pl.col("state").is_in([*config.states, "unparsed"]).fill_null(False)
     wanted = is_in_band(config.lower, config.upper) | open_ if config.calibrated else pl.col("state").is_not_null()
-    return judged.group_by(QUESTION).agg(
+    questions = judged.group_by(QUESTION).agg(
         pl.col("score").max(),  # equal texts have equal scores; max makes no assumption
         eligible=wanted.any(),
         unparsed=(pl.col("state") == "unparsed").fill_null(False).any(),
     )
+    return questions if config.per_query is None else _within_queries(config.per_query, questions)
+
+
+def unit_key(config: EscalateConfig) -> list[str]:
+    """Name the columns that tell the units of a budget apart: questions, or whole rows."""
+    return ROW if config.unit == "row" else QUESTION
+
+
+def open_units(config: EscalateConfig, questions: pl.DataFrame) -> pl.DataFrame:
+    """Return the units that may be asked about, in the order in which a budget takes them.
+
+    Columns: those of `unit_key`, `unparsed`, `score`, and `questions`, how many of the budget the unit takes.
+    """
+    key = unit_key(config)
+    units = questions.group_by(key).agg(pl.col("eligible", "unparsed").any(), pl.col("score").max(), questions=pl.len())
+    order = ["unparsed", "score", *key]
+    falling = [True, True, *(False for _ in key)]
+    return units.filter("eligible").drop("eligible").sort(order, descending=falling, nulls_last=True)
+
+
+def budget_of(max_share: float, max_pairs: int | None, questions: int) -> int:
+    """Return how many of so many distinct questions may be forwarded."""
+    budget = math.floor(max_share * questions + _EPSILON)  # 0.29 * 100 is below 29
+    return budget if max_pairs is None else min(budget, max_pairs)
+
+
+def _allotted(allotment: pl.DataFrame, units: int) -> pl.Series:
+    """Return which of several units, in their order, an allotment names."""
+    taken = np.zeros(units, dtype=np.bool_)
+    for first, count in allotment.select("first", "units").iter_rows():
+        if first + count > units:
+            raise ValueError(f"allotment: up to {units} open units expected, got {first + count}; count them again")
+        taken[first : first + count] = True
+    return pl.Series(taken, dtype=pl.Boolean)
 
 
 def _within_queries(config: PerQueryConfig, questions: pl.DataFrame) -> pl.DataFrame:
@@ -200,24 +251,6 @@ def _within_queries(config: PerQueryConfig, questions: pl.DataFrame) -> pl.DataF
     return sorted_.with_columns(eligible=pl.col("eligible") & within)
 
 
-def _pairs_within(questions: pl.DataFrame, budget: int) -> pl.DataFrame:
-    order = questions.filter("eligible").sort(
-        "unparsed", "score", *QUESTION, descending=[True, True, False, False, False], nulls_last=True
-    )
-    return order.head(budget)
-
-
-def _rows_within(questions: pl.DataFrame, budget: int) -> pl.DataFrame:
-    """Return the questions of whole rows with an eligible question, as many rows as the budget allows."""
-    rows = (
-        questions.group_by(ROW)
-        .agg(pl.col("eligible", "unparsed").any(), pl.col("score").max(), pairs=pl.len())
-        .filter("eligible")
-        .sort("unparsed", "score", *ROW, descending=[True, True, False, False], nulls_last=True)
-    )
-    return questions.join(rows.filter(fitting(rows["pairs"], budget)), on=ROW, how="semi")
-
-
 def fitting(sizes: Iterable[int], budget: int) -> pl.Series:
     """Return which of several sizes, taken in their order, fit into what is left of a budget.
 
@@ -229,16 +262,3 @@ def fitting(sizes: Iterable[int], budget: int) -> pl.Series:
         fits.append(size <= left)
         left -= size if fits[-1] else 0
     return pl.Series(fits, dtype=pl.Boolean)
-
-
-def pack(escalated: pl.DataFrame, pairs_per_part: int) -> list[pl.DataFrame]:
-    """Pack queries into parts of at most `pairs_per_part` pairs. A larger query has a part of its own."""
-    parts: list[list[pl.DataFrame]] = [[]]
-    filled = 0
-    for query in escalated.partition_by("query_hash", maintain_order=True):
-        if filled and filled + query.height > pairs_per_part:
-            parts.append([])
-            filled = 0
-        parts[-1].append(query)
-        filled += query.height
-    return [pl.concat(part).sort(CANDIDATES.key) if part else escalated for part in parts]

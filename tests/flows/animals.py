@@ -42,7 +42,7 @@ def write_source(folder: Path, queries: int = 12) -> Path:
 
 
 def tier(name: str = "llm", judge: dict[str, Any] | None = None, **escalate: Any) -> dict[str, Any]:
-    band = {"lower": 0.0, "upper": 1.0, "pairs_per_part": 8, **escalate}
+    band = {"lower": 0.0, "upper": 1.0, **escalate}
     return {"name": name, "escalate": band, "judge": judge or {}}
 
 

@@ -21,7 +21,7 @@ from tests.flows.animals import make_setup, run_method, write_source
 from tests.flows.fakes import FakeAnswer, InProcess, OverlapLLM
 
 TARGET = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
-ORACLE = {"name": "llm", "escalate": {"target": TARGET, "pairs_per_part": 8}, "judge": {"max_attempts": 1}}
+ORACLE = {"name": "llm", "escalate": {"target": TARGET}, "judge": {"max_attempts": 1}}
 
 
 def table(run: Runner, name: str, *stages: str) -> pl.DataFrame:
@@ -88,7 +88,7 @@ def test_answers_of_an_audit_are_not_paid_for_twice_after_a_run_broke_off(tmp_pa
 
 
 def test_a_target_that_no_threshold_keeps_passes_everything_on(tmp_path: Path) -> None:
-    strict = {**ORACLE, "escalate": {"target": {"recall": 1.0, "precision": 1.0}, "pairs_per_part": 8}}
+    strict = {**ORACLE, "escalate": {"target": {"recall": 1.0, "precision": 1.0}}}
     _, run, executor = run_method(tmp_path, write_source(tmp_path / "source"), tiers=[strict])
     (row,) = table(run, "guarantee", "guarantee").iter_rows(named=True)
     assert (row["accept"], row["reject"], row["asked"]) == (None, None, row["questions"])

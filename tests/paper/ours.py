@@ -156,7 +156,7 @@ class Ours:
         said = self._ask(tables, {"q": (row, script)})["verdicts"]
         states = {doc: state for doc, state in said.select("doc_id", "state").iter_rows()}
         forwarded = escalate(paper_config().tiers[1].escalate, candidates=tables["candidates"], verdicts=said)
-        asked = sum(part.height for part in forwarded["escalated"])
+        asked = forwarded["escalated"].height
         return Judged([states[doc] for doc in sorted(states)], escalated=asked == len(states) > 0)
 
     def relabelled(self, rows: Mapping[str, tuple[Row, Script]]) -> Sequence[tuple[str, Edited]]:

@@ -37,10 +37,10 @@ def write_config(folder: Path, url: str) -> Path:
     config = {
         "name": "killed",
         "source": {"path": str(source)},
-        "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
+        "ingest": {"query_parts": 5, "passage_parts": 2, "known_split": "known"},
         "encoder": {"model": "tiny:encoder", "max_seq_length": 64},
         "mine": {"range_max": 6, "num_negatives": 3},
-        "tiers": [{**tier(judge={"batch_size": BATCH}, pairs_per_part=12), "engine": engine}],
+        "tiers": [{**tier(judge={"batch_size": BATCH}), "engine": engine}],
         "treatments": ["default"],
         "train": None,
     }

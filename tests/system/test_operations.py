@@ -57,10 +57,10 @@ def write_config(folder: Path, name: str, url: str, **changes: Any) -> Path:
     config = {
         "name": name,
         "source": {"path": str(folder / "source")},
-        "ingest": {"query_parts": 2, "passage_parts": 2, "known_split": "known"},
+        "ingest": {"query_parts": 5, "passage_parts": 2, "known_split": "known"},
         "encoder": {"model": "tiny:encoder", "max_seq_length": 64},
         "mine": {"range_max": 6, "num_negatives": 3},
-        "tiers": [{**tier(pairs_per_part=6), "engine": engine}],
+        "tiers": [{**tier(), "engine": engine}],
         "treatments": ["default", "relabel"],
         "train": None,
         **changes,

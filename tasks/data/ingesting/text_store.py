@@ -53,6 +53,12 @@ def to_hex(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> pl.Seri
     return pl.Series("hash", digits, dtype=pl.Binary).cast(pl.String)
 
 
+def from_hex(hashes: pl.Series) -> tuple[Words, Words]:
+    """Return the halves of hashes of 32 hexadecimal digits: the reverse of `to_hex`."""
+    words = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=">u8").reshape(-1, 2)
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)
+
+
 def part_of_hashes(high: Words, low: Words, parts: int) -> npt.NDArray[np.uint32]:
     """Return the part of each text, as `tasks.texts.part_of` does."""
     count = np.uint64(parts)

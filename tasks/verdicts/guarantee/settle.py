@@ -1,4 +1,8 @@
-"""Settle what need not be asked: choose thresholds by the audit, accept, reject, and pass on what lies between."""
+"""Settle what need not be asked: choose thresholds by the audit, accept, reject, and pass on what lies between.
+
+The thresholds are chosen once for all parts of the queries. Each part says what its audit found (`read_audit`), one
+stage chooses (`set_thresholds`), and each part settles its pairs (`settle`).
+"""
 
 from typing import Any
 
@@ -6,13 +10,85 @@ import numpy as np
 import polars as pl
 
 from tasks.schemas import AUDIT, CANDIDATES, THRESHOLDS, VERDICTS
-from tasks.verdicts.escalate import EscalateConfig, leave_out_known, pack
+from tasks.summaries import ANSWERED
+from tasks.verdicts.escalate import EscalateConfig, leave_out_known
 from tasks.verdicts.guarantee.audit import aim, judged_questions, target_of
-from tasks.verdicts.guarantee.thresholds import Audit, Bools, choose
+from tasks.verdicts.guarantee.thresholds import Audit, Bools, Thresholds, choose
 from tasks.verdicts.pairs import PAIR, QUESTION, check_unique
 
 TIER = "guarantee"
 ACCEPTED, REJECTED = f"{TIER}:accepted", f"{TIER}:rejected"  # the judges of pairs that nobody was asked about
+
+
+def read_audit(
+    config: EscalateConfig,
+    *,
+    candidates: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    audit: pl.DataFrame,
+    audited: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Say what the audit found in one part.
+
+    Args:
+        config: the tier's escalation, with a target.
+        candidates: of the part.
+        verdicts: of the tier before, which the thresholds are about.
+        audit: the part's pool with the draw, from the stage `audit`.
+        audited: the oracle's verdicts on the drawn questions.
+
+    Returns:
+        `answered`: ANSWERED, a row for each question that the tier before judged.
+
+    Raises:
+        ValueError: a drawn question has no verdict of the oracle, or there is no target.
+    """
+    target_of(config)
+    pool = _with_answers(candidates, audit, audited)
+    found = judged_questions(candidates, verdicts).join(pool.drop("score"), on=QUESTION, how="left")
+    answered = found.sort(QUESTION).select(
+        "score",
+        high=(pl.col("stratum") == "high").fill_null(False),
+        drawn=pl.col("drawn").fill_null(False),
+        relevant=(pl.col("state") == "relevant").fill_null(False),
+        unread=(pl.col("state") == "unparsed").fill_null(False),
+    )
+    return {"answered": answered.select(*ANSWERED.columns)}
+
+
+def set_thresholds(config: EscalateConfig, *, answered: pl.DataFrame) -> dict[str, Any]:
+    """Choose the two thresholds for all parts.
+
+    Args:
+        config: the tier's escalation, with a target.
+        answered: ANSWERED of all parts.
+
+    Returns:
+        `thresholds`: one row. `facts`: the same, and how many questions are passed on, for `reneg explain`.
+
+    Raises:
+        ValueError: there is no target.
+    """
+    pool = answered.drop_nulls("score")
+    scores = pool["score"].to_numpy()
+    high, drawn, relevant, unread = (_mask(pool, name) for name in ("high", "drawn", "relevant", "unread"))
+    chosen = choose(aim(target_of(config)), scores, Audit(high, drawn, np.zeros(0)), relevant, unread)
+    accepted, rejected = chosen.sides(scores)
+    thresholds = {
+        "questions": answered.height,
+        "audited": int(drawn.sum()),
+        "accept": chosen.accept,
+        "reject": chosen.reject,
+        "accepted": int((accepted & ~drawn).sum()),
+        "rejected": int((rejected & ~drawn).sum()),
+        "found_rejected": int((relevant & rejected).sum()),
+        "found_wrong": int((drawn & accepted & ~relevant).sum()),
+    }
+    passed_on = answered.height - int((accepted | rejected | drawn).sum())
+    return {
+        "thresholds": pl.DataFrame([thresholds], schema=THRESHOLDS.columns),
+        "facts": {**thresholds, "passed_on": passed_on},
+    }
 
 
 def settle(
@@ -21,55 +97,40 @@ def settle(
     candidates: pl.DataFrame,
     verdicts: pl.DataFrame,
     audit: pl.DataFrame,
-    audited: pl.DataFrame,
-) -> dict[str, Any]:
-    """Choose the two thresholds, settle the pairs beyond them, and pass on the others without those of the audit.
+    thresholds: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Settle the pairs of one part that are beyond the thresholds, and pass on the others without those of the audit.
 
     Args:
         config: the tier's escalation, with a target.
-        candidates: of all queries.
+        candidates: of the part.
         verdicts: of the tier before, which the thresholds are about.
-        audit: the pool with the draw, from the stage `audit`.
-        audited: the oracle's verdicts on the drawn questions.
+        audit: the part's pool with the draw, from the stage `audit`.
+        thresholds: from the stage `set_thresholds`.
 
     Returns:
-        `thresholds`: one row. `settled`: a verdict of tier `guarantee` for each pair that is accepted or rejected; its
-        score is that of the tier before. `escalated`: the pairs that are passed on, in parts. `facts`: the thresholds
-        and counts again, for `reneg explain`.
+        `settled`: a verdict of tier `guarantee` for each pair that is accepted or rejected; its score is that of the
+        tier before. `escalated`: the pairs that are passed on.
 
     Raises:
-        ValueError: a drawn question has no verdict of the oracle, or there is no target.
+        ValueError: there is no target.
     """
-    target = target_of(config)
-    pool = _with_answers(candidates, audit, audited)
-    scores = pool["score"].to_numpy()
-    drawn = Audit(_where(pool, pl.col("stratum") == "high"), _where(pool, pl.col("drawn")), np.zeros(0))
-    relevant, unread = (_where(pool, pl.col("state") == state) for state in ("relevant", "unparsed"))
-    chosen = choose(aim(target), scores, drawn, relevant, unread)
-    accepted, rejected = chosen.sides(scores)
-    sides = pool.with_columns(accepted=pl.Series(accepted), rejected=pl.Series(rejected)).filter(~pl.col("drawn"))
-    thresholds = {
-        "questions": judged_questions(candidates, verdicts).height,
-        "audited": int(drawn.drawn.sum()),
-        "accept": chosen.accept,
-        "reject": chosen.reject,
-        "accepted": int(sides["accepted"].sum()),
-        "rejected": int(sides["rejected"].sum()),
-        "found_rejected": int((relevant & rejected).sum()),
-        "found_wrong": int((drawn.drawn & accepted & ~relevant).sum()),
-    }
-    open_ = judged_questions(candidates, verdicts).join(
-        pl.concat([sides.filter(pl.col("accepted") | pl.col("rejected")), pool.filter("drawn")], how="diagonal"),
-        on=QUESTION,
-        how="anti",
-    )
-    passed_on = leave_out_known(candidates).join(open_, on=QUESTION, how="semi").sort("query_hash", *PAIR)
+    target_of(config)
+    (row,) = thresholds.iter_rows(named=True)
+    chosen = Thresholds(row["accept"], row["reject"], relevant=0)
+    accepted, rejected = chosen.sides(audit["score"].to_numpy())
+    pool = audit.with_columns(accepted=pl.Series(accepted), rejected=pl.Series(rejected))
+    beyond = pl.col("accepted") | pl.col("rejected")
+    open_ = judged_questions(candidates, verdicts).join(pool.filter(beyond | pl.col("drawn")), on=QUESTION, how="anti")
+    passed_on = leave_out_known(candidates).join(open_, on=QUESTION, how="semi")
     return {
-        "thresholds": pl.DataFrame([thresholds], schema=THRESHOLDS.columns),
-        "settled": _settled(candidates, verdicts, sides),
-        "escalated": pack(passed_on.select(*CANDIDATES.columns), config.pairs_per_part),
-        "facts": {**thresholds, "passed_on": open_.height},
+        "settled": _settled(candidates, verdicts, pool.filter(beyond & ~pl.col("drawn"))),
+        "escalated": passed_on.select(*CANDIDATES.columns).sort(CANDIDATES.key),
     }
+
+
+def _mask(pool: pl.DataFrame, name: str) -> Bools:
+    return pool[name].to_numpy().astype(np.bool_)
 
 
 def _with_answers(candidates: pl.DataFrame, audit: pl.DataFrame, audited: pl.DataFrame) -> pl.DataFrame:
@@ -96,14 +157,10 @@ def _with_answers(candidates: pl.DataFrame, audit: pl.DataFrame, audited: pl.Dat
     return pool
 
 
-def _where(pool: pl.DataFrame, condition: pl.Expr) -> Bools:
-    return pool.select(condition.fill_null(False).alias("_")).to_series().to_numpy().astype(np.bool_)
-
-
-def _settled(candidates: pl.DataFrame, verdicts: pl.DataFrame, sides: pl.DataFrame) -> pl.DataFrame:
+def _settled(candidates: pl.DataFrame, verdicts: pl.DataFrame, beyond: pl.DataFrame) -> pl.DataFrame:
     """Return a verdict for each pair whose question is accepted or rejected without being asked."""
-    beyond = sides.filter(pl.col("accepted") | pl.col("rejected")).select(*QUESTION, "accepted")
-    pairs = leave_out_known(candidates).select(*PAIR, *QUESTION).join(beyond, on=QUESTION)
+    sides = beyond.select(*QUESTION, "accepted")
+    pairs = leave_out_known(candidates).select(*PAIR, *QUESTION).join(sides, on=QUESTION)
     scores = verdicts.select(*PAIR, "score")
     said = pl.when("accepted")
     return (

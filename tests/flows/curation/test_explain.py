@@ -38,7 +38,7 @@ def record(workspace: Workspace, source: Path, **changes: Any) -> Curation:
         "source": {"path": str(source)},
         "ingest": {"query_parts": 1, "known_split": "known"},
         "mine": {"range_max": 6, "num_negatives": 3},
-        "tiers": [tier(pairs_per_part=1000)],
+        "tiers": [tier()],
         "treatments": ["default"],
         "train": None,
         **changes,
@@ -84,7 +84,7 @@ def test_another_prompt_is_named_though_the_configuration_is_the_same(
 
 
 def test_a_setting_is_named_as_the_configuration_spells_it(workspace: Workspace, monday: Path) -> None:
-    shorter = record(workspace, monday / "source", tiers=[tier(pairs_per_part=1000, judge={"passage_chars": 100})])
+    shorter = record(workspace, monday / "source", tiers=[tier(judge={"passage_chars": 100})])
     found = ask(workspace, shorter, "judge-llm")
     assert (found.compared_with, found.reasons) == ("animals-000001", ("judge.passage_chars: 900 → 100",))
 
@@ -93,7 +93,7 @@ def test_other_weights_and_another_version_are_told_apart(
     workspace: Workspace, monday: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = {"model": "tiny:llm"}
-    other = record(workspace, monday / "source", tiers=[{**tier(pairs_per_part=1000), "engine": engine}])
+    other = record(workspace, monday / "source", tiers=[{**tier(), "engine": engine}])
     (reason,) = ask(workspace, other, "judge-llm").reasons
     assert reason.startswith("the model's weights changed: ")
     now = stages.MINE.version
@@ -103,7 +103,7 @@ def test_other_weights_and_another_version_are_told_apart(
 
 
 def test_what_did_not_change_was_reused(workspace: Workspace, monday: Path) -> None:
-    shorter = record(workspace, monday / "source", tiers=[tier(pairs_per_part=1000, judge={"passage_chars": 100})])
+    shorter = record(workspace, monday / "source", tiers=[tier(judge={"passage_chars": 100})])
     found = ask(workspace, shorter, "mine")
     assert (found.finished, found.reused_from, found.reasons) == (True, "animals-000001", ())
     assert found.headline.endswith("nothing differs; it was reused from curation animals-000001")
@@ -138,7 +138,7 @@ def test_a_part_that_was_asked_for_again_says_so(workspace: Workspace, monday: P
 
 
 def test_an_unknown_stage_or_part_is_answered_with_the_known_ones(workspace: Workspace, monday: Path) -> None:
-    shorter = record(workspace, monday / "source", tiers=[tier(pairs_per_part=1000, judge={"passage_chars": 100})])
+    shorter = record(workspace, monday / "source", tiers=[tier(judge={"passage_chars": 100})])
     with pytest.raises(
         ConfigError, match=r"no stage 'judge' so far in animals-000002; known: ingest, .*judge-llm; the stages after"
     ):
@@ -179,7 +179,7 @@ def test_a_part_that_failed_says_why_its_last_attempt_did(
 def test_a_tier_with_a_guarantee_says_why_pairs_were_asked_about_accepted_or_rejected(tmp_path: Path) -> None:
     workspace, source = make_workspace(tmp_path), write_source(tmp_path / "source")
     target = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
-    tiers = [{"name": "llm", "escalate": {"target": target, "pairs_per_part": 1000}}]
+    tiers = [{"name": "llm", "escalate": {"target": target}}]
     curation = record(workspace, source, tiers=tiers)
     finish(workspace, curation, tmp_path / "scratch")
     audit, accepted, rejected, asked = explain(workspace, curation.id, "settle-llm", 0).guarantee

@@ -106,7 +106,7 @@ def test_positives_are_put_to_the_judge_and_doubts_are_named_but_nothing_is_edit
     checked, run, _ = run_method(tmp_path, source, check={"positives": True, "queries": True})
     assert (asked, {done.name for done in run.runs} - {done.name for done in before.runs}) == (
         0,
-        {"put_positives", "judge-check-llm", "check"},
+        {"put_positives", "want-asked", "fetch_texts-asked", "judge-check-llm", "check"},
     )
     for treatment, table_ in plain.instances.items():
         assert read_table(run.store, checked.instances[treatment]).equals(read_table(run.store, table_))

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.tables import Finished, empty_table, union, wait_for
+from flows.method.tables import Finished, Generations, empty_table, union, wait_for
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Manifest, Piece, Table
 from infra.storage.store import Store
@@ -41,6 +41,14 @@ def test_a_table_behind_a_closed_gate_is_missing_whole_and_behind_an_open_one_as
     closed = wait_for(Table("completeness", (), frozenset({0})), table)
     assert closed == Table("decisions", table.pieces, frozenset({0, 1, 2}))
     assert wait_for(Table("completeness", (piece(0, "c"),)), table) is table
+
+
+def test_generations_are_those_that_ingest_says_and_their_parts_run_on() -> None:
+    queries, passages = Table("queries", (piece(0, "a"),), frozenset({1})), Table("passages", (piece(0, "b"),))
+    said = Generations.of({"query_generations": [3, 1], "passage_generations": [2, 4, 1]}, queries, passages)
+    assert said.query_parts == (range(3), range(3, 4))
+    assert said.passage_parts == (range(2), range(2, 6), range(6, 7))
+    assert Generations.of({}, queries, passages) == Generations((2,), (1,))
 
 
 def test_an_empty_table_has_a_piece_for_each_part(tmp_path: Path) -> None:

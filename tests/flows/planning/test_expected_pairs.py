@@ -109,7 +109,7 @@ def test_once_the_first_tier_has_judged_the_second_is_escalated_in_memory(place:
 
 def test_a_guarantee_bounds_by_all_pairs_until_its_thresholds_are_known(place: Place) -> None:
     target = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
-    tiers = [{"name": "llm", "escalate": {"target": target, "pairs_per_part": 8}}]
+    tiers = [{"name": "llm", "escalate": {"target": target}}]
 
     def ahead(stop: str) -> tuple[str, int, int, int]:
         asked = place.run(stop, tiers=tiers).ahead(tiers=tiers).asked(0)

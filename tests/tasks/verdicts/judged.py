@@ -37,10 +37,10 @@ FOUR: list[Judged] = [
 ]
 
 
-def escalated_docs(config: EscalateConfig, rows: Sequence[Judged]) -> list[list[str]]:
-    parts = escalate(config, candidates=candidates(rows), verdicts=verdicts(rows))["escalated"]
-    assert all(dict(part.schema) == CANDIDATES.columns for part in parts)
-    return [part["doc_id"].to_list() for part in parts]
+def escalated_docs(config: EscalateConfig, rows: Sequence[Judged]) -> list[str]:
+    found = escalate(config, candidates=candidates(rows), verdicts=verdicts(rows))["escalated"]
+    assert dict(found.schema) == CANDIDATES.columns
+    return found["doc_id"].to_list()
 
 
 def decided(

@@ -56,7 +56,7 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
 
 
 def test_a_band_of_one_score_and_equal_thresholds_are_accepted() -> None:
-    assert escalated_docs(EscalateConfig(lower=0.95, upper=0.95), FOUR[:3]) == [["high", "middle"]]
+    assert escalated_docs(EscalateConfig(lower=0.95, upper=0.95), FOUR[:3]) == ["high", "middle"]
     DecideConfig(relevant_from=0.4, not_relevant_below=0.4)
     with pytest.raises(ValidationError, match="must not exceed"):
         DecideConfig(relevant_from=0.4, not_relevant_below=0.41)
