@@ -2,6 +2,8 @@
 
 from flows.method_stage import MethodStage
 from tasks import schemas as s
+from tasks.mining import fuse
+from tasks.mining.bm25 import index
 
 _WORDS = ("bm25s", "PyStemmer", "numpy")
 
@@ -23,7 +25,7 @@ INDEX_TERMS = MethodStage(
     1,
     "map",
     each=("passages",),
-    outputs={"documents": s.DOCUMENTS, "postings": s.POSTINGS, "terms": s.TERMS, "totals": s.TOTALS},
+    outputs={"documents": index.DOCUMENTS, "postings": index.POSTINGS, "terms": index.TERMS, "totals": index.TOTALS},
     libraries=_WORDS,
     section="bm25",
     decides_labels=True,
@@ -34,7 +36,7 @@ COUNT_TERMS = MethodStage(
     1,
     "gather",
     every=("queries", "terms", "totals"),
-    outputs={"frequencies": s.TERMS, "corpus": s.TOTALS},
+    outputs={"frequencies": index.TERMS, "corpus": index.TOTALS},
     libraries=_WORDS,
     section="bm25",
     decides_labels=True,
@@ -58,7 +60,7 @@ FUSE = MethodStage(
     1,
     "map",
     each=("hits", "queries", "positives", "given"),
-    outputs={"fused": s.FUSED, "unscored": s.FUSED, "found_by": s.FOUND_BY},
+    outputs={"fused": fuse.FUSED, "unscored": fuse.FUSED, "found_by": fuse.FOUND_BY},
     section="mine",
     decides_labels=True,
 )

@@ -100,26 +100,6 @@ HITS = Schema(
     key=(*_PAIR_KEY, "retriever"),
     nullable=frozenset({"repeats"}),
 )
-# The index of BM25: passages of one part by dataset and doc_id, each word by its hash (tasks.mining.bm25).
-DOCUMENTS = Schema(
-    {
-        "dataset": _TEXT,
-        "doc_id": _TEXT,
-        "text_hash": _TEXT,
-        "shown_hash": _TEXT,
-        "guard_hash": _TEXT,
-        "body_hash": _TEXT,  # the `guard_hash` of the text without its title
-        "words": pl.Int32,
-    },
-    key=("dataset", "doc_id"),
-)
-POSTINGS = Schema({"term": pl.UInt64, "doc": pl.Int32, "count": pl.Int32}, key=("term", "doc"))  # doc: row in DOCUMENTS
-TERMS = Schema({"dataset": _TEXT, "term": pl.UInt64, "passages": pl.Int64}, key=("dataset", "term"))
-TOTALS = Schema({"dataset": _TEXT, "passages": pl.Int64, "words": pl.Int64}, key=("dataset",))
-# The hits of several retrievers in one order; `retriever` names all that found the passage: "dense+bm25".
-FUSED = Schema(HITS.columns, key=_PAIR_KEY, nullable=frozenset({"repeats", "score"}))
-# Who found a candidate, at which rank among what can be a negative, and with which score of its own.
-FOUND_BY = Schema({**_PAIR, "retriever": _TEXT, "rank": pl.Int32, "score": pl.Float64}, key=(*_PAIR_KEY, "retriever"))
 CANDIDATES = Schema(
     {
         **_PAIR,

@@ -38,6 +38,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks",  # schemas, texts, protocols, statistics, formatting: used by all
         "tasks/prompts",
         "tasks/mining",
+        "tasks/mining/bm25",
         "tasks/judging",
         "tasks/verdicts/fitting",
         "tasks/verdicts",
@@ -59,6 +60,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "flows/config",
         "flows/config/judges",  # files alone
         "flows/method",
+        "flows/method/afterwards",
         "flows/inputs",
         "flows/curation",
         "flows/planning",

@@ -355,6 +355,25 @@ class CurationConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _vectors_encode_nothing(self) -> Self:
+        """Refuse what needs a model, and settings of one, where the vectors are in files."""
+        vectors = {"encoder": self.encoder, **{f"encoders.{name}": one for name, one in self.encoders.items()}}
+        for name, encoder in vectors.items():
+            if not encoder.model.startswith("vectors:"):
+                continue
+            unset = EncoderConfig(model=encoder.model)
+            given = [field for field in EncoderConfig.model_fields if getattr(encoder, field) != getattr(unset, field)]
+            if given:
+                raise ValueError(f"{name}.{given[0]} has no effect on vectors that are in files; remove it")
+        if self.encoder.model.startswith("vectors:"):
+            for setting in ("train", "gold"):
+                if getattr(self, setting) is not None:
+                    raise ValueError(
+                        f"{setting}: null expected: it needs a model, and encoder.model names files with vectors"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _train_on_what_is_treated(self) -> Self:
         """Refuse to train on a treatment that is not made."""
         absent = [t for t in self.train_on if t not in self.treatments]

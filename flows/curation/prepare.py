@@ -33,9 +33,9 @@ from flows.method.setup import Gold, Setup, Tier
 from infra.cluster.nodes import recorded_versions
 from infra.confined import check_names
 from infra.engines.kinds import KINDS, kind_of, software_of
-from infra.engines.specs import EndpointSpec, ScoresSpec, SentenceTransformersSpec
+from infra.engines.specs import EndpointSpec, ScoresSpec, SentenceTransformersSpec, VectorsSpec
 from infra.ledger.forgetting import forgotten_at
-from infra.models.resolve import digest_of, name_of, resolve
+from infra.models.resolve import digest_of, is_vectors, name_of, resolve
 from infra.provenance import versions
 from infra.stages import part_keys
 from infra.storage.artifacts import Directory, write_directory
@@ -280,6 +280,8 @@ def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
 
 def _encoder(wanted: EncoderConfig, config: CurationConfig, cache: Path) -> BaseModel:
     """Build the spec of an encoder, without the path of its weights."""
+    if is_vectors(wanted.model):
+        return _with_software(VectorsSpec(model="", digest=digest_of(wanted.model, cache)), config)
     settings = wanted.model_dump(exclude={"model"})
     spec = SentenceTransformersSpec(model="", digest=digest_of(wanted.model, cache), **settings)
     return _with_software(spec, config)

@@ -17,7 +17,7 @@ from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
 from flows.method.losses import counted_rows, refuse_losses
-from flows.method.retrieving import search
+from flows.method.retrieving import encode, search
 from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
@@ -75,7 +75,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     """
     data = ingest(run, setup)
     refuse_losses(run, setup)  # before anything costs time or money
-    vectors = encode(run, setup, data)
+    vectors = encode(run, data, setup.encoder)
     pool = find_candidates(run, setup, data, vectors)
     counts = describe(run, data, pool)
     verdicts = judge(run, setup, data, vectors, pool)
@@ -100,14 +100,6 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
     _note_unknown_policies(run, setup, data.queries)
     return data
-
-
-def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
-    """Encode the passages and the queries, each text once."""
-    c, engine = setup.config, setup.encoder
-    passages = run(st.ENCODE_PASSAGES, c.encode, engine=engine, passages=data.passages)["embeddings"]
-    queries = run(st.ENCODE_QUERIES, c.encode, engine=engine, queries=data.queries)["embeddings"]
-    return Vectors(queries=queries, passages=passages)
 
 
 def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:

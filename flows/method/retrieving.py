@@ -1,13 +1,17 @@
 """Finding passages with several retrievers: by words, with further encoders, and all of them in one order."""
 
+from pydantic import BaseModel
+
 from flows import stages as st
 from flows.method.fetching import fetch_labelled, fetch_vectors
 from flows.method.setup import Setup
 from flows.method.tables import Ingested, Vectors, only_parts, union
+from infra.engines.specs import VectorsSpec
 from infra.stages import part_keys
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks.mining.bm25 import search as bm25
+from tasks.mining.encode import EncodeConfig
 from tasks.mining.further import SearchWithConfig
 from tasks.mining.fuse import FuseConfig
 from tasks.schemas import DENSE
@@ -37,6 +41,14 @@ def search(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> dict[
     return {"hits": made["fused"], "passage_embeddings": union("vectors", labelled, further)}
 
 
+def encode(run: Runner, data: Ingested, engine: BaseModel, label: str = "") -> Vectors:
+    """Encode the passages and the queries, each text once, or find their vectors in files."""
+    config = EncodeConfig(found=isinstance(engine, VectorsSpec))
+    passages = run(st.ENCODE_PASSAGES, config, label=label, engine=engine, passages=data.passages)["embeddings"]
+    queries = run(st.ENCODE_QUERIES, config, label=label, engine=engine, queries=data.queries)["embeddings"]
+    return Vectors(queries=queries, passages=passages)
+
+
 def _search_one(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, name: str) -> Table:
     """Return the hits of one retriever."""
     if name == bm25.NAME:
@@ -47,10 +59,9 @@ def _search_one(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, nam
         found = {"query_embeddings": vectors.queries, "passage_embeddings": vectors.passages}
         dense: Table = run(st.SEARCH, c.search, key=software, **tables, **found)["hits"]
         return dense
-    engine, how = setup.encoders[name], SearchWithConfig(**c.search.model_dump(), retriever=name)
-    passages = run(st.ENCODE_PASSAGES, c.encode, label=name, engine=engine, passages=data.passages)["embeddings"]
-    queries = run(st.ENCODE_QUERIES, c.encode, label=name, engine=engine, queries=data.queries)["embeddings"]
-    found = {"query_embeddings": queries, "passage_embeddings": passages}
+    further = encode(run, data, setup.encoders[name], name)
+    how = SearchWithConfig(**c.search.model_dump(), retriever=name)
+    found = {"query_embeddings": further.queries, "passage_embeddings": further.passages}
     hits: Table = run(st.SEARCH_WITH, how, label=name, key=software, **tables, **found)["hits"]
     return hits
 

@@ -17,7 +17,7 @@ from infra.engines.kinds import kind_of, on_gpu, refusal_of
 from infra.engines.specs import EndpointSpec, ScoresSpec
 from infra.key_rules import is_loopback, origin
 from infra.machine import model_bytes
-from infra.models.resolve import ModelError, digest_of, is_present, resolve, without_commit
+from infra.models.resolve import ModelError, digest_of, is_present, is_vectors, resolve, without_commit
 from infra.settings import Settings
 from infra.stages.stage import Resources
 
@@ -113,7 +113,7 @@ def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, 
         folder = resolve(wanted.model, cache, on_message=lambda _: None).path
         path = str(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        memory = model_bytes(folder, wanted.dtype)
+        memory = 0 if is_vectors(wanted.model) else model_bytes(folder, wanted.dtype)
     share, gpus = 0.0, 1
     if on_gpu(wanted):
         share, gpus = getattr(wanted, "gpu_memory_utilization", 0.9), getattr(wanted, "tensor_parallel_size", 1)

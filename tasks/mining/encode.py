@@ -1,13 +1,13 @@
 """Encode each distinct text once, and look vectors up by the hash of the text."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.protocols import Encoder
+from tasks.protocols import Encoder, VectorFiles
 from tasks.texts import show_passage
 
 Vectors = npt.NDArray[np.float32]
@@ -17,30 +17,39 @@ _PAIRS_AT_ONCE = 16_384  # rows gathered and multiplied at a time: 100 MB at 384
 
 
 class EncodeConfig(BaseModel):
-    """No settings: model, prompts, length and batch size are settings of the engine."""
+    """No settings: model, prompts, length and batch size are settings of the engine.
+
+    found: the engine has files of vectors and is asked by id and hash; set by the flow.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    found: bool = Field(False, json_schema_extra={"keyed_when_set": True})
 
-def encode_passages(config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
+
+def encode_passages(
+    config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder | VectorFiles
+) -> dict[str, pl.DataFrame]:
     """Encode passages, title and text joined, to `embeddings` with one row per distinct text.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    texts = pl.DataFrame({"text_hash": passages["text_hash"], "shown": pl.Series(shown, dtype=pl.String)})
-    return {"embeddings": _encode(texts, engine, "passage")}
+    texts = passages.select("dataset", "text_hash", id="doc_id", shown=pl.Series(shown, dtype=pl.String))
+    return {"embeddings": _encode(config, texts, engine, "passage")}
 
 
-def encode_queries(config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder) -> dict[str, pl.DataFrame]:
+def encode_queries(
+    config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder | VectorFiles
+) -> dict[str, pl.DataFrame]:
     """Encode the queries of split "train" to `embeddings`. No negatives are mined for held-out queries.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
-    texts = queries.filter(pl.col("split") == "train").select("text_hash", shown="text")
-    return {"embeddings": _encode(texts, engine, "query")}
+    texts = queries.filter(pl.col("split") == "train").select("dataset", "text_hash", id="query_id", shown="text")
+    return {"embeddings": _encode(config, texts, engine, "query")}
 
 
 def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
@@ -88,14 +97,17 @@ def dot_pairs(left: Vectors, right: Vectors, left_rows: Positions, right_rows: P
     return pl.Series("score", scores.astype(np.float64), dtype=pl.Float64)
 
 
-def _encode(texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"]) -> pl.DataFrame:
+def _encode(
+    config: EncodeConfig, texts: pl.DataFrame, engine: Encoder | VectorFiles, role: Literal["query", "passage"]
+) -> pl.DataFrame:
     """Encode each distinct hash once, sorted by length and hash, so that the order of the input makes no difference."""
-    distinct = (
-        texts.unique("text_hash", keep="first", maintain_order=True)
-        .sort(pl.col("shown").str.len_bytes(), "text_hash")
-        .select("text_hash", "shown")
+    distinct = texts.unique("text_hash", keep="first", maintain_order=True).sort(
+        pl.col("shown").str.len_bytes(), "text_hash"
     )
-    vectors = engine.encode(distinct["shown"].to_list(), role)
+    if config.found:
+        vectors = cast("VectorFiles", engine).find(distinct.select("dataset", "id", "text_hash"), role)
+    else:
+        vectors = cast("Encoder", engine).encode(distinct["shown"].to_list(), role)
     _check(vectors, distinct, role)
     return pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors}).sort("text_hash")
 

@@ -25,6 +25,13 @@ Fusion = Literal["rrf", "round_robin"]
 
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
+# The hits of several retrievers in one order; `retriever` names all that found the passage: "dense+bm25".
+FUSED = schemas.Schema(schemas.HITS.columns, key=tuple(_PAIR), nullable=frozenset({"repeats", "score"}))
+# Who found a passage, at which rank among what can be a negative, and with which score of its own.
+FOUND_BY = schemas.Schema(
+    {**dict.fromkeys([*_PAIR, "retriever"], pl.String), "rank": pl.Int32, "score": pl.Float64},
+    key=(*_PAIR, "retriever"),
+)
 
 
 class FuseConfig(BaseModel):
@@ -69,10 +76,10 @@ def fuse(
         [_rank(config, hits.filter(pl.col("retriever") == name), positives) for name in config.retrievers]
     )
     fused = _mark_pool(config, _merge(config, ranked), positives)
-    found_by = ranked.filter("usable").join(fused, on=_PAIR, how="semi").select(*schemas.FOUND_BY.columns)
-    fused = fused.sort(schemas.FUSED.key)
+    found_by = ranked.filter("usable").join(fused, on=_PAIR, how="semi").select(*FOUND_BY.columns)
+    fused = fused.sort(FUSED.key)
     unscored = fused.filter(pl.col("score").is_null())
-    return {"fused": fused, "unscored": unscored, "found_by": found_by.sort(schemas.FOUND_BY.key)}
+    return {"fused": fused, "unscored": unscored, "found_by": found_by.sort(FOUND_BY.key)}
 
 
 def _rank(config: FuseConfig, hits: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
@@ -121,4 +128,4 @@ def _mark_pool(config: FuseConfig, merged: pl.DataFrame, positives: pl.DataFrame
     marked = mask(merged, positives=positives, same_id=True)
     usable = pl.col("reason").is_null().cast(pl.Int64)
     inside = marked.with_columns(before=usable.cum_sum().over(_QUERY) - usable).filter(pl.col("before") < config.pool)
-    return inside.select(*schemas.FUSED.columns)
+    return inside.select(*FUSED.columns)

@@ -7,10 +7,23 @@ not know (`tasks.mining.bm25.statistics`). So a part is indexed once, whatever t
 
 import polars as pl
 
-from tasks import schemas
 from tasks.mining.bm25.words import WordsConfig, count_words
 from tasks.mining.masks import hash_passages
+from tasks.schemas import Schema
 from tasks.texts import show_passage
+
+_TEXT = pl.String
+# The passages of one part by dataset and doc_id. `body_hash` is the `guard_hash` of the text without its title.
+DOCUMENTS = Schema(
+    {
+        **dict.fromkeys(["dataset", "doc_id", "text_hash", "shown_hash", "guard_hash", "body_hash"], _TEXT),
+        "words": pl.Int32,
+    },
+    key=("dataset", "doc_id"),
+)
+POSTINGS = Schema({"term": pl.UInt64, "doc": pl.Int32, "count": pl.Int32}, key=("term", "doc"))  # doc: row in DOCUMENTS
+TERMS = Schema({"dataset": _TEXT, "term": pl.UInt64, "passages": pl.Int64}, key=("dataset", "term"))
+TOTALS = Schema({"dataset": _TEXT, "passages": pl.Int64, "words": pl.Int64}, key=("dataset",))
 
 
 def index_terms(config: WordsConfig, *, passages: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -36,8 +49,8 @@ def index_terms(config: WordsConfig, *, passages: pl.DataFrame) -> dict[str, pl.
     terms = found.group_by("dataset", "term").agg(passages=pl.len().cast(pl.Int64))
     totals = documents.group_by("dataset").agg(passages=pl.len().cast(pl.Int64), words=pl.col("words").sum())
     return {
-        "documents": documents.select(*schemas.DOCUMENTS.columns),
-        "postings": counts.sort("term", "doc").select(*schemas.POSTINGS.columns),
-        "terms": terms.sort("dataset", "term").select(*schemas.TERMS.columns),
-        "totals": totals.with_columns(pl.col("words").cast(pl.Int64)).sort("dataset").select(*schemas.TOTALS.columns),
+        "documents": documents.select(*DOCUMENTS.columns),
+        "postings": counts.sort("term", "doc").select(*POSTINGS.columns),
+        "terms": terms.sort("dataset", "term").select(*TERMS.columns),
+        "totals": totals.with_columns(pl.col("words").cast(pl.Int64)).sort("dataset").select(*TOTALS.columns),
     }

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from tasks import schemas
+from tasks.mining.bm25.index import TERMS, TOTALS
 from tasks.mining.bm25.words import WordsConfig, count_words
 
 
@@ -27,6 +27,6 @@ def count_terms(
     )
     corpus = totals.group_by("dataset").agg(pl.col("passages", "words").sum()).sort("dataset")
     return {
-        "frequencies": frequencies.select(*schemas.TERMS.columns),
-        "corpus": corpus.select(*schemas.TOTALS.columns),
+        "frequencies": frequencies.select(*TERMS.columns),
+        "corpus": corpus.select(*TOTALS.columns),
     }

@@ -12,7 +12,6 @@ from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.mine import (
     MineConfig,
     apply_margins,
-    merge_hits,
     mine,
     pick,
     score_pairs,
@@ -55,29 +54,43 @@ def _scores(*rows: tuple[str, str, float]) -> pl.DataFrame:
     return pl.DataFrame([("d", *row) for row in rows], schema=["dataset", "query_id", "doc_id", "score"], orient="row")
 
 
-# merge_hits
+# hits of several parts and of several retrievers
 
 
-def test_hits_of_all_corpus_parts_are_ranked_as_one() -> None:
-    hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.9), ("q2", "p1", "b", 0.1), ("q1", "p2", "c", 0.7))
-    merged = merge_hits(hits=hits)
-    assert merged.select("query_id", "doc_id", "rank").rows() == [
-        ("q1", "p1", 1),
-        ("q1", "p2", 2),
-        ("q1", "p3", 3),
-        ("q2", "p1", 1),
+def test_hits_of_all_corpus_parts_are_ranked_as_one_and_ties_go_to_the_lowest_doc_id() -> None:
+    """Each is the first of its own part."""
+    hits = hits_of(("q1", "p3", "x3", 0.5), ("q1", "p1", "x1", 0.9), ("q1", "p2", "x2", 0.5))
+    result = _mine(hits=hits, queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa")))
+    assert result["candidates"].sort("rank")["doc_id"].to_list() == ["p1", "p2", "p3"]
+
+
+def test_fused_hits_keep_their_order_and_get_the_dense_score_that_they_lack() -> None:
+    hits = hits_of(*hits_named("q1", "x2", "x1", "x4")).with_columns(
+        rank=pl.Series([1, 2, 3], dtype=pl.Int32),
+        retriever=pl.Series(["bm25", "dense+bm25", "bm25"]),
+        score=pl.Series([None, COSINES["x1"], None]),
+    )
+    both = MineConfig(num_negatives=1, retrievers=("dense", "bm25"), max_score=0.85)
+    result = _mine(both, hits=hits, queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa")))
+    found = result["candidates"].sort("rank").select("doc_id", "retriever", "score")
+    assert found.rows() == [
+        ("x2", "bm25", float(np.float32(COSINES["x2"]))),
+        ("x1", "dense+bm25", COSINES["x1"]),
+        ("x4", "bm25", float(np.float32(COSINES["x4"]))),
     ]
+    assert result["negatives"]["doc_id"].to_list() == ["x2"]
+    assert result["reserve"]["doc_id"].to_list() == ["x4"]  # the filters compare dense scores
 
 
-def test_ties_of_merged_hits_go_to_the_lowest_doc_id() -> None:
-    hits = hits_of(("q1", "p3", "a", 0.5), ("q1", "p1", "b", 0.5), ("q1", "p2", "c", 0.5))
-    assert merge_hits(hits=hits)["doc_id"].to_list() == ["p1", "p2", "p3"]
-
-
-def test_hits_of_several_retrievers_are_refused() -> None:
-    hits = hits_of(("q1", "p1", "a", 0.5), ("q1", "p2", "b", 9.0)).with_columns(retriever=pl.Series(["dense", "bm25"]))
-    with pytest.raises(ValueError, match="one retriever"):
-        merge_hits(hits=hits)
+def test_a_fused_hit_without_embedding_is_an_error() -> None:
+    hits = hits_of(("q1", "p1", "nowhere", 0.5)).with_columns(retriever=pl.lit("bm25"), score=pl.lit(None, pl.Float64))
+    with pytest.raises(ValueError, match="hits of further retrievers have no embedding"):
+        _mine(
+            MineConfig(num_negatives=1, retrievers=("bm25",)),
+            hits=hits,
+            queries=queries_of("q1"),
+            positives=positives_of(("q1", "pa", "pa")),
+        )
 
 
 # score_pairs
@@ -445,6 +458,7 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "": "finite", "depth": (100, ">=1"), "range_min": (0, ">=0"), "range_max": (25, ">=1"),
         "relative_margin": None, "absolute_margin": None, "margin_reference": "min", "max_score": None,
         "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0, "mask_same_id": "auto",
+        "retrievers": (("dense",), "len>=1"), "fusion": "rrf", "rrf_k": (60, ">=0"),
     }  # fmt: skip
 
 

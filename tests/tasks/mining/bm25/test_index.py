@@ -3,7 +3,7 @@
 import polars as pl
 
 from tasks import schemas
-from tasks.mining.bm25.index import index_terms
+from tasks.mining.bm25.index import DOCUMENTS, POSTINGS, TERMS, TOTALS, index_terms
 from tasks.mining.bm25.words import WordsConfig, hash_term
 from tasks.texts import hash_guard, hash_shown
 from tests.tasks.mining.bm25.tables import passages_of
@@ -41,7 +41,7 @@ def test_titles_are_words_too_and_the_hashes_are_those_that_the_masks_compare() 
 
 def test_tables_follow_their_schemas_also_without_passages() -> None:
     expected = {
-        "documents": schemas.DOCUMENTS, "postings": schemas.POSTINGS, "terms": schemas.TERMS, "totals": schemas.TOTALS
+        "documents": DOCUMENTS, "postings": POSTINGS, "terms": TERMS, "totals": TOTALS
     }  # fmt: skip
     for passages in (passages_of(["heron"]), schemas.PASSAGES.empty()):
         made = index_terms(WordsConfig(), passages=passages)

@@ -3,7 +3,7 @@
 import polars as pl
 
 from tasks import schemas
-from tasks.mining.bm25.index import index_terms
+from tasks.mining.bm25.index import TERMS, TOTALS, index_terms
 from tasks.mining.bm25.statistics import count_terms
 from tasks.mining.bm25.words import WordsConfig, hash_term
 from tests.tasks.mining.bm25.tables import cut, passages_of, queries_of
@@ -30,5 +30,5 @@ def test_only_words_of_training_queries_are_kept_and_their_number_does_not_depen
 
 def test_nothing_to_count_gives_empty_tables() -> None:
     made = _counted(schemas.QUERIES.empty(), [schemas.PASSAGES.empty()])
-    assert made["frequencies"].equals(schemas.TERMS.empty())
-    assert made["corpus"].equals(schemas.TOTALS.empty())
+    assert made["frequencies"].equals(TERMS.empty())
+    assert made["corpus"].equals(TOTALS.empty())
