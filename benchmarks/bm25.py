@@ -3,7 +3,7 @@
 The texts are generated: words as frequent as Zipf's law has it, about 100 in a passage, 8 in a query, which are taken
 from one passage.
 
-- `ours`: the stages `index_terms`, `count_terms` and `search_bm25` over parts of 50,000 passages and 1,000 queries.
+- `ours`: the stages `index_terms`, `count_terms` and `search_bm25`, over parts of 50,000 passages and 1,000 queries.
   Every table is written to a store and read from it, as the parts of a curation do. No Prefect and no Ray. It masks what
   cannot be a negative and makes the table of hits.
 - `bm25s`: `bm25s.tokenize`, `BM25.index` and `BM25.retrieve` on the whole corpus, with its default backend (numpy), and

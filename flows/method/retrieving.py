@@ -1,5 +1,7 @@
 """Finding passages with several retrievers: by words, with further encoders, and all of them in one order."""
 
+from typing import Any
+
 from pydantic import BaseModel
 
 from flows import stages as st
@@ -17,7 +19,7 @@ from tasks.mining.fuse import FuseConfig
 from tasks.schemas import DENSE
 
 
-def search(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> dict[str, Table]:
+def search(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> dict[str, Any]:
     """Search with every retriever of `mine.retrievers`; returns the `hits` and `passage_embeddings` that `mine` reads.
 
     The dense score of a hit that the dense search did not find is computed by `mine`, so its vector is fetched too.
@@ -53,16 +55,16 @@ def _search_one(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, nam
     """Return the hits of one retriever."""
     if name == bm25.NAME:
         return _search_words(run, setup, data)
-    c, tables = setup.config, {"queries": data.queries, "positives": data.positives, "passages": data.passages}
-    software = setup.software(st.SEARCH)
+    c, software = setup.config, setup.software(st.SEARCH)
+    tables: dict[str, Any] = {"queries": data.queries, "positives": data.positives, "passages": data.passages}
     if name == DENSE:
-        found = {"query_embeddings": vectors.queries, "passage_embeddings": vectors.passages}
-        dense: Table = run(st.SEARCH, c.search, key=software, **tables, **found)["hits"]
+        tables |= {"query_embeddings": vectors.queries, "passage_embeddings": vectors.passages}
+        dense: Table = run(st.SEARCH, c.search, key=software, **tables)["hits"]
         return dense
     further = encode(run, data, setup.encoders[name], name)
     how = SearchWithConfig(**c.search.model_dump(), retriever=name)
-    found = {"query_embeddings": further.queries, "passage_embeddings": further.passages}
-    hits: Table = run(st.SEARCH_WITH, how, label=name, key=software, **tables, **found)["hits"]
+    tables |= {"query_embeddings": further.queries, "passage_embeddings": further.passages}
+    hits: Table = run(st.SEARCH_WITH, how, label=name, key=software, **tables)["hits"]
     return hits
 
 
@@ -72,7 +74,7 @@ def _search_words(run: Runner, setup: Setup, data: Ingested) -> Table:
     index = run(st.INDEX_TERMS, c.bm25.as_words, key=software, passages=data.passages)
     # Passages that come later change no score of those that were there: the frequencies are those of the first ingest.
     first = frozenset(data.generations.passage_parts[0])
-    known = {name: only_parts(index[name], first) for name in ("terms", "totals")}
+    known: dict[str, Any] = {name: only_parts(index[name], first) for name in ("terms", "totals")}
     whole = run(st.COUNT_TERMS, c.bm25.as_words, key=software, queries=data.queries, **known)
     counted = part_keys.digest([table.content() for table in known.values()])
     hits: Table = run(

@@ -140,7 +140,8 @@ def _read_parquet(path: Path, copy: Path) -> _Table:
     for batch, vectors in _batches(file, path, on):
         if rows is None:
             shape = (file.metadata.num_rows, vectors.shape[1])
-            rows = np.lib.format.open_memmap(copy, mode="w+", dtype=np.float32, shape=shape)
+            np.lib.format.open_memmap(copy, mode="w+", dtype=np.float32, shape=shape)  # type: ignore[no-untyped-call]
+            rows = np.load(copy, mmap_mode="r+")
         if vectors.shape[1] != rows.shape[1]:
             raise ValueError(
                 f"{path}: vectors of {rows.shape[1]} numbers expected, got {vectors.shape[1]} after row {done}"
@@ -159,7 +160,7 @@ def _batches(file: pq.ParquetFile, path: Path, on: list[str]) -> Iterator[tuple[
     for batch in file.iter_batches(batch_size=_BATCH, columns=[*on, "vector"]):
         frame = pl.DataFrame(pl.from_arrow(batch))
         vectors = frame["vector"]
-        if not isinstance(vectors.dtype, pl.List | pl.Array) or not vectors.dtype.inner.is_numeric():  # type: ignore[union-attr]
+        if not isinstance(vectors.dtype, pl.List | pl.Array) or not vectors.dtype.inner.is_numeric():
             raise ValueError(f"{path}: lists of numbers expected in the column 'vector', got {vectors.dtype}")
         lists = vectors.cast(pl.List(pl.Float32))
         lengths = lists.list.len()

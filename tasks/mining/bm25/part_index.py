@@ -29,7 +29,7 @@ class Corpus:
 
     def rarity(self, frequencies: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return Lucene's inverse document frequency of words that stand in so many passages each."""
-        return np.log(1 + (self.passages - frequencies + 0.5) / (frequencies + 0.5))
+        return np.asarray(np.log(1 + (self.passages - frequencies + 0.5) / (frequencies + 0.5)), dtype=np.float64)
 
     def saturation(self, counts: npt.NDArray[Any], words: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Return how much a word counts that stands `counts` times in a passage of `words` words: 0 to 1."""
@@ -86,7 +86,7 @@ class PartIndex:
     @cached_property
     def _highest(self) -> Scores:
         """The largest weight of each frequent word."""
-        return self._rows.max(axis=1, initial=0)
+        return np.asarray(self._rows.max(axis=1, initial=0), dtype=np.float32)
 
     def nearest(self, words: Positions, depth: int) -> tuple[Positions, Scores]:
         """Return the passages with the `depth` highest scores, all that tie with the last, and their scores.

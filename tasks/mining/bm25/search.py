@@ -129,7 +129,7 @@ class _Index:
         docs = np.concatenate([np.empty(0, np.int64), *(passages for _, passages, _ in walked)])
         scores = np.concatenate([np.empty(0, np.float32), *(scores for *_, scores in walked)])
         found = self._documents.select("doc_id", "text_hash", "shown_hash", "guard_hash", "body_hash")[docs]
-        return (
+        ranked: pl.DataFrame = (
             pl.concat([queries.select(_QUERY)[rows], found], how="horizontal")
             .with_columns(
                 row=pl.Series(rows),
@@ -139,3 +139,4 @@ class _Index:
             .pipe(rank_by_score)
             .filter(pl.col("rank") <= reach)
         )
+        return ranked
