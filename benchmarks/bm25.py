@@ -4,8 +4,8 @@ The texts are generated: words as frequent as Zipf's law has it, about 100 in a 
 from one passage.
 
 - `ours`: the stages `index_terms`, `count_terms` and `search_bm25`, over parts of 50,000 passages and 1,000 queries.
-  Every table is written to a store and read from it, as the parts of a curation do. No Prefect and no Ray. It masks what
-  cannot be a negative and makes the table of hits.
+  Every table is written to a store and read from it, as the parts of a curation do. No Prefect and no Ray. What cannot
+  be a negative is masked, and the table of hits is made.
 - `bm25s`: `bm25s.tokenize`, `BM25.index` and `BM25.retrieve` on the whole corpus, with its default backend (numpy), and
   `numba` with that backend. The rows are left as arrays.
 

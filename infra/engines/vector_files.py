@@ -26,6 +26,7 @@ from infra.engines.specs import VectorsSpec
 Role = Literal["query", "passage"]
 
 _STEMS: dict[str, str] = {"query": "queries", "passage": "passages"}
+_OF_LENGTH_ONE = 1e-6  # float32 vectors that were scaled differ from length 1 by less
 _BATCH = 10_000  # rows of a parquet file at a time
 
 
@@ -96,6 +97,7 @@ class _Table:
             place = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise ValueError(f"{self._path}: finite numbers expected, the vector of {found.row(place)[:-1]} has others")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        lengths[np.abs(lengths - 1) < _OF_LENGTH_ONE] = 1  # such vectors stay as they are, to the last bit
         unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
         return pl.Series("vector", unit.astype(np.float32), dtype=pl.Array(pl.Float32, self._rows.shape[1]))
 

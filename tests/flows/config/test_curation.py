@@ -59,3 +59,13 @@ def test_a_search_by_words_is_as_deep_as_mining_reads() -> None:
     shallow = {"bm25": {"depth": 50}, "mine": {"retrievers": ["bm25"]}}
     assert "bm25.depth=50 must not be below mine.depth=100" in refuse(shallow)
     parse_config({**MINIMAL, "bm25": {"depth": 50}}, "my.yaml")  # nobody searches by words
+
+
+def test_vectors_from_files_have_no_settings_of_a_model_and_train_none() -> None:
+    files = {"encoder": {"model": "vectors:folder"}}
+    assert parse_config({**MINIMAL, **files, "train": None}, "my.yaml").encoder.model == "vectors:folder"
+    assert "train: null expected: it needs a model" in refuse(files)
+    told = refuse({"encoder": {"model": "vectors:folder", "query_prompt": "query: "}, "train": None})
+    assert "encoder.query_prompt has no effect on vectors that are in files" in told
+    beside = {"encoders": {"cohere": {"model": "vectors:folder"}}, "mine": {"retrievers": ["dense", "cohere"]}}
+    parse_config({**MINIMAL, **beside}, "my.yaml")  # the first encoder is a model, and may be trained

@@ -1,22 +1,32 @@
 """Several retrievers in the whole method: the pool is their union, and each candidate says who found it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
+from flows.method.curate import curate_method
 from flows.method.tables import Finished
+from infra.engines.specs import VectorsSpec
+from infra.engines.vector_files import VectorFilesEngine
 from infra.stages.runner import Runner
 from infra.storage.artifacts import read_table
-from tests.flows.animals import run_method, write_source
+from infra.storage.store import Store
+from tests.flows.animals import make_setup, run_method, write_source
+from tests.flows.fakes import InProcess
 
 BOTH = {"range_max": 6, "num_negatives": 3, "retrievers": ["dense", "bm25"]}
 _PAIR = ["dataset", "query_id", "doc_id"]
 
 
+def _read(run: Runner, name: str, stage: str) -> pl.DataFrame:
+    return read_table(run.store, Finished({done.name: done for done in run.runs}).table(name, stage))
+
+
 def _table(run: Runner, name: str, stage: str) -> pl.DataFrame:
-    return read_table(run.store, Finished({done.name: done for done in run.runs}).table(name, stage)).sort(_PAIR)
+    return _read(run, name, stage).sort(_PAIR)
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +86,21 @@ def test_further_encoders_search_beside_the_first(tmp_path: Path, source: Path) 
     assert [name for name in executor.computed if name.startswith("encode_passages-gte")]
     found_by = _table(run, "found_by", "fuse").pivot("retriever", index=_PAIR, values="rank")
     assert (found_by["dense"] == found_by["gte"]).all()
+
+
+def test_vectors_from_files_take_the_place_of_an_encoder(tmp_path: Path, source: Path) -> None:
+    """The same vectors give the same pool, whoever computed them."""
+    _, encoded, _ = run_method(tmp_path / "encoded", source, mine=BOTH)
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    for stem, of in (("passages", "doc_id"), ("queries", "query_id")):
+        texts = _read(encoded, stem, "ingest")
+        vectors = _read(encoded, "embeddings", f"encode_{stem}")
+        texts.join(vectors, on="text_hash").select(id=of, vector="vector").write_parquet(folder / f"{stem}.parquet")
+
+    spec = VectorsSpec(model=str(folder), digest="d")
+    store = Store.open(str(tmp_path / "store"))
+    run = Runner(store, InProcess(store, tmp_path / "scratch", encoder=VectorFilesEngine(spec)))
+    curate_method(run, replace(make_setup(store, source, mine=BOTH), encoder=spec))
+    for name in ("candidates", "negatives"):
+        assert _table(run, name, "mine").equals(_table(encoded, name, "mine"))

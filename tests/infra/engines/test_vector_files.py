@@ -37,6 +37,14 @@ def test_vectors_are_found_by_id_in_the_order_that_is_asked_for_and_have_length_
     assert np.allclose(found, [[0, 1], [0.6, 0.8], [0, 1], [0, 0]])
 
 
+def test_vectors_that_have_length_one_stay_as_they_are_to_the_last_bit(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(20, 64))
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    ids = [str(n) for n in range(20)]
+    _write(tmp_path, id=ids, vector=pl.Series(unit, dtype=pl.Array(pl.Float32, 64)))
+    assert np.array_equal(np.array(_find(tmp_path, _keys(*ids)), dtype=np.float32), unit)
+
+
 def test_queries_and_passages_have_files_of_their_own(tmp_path: Path) -> None:
     _write(tmp_path, id=["a"], vector=[[1.0, 0.0]])
     _write(tmp_path, "queries", id=["a"], vector=[[0.0, 1.0]])
