@@ -1,4 +1,4 @@
-"""The stages that choose what a tier is asked about, and those that check that enough was answered."""
+"""The stages that choose what a tier is asked about, read verdicts from files, and check what was answered."""
 
 from flows.method_stage import MethodStage
 from tasks import schemas as s
@@ -31,6 +31,47 @@ ESCALATE = MethodStage(
     "map",
     each=("candidates", "verdicts", "allotment"),  # the last only with a budget
     outputs={"escalated": s.CANDIDATES},
+)
+SPLIT_IMPORTED = MethodStage(
+    "split_imported",
+    "tasks.quality.imported:split_imported",
+    1,
+    "gather",
+    every=("source", "queries"),
+    numbered=("queries",),
+    columns={"queries": ("text_hash",)},
+    outputs={"rows": made.IMPORTED_ROWS},
+    scatters=("rows",),
+    section="imported",
+)
+IMPORTED = MethodStage(
+    "imported",
+    "tasks.quality.imported:import_verdicts",
+    1,
+    "map",
+    each=("candidates", "rows"),
+    outputs={"verdicts": s.VERDICTS, "left": s.CANDIDATES},
+)
+SPLIT_SCORES = MethodStage(
+    "split_scores",
+    "tasks.quality.scores:split_scores",
+    1,
+    "gather",
+    every=("source", "copies", "queries"),
+    numbered=("queries",),
+    columns={"queries": ("dataset", "query_id")},
+    outputs={"rows": made.SCORE_ROWS},
+    scatters=("rows",),
+    section="tiers",
+)
+READ_SCORES = MethodStage(
+    "read_scores",
+    "tasks.quality.scores:read_scores",
+    2,
+    "map",
+    each=("escalated", "rows"),
+    outputs={"verdicts": s.VERDICTS},
+    section="tiers",
 )
 TALLY = MethodStage(
     "tally",

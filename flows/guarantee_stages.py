@@ -1,7 +1,7 @@
 """The stages of a tier with a guarantee (`escalate.target`), for the stage table.
 
-Each part of the queries is audited and settled by itself. What holds for all parts, the draw and the thresholds, is made
-between two such stages from a few numbers for each question.
+Each part of the queries is audited and settled by itself. What holds for all parts, the draw and the thresholds, is
+made between two such stages from a few numbers for each question.
 """
 
 from flows.method_stage import MethodStage

@@ -9,10 +9,13 @@ from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import report_stages as reporting
 from flows import retriever_stages as further
+from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
+from tasks import summaries as made
 
 GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
 CHECKING = "check"  # begins the label of the stage that judges positives: judge-check-llm
@@ -24,7 +27,7 @@ _EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "ex
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
-_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts")
+_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
 _OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration")
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
 
@@ -34,9 +37,9 @@ HARVEST = MethodStage(
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    4,
+    5,
     "single",
-    every=("source",),
+    every=("source",),  # and where an earlier ingest put its texts, if there was one (flows.method.tables.Places)
     outputs={
         "queries": s.QUERIES,
         "positives": s.POSITIVES,
@@ -49,6 +52,9 @@ INGEST = MethodStage(
         "known": s.KNOWN,
         "copies": s.COPIES,
         "rejects": s.REJECTS,
+        "query_places": s.PLACES,
+        "passage_places": s.PLACES,
+        "generations": s.GENERATIONS,
     },
     splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,
@@ -135,15 +141,7 @@ ADMIT = MethodStage(
     section="policies",
     decides_labels=True,
 )
-IMPORTED = MethodStage(
-    "imported",
-    "tasks.quality.imported:import_verdicts",
-    1,
-    "map",
-    each=("candidates",),
-    every=("source",),
-    outputs={"verdicts": s.VERDICTS, "left": s.CANDIDATES},
-)
+SPLIT_IMPORTED, IMPORTED = escalation.SPLIT_IMPORTED, escalation.IMPORTED
 JUDGE_SIMILARITY = MethodStage(
     "judge_similarity",
     "tasks.judging.similarity:judge_similarity",
@@ -168,17 +166,7 @@ JUDGE = MethodStage(
     ledger=True,
     resources=_MODEL,
 )
-READ_SCORES = MethodStage(
-    "read_scores",
-    "tasks.quality.scores:read_scores",
-    1,
-    "map",
-    each=("escalated",),
-    every=("source", "copies"),
-    late=("queries",),
-    outputs={"verdicts": s.VERDICTS},
-    section="tiers",
-)
+SPLIT_SCORES, READ_SCORES = escalation.SPLIT_SCORES, escalation.READ_SCORES
 COMBINE = fitted.COMBINE
 WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
 FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
@@ -194,12 +182,23 @@ DECIDE = MethodStage(
 SCORE_POOL, DRAW_AUDIT, AUDIT = guaranteed.SCORE_POOL, guaranteed.DRAW_AUDIT, guaranteed.AUDIT
 READ_AUDIT, SET_THRESHOLDS, SETTLE = guaranteed.READ_AUDIT, guaranteed.SET_THRESHOLDS, guaranteed.SETTLE
 COUNT_FOUND, GUARANTEE = guaranteed.COUNT_FOUND, guaranteed.GUARANTEE
+COMPARE_KNOWN = MethodStage(
+    "compare_known",
+    "tasks.quality.known_false_negatives:compare_known",
+    1,
+    "map",
+    each=("candidates", "similarity", "llm_verdicts", "decisions"),
+    every=("known",),
+    outputs={"queries": made.KNOWN_BY_QUERY, "pairs": made.KNOWN_BY_PAIR},
+    section="agree",
+)
 AGREE = MethodStage(
     "agree",
     "tasks.quality.known_false_negatives:agree",
     3,
     "gather",
-    every=("candidates", "similarity", "llm_verdicts", "decisions", "known"),
+    every=("queries", "pairs"),
+    numbered=("pairs",),
     outputs={"agreement": s.AGREEMENT},
 )
 TALLY, COMPLETE = escalation.TALLY, escalation.COMPLETE
@@ -228,16 +227,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
-SAMPLE = MethodStage(
-    "sample",
-    "tasks.quality.sample:sample",
-    1,
-    "gather",
-    every=("candidates", "decisions"),
-    late=("queries", "passages", "positives"),
-    outputs={"samples": s.SAMPLES},
-    directories=("sheet",),
-)
+SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
     "tasks.quality.labels:apply_labels",
@@ -309,6 +299,7 @@ EXPORT = MethodStage(
     late=("queries", "passages"),
     directories=("export",),
 )
+CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.MEASURE
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",

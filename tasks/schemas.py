@@ -87,7 +87,11 @@ QRELS = Schema({**_PAIR, "relevance": pl.Int32}, key=_PAIR_KEY)
 KNOWN = Schema({**_PAIR}, key=_PAIR_KEY)
 # Ids of queries and passages that say the same as another of their dataset, under whose id they were merged.
 COPIES = Schema({"dataset": _TEXT, "kind": _TEXT, "id": _TEXT, "kept": _TEXT}, key=("dataset", "kind", "id"))
-QUERY, PASSAGE = "query", "passage"  # the kinds of `COPIES`
+QUERY, PASSAGE = "query", "passage"  # the kinds of `COPIES` and of `GENERATIONS`
+# Where ingest put its texts, for the next ingest: the beginnings of the hashes of dataset and text, and the generation.
+PLACES = Schema({"dataset": pl.UInt32, "high": pl.UInt64, "generation": pl.UInt16}, key=())
+# How many parts each generation of queries and of passages has (tasks.data.partition).
+GENERATIONS = Schema({"kind": _TEXT, "generation": pl.Int32, "parts": pl.Int32}, key=("kind", "generation"))
 EMBEDDINGS = Schema({"text_hash": _TEXT, "vector": pl.Array}, key=("text_hash",))
 HITS = Schema(
     {

@@ -1,6 +1,7 @@
 """Define the tables of summaries: what one part of a stage says to the stage that brings all parts together.
 
-They are short whatever the size of the part, or have a few bytes for each question, so that they can be gathered.
+They are short whatever the size of the part, or have a few bytes for each question, so that they can be gathered. At
+the end stand the tables that go the other way: the rows of a file, cut into those of each part.
 """
 
 import polars as pl
@@ -47,3 +48,55 @@ TALLY = Schema(
     {"judge": pl.String, "asked": pl.Boolean, "unparsed": pl.Boolean, "pairs": pl.Int64},
     key=("judge", "asked", "unparsed"),
 )
+# Pairs that can be drawn for people (tasks.quality.sample): they have the smallest hashes of their stratum in the part.
+_PAIR = dict.fromkeys(("dataset", "query_id", "doc_id"), pl.String)
+_HASHES = dict.fromkeys(("query_hash", "positives_hash", "text_hash"), pl.String)
+SHORTLIST = Schema({**_PAIR, **_HASHES, "stratum": pl.String, "hash": pl.String}, key=("hash",))
+STRATA = Schema({"stratum": pl.String, "pairs": pl.Int64}, key=("stratum",))
+# The drawn ones, by the hash of the draw; and with the texts that people read. `place` orders the sheet.
+DRAWN = Schema({"hash": pl.String, "inclusion_probability": pl.Float64}, key=("hash",))
+_SHOWN = dict.fromkeys(("place", "query", "positives", "passage"), pl.String)
+SHOWN = Schema({**_PAIR, "stratum": pl.String, "inclusion_probability": pl.Float64, **_SHOWN}, key=tuple(_PAIR))
+# How each tier judged the candidates of a query, against the false negatives that are known
+# (tasks.quality.known_false_negatives). A tier is a number: 0 for the decisions, then the tiers in the order asked,
+# similarity last.
+KNOWN_BY_QUERY = Schema(
+    {
+        "tier": pl.Int8,
+        "dataset": pl.String,
+        "query_id": pl.String,
+        **dict.fromkeys(("candidates", "known", "found", "known_found"), pl.Int32),
+    },
+    key=("tier", "dataset", "query_id"),
+)
+# The same for each candidate; queries are numbered within their part.
+KNOWN_BY_PAIR = Schema(
+    {"tier": pl.Int8, "query": pl.Int32, "known": pl.Boolean, "score": pl.Float64},
+    key=(),
+    nullable=frozenset({"score"}),
+)
+# Pairs that can be drawn for people (tasks.quality.sample): they have the smallest hashes of their stratum in the part.
+_PAIR = dict.fromkeys(("dataset", "query_id", "doc_id"), pl.String)
+_HASHES = dict.fromkeys(("query_hash", "positives_hash", "text_hash"), pl.String)
+SHORTLIST = Schema({**_PAIR, **_HASHES, "stratum": pl.String, "hash": pl.String}, key=("hash",))
+STRATA = Schema({"stratum": pl.String, "pairs": pl.Int64}, key=("stratum",))
+# The drawn ones, by the hash of the draw; and with the texts that people read. `place` orders the sheet.
+DRAWN = Schema({"hash": pl.String, "inclusion_probability": pl.Float64}, key=("hash",))
+_SHOWN = dict.fromkeys(("place", "query", "positives", "passage"), pl.String)
+SHOWN = Schema({**_PAIR, "stratum": pl.String, "inclusion_probability": pl.Float64, **_SHOWN}, key=tuple(_PAIR))
+# Rows of a file of scores (tasks.quality.scores), under the ids that ingest kept and under those of the file.
+SCORE_ROWS = Schema(
+    {
+        **dict.fromkeys(("dataset", "query_id", "doc_id", "named_query", "named_doc"), pl.String),
+        "value": pl.Float64,  # in the file's scale
+    },
+    key=("dataset", "query_id", "doc_id", "named_query", "named_doc"),
+)
+# Rows of a table of verdicts (tasks.quality.imported), by the hashes of query and passage.
+IMPORTED_ROWS = Schema(
+    {"query_hash": pl.String, "text_hash": pl.String, "state": pl.String, "score": pl.Float64},
+    key=("query_hash", "text_hash"),
+)
+# The queries that the report shows as examples, and how long the candidates' passages are (tasks.report.examples).
+CHOSEN = Schema(dict.fromkeys(("dataset", "query_id"), pl.String), key=("dataset", "query_id"))
+LENGTHS = Schema({**_PAIR, "chars": pl.UInt32}, key=tuple(_PAIR))

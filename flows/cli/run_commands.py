@@ -48,13 +48,21 @@ def curate(
     config: Annotated[Path, typer.Argument(help="The YAML configuration of the curation.")],
     strict: Strict = False,
     ask_again: AskAgain = False,
+    repartition: Annotated[
+        bool,
+        typer.Option(
+            "--repartition",
+            help="Cut the source into parts anew, as if it were read for the first time. All parts are computed again; "
+            "answers are recalled.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a whole curation, from the source to the report. Finished parts are reused."""
     from flows.config.load import load_config
 
     asked = strictly(load_config(config), strict=strict)
-    result = run_curation(read_settings(), asked, OUT, ERR, ask_again=ask_again)
+    result = run_curation(read_settings(), asked, OUT, ERR, ask_again=ask_again, repartition=repartition)
     if as_json:
         print_json(result)
 
@@ -199,11 +207,18 @@ def _further(curation: str, name: str, method: Callable[..., object], *, as_json
 
 
 def run_curation(
-    settings: Settings, config: "CurationConfig", out: Console, err: Console, *, ask_again: bool = False
+    settings: Settings,
+    config: "CurationConfig",
+    out: Console,
+    err: Console,
+    *,
+    ask_again: bool = False,
+    repartition: bool = False,
 ) -> dict[str, Any]:
     """Run a curation with progress on the terminal; returns the JSON record of its result."""
     from flows.cli.progress import progress
     from flows.cli.tables import show_result
+    from flows.curation.prepare import keep_partition
     from flows.curation.records import open_curation
     from flows.curation.workspace import Workspace
     from flows.runs.execute import execute, execute_again
@@ -213,6 +228,8 @@ def run_curation(
         workspace = Workspace.open(settings, hooks)
         curation = open_curation(workspace, config, own_file=True)
         err.print(f"curation [bold]{curation.id}[/bold] in {settings.store}", soft_wrap=True)
+        if repartition:
+            keep_partition(workspace, curation, anew=True)
         run = execute_again if ask_again else execute
         result = run(workspace, curation, in_own_flow_run)
     show_result(result, out)

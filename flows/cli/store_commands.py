@@ -229,6 +229,7 @@ def show_purged(found: "Found", out: Console, *, removed: bool) -> None:
     if found.rows.damaged:
         table.add_row("ledger: damaged segments", str(found.rows.damaged))
     table.add_row("labels of people", str(facts["labels"]))
+    table.add_row("places in parts, kept for later ingests", str(facts["places"]))
     table.add_row("store: tables and files that hold it", str(facts["objects"]))
     for stage, count in facts["parts"].items():
         table.add_row(f"store: parts of {stage}", str(count))

@@ -15,6 +15,7 @@ from infra.stages.runner import StageRun
 from tasks.report.data_figures import NAMES, account
 from tasks.report.describe import NEGATIVES, POSITIVES
 
+_OF_A_STAGE = ("stage", "parts", "reused", "computed", "failed", "blocked", "rows", "seconds")  # as JSON has more
 _MOST_DATASETS = 20  # with a row of their own
 
 
@@ -121,18 +122,20 @@ def stage_row(run: StageRun) -> dict[str, Any]:
         "blocked": run.blocked,
         "rows": run.rows,
         "seconds": round(run.seconds, 1),
+        "read_bytes": run.read_bytes,
+        "peak_gib": run.peak_gib,
     }
 
 
 def stage_table(rows: list[dict[str, Any]], title: str) -> Table:
     """Return a table of stages, with their sums."""
     table = Table(title=title, title_justify="left")
-    for name in ("stage", "parts", "reused", "computed", "failed", "blocked", "rows", "seconds"):
+    for name in _OF_A_STAGE:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for row in rows:
-        table.add_row(*(f"{value}" for value in row.values()))
+        table.add_row(*(f"{row[name]}" for name in _OF_A_STAGE))
     table.add_section()
-    table.add_row("all", *(f"{sum(row[n] for row in rows):.0f}" for n in list(rows[0])[1:] if rows))
+    table.add_row("all", *(f"{sum(row[n] for row in rows):.0f}" for n in _OF_A_STAGE[1:] if rows))
     return table
 
 

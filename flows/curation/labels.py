@@ -93,14 +93,20 @@ def _shown(workspace: Workspace, curation: Curation) -> Iterator[tuple[Pair, Sho
     mine = next((run.manifests[0] for run in runs if run.name == SAMPLE.name and run.manifests), None)
     if mine is None:
         raise ConfigError(f"{curation.id} has drawn no sample yet, so it has no sheet; run it first")
-    candidates = list(mine.ingredients["inputs"]["candidates"])
-    drawn = [m for m in _samples(workspace.store) if m.ingredients["inputs"]["candidates"] == candidates]
+    candidates = _drawn_from(mine)
+    drawn = [m for m in _samples(workspace.store) if _drawn_from(m) == candidates]
     sampled = pl.concat(_read(workspace.store, piece).select(_IDS) for m in drawn for piece in m.tables["samples"])
     pieces = (Piece(0, object_key(name), 0) for name in candidates)
     pairs = pl.concat(_read(workspace.store, piece).join(sampled.unique(), on=_IDS, how="semi") for piece in pieces)
     for manifest in drawn:
         sheet = workspace.store.get_object(manifest.directories["sheet"][_SHEET])
         yield from shown_on(sheet, pairs)
+
+
+def _drawn_from(sample: Manifest) -> list[str]:
+    """Return the contents of the candidates that a sample was drawn from; older versions read them as an input."""
+    ingredients = sample.ingredients
+    return list(ingredients.get("candidates", ingredients["inputs"].get("candidates", [])))
 
 
 def _samples(store: Store) -> list[Manifest]:

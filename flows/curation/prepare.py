@@ -22,11 +22,12 @@ from flows.config.engines import EncoderConfig, TierConfig
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
-from flows.curation.records import Curation
+from flows.curation.records import Curation, load_curation, sources_of
 from flows.curation.workspace import Workspace
 from flows.inputs.addresses import is_unreadable, open_address
 from flows.inputs.calibration import keep_calibration, read_kept
 from flows.inputs.imported import keep_imported
+from flows.inputs.partition import Decision, Earlier, Reading, decide, keep, recorded
 from flows.inputs.scores import keep_scores
 from flows.method.human_labels import label_keys, read_labels
 from flows.method.setup import Gold, Setup, Tier
@@ -194,6 +195,40 @@ def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -
     return known
 
 
+def keep_partition(workspace: Workspace, curation: Curation, *, anew: bool = False) -> None:
+    """Record from which ingest a curation's texts keep their parts; with `anew`, none do.
+
+    A source that the method itself makes is always cut into parts anew.
+    """
+    reading = _reading(curation)
+    if reading is not None:
+        said = keep(workspace.store, curation.id, reading, lambda: _earlier(workspace, curation), anew=anew)
+        if said:
+            workspace.hooks.on_message(f"partition: {said}")
+
+
+def _partition_of(workspace: Workspace, curation: Curation) -> Decision:
+    """Return what was decided for a curation; for a draft, what would be."""
+    reading = _reading(curation)
+    if curation.is_draft and reading is not None:
+        return decide(workspace.store, reading, _earlier(workspace, curation))
+    return recorded(workspace.store, curation.id) or Decision()
+
+
+def _reading(curation: Curation) -> Reading | None:
+    return None if curation.source is None else Reading(curation.config.ingest, curation.source)
+
+
+def _earlier(workspace: Workspace, curation: Curation) -> Earlier:
+    def load(id_: str) -> Reading | None:
+        try:
+            return _reading(load_curation(workspace.store, id_))
+        except ConfigError:  # of another version
+            return None
+
+    return Earlier(sources_of(workspace.store, curation.id), load)
+
+
 def prepare(workspace: Workspace, curation: Curation) -> Setup:
     """Return the setup of a curation; no model is fetched, so paths of models are empty.
 
@@ -231,6 +266,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         calibration=read_kept(workspace.store, intake.calibration),
         read_from=curation.read_from,
         encoders={name: _encoder(wanted, config, cache) for name, wanted in config.encoders.items()},
+        before=_partition_of(workspace, curation).before,
         own_file=curation.own_file,
     )
     if setup.calibration is not None:

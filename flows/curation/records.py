@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from infra.storage.numbered_records import decide_next, keep_next, numbers, read
 from infra.storage.store import Store, StoreError
 
 _LISTED = 5  # curations that an error names
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,26 @@ def curation_names(store: Store, name: str | None = None) -> list[str]:
         with contextlib.suppress(ValueError):  # somebody else's folder
             found.add(NumberedId.parse(folder))
     return [str(id_) for id_ in sorted(found) if name is None or id_.name == name]
+
+
+def sources_of(store: Store, curation: str) -> dict[str, dict[str, str]]:
+    """Return the files of the sources of the curations before one of the same name, by their ids, the newest first.
+
+    curation: its id; before a draft are all of its name.
+    """
+    name, _, number = curation.rpartition("-")
+    names = [id_ for id_ in curation_names(store, name) if not number.isdigit() or _number(id_) < int(number)]
+    with ThreadPoolExecutor(_READERS, "records") as pool:
+        records = pool.map(lambda id_: store.read_json(f"curations/{id_}/curation.json"), reversed(names))
+    return {id_: record["source"] for id_, record in zip(reversed(names), records, strict=True) if _has_source(record)}
+
+
+def _number(curation: str) -> int:
+    return NumberedId.parse(curation).number
+
+
+def _has_source(record: Any) -> bool:  # noqa: ANN401 - JSON is any
+    return isinstance(record, dict) and isinstance(record.get("source"), dict)
 
 
 def results_of(store: Store, curation: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from infra.ledger.forgetting import drop_old
 from infra.models.resolve import ModelError
 from infra.names import NumberedId
 from infra.settings import Settings
+from infra.stages.found_parts import FoundParts
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, live, plan
@@ -205,10 +206,11 @@ def _decide_curations(
 def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
     """Find the parts and models that the kept curations use."""
     manifests, models = set[str](), set[str]()
+    found = FoundParts()  # the snapshot does not change, so every walk may use what another one found
     for id_ in kept.curations:
         recorded = _recorded(snapshot, id_)
         try:
-            reached, used = _walk(settings, snapshot, id_)
+            reached, used = _walk(settings, snapshot, id_, found)
         except (ConfigError, StoreError, ModelError, LookupError, TypeError, ValueError) as error:
             # A record of another version, or a damaged one, fails in many ways; parts that its results list stay.
             if not recorded:
@@ -223,10 +225,10 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
     return Roots(frozenset(manifests), going, frozenset(kept.back), frozenset(models - {""}), _FURTHER)
 
 
-def _walk(settings: Settings, snapshot: Snapshot, id_: str) -> tuple[set[str], set[str]]:
+def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -> tuple[set[str], set[str]]:
     """Run the method over the manifests, past unfinished parts; returns the parts and the models' digests."""
     setup = prepare(Workspace(settings, snapshot), load_curation(snapshot, id_))
-    run = Runner(snapshot, _Nothing())
+    run = Runner(snapshot, _Nothing(), found=found)
     try:
         curate_method(run, setup)
     except (WaitingForLabels, TooManyRejected):

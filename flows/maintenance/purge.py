@@ -11,6 +11,7 @@ import polars as pl
 
 from flows.config.section import ConfigError
 from flows.inputs.addresses import fixed_part, has_wildcard
+from flows.inputs.partition import forget as forget_places
 from infra.ledger.forgetting import drop_old
 from infra.ledger.ledger import Forgotten, Ledger
 from infra.settings import Settings
@@ -47,12 +48,13 @@ class Found:
     files: tuple[Path, ...]
     published: tuple[str, ...] = ()  # folders of releases with a copy of what is removed
     labels: int = 0  # labels of people about the text, or with it in a comment
+    places: int = 0  # rows that say in which parts the text was, for later ingests
 
     @property
     def nothing(self) -> bool:
         """Whether nothing holds the text."""
         in_store = self.plan.removals or self.plan.records or self.plan.holders
-        return not (self.rows.rows or self.labels or in_store or self.files)
+        return not (self.rows.rows or self.labels or self.places or in_store or self.files)
 
     def as_json(self, removed: bool) -> dict[str, Any]:
         """Return what was or would be removed, as JSON."""
@@ -63,6 +65,7 @@ class Found:
             "ledger_rows": self.rows.rows,
             "damaged_segments": self.rows.damaged,
             "labels": self.labels,
+            "places": self.places,
             "objects": len(self.plan.holders),
             "parts": dict(sorted(Counter(removal.stage for removal in self.plan.removals).items())),
             "derived_objects": len({key for removal in self.plan.removals for key in removal.objects}),
@@ -88,6 +91,7 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
     if yes:
         Ledger(store).forget(target.hashes)
         forget_rows(store, target)
+        forget_places(store, target.hashes)
         remove_paths(found.files)
         withdraw(store, found.published)
         carry_out(store, found.plan)
@@ -200,6 +204,7 @@ def _find(settings: Settings, store: Store, target: Target) -> Found:
         ),
         published=tuple(holding(store, plan.digests)),
         labels=forget_rows(store, target, dry_run=True),
+        places=forget_places(store, target.hashes, dry_run=True),
     )
 
 

@@ -4,6 +4,7 @@ The paper's sections: 1.1 (mining), 3 (judging and relabelling), 4 (training and
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
@@ -22,7 +23,6 @@ from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, Wait
 from flows.method.tables import (
     Changes,
     Finished,
-    Generations,
     Ingested,
     Judged,
     Pool,
@@ -32,6 +32,8 @@ from flows.method.tables import (
     Verdicts,
     empty_table,
     gather,
+    only_asked,
+    read_source,
     union,
     wait_for,
 )
@@ -41,9 +43,16 @@ from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
 from tasks.report.describe import DescribeConfig
+from tasks.report.examples import ExcerptConfig, MeasureConfig
 from tasks.verdicts.complete import TallyConfig
 
-_OF_A_ROW = ("queries", "given", "positives")
+_QUERY = ("dataset", "query_id")
+_OF_A_ROW: Mapping[str, tuple[str, ...] | None] = {
+    "queries": None,
+    "given": (*_QUERY, "guard_hash"),
+    "positives": (*_QUERY, "guard_hash"),
+}
+_READERS = 8  # parts that are read at a time
 
 
 def curate_method(run: Runner, setup: Setup) -> Outcome:
@@ -82,7 +91,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     sampled = draw_sample(run, setup, data, verdicts)
     if setup.gold is not None:
         judge_gold(run, setup, setup.gold)
-    verdicts = apply_people(run, setup, verdicts, sampled, parts=len(data.queries.indexes))
+    verdicts = apply_people(run, setup, verdicts, sampled, parts=data.generations.query_parts)
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
@@ -95,9 +104,7 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     source: Any = setup.source
     if c.source.harvest:
         source = run(st.HARVEST, c.source.harvest, key=_library_versions(setup))["source"]
-    made = run(st.INGEST, c.ingest, source=source)
-    facts = next((m.stats.get("facts", {}) for m in run.runs[-1].manifests), {})
-    data = Ingested(**made, generations=Generations.of(facts, made["queries"], made["passages"]))
+    data = read_source(run, c.ingest, source, setup.before)
     _note_unknown_policies(run, setup, data.queries)
     return data
 
@@ -144,15 +151,19 @@ def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:
     """Draw the pairs that people check (paper section 7), and write the sheet they fill in."""
-    made = run(
-        st.SAMPLE,
-        setup.config.sample,
-        candidates=verdicts.candidates,
-        decisions=verdicts.decisions,
+    how, candidates = setup.config.sample, verdicts.candidates
+    short = run(st.SHORTLIST, how, candidates=candidates, decisions=verdicts.decisions)
+    drawn: Table = run(st.DRAW, how, **short)["drawn"]
+    shown = run(
+        st.SHOW_PAIRS,
+        how,
+        drawn=drawn,
+        shortlist=only_asked(drawn, short["shortlist"]),
         queries=data.queries,
-        passages=data.passages,
+        passages=verdicts.texts,
         positives=data.positives,
-    )
+    )["shown"]
+    made = run(st.SAMPLE, how, key={"candidates": candidates.content()}, shown=shown)
     return Sampled(samples=made["samples"], sheet=made["sheet"])
 
 
@@ -254,11 +265,12 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
     further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
     if setup.calibration is not None:
         facts["decided"] = setup.decided
+    texts, lengths = excerpt(run, setup, data, verdicts, changes.edits)
     page: Directory = run(
         without(st.REPORT, *(found.keys() - further.keys())),
         c.report.model_copy(update=facts),
         queries=data.queries,
-        passages=data.passages,
+        passages=texts,
         positives=data.positives,
         candidates=verdicts.candidates,
         similarity=verdicts.similarity,
@@ -273,9 +285,26 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
         rejects=changes.rejects,
         costs=run.keep_table("costs", costs(run), schemas.COSTS),
         counts=counts,
+        lengths=lengths,
         **further,
     )["page"]
     return page
+
+
+def excerpt(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, edits: Table) -> tuple[Table, Table]:
+    """Find the passages of the report's examples, and the lengths of the candidates' passages."""
+    config, candidates = ExcerptConfig(examples=setup.config.report.examples), verdicts.candidates
+    chosen: Table = run(st.CHOOSE_EXAMPLES, config, edits=edits)["chosen"]
+    texts = run(
+        st.EXCERPT,
+        config,
+        chosen=chosen,
+        candidates=only_asked(chosen, candidates),
+        positives=only_asked(chosen, data.positives),
+        passages=verdicts.texts,
+    )["texts"]
+    lengths = run(st.MEASURE, MeasureConfig(), candidates=candidates, passages=verdicts.texts)["lengths"]
+    return texts, lengths
 
 
 def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:
@@ -317,19 +346,30 @@ def _library_versions(setup: Setup) -> dict[str, str]:
 
 
 def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
-    """Return whether any training query has no negative of its own that can be one; the parts are read one by one."""
+    """Return whether any training query has no negative of its own that can be one; a few parts are read at a time."""
     if data.queries.missing or data.given.missing or data.positives.missing:
         return True  # nothing is known yet; the stages that follow are blocked
-    parts = (
-        {name: run.read(getattr(data, name).at(part)) for name in _OF_A_ROW} for part in sorted(data.queries.indexes)
-    )
-    return any(not without_given(**part).is_empty() for part in parts)
+    tables: dict[str, Table] = {name: getattr(data, name) for name in _OF_A_ROW}
+
+    def lacks(part: int) -> bool:
+        read = {name: run.read(table.at(part), _OF_A_ROW[name]) for name, table in tables.items()}
+        return not without_given(**read).is_empty()
+
+    def any_lacks() -> bool:
+        parts, some = sorted(data.queries.indexes), 4 * _READERS
+        with ThreadPoolExecutor(_READERS, "parts") as pool:
+            return any(any(pool.map(lacks, parts[n : n + some])) for n in range(0, len(parts), some))
+
+    return run.found.note("queries to mine", tables.values(), any_lacks)
 
 
 def _note_unknown_policies(run: Runner, setup: Setup, queries: Table) -> None:
     """Report policies for datasets that the source does not hold: a misspelt `skip` would be judged and paid for."""
     if not setup.config.policies or queries.missing:
         return
-    present = set(run.read(queries)["dataset"])
+    parts = (queries.at(part) for part in sorted(queries.indexes))
+    present = run.found.note(
+        "datasets", [queries], lambda: {name for part in parts for name in run.read(part, ["dataset"])["dataset"]}
+    )
     for name in sorted(set(setup.config.policies) - present):
         run.on_note(f"policies: no dataset {name!r} in the source, which holds {', '.join(sorted(present))}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flows import stages as st
-from flows.method.tables import Fetched, Ingested, Vectors, only_parts, union
+from flows.method.tables import Fetched, Ingested, Vectors, only_asked, only_parts, union
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks import schemas
@@ -102,7 +102,9 @@ def _fetch(
     indexes = sorted(candidates.indexes | positives.indexes)
     finished = run.runs[-1].finished
     counts = {indexes[number]: int(m.stats["facts"]["wanted"]) for number, m in finished.items()}
-    texts = run(st.FETCH_TEXTS, _CONFIG, label=label, wanted=wanted, passages=_asked(wanted, data.passages))["texts"]
+    texts = run(st.FETCH_TEXTS, _CONFIG, label=label, wanted=wanted, passages=only_asked(wanted, data.passages))[
+        "texts"
+    ]
     return _Step(label, parts, wanted, _confined(texts, parts), counts)
 
 
@@ -114,14 +116,9 @@ def _lacking(steps: Sequence[_Step]) -> frozenset[int]:
 
 
 def _send_vectors(run: Runner, label: str, wanted: Table, vectors: Vectors) -> Table:
-    embeddings = _asked(wanted, vectors.passages)
+    embeddings = only_asked(wanted, vectors.passages)
     sent: Table = run(st.FETCH_VECTORS, _CONFIG, label=label, wanted=wanted, embeddings=embeddings)["vectors"]
     return sent
-
-
-def _asked(wanted: Table, corpus: Table) -> Table:
-    """Return the corpus parts that are asked for something; where that is not known, all, as they have to wait."""
-    return corpus if wanted.partial else only_parts(corpus, wanted.indexes)
 
 
 def _confined(table: Table, parts: frozenset[int]) -> Table:

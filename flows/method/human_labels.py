@@ -31,7 +31,9 @@ class Wanted:
     drawn: int
 
 
-def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled, *, parts: int) -> Verdicts:
+def apply_people(
+    run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled, *, parts: Sequence[range]
+) -> Verdicts:
     """Replace the judges' decisions with people's labels where there are any, and compare the two.
 
     Only parts with a labelled pair are computed; the others keep the judges' pieces. A new label therefore recomputes
@@ -42,7 +44,7 @@ def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled
         setup: the curation's setup.
         verdicts: the judges' verdicts.
         sampled: the pairs drawn for people.
-        parts: how many parts the queries are split into.
+        parts: the query parts of each generation.
 
     Returns:
         The verdicts with people's decisions and the comparison (`people`); unchanged if nobody labelled any pair.
@@ -74,16 +76,17 @@ def apply_people(run: Runner, setup: Setup, verdicts: Verdicts, sampled: Sampled
     )
 
 
-def find_labelled(run: Runner, setup: Setup, candidates: Table, parts: int) -> Table:
+def find_labelled(run: Runner, setup: Setup, candidates: Table, parts: Sequence[range]) -> Table:
     """Return the candidates that people labelled; a part without any has no piece.
 
-    Only those parts of the candidates are read that can contain a labelled query. `parts`: how many parts the queries
-    are split into.
+    Only those parts of the candidates are read that can contain a labelled query. `parts`: the query parts of each
+    generation.
     """
     labels = setup.labels
-    if labels is None or labels.is_empty() or not parts:
+    if labels is None or labels.is_empty():
         return Table("labelled")
-    possible = {part_of(text_hash, parts) for text_hash in labels["query_hash"].unique()}
+    asked = labels["query_hash"].unique()
+    possible = {those[part_of(text_hash, len(those))] for those in parts if those for text_hash in asked}
     pieces: list[Piece] = []
     for index in sorted((candidates.indexes - candidates.missing) & possible):
         found = label_pairs(run.read(candidates.at(index)), labels)

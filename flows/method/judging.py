@@ -1,7 +1,7 @@
 """Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows import stages as st
@@ -15,6 +15,7 @@ from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
+from tasks.quality.scores import SplitConfig
 from tasks.verdicts.allot import AllotConfig
 from tasks.verdicts.checks import CheckConfig
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig
@@ -58,15 +59,17 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
         found = run(st.COUNT_FOUND, setup.guaranteed, candidates=candidates, llm_verdicts=asked.verdicts)["found"]
         guarantee = run(st.GUARANTEE, setup.guaranteed, thresholds=asked.thresholds, found=found)["guarantee"]
     _note_unreached_price(run, setup)
-    agreement = run(
-        st.AGREE,
-        c.agree.model_copy(update={"tiers": setup.judges}),
+    agree = c.agree.model_copy(update={"tiers": setup.judges})
+    compared = run(
+        st.COMPARE_KNOWN,
+        agree,
         candidates=candidates,
         similarity=similarity,
         llm_verdicts=asked.verdicts,
         decisions=decided,
         known=data.known,
-    )["agreement"]
+    )
+    agreement = run(st.AGREE, agree, **compared)["agreement"]
     said = (candidates, similarity, asked.verdicts, asked.calls)
     return Verdicts(*said, decided, agreement, features, fetched.texts, guarantee=guarantee)
 
@@ -100,14 +103,16 @@ def ask_tiers(
     # In every part, so that a part that was asked about nothing has a table too.
     answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
-        made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, source=setup.imported)
+        split: dict[str, Any] = {"source": setup.imported, "queries": data.queries}
+        rows = run(st.SPLIT_IMPORTED, ImportedConfig(), **split)["rows"]
+        made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
         candidates = made["left"]
     calls = [empty_table(run, "calls", schemas.CALLS)]
     combined = combine(run, setup, features, union("verdicts", *answers), 0)
     settled: dict[str, Table] = {}
-    for number, tier in enumerate(setup.tiers, start=1):
-        how, scored = setup.escalate(number - 1), combined or before
+    for number, wanted in enumerate(setup.tiers, start=1):
+        how, scored, tier = setup.escalate(number - 1), combined or before, with_rows(run, wanted, data)
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
             asked = [
@@ -139,12 +144,10 @@ def escalate(
     budgets = AllotConfig(unit=how.unit, max_share=how.max_share, max_pairs=how.max_pairs)
     allotted = list[Table]()
     for number, parts in enumerate(generations):
-        there, label = sorted(counted.indexes & frozenset(parts)), f"{tier}-g{number}" if number else tier
-        if there:
-            made = run(
-                st.ALLOT, budgets, label=label, key={"parts": there}, counted=only_parts(counted, frozenset(parts))
-            )
-            allotted.append(made["allotment"])
+        some = only_parts(counted, frozenset(parts))
+        if some.indexes:
+            label = f"{tier}-g{number}" if number else tier
+            allotted.append(run(st.ALLOT, budgets, label=label, counted=some)["allotment"])
     made = run(st.ESCALATE, how, label=tier, **tables, allotment=union("allotment", *allotted))
     chosen: Table = made["escalated"]
     return chosen
@@ -174,6 +177,21 @@ def ask_between_thresholds(
     return [sample, rest], {"settled": made["settled"], "thresholds": thresholds}
 
 
+def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
+    """Cut the file of a tier into the rows of each query part; a tier that is asked stays as it is."""
+    if tier.scores is None:
+        return tier
+    tables: dict[str, Any] = {"source": tier.scores, "copies": data.copies, "queries": data.queries}
+    rows = run(st.SPLIT_SCORES, SplitConfig(), label=tier.name, **tables)["rows"]
+    for facts in (manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests):
+        if facts.get("unknown_queries"):
+            run.on_note(
+                f"tier {tier.name}: {facts['unknown_queries']:,} of {facts['rows']:,} rows of its file are about "
+                f"queries that the data does not hold ({facts['unknown_query']})"
+            )
+    return replace(tier, rows=rows)
+
+
 def ask_tier(
     run: Runner, tier: Tier, data: Ingested, texts: Table, escalated: Table, label: str = ""
 ) -> tuple[Table, Table]:
@@ -181,16 +199,8 @@ def ask_tier(
 
     texts: the passages, by query part. label: of the stage; by default the tier's name.
     """
-    if tier.scores is not None:
-        made = run(
-            st.READ_SCORES,
-            tier.reading,
-            label=label or tier.name,
-            escalated=escalated,
-            source=tier.scores,
-            copies=data.copies,
-            queries=data.queries,
-        )
+    if tier.rows is not None:
+        made = run(st.READ_SCORES, tier.reading, label=label or tier.name, escalated=escalated, rows=tier.rows)
         _note_absent(run, tier)
         return made["verdicts"], empty_table(run, "calls", schemas.CALLS)
     made = run(
@@ -248,18 +258,12 @@ def check_of(setup: Setup) -> CheckConfig:
 
 
 def _note_absent(run: Runner, tier: Tier) -> None:
-    """Report the pairs that a file with verdicts lacks, and its rows about queries that the data does not hold."""
+    """Report the pairs that a file with verdicts lacks."""
     facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
     pairs, absent = (sum(int(fact[name]) for fact in facts) for name in ("pairs", "unparsed"))
     named = next((fact["not_in_file"] for fact in facts if "not_in_file" in fact), "")
     if absent:
         run.on_note(f"tier {tier.name}: its file lacks {absent:,} of {pairs:,} pairs, which stay unparsed ({named})")
-    unknown = next((fact for fact in facts if fact.get("unknown_queries")), None)
-    if unknown is not None:
-        run.on_note(
-            f"tier {tier.name}: {unknown['unknown_queries']:,} of {unknown['rows']:,} rows of its file are about "
-            f"queries that the data does not hold ({unknown['unknown_query']})"
-        )
 
 
 def combine(run: Runner, setup: Setup, features: Table, verdicts: Table, number: int, gold: str = "") -> Table | None:

@@ -11,6 +11,7 @@ from flows.config.curation import CurationConfig
 from flows.config.engines import TierConfig
 from flows.config.section import ConfigError
 from flows.guarantee_stages import audited
+from flows.method.tables import Places
 from flows.stage_names import judge_stage, scores_stage
 from infra.engines.specs import ScoresSpec
 from infra.provenance import declared
@@ -56,7 +57,8 @@ class WaitingForLabels(Exception):
 class Tier:
     """One judge, ready to run: which pairs it judges, its settings, its engine, and digests of its texts.
 
-    scores: the file with its verdicts, as kept in the store; None for a judge that is asked.
+    scores: the file with its verdicts, as kept in the store; None for a judge that is asked. rows: the file's rows, cut
+    into those of each query part; None until the flow has cut them.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Tier:
     engine: BaseModel
     shown: Mapping[str, Mapping[str, str]]  # digests of its prompt files and of its definitions of relevance
     scores: Directory | None = None
+    rows: Table | None = None
 
     @classmethod
     def of(cls, tier: TierConfig, config: CurationConfig, engine: BaseModel, model: str) -> "Tier":
@@ -206,6 +209,7 @@ class Setup:
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
     encoders: Mapping[str, BaseModel] = field(default_factory=dict)  # that search beside `encoder`, by name
+    before: Places | None = None  # where an earlier ingest put its texts: they stay there (flows.inputs.partition)
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS
 
     @property

@@ -1,16 +1,19 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
 from flows.config.section import ConfigError
 from flows.stage_names import is_check, is_of_gold
+from flows.stages import INGEST
 from infra.names import StageName
 from infra.stages.runner import Runner, StageRun
+from infra.stages.stage import Stage
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
+from tasks.data.ingest_config import IngestConfig
 
 _FIRST = frozenset({0})
 
@@ -45,6 +48,20 @@ class Generations:
         counts = {"queries": facts.get("query_generations"), "passages": facts.get("passage_generations")}
         whole = {"queries": len(queries.indexes), "passages": len(passages.indexes)}
         return cls(**{name: tuple(found or (whole[name],)) for name, found in counts.items()})
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an ingest put its texts. A later one leaves them there, and cuts other texts into parts of their own."""
+
+    query_places: Table
+    passage_places: Table
+    generations: Table
+
+    @property
+    def inputs(self) -> dict[str, Table]:
+        """The inputs of the later ingest, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def _run_on(counts: tuple[int, ...]) -> tuple[range, ...]:
@@ -204,6 +221,18 @@ class Finished:
         return [stage for stage in ("adopt", "mine") if stage in self.runs]
 
 
+def read_source(
+    run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage = INGEST
+) -> Ingested:
+    """Run ingest. before: where an earlier ingest put its texts; None: the source is cut into parts anew."""
+    inputs: dict[str, Any] = {} if before is None else before.inputs
+    made = run(replace(stage, every=(*stage.every, *inputs)), config, source=source, **inputs)
+    facts: Mapping[str, Any] = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})
+    generations = Generations.of(facts, made["queries"], made["passages"])
+    tables = {name: table for name, table in made.items() if name not in {each.name for each in fields(Places)}}
+    return Ingested(**tables, generations=generations)
+
+
 def union(name: str, *tables: Table) -> Table:
     """Join tables of one schema. A part that is missing in one of them is missing in the result."""
     pieces = sorted((p for table in tables for p in table.pieces), key=lambda piece: piece.index)
@@ -216,6 +245,11 @@ def only_parts(table: Table, parts: frozenset[int]) -> Table:
     """Return the pieces of some parts."""
     pieces = tuple(piece for piece in table.pieces if piece.index in parts)
     return replace(table, pieces=pieces, missing=table.missing & parts)
+
+
+def only_asked(wanted: Table, table: Table) -> Table:
+    """Return the parts that are asked for something; where that is not known, all, as they have to wait."""
+    return table if wanted.partial else only_parts(table, wanted.indexes)
 
 
 def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:

@@ -13,6 +13,7 @@ from flows import stages as st
 from flows.curation.workspace import Workspace
 from flows.method.judging import combine_label
 from flows.method.setup import Setup
+from flows.method.tables import Generations, only_parts
 from flows.planning.passage_texts import PassageTexts
 from infra.names import StageName
 from infra.stages.runner import StageRun
@@ -26,6 +27,7 @@ _Frames = Callable[[], Iterator[pl.DataFrame]]
 Basis = Literal["finished", "exact", "at most", "estimated", "unknown"]
 
 MOST_QUERIES = 2000  # rows looked at where the pairs are not known yet; the figures are scaled up
+_TEXTS = ("queries", "passages")
 _QUERY = ["dataset", "query_id"]
 _ROW = ["query_hash", "positives_hash"]
 _QUESTION = [*_ROW, "text_hash"]
@@ -115,8 +117,24 @@ class Prospects:
         if not self._is_finished(before):
             return None
         how, scored = self.setup.escalate(place), self._read(before, output)
-        pairs = escalate(how, candidates=self._candidates, verdicts=scored)["escalated"]
+        found = (escalate(how, candidates=some, verdicts=scored) for some in self._by_generation(self._candidates))
+        pairs = pl.concat(each["escalated"] for each in found)
         return Asked(pairs, pairs, "exact")
+
+    def _by_generation(self, candidates: pl.DataFrame) -> list[pl.DataFrame]:
+        """Return the candidates of each generation of queries: a tier's budgets hold for each."""
+        (made,) = self.runs[st.INGEST.name].manifests
+        generations = Generations.of(made.stats.get("facts", {}), *(_table(made, name) for name in _TEXTS))
+        if len(generations.queries) == 1:
+            return [candidates]
+        queries = _table(made, "queries")
+        return [
+            candidates.join(self._hashes(only_parts(queries, frozenset(parts))), on="query_hash", how="semi")
+            for parts in generations.query_parts
+        ]
+
+    def _hashes(self, queries: Table) -> pl.DataFrame:
+        return read_table(self.workspace.store, queries, schemas.QUERIES).select(query_hash="text_hash")
 
     def _read_before(self, place: int) -> tuple[str, str]:
         """Name the stage and its output that say what is open for the tier at a place."""
@@ -246,6 +264,10 @@ class Prospects:
         """Read the pieces of one output of all parts of a stage, one by one."""
         pieces = (piece for manifest in self.runs[name].manifests for piece in manifest.tables[output])
         return (read_table(self.workspace.store, Table(output, (piece,))) for piece in pieces)
+
+
+def _table(manifest: Manifest, name: str) -> Table:
+    return Table(name, manifest.tables[name])
 
 
 def _outputs_of(name: str) -> Mapping[str, schemas.Schema]:

@@ -8,7 +8,7 @@ from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
 from flows.curation.lookup import CURATE, Compute, Done, Job, look, look_at
 from flows.curation.origins import computed_by
-from flows.curation.prepare import fetch_models, intake_of, prepare
+from flows.curation.prepare import fetch_models, intake_of, keep_partition, prepare
 from flows.curation.records import Curation, failures_of
 from flows.curation.stored_config import refuse_other_places
 from flows.curation.workspace import Workspace
@@ -40,6 +40,7 @@ def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job
         refuse_other_places(curation.config, workspace.settings)
     if not job.force:
         intake_of(workspace, curation, anew=True).keep(workspace.store, curation.id)
+        keep_partition(workspace, curation)
     setup = prepare(workspace, curation)
     for warning in related_judges(curation.config):
         workspace.hooks.on_message(warning)

@@ -15,9 +15,9 @@ from flows.config.section import ConfigError
 from flows.curation.prepare import prepare
 from flows.curation.records import Curation
 from flows.curation.workspace import Workspace
-from flows.method.afterwards.treat_again import MadeAgain, treat_again
 from flows.results.output_folder import copy_files
 from flows.runs.light_parts import LightParts
+from flows.runs.treat_again import MadeAgain, treat_again
 from infra.stages.runner import Runner
 
 FOLDER, SUMMARY_FILE = "treat", "treat.json"

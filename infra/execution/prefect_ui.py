@@ -66,9 +66,18 @@ def row_of(spec: PartSpec, result: Manifest | Failure, *, reused: bool) -> dict[
     stats = result.stats
     counts = {name: stats[name] for name in ("rows_in", "rows_out", "seconds")}
     rejects = {name: rows for name, rows in stats.get("rows", {}).items() if name == "rejects"}
+    took = {name: stats[name] for name in ("read_bytes", "peak_gib") if name in stats}
     node = {"node": stats["node"]} if "node" in stats else {}
     facts = {name: redact_values(value) for name, value in stats.get("facts", {}).items() if value != {}}
-    return {"part": spec.number, "ended": "reused" if reused else "computed", **counts, **rejects, **node, **facts}
+    return {
+        "part": spec.number,
+        "ended": "reused" if reused else "computed",
+        **counts,
+        **took,
+        **rejects,
+        **node,
+        **facts,
+    }
 
 
 class StageProgress:

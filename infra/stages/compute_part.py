@@ -8,6 +8,7 @@ import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from infra.ledger.ledger import Ledger
 from infra.machine import where
 from infra.provenance import Origin, here
 from infra.stages import origins
-from infra.stages.runner import PartSpec
+from infra.stages.part_spec import PartSpec
+from infra.stages.part_usage import CountingStore, peak_memory
+from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
     Directory,
@@ -67,13 +70,17 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         StoreError: reading or writing failed.
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
-    store = Store(store_url)
+    store = CountingStore(store_url)
+    with peak_memory() as peak_gib:
+        made = _compute(store, spec, cache, engine)
+        return commit(store, replace(made, stats={**made.stats, "peak_gib": peak_gib()}))
+
+
+def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object | None) -> Manifest:
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
-    inputs = {
-        name: _read(store, artifact, cache, numbered=name in spec.stage.numbered)
-        for name, artifact in spec.inputs.items()
-    }
+    inputs = {name: _read(store, spec.stage, name, artifact, cache) for name, artifact in spec.inputs.items()}
+    reads = store.counts()
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
@@ -97,6 +104,7 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         "rows_in": rows_in,
         "rows_out": sum(piece.rows for pieces in tables.values() for piece in pieces),
         "rows": {name: sum(piece.rows for piece in pieces) for name, pieces in tables.items()},
+        **reads,
     }
     if origin is None:
         made_by = origins.keep(store, here(spec.stage.libraries, str(spec.config.get("device", "cpu"))))
@@ -111,7 +119,7 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         facts |= rates(facts)
         stats["facts"] = facts
         _log.info("%s", ", ".join(f"{name}={value}" for name, value in facts.items() if value))
-    manifest = Manifest(
+    return Manifest(
         stage=spec.stage.name,
         version=spec.stage.version,
         part=spec.number,
@@ -122,7 +130,6 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         directories=directories,
         stats=stats,
     )
-    return commit(store, manifest)
 
 
 def load_function(reference: str) -> Callable[..., Any]:
@@ -132,10 +139,10 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, artifact: Artifact, cache: Path, *, numbered: bool) -> pl.DataFrame | Path:
+def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
-    return read_table(store, artifact, numbered=numbered)
+    return read_table(store, artifact, numbered=name in stage.numbered, columns=stage.columns.get(name))
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from infra.names import PartName, StageName
 from infra.stages import part_keys
-from infra.stages.part_spec import PartSpec, SharedSpec
+from infra.stages.part_spec import PartSpec, SharedSpec, contents_of
 from infra.stages.stage import Stage
 from infra.storage.artifacts import Artifact
 
@@ -36,7 +36,7 @@ def cut(call: Call, since: Callable[[int], int] = lambda number: 0) -> tuple[lis
     """
     stage, inputs = call.stage, call.inputs
     shared = _shared(call)
-    contents = {name: inputs[name].content() for name in stage.every}
+    contents = contents_of(stage, {name: inputs[name] for name in stage.every})
     keys = part_keys.StageKeys(shared.ingredients, contents)
     whole_missing = any(inputs[i].incomplete for i in (*stage.every, *stage.late, *stage.across))
     specs, blocked = [], set()
@@ -46,7 +46,7 @@ def cut(call: Call, since: Callable[[int], int] = lambda number: 0) -> tuple[lis
             continue
         seen: dict[str, Artifact] = {i: inputs[i].at(index) for i in stage.each}
         seen |= {i: inputs[i].at(crossed) for i in stage.across}
-        own_contents = {i: artifact.content() for i, artifact in seen.items()}
+        own_contents = contents_of(stage, seen)
         seen |= {i: inputs[i].at(index) for i in stage.late_each}
         specs.append(
             PartSpec(

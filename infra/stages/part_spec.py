@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from infra.names import PartName
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Artifact
+from infra.storage.artifacts import Artifact, Table
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,15 @@ def ingredients_of(spec: PartSpec, shared: SharedSpec) -> dict[str, Any]:
     """Return what a part's key covers, with the contents of its inputs."""
     by_hashes = (*shared.stage.late, *shared.stage.late_each)
     covered = {name: artifact for name, artifact in spec.inputs.items() if name not in by_hashes}
-    return {**shared.ingredients, "inputs": {name: artifact.content() for name, artifact in covered.items()}}
+    return {**shared.ingredients, "inputs": contents_of(shared.stage, covered)}
+
+
+def contents_of(stage: Stage, inputs: Mapping[str, Artifact]) -> dict[str, list[str]]:
+    """Return what a key covers of inputs: their contents; of a `numbered` one also the indexes of its pieces."""
+    found = {name: artifact.content() for name, artifact in inputs.items()}
+    numbered = ((name, inputs[name]) for name in stage.numbered if name in inputs)
+    return found | {
+        f"{name}.part": [str(piece.index) for piece in artifact.pieces]
+        for name, artifact in numbered
+        if isinstance(artifact, Table)
+    }

@@ -66,6 +66,16 @@ class StageRun:
         )
 
     @property
+    def read_bytes(self) -> int:
+        """Bytes that its parts read of their inputs, whenever they were computed; 0 for parts of an older version."""
+        return sum(int(manifest.stats.get("read_bytes", 0)) for manifest in self.manifests)
+
+    @property
+    def peak_gib(self) -> float:
+        """The highest memory of a process that computed one of its parts, in GiB."""
+        return max((float(manifest.stats.get("peak_gib", 0.0)) for manifest in self.manifests), default=0.0)
+
+    @property
     def finished(self) -> dict[int, Manifest]:
         """Manifests by part number."""
         numbers = [number for number in sorted(self.ingredients) if number not in self.unfinished]
@@ -224,9 +234,9 @@ class Runner:
         piece = write_table(self.store, name, frame, schema, 0)
         return Table(name, tuple(replace(piece, index=index) for index in sorted(indexes)))
 
-    def read(self, table: Table) -> pl.DataFrame:
-        """Read a whole table."""
-        return read_table(self.store, table)
+    def read(self, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read a whole table, or some of its columns."""
+        return read_table(self.store, table, columns=columns)
 
 
 def _outputs(
@@ -237,12 +247,12 @@ def _outputs(
     for name, schema in stage.outputs.items():
         # Parts of equal content share a manifest, so the index is taken from the part and not from the manifest.
         kept = name in stage.splits or name in stage.scatters
-        pieces = [p if kept else replace(p, index=i) for i, m in done for p in m.tables[name]]
+        pieces = [p if kept or p.index == i else replace(p, index=i) for i, m in done for p in m.tables[name]]
         ordered = tuple(sorted(pieces, key=lambda piece: piece.index))
         if name in stage.scatters:
             outputs[name] = Table(name, ordered, partial=bool(lost), schema=schema)
         else:
-            outputs[name] = Table(name, ordered, lost)
+            outputs[name] = Table(name, ordered, lost, schema=None if ordered else schema)
     for name in stage.directories:
         outputs[name] = Directory(name, done[0][1].directories[name] if done else {}, lost)
     return outputs

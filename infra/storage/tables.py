@@ -12,7 +12,8 @@ search the slices of a bundle whose manifest is gone.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -48,7 +49,8 @@ class Piece:
     @property
     def content(self) -> str:
         """What a key covers of this piece: its own bytes, and not what else lies in a bundle."""
-        return object_name(self.object) if self.digest is None else f"{self.digest}.parquet"
+        # Each stage that reads a piece keeps this with its part; interned, they all keep the same string.
+        return sys.intern(object_name(self.object) if self.digest is None else f"{self.digest}.parquet")
 
 
 @dataclass(frozen=True)
@@ -131,36 +133,53 @@ def _as_parquet(name: str, frame: pl.DataFrame, schema: SchemaLike) -> bytes:
     return buffer.getvalue()
 
 
-def read_table(store: Store, table: Table, schema: SchemaLike | None = None, *, numbered: bool = False) -> pl.DataFrame:
+def read_table(
+    store: Store,
+    table: Table,
+    schema: SchemaLike | None = None,
+    *,
+    numbered: bool = False,
+    columns: Sequence[str] | None = None,
+) -> pl.DataFrame:
     """Read all pieces of a table, in order; an empty table needs a schema, its own or this one, to have columns.
 
-    numbered: add the column `part` (Int32), the index of the piece that a row came from.
+    Args:
+        store: that holds the pieces.
+        table: what is read.
+        schema: with which a table without pieces is read.
+        numbered: add the column `part` (Int32), the index of the piece that a row came from.
+        columns: those that are put into memory, in this order; None for all. The bytes of a piece are read and checked
+            as a whole in any case.
 
     Raises:
-        StoreError: a piece is gone, damaged, or no parquet file.
+        StoreError: a piece is gone, damaged, or no parquet file, or lacks a column.
     """
     schema = schema or table.schema
-    frames = list(_read_pieces(store, table, numbered))
+    frames = list(_read_pieces(store, table, numbered, columns))
     frames = [frame for frame in frames if frame.height] or frames[:1]
     if frames:
         return pl.concat(frames)
     if schema is None:
         raise StoreError(f"table {table.name} has no piece and no schema was given to read it empty")
     empty = pl.DataFrame(schema=dict(schema.columns))
+    empty = empty if columns is None else empty.select(columns)
     return _numbered(empty, 0) if numbered else empty
 
 
-def _read_pieces(store: Store, table: Table, numbered: bool) -> Iterator[pl.DataFrame]:
-    """Read the pieces one by one, slices of bundles a few at a time: they are small and many."""
+def _read_pieces(store: Store, table: Table, numbered: bool, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]:
+    """Read the pieces one by one; slices of bundles, and all pieces in a bucket, a few at a time.
+
+    Slices are small and many, and a bucket takes its time for each answer.
+    """
 
     def read(piece: Piece) -> pl.DataFrame:
-        frame = _read_piece(store, table, piece)
+        frame = _read_piece(store, table, piece, columns)
         return _numbered(frame, piece.index) if numbered else frame
 
-    if not any(piece.digest for piece in table.pieces[1:]):
+    if store.local and not any(piece.digest for piece in table.pieces[1:]):
         yield from map(read, table.pieces)
         return
-    with ThreadPoolExecutor(_READERS, "slices") as pool:
+    with ThreadPoolExecutor(min(_READERS, max(1, len(table.pieces))), "pieces") as pool:
         yield from pool.map(read, table.pieces)
 
 
@@ -174,10 +193,14 @@ def _bytes_of(store: Store, piece: Piece) -> bytes:
     return read_slice(store, piece.object, Slice(piece.start, piece.length, piece.digest))
 
 
-def _read_piece(store: Store, table: Table, piece: Piece) -> pl.DataFrame:
+def _read_piece(store: Store, table: Table, piece: Piece, columns: Sequence[str] | None) -> pl.DataFrame:
     data = _bytes_of(store, piece)
     try:
-        return pl.read_parquet(io.BytesIO(data))
+        return pl.read_parquet(data, columns=None if columns is None else list(columns))
+    except pl.exceptions.ColumnNotFoundError as error:
+        raise StoreError(
+            f"table {table.name}: {piece.object} lacks a column ({error}); another version made it: rerun its part"
+        ) from error
     except pl.exceptions.PolarsError as error:
         raise StoreError(
             f"table {table.name}: {piece.object} is no parquet file ({error}), and nothing else is read; rerun its part"

@@ -5,33 +5,34 @@ leaves the texts of passages on disk. Resolving (`_Resolver`) works on these num
 contradictions, and cuts the rest into parts. Ids are unique within a dataset only, so nothing is merged across them.
 """
 
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tasks import schemas
 from tasks.data.ingest_config import IngestConfig
 from tasks.data.ingesting import records as r
+from tasks.data.ingesting.claims import first_of
 from tasks.data.ingesting.corpus_records import read_corpus
 from tasks.data.ingesting.pair_tables import PairTables
 from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
 from tasks.data.ingesting.row_records import read_rows
 from tasks.data.ingesting.scratch import Scratch
-from tasks.data.ingesting.text_store import hash_all, part_of_hashes, to_hex
+from tasks.data.ingesting.text_store import from_hex, hash_all, to_hex
+from tasks.data.partition import Before, Cut, count_passage_parts, count_query_parts, cut, generations_of
 from tasks.data.reading.records import IngestError
 from tasks.data.reading.source import CorpusSource, open_source
 from tasks.data.splits import DEV, TEST, TRAIN, assign_splits
 from tasks.data.subset import draw_subset
 from tasks.rejects import sum_up
-from tasks.texts import normalise, part_of
+from tasks.texts import normalise
 
 __all__ = ["IngestConfig", "IngestError", "ingest"]
-_QUERIES_PER_PART = 1_000
-_PASSAGES_PER_PART = 50_000
 _SPLITS = (TRAIN, DEV, TEST)  # a query that several name belongs to the last
 # The reference of a query to a passage as one number, which is faster to compare than two.
 _PAIR = pl.col("query").cast(pl.UInt64) * 2**32 + pl.col("passage")
@@ -41,12 +42,20 @@ _COPIES = {  # by the hash that is equal: how a negative repeats a positive
 }
 
 
-def ingest(config: IngestConfig, *, source: Path) -> dict[str, Any]:
+def ingest(
+    config: IngestConfig,
+    *,
+    source: Path,
+    query_places: pl.DataFrame | None = None,
+    passage_places: pl.DataFrame | None = None,
+    generations: pl.DataFrame | None = None,
+) -> dict[str, Any]:
     """Read a folder of training rows, or a BEIR folder, into aligned parts of queries, positives and given negatives.
 
     Identical queries of a dataset become one query with the lowest of their ids; identical passages likewise. Their
-    labels move to it. The part of a query is the hash of its text modulo the number of parts, so rows that are added
-    to other parts do not change it.
+    labels move to it. The part of a text follows from its hash. `query_places`, `passage_places` and `generations` are
+    those of an earlier ingest: its texts stay in their parts, and texts that it did not have get parts of their own
+    behind those (`tasks.data.partition`). So what was made of the old parts stays valid.
 
     The texts of passages are never in memory all at once, and the tables in parts are generators, to be read in the
     order in which they are listed here.
@@ -55,8 +64,10 @@ def ingest(config: IngestConfig, *, source: Path) -> dict[str, Any]:
         By query part: `queries`, `positives`, `given`, `irrelevant` (what people called irrelevant to a training
         query), `teacher` (scores of the source's pairs), `extras` (further fields of the source's rows). By corpus
         part: `passages`. Whole: `qrels` (all judgements of the held-out queries), `known`, `copies` (ids of merged
-        queries and passages), `rejects`. And `facts`: counts, the layout (`format`), and which field was read as what
-        (`fields`).
+        queries and passages), `rejects`; and for the next ingest `query_places`, `passage_places` and `generations`.
+        And `facts`: counts (`queries_new`, `passages_new`: what the earlier ingest did not have), the number of parts
+        of each generation (`query_generations`, `passage_generations`), the layout
+        (`format`), and which field was read as what (`fields`).
 
     Raises:
         IngestError: no usable query was found; the message counts the reasons.
@@ -67,22 +78,30 @@ def ingest(config: IngestConfig, *, source: Path) -> dict[str, Any]:
     found = open_source(source, form, config.row_options, split=config.train_split, run=config.run)
     limits: dict[str, Any] = {"longest": config.max_chars, "most_rejects": config.limits.rejects}
     said = {"format": found.form, "fields": dict(found.recognised)}
+    before = (
+        Before.of(schemas.QUERY, query_places, generations),
+        Before.of(schemas.PASSAGE, passage_places, generations),
+    )
     if not isinstance(found, CorpusSource):
-        return _Resolver(config, read_rows(found.batches(), config.dataset, **limits), place=True).resolve(said)
+        records = read_rows(found.batches(), config.dataset, **limits)
+        return _Resolver(config, records, before, place=True).resolve(said)
     names = zip(_SPLITS, (config.train_split, config.dev_split, config.test_split), strict=True)
     splits = {name: split for name, split in names if split is not None and (found.has_split(split) or name == TRAIN)}
     records = read_corpus(found, config.dataset, splits=splits, known=config.known_split, **limits)
-    return _Resolver(config, records, place=TEST not in splits).resolve(said)
+    return _Resolver(config, records, before, place=TEST not in splits).resolve(said)
 
 
 class _Resolver:
     """Merges identical texts, resolves contradictions between labels, and cuts the rest into parts.
 
+    before: where an earlier ingest put its queries and its passages.
     place: whether queries may be held out that the source itself does not hold out.
     """
 
-    def __init__(self, config: IngestConfig, records: r.Records, *, place: bool) -> None:
-        self.config, self.records, self.rejects = config, records, records.rejects
+    def __init__(
+        self, config: IngestConfig, records: r.Records, before: tuple[Before | None, Before | None], *, place: bool
+    ) -> None:
+        self.config, self.records, self.before, self.rejects = config, records, before, records.rejects
         self.rules = config.split_rules(place=place)
         self.least = config.min_relevance if records.corpus else 1  # the lowest value of a positive
         self.passages = _canonical(records.passages, "dataset", "high", "low")
@@ -133,24 +152,24 @@ class _Resolver:
         self, kept: pl.DataFrame, corpus: pl.DataFrame, pairs: Mapping[str, pl.DataFrame], facts: dict[str, Any]
     ) -> dict[str, Any]:
         """Cut what is kept into parts."""
-        config, labels, given = self.config, pairs["labels"], pairs["negatives"]
-        count = config.query_parts or math.ceil(kept.height / _QUERIES_PER_PART)
-        part = [part_of(digits, count) for digits in kept["text_hash"]]
-        queries = kept.with_columns(part=pl.Series(part, dtype=pl.UInt32))
-        tables = PairTables(queries, self.passages, self.hashes, count)
+        labels, given = pairs["labels"], pairs["negatives"]
+        of_queries, of_passages = self._cut(kept, corpus)
+        queries = kept.with_columns(part=pl.Series(of_queries.part))
+        tables = PairTables(queries, self.passages, self.hashes, of_queries.parts)
         positives = labels.filter(pl.col("value") >= self.least).select("query", "passage", source=pl.lit("label"))
-        ours = pl.concat([positives.select("query", "passage"), given.select("query", "passage")])
-        scores = _split_by(self._first(self._canonical_pairs(self.records.scores)), ours, "query", "passage")[0]
+        scores = self._scores(positives, given)
         queried = {name: frame.join(kept, on="query", how="semi") for name, frame in pairs.items()}
         held_out = labels.filter(pl.col("split") != TRAIN).rename({"value": "relevance"})
-        corpus_count = config.passage_parts or math.ceil(corpus.height / _PASSAGES_PER_PART)
-        digits = part_of_hashes(corpus["high"].to_numpy(), corpus["low"].to_numpy(), corpus_count)
-        corpus = corpus.with_columns(part=pl.Series(digits))
+        corpus = corpus.with_columns(part=pl.Series(of_passages.part))
         counts = {
             "queries_kept": kept.height,
             "passages_kept": corpus.height,
             "positives": queried["labels"].filter(pl.col("value") >= self.least).height,
             "negatives": queried["negatives"].height,
+            "query_generations": list(of_queries.counts),
+            "passage_generations": list(of_passages.counts),
+            "queries_new": of_queries.new,
+            "passages_new": of_passages.new,
         }
         return {
             "queries": tables.parts(queries.select("query", "text", "text_hash", "split"), schemas.QUERIES),
@@ -159,13 +178,29 @@ class _Resolver:
             "irrelevant": tables.parts(pairs["irrelevant"].rename({"value": "relevance"}), schemas.IRRELEVANT),
             "teacher": tables.parts(scores.select("query", "passage", score="value"), schemas.TEACHER),
             "extras": tables.parts(self._extras(), schemas.EXTRAS),
-            "passages": cut_into_parts(self.records.texts, corpus, corpus_count, Scratch()),
+            "passages": cut_into_parts(self.records.texts, corpus, of_passages.parts, Scratch()),
             "qrels": tables.table(held_out.select("query", "passage", "relevance"), schemas.QRELS),
             "known": tables.table(pairs["known"].select("query", "passage"), schemas.KNOWN),
             "copies": self._copies(),
             "rejects": self.rejects.frame(),
+            "query_places": of_queries.places,
+            "passage_places": of_passages.places,
+            "generations": generations_of(query=of_queries.counts, passage=of_passages.counts),
             "facts": {**self.records.facts, **counts, "rejects": dict(self.rejects.counts), **facts},
         }
+
+    def _cut(self, kept: pl.DataFrame, corpus: pl.DataFrame) -> tuple[Cut, Cut]:
+        """Cut the queries and the passages that are kept into parts; anew if nothing was there before."""
+        config = self.config
+        high, low = from_hex(kept["text_hash"])
+        asked = pl.DataFrame({"dataset": kept["dataset"], "high": high, "low": low})
+        count_queries = partial(count_query_parts, wanted=config.query_parts)
+        count_passages = partial(count_passage_parts, wanted=config.passage_parts)
+        of_queries = cut(asked, self.before[0], count_queries)
+        of_passages = cut(corpus, self.before[1], count_passages)
+        if of_queries.new == kept.height and of_passages.new == corpus.height:
+            return cut(asked, None, count_queries), cut(corpus, None, count_passages)
+        return of_queries, of_passages
 
     def _split_queries(self, queries: pl.DataFrame) -> pl.DataFrame:
         """Add the split of each query, and the held-out query that it is too near, if any."""
@@ -209,7 +244,8 @@ class _Resolver:
         rest = self._without_copies(rest, positives, "negative_is_positive")
         own = self._own_text(rest)
         self._reject_pairs(rest.filter(own), "same_text_as_query", "is the query's own text")
-        return rest.filter(~own).with_columns(rank=pl.col("line").cum_count().over("query"))
+        rest = rest.filter(~own)
+        return rest.with_columns(rank=pl.Series(_count_within(rest["query"].to_numpy())))
 
     def _irrelevant(self, low: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
         """Keep what people called irrelevant, without copies of positives."""
@@ -220,13 +256,21 @@ class _Resolver:
         if pairs.is_empty():
             return pairs
         for name, says in _COPIES.items():
-            hashes = self.hashes.select("passage", key=pl.struct(f"{name}_high", f"{name}_low"))
-            twins = positives.join(hashes, on="passage").group_by("query", "key").agg(twin=pl.col("passage").min())
-            found = pairs.join(hashes, on="passage", how="left", maintain_order="left")
-            found = found.join(twins, on=["query", "key"], how="left", maintain_order="left").drop("key")
-            self._reject_pairs(found.filter(pl.col("twin").is_not_null()), reason, says)
-            pairs = found.filter(pl.col("twin").is_null()).drop("twin")
+            group = first_of(self.hashes, f"{name}_high", f"{name}_low")
+            theirs = positives.select("passage", key=self._keys(positives, group))
+            keys = self._keys(pairs, group)
+            copied = keys.is_in(theirs["key"].implode())
+            twins = theirs.group_by("key").agg(twin=pl.col("passage").min())
+            found = pairs.filter(copied).with_columns(key=keys.filter(copied))
+            found = found.join(twins, on="key", how="left", maintain_order="left").drop("key")
+            self._reject_pairs(found, reason, says)
+            pairs = pairs.filter(~copied)
         return pairs
+
+    def _keys(self, pairs: pl.DataFrame, group: npt.NDArray[np.uint32]) -> pl.Series:
+        """Return one number for the query and the group of the passage of each reference."""
+        at = np.searchsorted(self.hashes["passage"].to_numpy(), pairs["passage"].to_numpy())
+        return pl.Series("key", (pairs["query"].to_numpy().astype(np.uint64) << np.uint64(32)) + group[at])
 
     def _own_text(self, pairs: pl.DataFrame) -> pl.Series:
         """Tell for each reference whether the passage is the query's own text, but for case and spaces."""
@@ -260,8 +304,14 @@ class _Resolver:
             named=pairs["passage"],
         )
 
-    def _first(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        return pairs.filter(_PAIR.is_first_distinct())
+    def _scores(self, positives: pl.DataFrame, given: pl.DataFrame) -> pl.DataFrame:
+        """Return the first score of each pair that is kept."""
+        scores = self._canonical_pairs(self.records.scores)
+        scores = scores.filter(_PAIR.is_first_distinct())
+        if scores.is_empty():
+            return scores
+        ours = pl.concat([positives.select("query", "passage"), given.select("query", "passage")])
+        return _split_by(scores, ours, "query", "passage")[0]
 
     def _distinct(self, pairs: pl.DataFrame, reason: str) -> pl.DataFrame:
         """Keep the first reference of each query to each passage."""
@@ -313,10 +363,23 @@ class _Resolver:
         self.rejects.count_only(reason, frame.height - listed.height)
 
 
+def _count_within(groups: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Number the rows of each group from 1 on, in their order."""
+    order = np.argsort(groups, kind="stable")
+    begins = np.flatnonzero(np.diff(groups[order], prepend=groups[order[:1]] + np.uint32(1)))
+    sizes = np.diff(begins, append=order.size)
+    count = np.empty(order.size, dtype=np.uint32)
+    count[order] = np.arange(order.size) - np.repeat(begins, sizes) + 1
+    return count
+
+
 def _canonical(texts: pl.DataFrame, *by: str) -> pl.DataFrame:
     """Add the number of the row with the lowest id among the rows with equal values in `by`."""
-    repeated = texts.select(pl.struct(by).is_duplicated()).to_series()
-    several = texts.filter(repeated).sort("id").select(*by, "number", lowest=pl.col("number").first().over(by))
+    first = first_of(texts, *by)
+    repeated = np.bincount(first, minlength=texts.height)[first] > 1
+    several = (
+        texts.filter(pl.Series(repeated)).sort("id").select(*by, "number", lowest=pl.col("number").first().over(by))
+    )
     lowest = texts["number"].to_numpy().copy()
     lowest[several["number"].to_numpy()] = several["lowest"].to_numpy()
     return texts.with_columns(canonical=pl.Series(lowest))

@@ -22,8 +22,15 @@ class IngestConfig(BaseModel):
 
     dataset: str = Field(min_length=1, description="name of the dataset; a Tevatron row's `subset` goes before it")
     format: Literal["auto"] | Format = Field("auto", description="auto: each row by its own keys")
-    query_parts: int | None = Field(None, ge=1, description="parts of queries; null: one per 1,000")
-    passage_parts: int | None = Field(None, ge=1, description="parts of the corpus; null: one per 50,000")
+    query_parts: int | None = Field(
+        None,
+        ge=1,
+        description="parts of queries; null: one per 256, but 200 where that is more, and at least one per 1,000. What "
+        "the source grows by gets parts of its own, as many as null gives and no more than this",
+    )
+    passage_parts: int | None = Field(
+        None, ge=1, description="parts of the corpus; null: one per 50,000. What it grows by gets its own, likewise"
+    )
     train_split: str = Field("train", pattern=_SPLIT_NAME, description="BEIR: qrels of the training queries")
     test_split: str | None = Field("test", pattern=_SPLIT_NAME, description="BEIR: qrels of the held-out queries")
     dev_split: str | None = Field(

@@ -132,5 +132,5 @@ def _matrix(vectors: pl.Series) -> Vectors:
     """Convert a Series of Array(Float32, d) with n rows (n may be 0) to a matrix of shape (n, d)."""
     if not isinstance(vectors.dtype, pl.Array):
         raise ValueError(f"vectors must be an Array of Float32, got {vectors.dtype}")
-    dimension = vectors.dtype.size
-    return np.ascontiguousarray(vectors.to_numpy(), dtype=np.float32).reshape(-1, dimension)
+    # Of a table without rows the dimension may be unknown, which is 0.
+    return np.ascontiguousarray(vectors.to_numpy(), dtype=np.float32).reshape(len(vectors), vectors.dtype.size)

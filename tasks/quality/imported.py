@@ -4,16 +4,19 @@ Pairs are found by their texts. A pair that the table does not hold has no verdi
 """
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.schemas import CANDIDATES, VERDICTS
+from tasks.summaries import IMPORTED_ROWS
+from tasks.verdicts.file_rows import cut_rows
 
 IMPORTED = "imported"  # the tier of these verdicts
 FILE = "verdicts.parquet"
 # The columns of the file: hashes of query and passage (`tasks.texts`), a state, and P(relevant).
-COLUMNS = {"query_hash": pl.String, "text_hash": pl.String, "state": pl.String, "score": pl.Float64}
+COLUMNS = IMPORTED_ROWS.columns
 STATES = ("relevant", "not_relevant", "unsure")
 _TEXTS = ["query_hash", "text_hash"]
 _SCORES = {"relevant": 1.0, "not_relevant": 0.0, "unsure": 0.5}
@@ -25,15 +28,25 @@ class ImportedConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def import_verdicts(config: ImportedConfig, *, candidates: pl.DataFrame, source: Path) -> dict[str, pl.DataFrame]:
-    """Look up the candidates in the table.
+def split_imported(config: ImportedConfig, *, source: Path, queries: pl.DataFrame) -> dict[str, Any]:
+    """Cut the table into the rows of each query part.
+
+    queries: of the data, with the column `part`.
+
+    Returns:
+        `rows`: IMPORTED_ROWS of each part, with its number.
+    """
+    names = queries.select("part", query_hash="text_hash").unique().sort("query_hash")
+    return {"rows": cut_rows(pl.scan_parquet(source / FILE), names, ["query_hash"])}
+
+
+def import_verdicts(config: ImportedConfig, *, candidates: pl.DataFrame, rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Look up the candidates of a part in the rows of the table.
 
     Returns:
         `verdicts`: of the candidates that the table holds, without calls. `left`: the other candidates.
     """
-    wanted = candidates.select(_TEXTS).unique()
-    table = pl.scan_parquet(source / FILE).join(wanted.lazy(), on=_TEXTS, how="semi").collect()
-    found = candidates.join(table.rename({"score": "said"}), on=_TEXTS)
+    found = candidates.join(rows.rename({"score": "said"}), on=_TEXTS)
     verdicts = found.select(
         "dataset",
         "query_id",
@@ -47,7 +60,7 @@ def import_verdicts(config: ImportedConfig, *, candidates: pl.DataFrame, source:
         call_id=pl.lit(None, dtype=pl.String),
         attempt=pl.lit(1, dtype=pl.Int32),
     )
-    left = candidates.join(table, on=_TEXTS, how="anti")
+    left = candidates.join(rows, on=_TEXTS, how="anti")
     return {
         "verdicts": verdicts.select(*VERDICTS.columns).sort(VERDICTS.key),
         "left": left.select(*CANDIDATES.columns).sort(CANDIDATES.key),

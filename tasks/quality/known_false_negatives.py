@@ -12,10 +12,11 @@ from tasks.agreement import auc_interval
 from tasks.clustered import share_of_groups
 from tasks.schemas import AGREEMENT
 from tasks.statistics import NOT_DEFINED
+from tasks.summaries import KNOWN_BY_PAIR, KNOWN_BY_QUERY
 
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
-_CASCADE = "cascade"
+_CASCADE, _SIMILARITY = "cascade", "similarity"
 _UNJUDGED = -math.inf  # below every score
 
 
@@ -30,7 +31,7 @@ class AgreeConfig(BaseModel):
     tiers: tuple[str, ...] = ("llm",)
 
 
-def agree(
+def compare_known(
     config: AgreeConfig,
     *,
     candidates: pl.DataFrame,
@@ -39,58 +40,101 @@ def agree(
     decisions: pl.DataFrame,
     known: pl.DataFrame,
 ) -> dict[str, pl.DataFrame]:
-    """Compare the verdicts of the tiers with the known false negatives among the candidates.
+    """Compare the verdicts of the tiers with the known false negatives among the candidates of one part.
 
-    A candidate that a tier did not judge or could not parse counts as not found, and ranks last.
-    `precision_at_cascade_recall` is the precision at the smallest cut-off of the ranking by score at which the recall
-    of the tier reaches that of the cascade; among equal scores unknown candidates rank first. Without known candidates
-    all rates are null. Precision is null where a tier found nothing, and the precision at the cascade's recall where
-    the cascade found no known one. The bounds of recall, precision and AUC are those of 95% intervals in which the
-    pairs of a query count together.
+    A candidate that a tier did not judge or could not parse counts as not found, and has no score.
+
+    Args:
+        config: the tiers.
+        candidates: of the part.
+        similarity: the verdicts of similarity.
+        llm_verdicts: those of the other tiers.
+        decisions: the decisions.
+        known: all that is known, of all parts.
+
+    Returns:
+        `queries`: KNOWN_BY_QUERY. `pairs`: KNOWN_BY_PAIR, without a row where nothing is known in any part.
+    """
+    planted = known.select(_PAIR).unique().with_columns(known=pl.lit(True))
+    labelled = candidates.select(_PAIR).join(planted, on=_PAIR, how="left", maintain_order="left")
+    labelled = labelled.with_columns(pl.col("known").fill_null(False), query=pl.struct(_QUERY).rank("dense") - 1)
+    said = _tables(config, similarity, llm_verdicts, decisions)
+    judged = pl.concat(
+        labelled.join(verdicts.select(*_PAIR, "state", "score"), on=_PAIR, how="left", maintain_order="left").select(
+            *_QUERY,
+            pl.lit(place, pl.Int8).alias("tier"),
+            pl.col("query").cast(pl.Int32),
+            "known",
+            relevant=(pl.col("state") == "relevant").fill_null(False),
+            score=pl.col("score").fill_nan(None),
+        )
+        for place, verdicts in enumerate(said.values())
+    )
+    hit, count = pl.col("known") & pl.col("relevant"), (pl.len(), pl.col("known").sum(), pl.col("relevant").sum())
+    queries = judged.group_by("tier", *_QUERY).agg(
+        **dict(zip(("candidates", "known", "found"), count, strict=True)), known_found=hit.sum()
+    )
+    columns = [pl.col(name).cast(dtype) for name, dtype in KNOWN_BY_QUERY.columns.items()]
+    pairs = judged if planted.height else judged.clear()
+    return {
+        "queries": queries.select(columns).sort(KNOWN_BY_QUERY.key),
+        "pairs": pairs.select(*KNOWN_BY_PAIR.columns),
+    }
+
+
+def agree(config: AgreeConfig, *, queries: pl.DataFrame, pairs: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Measure how well each tier finds the known false negatives, over all parts.
+
+    A candidate without a score ranks last. `precision_at_cascade_recall` is the precision at the smallest cut-off of
+    the ranking by score at which the recall of the tier reaches that of the cascade; among equal scores unknown
+    candidates rank first. Without known candidates all rates are null. Precision is null where a tier found nothing,
+    and the precision at the cascade's recall where the cascade found no known one. The bounds of recall, precision and
+    AUC are those of 95% intervals in which the pairs of a query count together.
+
+    Args:
+        config: the tiers.
+        queries: KNOWN_BY_QUERY of all parts.
+        pairs: KNOWN_BY_PAIR of all parts, with the column `part`.
 
     Returns:
         `agreement`: one row per tier, including `cascade` and `similarity`.
     """
-    labelled = candidates.select(_PAIR).join(
-        known.select(_PAIR).unique().with_columns(known=pl.lit(True)), on=_PAIR, how="left"
-    )
-    labelled = labelled.with_columns(pl.col("known").fill_null(False))
-    asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
-    tiers = {_CASCADE: decisions, **asked, "similarity": similarity}
-    judged = {tier: _judged(labelled, verdicts) for tier, verdicts in tiers.items()}
-    target = judged[_CASCADE].filter("known", "relevant").height
-    rows = [_measure(tier, frame, target) for tier, frame in judged.items()]
+    names = (_CASCADE, *config.tiers, _SIMILARITY)
+    target = int(queries.filter(pl.col("tier") == 0)["known_found"].sum())
+    rows = [
+        _measure(name, queries.filter(pl.col("tier") == place), pairs.filter(pl.col("tier") == place), target)
+        for place, name in enumerate(names)
+    ]
     return {"agreement": pl.DataFrame(rows, schema=AGREEMENT.columns).sort(AGREEMENT.key)}
 
 
-def _judged(labelled: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
-    return labelled.join(verdicts.select(*_PAIR, "state", "score"), on=_PAIR, how="left").select(
-        *_QUERY,
-        "known",
-        relevant=(pl.col("state") == "relevant").fill_null(False),
-        score=pl.col("score").fill_nan(None).fill_null(_UNJUDGED),
-    )
+def _tables(
+    config: AgreeConfig, similarity: pl.DataFrame, llm_verdicts: pl.DataFrame, decisions: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
+    """Return the verdicts by tier. A tier's place in this order stands for it in the tables of the parts."""
+    asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
+    return {_CASCADE: decisions, **asked, _SIMILARITY: similarity}
 
 
-def _measure(tier: str, judged: pl.DataFrame, target: int) -> dict[str, str | int | float | None]:
-    auc = auc_interval(
-        judged["score"].rank("dense").cast(pl.Float64).to_numpy(),
-        judged["known"].to_numpy(),
-        judged.select(_QUERY).rows(),
+def _measure(tier: str, queries: pl.DataFrame, pairs: pl.DataFrame, target: int) -> dict[str, str | int | float | None]:
+    queries = queries.sort(_QUERY)
+    candidates, known, found, known_found = (
+        int(queries[name].sum()) for name in ("candidates", "known", "found", "known_found")
     )
-    hit = pl.col("known") & pl.col("relevant")
-    queries = (
-        judged.group_by(_QUERY)
-        .agg(pl.col("known").sum(), found=pl.col("relevant").sum(), known_found=hit.sum())
-        .sort(_QUERY)
-    )
-    known, found, known_found = (int(queries[name].sum()) for name in ("known", "found", "known_found"))
     hits = queries["known_found"].to_list()
     recall = share_of_groups(hits, queries["known"].to_list())
     precision = share_of_groups(hits, queries["found"].to_list()) if known else NOT_DEFINED
+    ranked = pairs.select("known", pl.col("score").fill_null(_UNJUDGED), query=pl.struct("part", "query").rank("dense"))
+    auc = NOT_DEFINED
+    if known:
+        auc = auc_interval(
+            ranked["score"].rank("dense").cast(pl.Float64).to_numpy(),
+            ranked["known"].to_numpy(),
+            ranked["query"].to_list(),
+        )
     return {
         "tier": tier,
-        "candidates": judged.height,
+        "candidates": candidates,
         "known": known,
         "found": found,
         "known_found": known_found,
@@ -100,7 +144,7 @@ def _measure(tier: str, judged: pl.DataFrame, target: int) -> dict[str, str | in
         "precision": precision.value,
         "precision_low": precision.low,
         "precision_high": precision.high,
-        "precision_at_cascade_recall": _precision_at(judged, target) if target else None,
+        "precision_at_cascade_recall": _precision_at(ranked, target) if target else None,
         "auc": auc.value,
         "auc_low": auc.low,
         "auc_high": auc.high,

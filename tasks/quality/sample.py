@@ -7,6 +7,7 @@ recall can be estimated.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.clustered import Sample
 from tasks.prompts.prompt import clip, join_texts
 from tasks.schemas import SAMPLES, SOURCE_JUDGE
+from tasks.summaries import DRAWN, SHORTLIST, SHOWN
 from tasks.texts import combine_hashes
 
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -59,34 +61,70 @@ class SampleConfig(BaseModel):
     positives_chars: int = Field(8000, ge=1)
 
 
-def sample(  # noqa: PLR0913 - five tables
+def shortlist(config: SampleConfig, *, candidates: pl.DataFrame, decisions: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Shortlist the pairs of one query part that can be drawn: of each stratum as many as the whole sample has.
+
+    A stratum is dataset / state / whether the LLM was asked. Pairs are drawn by a hash of the seed and their texts, so
+    the order of rows, the parts and the cluster make no difference.
+
+    Returns:
+        `shortlist`: SHORTLIST. `strata`: STRATA, how many pairs each stratum has in this part.
+
+    Raises:
+        ValueError: a candidate has no decision.
+    """
+    pairs = with_strata(candidates, decisions)
+    sizes = pairs.group_by("stratum").agg(pairs=pl.len().cast(pl.Int64)).sort("stratum")
+    return {"shortlist": _shortlist(config, pairs).select(*SHORTLIST.columns), "strata": sizes}
+
+
+def draw(config: SampleConfig, *, shortlist: pl.DataFrame, strata: pl.DataFrame) -> dict[str, Any]:
+    """Draw the sample from the shortlists of all parts.
+
+    Args:
+        config: how many are drawn.
+        shortlist: `stratum` and `hash` of each pair, and the number of its query part in `part`.
+        strata: STRATA of all parts.
+
+    Returns:
+        `drawn`: an iterable of query parts and DRAWN.
+    """
+    drawn = _choose(config, shortlist, strata).sort("part", "hash")
+    parts = drawn.partition_by("part", as_dict=True, maintain_order=True)
+    return {"drawn": ((int(part), frame.select(*DRAWN.columns)) for (part,), frame in parts.items())}
+
+
+def show_pairs(
     config: SampleConfig,
     *,
-    candidates: pl.DataFrame,
-    decisions: pl.DataFrame,
+    drawn: pl.DataFrame,
+    shortlist: pl.DataFrame,
     queries: pl.DataFrame,
     passages: pl.DataFrame,
     positives: pl.DataFrame,
-    out: Path,
 ) -> dict[str, pl.DataFrame]:
-    """Draw the sample and write `sheet.csv` and `guidelines.md` into `out`.
+    """Return `shown`: the drawn pairs of one query part, with the texts that people read.
 
-    A stratum is dataset / state / whether the LLM was asked. Pairs are drawn by a hash of the seed and their texts, so
-    the order of rows and the cluster make no difference. The sheet is UTF-8 with a byte order mark, which Excel needs:
-    read it as `utf-8-sig`.
+    Raises:
+        ValueError: the hashes of a candidate do not fit the texts.
+    """
+    pairs = shortlist.join(drawn, on="hash", maintain_order="left")
+    joined = join_texts(pairs, queries=queries, passages=passages, positives=positives)
+    return {"shown": _shown(config, joined).select(*SHOWN.columns).sort(SHOWN.key)}
+
+
+def sample(config: SampleConfig, *, shown: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
+    """Write `sheet.csv` and `guidelines.md` of the drawn pairs of all parts into `out`.
+
+    The sheet is UTF-8 with a byte order mark, which Excel needs: read it as `utf-8-sig`.
 
     Returns:
         `samples`: stratum and inclusion probability of each drawn pair. These are not on the sheet.
-
-    Raises:
-        ValueError: a candidate has no decision, or its hashes do not fit the texts.
     """
-    drawn = _draw(config, with_strata(candidates, decisions))
-    sheet = _sheet(config, join_texts(drawn, queries=queries, passages=passages, positives=positives))
     out.mkdir(parents=True, exist_ok=True)
-    sheet.write_csv(out / "sheet.csv", include_bom=True, quote_style="non_numeric")
+    _sheet(shown).write_csv(out / "sheet.csv", include_bom=True, quote_style="non_numeric")
     (out / "guidelines.md").write_text(GUIDELINES, encoding="utf-8")
-    samples = drawn.with_columns(annotator=pl.lit(config.annotator)).select(*SAMPLES.columns).sort(SAMPLES.key)
+    samples = shown.with_columns(annotator=pl.lit(config.annotator)).select(*SAMPLES.columns).sort(SAMPLES.key)
     return {"samples": samples}
 
 
@@ -141,17 +179,22 @@ def as_sample(pairs: pl.DataFrame, relevant: str, seed: int = 0) -> Sample:
     )
 
 
-def _draw(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Draw from each stratum the pairs with the smallest hashes, as many as are allotted to it."""
-    sizes = dict(pairs.group_by("stratum").len().sort("stratum").iter_rows())
+def _shortlist(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return the pairs of each stratum with the smallest hashes, and their hashes."""
+    hashed = pairs.with_columns(_hashes(pairs, f"draw {config.seed}")).sort("stratum", "hash")
+    return hashed.filter(pl.int_range(pl.len()).over("stratum") < config.size)
+
+
+def _choose(config: SampleConfig, shortlisted: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
+    """Choose from each stratum the pairs with the smallest hashes, as many as are allotted to it."""
+    sizes = dict(strata.group_by("stratum").agg(pl.col("pairs").sum()).sort("stratum").iter_rows())
     allotted = pl.DataFrame(
         [(stratum, share, share / sizes[stratum]) for stratum, share in _allot(sizes, config.size).items()],
         schema={"stratum": pl.String, "allotted": pl.Int64, "inclusion_probability": pl.Float64},
         orient="row",
     )
     return (
-        pairs.with_columns(_hashes(pairs, f"draw {config.seed}"))
-        .sort("stratum", "hash", *_PAIR)
+        shortlisted.sort("stratum", "hash")
         .join(allotted, on="stratum", maintain_order="left")
         .filter(pl.int_range(pl.len()).over("stratum") < pl.col("allotted"))
     )
@@ -177,16 +220,21 @@ def _hashes(pairs: pl.DataFrame, salt: str) -> pl.Series:
     return pl.Series("hash", [combine_hashes([salt, *row]) for row in rows], dtype=pl.String)
 
 
-def _sheet(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows of the sheet. They are ordered by another hash than the draw, which would group the strata."""
+def _shown(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Add the texts as the sheet shows them, and `place`, by which it is ordered: the draw's hash groups the strata."""
     shown = {
         "passage": [clip(text, config.passage_chars) for text in pairs["passage"]],
         "positives": [clip(_BETWEEN_POSITIVES.join(texts), config.positives_chars) for texts in pairs["positives"]],
     }
+    return pairs.with_columns(_hashes(pairs, f"order {config.seed}").alias("place")).with_columns(
+        pl.Series(name, texts, dtype=pl.String) for name, texts in shown.items()
+    )
+
+
+def _sheet(shown: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of the sheet, in their places."""
     return (
-        pairs.with_columns(_hashes(pairs, f"order {config.seed}"))
-        .with_columns(pl.Series(name, texts, dtype=pl.String) for name, texts in shown.items())
-        .sort("hash", *_PAIR)
+        shown.sort("place", *_PAIR)
         .select(*_PAIR, "query", "positives", "passage", label=pl.lit(""), comment=pl.lit(""))
         .with_columns(pl.col(pl.String).str.replace(_FORMULA, "'$1"))
     )

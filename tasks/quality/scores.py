@@ -11,6 +11,8 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.schemas import FILE_JUDGE, PASSAGE, QUERY, VERDICTS
+from tasks.summaries import SCORE_ROWS
+from tasks.verdicts.file_rows import cut_rows, slices
 from tasks.verdicts.pairs import PAIR
 
 FILE = "scores.parquet"
@@ -40,6 +42,12 @@ class ScoresConfig(BaseModel):
     not_relevant_below: float = Field(0.5, ge=0, le=1)
 
 
+class SplitConfig(BaseModel):
+    """No settings: the file and the data say it all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
 def name_judge(label: str, scale: Scale, *, max_grade: int, relevant_grade: int) -> str:
     """Name the judge of a file for the tables. The path is not in it: another file may hold the same judge's verdicts.
 
@@ -50,10 +58,43 @@ def name_judge(label: str, scale: Scale, *, max_grade: int, relevant_grade: int)
     return f"{FILE_JUDGE}:{label}:{scale}{grades}"
 
 
-def read_scores(
-    config: ScoresConfig, *, escalated: pl.DataFrame, source: Path, copies: pl.DataFrame, queries: pl.DataFrame
-) -> dict[str, Any]:
-    """Look up the escalated pairs in the file.
+def split_scores(config: SplitConfig, *, source: Path, copies: pl.DataFrame, queries: pl.DataFrame) -> dict[str, Any]:
+    """Cut the file into the rows of each query part, under the ids that ingest kept.
+
+    Args:
+        config: nothing to set.
+        source: the folder with the file, as `settle_scores` makes it.
+        copies: ids under which ingest met texts that it keeps under another id.
+        queries: of the data, with the column `part`.
+
+    Returns:
+        `rows`: SCORE_ROWS of each part, with its number. `facts`: counts of rows, and of rows whose query is not in
+        the data, with an example.
+    """
+    table = pl.scan_parquet(source / FILE)
+    kept = queries.select("dataset", "part", kept_query="query_id")
+    merged = copies.filter(pl.col("kind") == QUERY).select("dataset", kept_query="kept", query_id="id")
+    names = pl.concat(
+        [
+            kept.with_columns(query_id="kept_query").select("dataset", "query_id", "kept_query", "part"),
+            merged.join(kept, on=["dataset", "kept_query"]).select("dataset", "query_id", "kept_query", "part"),
+        ]
+    )
+    passages = copies.filter(pl.col("kind") == PASSAGE).select("dataset", doc_id="id", kept_doc="kept")
+    rows = ((part, _under_kept_ids(found, passages)) for part, found in cut_rows(table, names, _QUERY))
+    return {"rows": rows, "facts": _unknown(table, names)}
+
+
+def _under_kept_ids(rows: pl.DataFrame, passages: pl.DataFrame) -> pl.DataFrame:
+    """Give rows the ids under which their passages were kept, beside those of the file."""
+    own = rows.with_columns(kept_doc="doc_id")
+    copied = rows.join(passages, on=["dataset", "doc_id"]).select(own.columns)
+    renamed = {"query_id": "named_query", "doc_id": "named_doc", "kept_query": "query_id", "kept_doc": "doc_id"}
+    return pl.concat([own, copied]).rename(renamed).select(*SCORE_ROWS.columns).sort(SCORE_ROWS.key)
+
+
+def read_scores(config: ScoresConfig, *, escalated: pl.DataFrame, rows: pl.DataFrame) -> dict[str, Any]:
+    """Look up the escalated pairs of a part in the rows of the file.
 
     A query or passage that ingest merged with its copies is found under its own id, else under the id of a copy; of
     several copies the one with the lowest ids counts.
@@ -61,42 +102,22 @@ def read_scores(
     Args:
         config: the scale, and which scores give which state.
         escalated: the pairs that the tier is asked about.
-        source: the folder with the file, as `settle_scores` makes it.
-        copies: ids under which ingest met texts that it keeps under another id.
-        queries: of the data, to count rows of queries that it does not hold.
+        rows: SCORE_ROWS of the part.
 
     Returns:
-        `verdicts`: one per pair, without calls. `facts`: counts of pairs, of those that the file lacks, of those found
-        under another id, of rows, and of rows whose query is not in the data; and an example of each.
+        `verdicts`: one per pair, without calls. `facts`: counts of pairs, of those that the file lacks, with an
+        example, and of those found under another id.
     """
-    table = pl.scan_parquet(source / FILE)
-    names = _names(escalated.select(PAIR), copies)
-    keys = {"query_id": "named_query", "doc_id": "named_doc"}
-    wanted = names.select("dataset", **{key: pl.col(name) for key, name in keys.items()}).unique()
-    held = table.join(wanted.lazy(), on=PAIR, how="semi").collect()
+    own = (pl.col("named_query") == pl.col("query_id")) & (pl.col("named_doc") == pl.col("doc_id"))
     found = (
-        names.join(held.rename(keys), on=["dataset", *keys.values()])
-        .sort("own", *keys.values(), descending=[True, False, False])
+        rows.join(escalated.select(PAIR), on=PAIR, how="semi")
+        .with_columns(own=own)
+        .sort("own", "named_query", "named_doc", descending=[True, False, False])
         .unique(PAIR, keep="first", maintain_order=True)
     )
     pairs = escalated.select(PAIR).join(found.select(*PAIR, "value"), on=PAIR, how="left")
-    verdicts = _verdicts(config, pairs)
     facts = _facts(pairs, held=found.filter(~pl.col("own")).height)
-    return {"verdicts": verdicts, "facts": facts | _unknown(table, queries, copies)}
-
-
-def _names(pairs: pl.DataFrame, copies: pl.DataFrame) -> pl.DataFrame:
-    """List the ids under which a file may name each pair: `named_query`, `named_doc`; `own`: both are the pair's."""
-    query, passage = (
-        copies.filter(pl.col("kind") == kind).select("dataset", pl.col("kept").alias(of), pl.col("id").alias(name))
-        for kind, of, name in ((QUERY, "query_id", "named_query"), (PASSAGE, "doc_id", "named_doc"))
-    )
-    own = pairs.with_columns(named_query="query_id", named_doc="doc_id")
-    as_copy = pairs.join(query, on=_QUERY).with_columns(named_doc="doc_id")
-    both = pl.concat([own, as_copy.select(own.columns)])
-    other = both.drop("named_doc").join(passage, on=["dataset", "doc_id"])
-    is_own = (pl.col("named_query") == pl.col("query_id")) & (pl.col("named_doc") == pl.col("doc_id"))
-    return pl.concat([both, other.select(own.columns)]).with_columns(own=is_own)
+    return {"verdicts": _verdicts(config, pairs), "facts": facts}
 
 
 def _verdicts(config: ScoresConfig, pairs: pl.DataFrame) -> pl.DataFrame:
@@ -148,14 +169,16 @@ def _facts(pairs: pl.DataFrame, held: int) -> dict[str, Any]:
     return facts
 
 
-def _unknown(table: pl.LazyFrame, queries: pl.DataFrame, copies: pl.DataFrame) -> dict[str, Any]:
+def _unknown(table: pl.LazyFrame, names: pl.DataFrame) -> dict[str, Any]:
     """Count the rows of queries that the data does not hold, and name one."""
-    merged = copies.filter(pl.col("kind") == QUERY).select("dataset", query_id="id")
-    known = pl.concat([queries.select(_QUERY), merged]).lazy()
-    unknown = table.join(known, on=_QUERY, how="anti")
-    rows, strange, first = pl.collect_all([table.select(pl.len()), unknown.select(pl.len()), unknown.head(1)])
-    facts: dict[str, Any] = {"rows": rows.item(), "unknown_queries": strange.item()}
-    return facts | ({"unknown_query": _show(first.row(0, named=True))} if first.height else {})
+    facts: dict[str, Any] = {"rows": 0, "unknown_queries": 0}
+    for rows in slices(table):
+        unknown = rows.join(names, on=_QUERY, how="anti", maintain_order="left")
+        facts["rows"] += rows.height
+        if unknown.height and not facts["unknown_queries"]:
+            facts["unknown_query"] = _show(unknown.row(0, named=True))
+        facts["unknown_queries"] += unknown.height
+    return facts
 
 
 def _show(row: dict[str, Any]) -> str:

@@ -1,10 +1,18 @@
-"""Pick a few queries with relabelled passages as examples, by hash."""
+"""Pick a few queries with relabelled passages as examples, by hash; and find what the report needs of the passages.
 
-from collections.abc import Mapping
+The texts of the examples and the lengths of the candidates are found in the query parts, so that the report does not
+read the corpus.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.schemas import PASSAGES
+from tasks.summaries import CHOSEN, LENGTHS
 from tasks.texts import hash_text, show_passage
 
 NEAR_MISSES = 2  # unsure candidates shown per query
@@ -12,6 +20,7 @@ KEPT = 1  # candidates shown per query that stay negatives
 
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
+_PASSAGE = ["dataset", "doc_id"]
 _FATES = ("relabelled", "unsure", "kept")
 
 
@@ -56,11 +65,11 @@ def pick_examples(  # noqa: PLR0913 - tables by name
 ) -> list[Example]:
     """Return up to `limit` queries with a relabelled passage, in the order of the hashes of their ids.
 
-    `verdicts` are those of all tiers. Each example has all relabelled passages by falling score, then the unsure ones
-    with the highest scores, then the kept negative with the highest score.
+    `verdicts` are those of all tiers, `passages` at least those of these queries. Each example has all relabelled
+    passages by falling score, then the unsure ones with the highest scores, then the kept negative with the highest
+    score.
     """
-    relabelled = edits.filter(pl.col("to") == "positive")
-    chosen = sorted(set(relabelled.select(_QUERY).iter_rows()), key=lambda key: (hash_text("/".join(key)), key))[:limit]
+    relabelled, chosen = edits.filter(pl.col("to") == "positive"), choose_queries(edits, limit)
     keys = pl.DataFrame(chosen, schema=dict.fromkeys(_QUERY, pl.String), orient="row")
     rows = _with_scores(verdicts.join(keys, on=_QUERY, how="semi"))
     rows = (
@@ -87,6 +96,12 @@ def pick_examples(  # noqa: PLR0913 - tables by name
         )
         for dataset, query_id in chosen
     ]
+
+
+def choose_queries(edits: pl.DataFrame, limit: int) -> list[tuple[str, str]]:
+    """Return up to `limit` queries with a relabelled passage, by dataset and id, in the order of their hashes."""
+    relabelled = edits.filter(pl.col("to") == "positive")
+    return sorted(set(relabelled.select(_QUERY).iter_rows()), key=lambda key: (hash_text("/".join(key)), key))[:limit]
 
 
 def _of(frame: pl.DataFrame, dataset: str, query_id: str) -> pl.DataFrame:
@@ -131,3 +146,57 @@ def _candidates(rows: pl.DataFrame, texts: Mapping[tuple[str, str], str]) -> lis
         for fate in _FATES
         for row in ordered.filter(pl.col("fate") == fate).head(limits[fate]).iter_rows(named=True)
     ]
+
+
+class ExcerptConfig(BaseModel):
+    """How many queries the report shows as examples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    examples: int = Field(6, ge=0)
+
+
+def choose_examples(config: ExcerptConfig, *, edits: pl.DataFrame) -> dict[str, Any]:
+    """Choose the examples of the report, as `pick_examples` does.
+
+    edits: of the treatment `relabel`, with the number of their query part in `part`.
+
+    Returns:
+        `chosen`: an iterable of query parts and CHOSEN.
+    """
+    keys = pl.DataFrame(choose_queries(edits, config.examples), schema=CHOSEN.columns, orient="row")
+    chosen = edits.select(*_QUERY, "part").unique().join(keys, on=_QUERY).sort("part", *CHOSEN.key)
+    parts = chosen.partition_by("part", as_dict=True, maintain_order=True, include_key=False)
+    return {"chosen": _numbered(parts)}
+
+
+def _numbered(parts: dict[tuple[Any, ...], pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+    yield from ((int(part), frame.select(*CHOSEN.columns)) for (part,), frame in parts.items())
+
+
+def excerpt(
+    config: ExcerptConfig,
+    *,
+    chosen: pl.DataFrame,
+    candidates: pl.DataFrame,
+    positives: pl.DataFrame,
+    passages: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Return `texts`: PASSAGES, the candidates and positives of the chosen queries of one query part."""
+    del config
+    pairs = pl.concat(frame.join(chosen, on=_QUERY).select(_PASSAGE) for frame in (candidates, positives))
+    return {"texts": passages.join(pairs.unique(), on=_PASSAGE, how="semi").sort(PASSAGES.key)}
+
+
+class MeasureConfig(BaseModel):
+    """Nothing to set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def measure(config: MeasureConfig, *, candidates: pl.DataFrame, passages: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return `lengths`: LENGTHS, the characters of title and text of each candidate of one query part."""
+    del config
+    chars = pl.col("title").str.len_chars() + pl.col("text").str.len_chars()
+    measured = candidates.join(passages.select(*_PASSAGE, chars=chars), on=_PASSAGE)
+    return {"lengths": measured.select(*LENGTHS.columns).sort(LENGTHS.key)}

@@ -122,6 +122,7 @@ def report(  # noqa: PLR0913 - tables by name
     rejects: pl.DataFrame,
     costs: pl.DataFrame,
     counts: pl.DataFrame,
+    lengths: pl.DataFrame,
     out: Path,
     known: pl.DataFrame | None = None,
     windows: pl.DataFrame | None = None,
@@ -133,9 +134,9 @@ def report(  # noqa: PLR0913 - tables by name
 ) -> dict[str, pl.DataFrame]:
     """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
-    `edits` are those of the treatment `relabel`. `known` only marks the examples. `people` is passed if people labelled
-    a candidate, `guarantee` if a tier has one, the last two if given labels are checked. `windows` says which part of a
-    passage each verdict rests on. `calibration` is the folder of the calibration that decided.
+    `passages` are at least those of the examples, `lengths` of all candidates. `edits` are of the treatment `relabel`.
+    `known` only marks the examples. `windows` says which part of a passage a verdict rests on. `calibration` is the
+    folder of the calibration that decided. The other optional ones are passed where there is something to show.
     """
     tables = _Tables(
         queries=queries,
@@ -158,7 +159,7 @@ def report(  # noqa: PLR0913 - tables by name
     )
     figures, comparisons = _count(tables), compare(scores)
     conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
-    common, warnings = _look_at_judges(config, tables)
+    common, warnings = _look_at_judges(config, tables, lengths)
     left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
     places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
     reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
@@ -168,9 +169,13 @@ def report(  # noqa: PLR0913 - tables by name
     page = _render(config, _context(config, tables, figures, comparisons) | said)
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    summary |= {} if checks is None else {"checks": checks.as_json()}
-    summary |= {} if tables.people.is_empty() else {"people": tables.people.to_dicts()}
-    return _write(out, page, summary if reached is None else {**summary, "guarantee": reached})
+    return _write(out, page, summary | _further(checks, tables.people, reached))
+
+
+def _further(checks: LabelChecks | None, people: pl.DataFrame, reached: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what the summary has only where there is something to say."""
+    told = {"checks": None if checks is None else checks.as_json(), "people": people.to_dicts() or None}
+    return {name: value for name, value in {**told, "guarantee": reached}.items() if value is not None}
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:
@@ -184,14 +189,14 @@ def _checks(positives: pl.DataFrame | None, queries: pl.DataFrame | None) -> Lab
     return None if positives is None or queries is None else sum_up_checks(positives, queries)
 
 
-def _look_at_judges(config: ReportConfig, tables: _Tables) -> tuple[CommonErrors, list[str]]:
+def _look_at_judges(config: ReportConfig, tables: _Tables, lengths: pl.DataFrame) -> tuple[CommonErrors, list[str]]:
     """Find the errors that judges have in common, and what to beware of."""
     judges = {tier: verdicts for tier, verdicts in tables.verdicts.items() if tier != CASCADE}
     common = find_common_errors(
         judges,
         candidates=tables.candidates,
         decisions=tables.decisions,
-        passages=tables.passages,
+        lengths=lengths,
         known=tables.known,
     )
     return common, [*config.kinship, *say_passed_on(judges, config.warn_shares), *common.sentences]
@@ -200,7 +205,7 @@ def _look_at_judges(config: ReportConfig, tables: _Tables) -> tuple[CommonErrors
 def _count(tables: _Tables) -> Figures:
     return count_figures(
         queries=tables.queries,
-        passages=tables.passages,
+        counts=tables.counts,
         candidates=tables.candidates,
         llm_verdicts=tables.llm_verdicts,
         calls=tables.calls,

@@ -52,7 +52,7 @@ def find_common_errors(
     *,
     candidates: pl.DataFrame,
     decisions: pl.DataFrame,
-    passages: pl.DataFrame,
+    lengths: pl.DataFrame,
     known: pl.DataFrame,
 ) -> CommonErrors:
     """Compare judges by people's labels, by the known false negatives, or by the last tier, whichever comes first.
@@ -61,7 +61,7 @@ def find_common_errors(
         verdicts: VERDICTS by judge, in the order asked. A judge that decides nothing is left out.
         candidates: a table of CANDIDATES.
         decisions: of the curation; people's labels are those whose judge is `human:<n>`.
-        passages: a table of PASSAGES.
+        lengths: a table of LENGTHS.
         known: a table of KNOWN. They are all relevant, so by them only misses are seen.
     """
     judges = deciding(verdicts)
@@ -75,7 +75,7 @@ def find_common_errors(
         measured_by, last = list(judges.items())[-1]
         truth = last.filter(pl.col("state") != "unparsed").select(*PAIR, relevant=_RELEVANT)
         del judges[measured_by]
-    rows = shared_errors(judges, truth, kinds_of_pairs(candidates, decisions, passages))
+    rows = shared_errors(judges, truth, kinds_of_pairs(candidates, decisions, lengths))
     if rows.is_empty():
         return CommonErrors("", ())
     excess = pl.col("both_wrong") - pl.col("by_chance")

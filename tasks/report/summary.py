@@ -10,6 +10,7 @@ from tasks.clustered import share_of_groups
 from tasks.formatting import percent, signed
 from tasks.quality.imported import IMPORTED
 from tasks.rejects import with_counts
+from tasks.report.describe import PASSAGE_CHARS
 from tasks.schemas import SOURCE_JUDGE, VERDICT_STATES
 from tasks.statistics import NOT_DEFINED, Interval
 from tasks.training.evaluate import Comparison
@@ -114,7 +115,7 @@ class Figures:
 def count_figures(  # noqa: PLR0913 - tables by name
     *,
     queries: pl.DataFrame,
-    passages: pl.DataFrame,
+    counts: pl.DataFrame,
     candidates: pl.DataFrame,
     llm_verdicts: pl.DataFrame,
     calls: pl.DataFrame,
@@ -135,7 +136,7 @@ def count_figures(  # noqa: PLR0913 - tables by name
         training_queries=queries.filter(pl.col("split") == "train").height,
         test_queries=queries.filter(pl.col("split") == "test").height,
         dev_queries=queries.filter(pl.col("split") == "dev").height,
-        passages=passages.height,
+        passages=int(counts.filter(pl.col("subject") == PASSAGE_CHARS)["count"].sum()),
         candidates=candidates.height,
         states={state: states.get(state, 0) for state in VERDICT_STATES},
         queries_with_relevant=decisions.filter(pl.col("state") == "relevant").select(_QUERY).n_unique(),

@@ -41,19 +41,21 @@ def count_open(config: EscalateConfig, *, candidates: pl.DataFrame, verdicts: pl
     """
     questions = find_questions(config, candidates, verdicts)
     units = open_units(config, questions)
-    place = pl.int_range(pl.len(), dtype=pl.Int64)
+    place = pl.col("place")
     if config.unit == "pair":
         width = max(1, math.ceil(units.height / MOST_BINS))
         place = place.min().over("unparsed", "score") // width
     bins = (
-        units.with_columns(bin=place)
+        units.with_row_index("place")
+        .with_columns(bin=place)
         .group_by("unparsed", "bin", maintain_order=True)
         .agg(pl.col("score").first(), units=pl.len(), questions=pl.col("questions").sum())
     )
-    opened = bins.select(pl.lit(True).alias("open"), "unparsed", "score", "units", "questions")
+    columns = [pl.col(name).cast(dtype) for name, dtype in COUNTED.columns.items()]
+    opened = bins.with_columns(open=True).select(columns)
     closed = questions.height - int(units["questions"].sum())
     row = pl.DataFrame([(False, False, None, 0, closed)], schema=COUNTED.columns, orient="row")
-    return {"counted": pl.concat([opened.cast(dict(COUNTED.columns)), row])}
+    return {"counted": pl.concat([opened, row])}
 
 
 def allot(config: AllotConfig, *, counted: pl.DataFrame) -> dict[str, Any]:

@@ -90,6 +90,6 @@ def _on_files(absent: pl.DataFrame) -> str:
         return ""
     judges = ", ".join(sorted(set(absent["judge"])))
     return (
-        f"{absent['pairs'].sum()} of them are missing in the file of {judges}: add them to the file, or put a tier after it, "
-        "which is asked about them; "
+        f"{absent['pairs'].sum()} of them are missing in the file of {judges}: add them to the file, or put a tier "
+        "after it, which is asked about them; "
     )

@@ -68,22 +68,21 @@ def deciding(verdicts: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
 
 
 def kinds_of_pairs(
-    candidates: pl.DataFrame, decisions: pl.DataFrame, passages: pl.DataFrame | None = None
+    candidates: pl.DataFrame, decisions: pl.DataFrame, lengths: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """Tell apart kinds of pairs: dataset, decision, retriever, rank and length of the passage.
 
     Args:
         candidates: a table of CANDIDATES.
         decisions: VERDICTS of the decisions; a pair that people labelled has the state that they gave.
-        passages: a table of PASSAGES, of which only the lengths are used; without it the lengths are null.
+        lengths: LENGTHS of their passages; without it they are null.
     """
     asked = pl.when(pl.col("call_id").is_not_null()).then(pl.lit("asked")).otherwise(pl.lit("not asked"))
     pairs = candidates.join(decisions.select(*PAIR, asked=asked), on=PAIR, how="left")
-    chars = pl.col("title").str.len_chars() + pl.col("text").str.len_chars()
-    if passages is None:
+    if lengths is None:
         pairs = pairs.with_columns(chars=pl.lit(None, dtype=pl.UInt32))
     else:
-        pairs = pairs.join(passages.select("dataset", "doc_id", chars=chars), on=["dataset", "doc_id"], how="left")
+        pairs = pairs.join(lengths, on=PAIR, how="left")
     return pairs.select(
         *PAIR,
         pl.col("dataset").alias("data set"),

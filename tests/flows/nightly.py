@@ -19,6 +19,7 @@ from flows.results.output_folder import Result
 from flows.runs.execute import execute
 from flows.runs.failures import failure_of
 from infra.settings import Settings
+from infra.stages.found_parts import FoundParts
 from infra.stages.runner import PartDone, Runner, StageRun
 from infra.storage.store import Store
 from tests.flows.animals import tier, write_source
@@ -61,9 +62,8 @@ class Nights:
         executor = InProcess(workspace.store, self.settings.scratch, {"judge-2026-01-01": self.judge})
         executor.llm = executor._engines["judge"] = self.judge  # type: ignore[assignment]
         self.executors.append(executor)
-        run = Runner(
-            workspace.store, executor, job.force, job.only, job.since, known=job.known, on_note=self.said.append
-        )
+        found = FoundParts() if job.found is None else job.found.for_another_walk()
+        run = Runner(workspace.store, executor, job.force, job.only, job.since, found=found, on_note=self.said.append)
         outcome = None
         try:
             outcome = job.method(run, setup)

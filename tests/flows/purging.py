@@ -9,6 +9,7 @@ import polars as pl
 from flows.maintenance.purge import Wanted, purge
 from infra.settings import Settings
 from infra.storage.store import Store
+from infra.storage.tables import BUNDLE, slices_of
 
 
 def purged(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
@@ -27,8 +28,13 @@ def traces(settings: Settings, text: str, text_hash: str) -> list[str]:
     contents |= files_below(settings.home / "curations") | files_below(settings.scratch)
     found = []
     for name, data in contents.items():
-        rows = json.dumps(pl.read_parquet(data).drop(pl.selectors.array()).to_dicts()) if data[:4] == b"PAR1" else ""
+        pieces = list(slices_of(data)) if name.endswith(BUNDLE) else [data]
+        rows = "".join(
+            json.dumps(pl.read_parquet(piece).drop(pl.selectors.array()).to_dicts())
+            for piece in pieces
+            if piece[:4] == b"PAR1"
+        )
         plain = rows or data.decode()
-        if text in plain or text_hash in plain:
+        if text in plain or text_hash in plain or str(int(text_hash[:16], 16)) in plain:
             found.append(name)
     return found

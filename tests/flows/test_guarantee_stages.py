@@ -30,7 +30,7 @@ def table(run: Runner, name: str, *stages: str) -> pl.DataFrame:
 
 def test_the_stages_of_an_audit_are_named_after_the_tier_and_judge() -> None:
     assert audited(str(StageName("judge", "llm"))) == "judge-llm-audit"
-    assert (AUDIT.splits, SETTLE.splits) == (("escalated",), ("escalated",))
+    assert (AUDIT.arity, AUDIT.every, SETTLE.arity, SETTLE.every) == ("map", ("draw",), "map", ("thresholds",))
 
 
 def test_each_pair_is_asked_once_or_settled_and_the_decisions_say_so(tmp_path: Path) -> None:

@@ -84,6 +84,17 @@ def cross(config: ToyConfig, *, left: pl.DataFrame, right: pl.DataFrame) -> dict
     return {"pairs": pl.DataFrame({"n": [left["n"].sum() * 1000 + right["n"].sum()]})}
 
 
+def deal(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, Any]:
+    """Send the numbers to the parts of their last digit; misbehaves as `double` does."""
+    if numbers["n"][0] == 20 and config.trouble:
+        _misbehave(config)
+    return {"dealt": ((n % 10, pl.DataFrame({"n": [n]})) for n in sorted(numbers["n"], reverse=True))}
+
+
+def take(config: ToyConfig, *, dealt: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {"taken": dealt}
+
+
 def wrong(config: ToyConfig, *, numbers: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {"doubled": numbers.rename({"n": "m"})}
 
@@ -109,6 +120,11 @@ ADD_UP = Stage(
 CROSS = Stage(
     "cross", "tests.infra.toy:cross", 1, "grid", each=("left",), across=("right",), outputs={"pairs": NUMBERS}
 )
+
+DEAL = Stage(
+    "deal", "tests.infra.toy:deal", 1, "map", each=("numbers",), outputs={"dealt": NUMBERS}, scatters=("dealt",)
+)
+TAKE = Stage("take", "tests.infra.toy:take", 1, "map", each=("dealt",), outputs={"taken": NUMBERS})
 
 _PLAIN = ToyConfig()
 

@@ -26,6 +26,7 @@ import pytest
 import s3fs
 import yaml
 
+from infra.storage.tables import BUNDLE, slices_of
 from tests.conftest import free_port, stop, wait_for_http, weed_command
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.place import Place
@@ -100,9 +101,9 @@ def readings(name: str, data: bytes) -> Searched:
     yield name, data
     if name.endswith(".gz"):
         yield f"{name} unpacked", gzip.decompress(data)
-    if data[:4] == b"PAR1":
-        frame = pl.read_parquet(io.BytesIO(data))
-        yield f"{name} as rows", frame.write_ndjson().encode()
+    for number, piece in enumerate(slices_of(data) if name.endswith(BUNDLE) else [data]):
+        if piece[:4] == b"PAR1":
+            yield f"{name} as rows, {number}", pl.read_parquet(io.BytesIO(piece)).write_ndjson().encode()
     if data[:15] == b"SQLite format 3":
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(f"{folder}/copy")) as database:
             (Path(folder) / "copy").write_bytes(data)

@@ -1,1 +1,1 @@
-"""Work on finished curations: calibrate, validate, retrain, prune, treat again."""
+"""Work on finished curations: calibrate, validate, retrain and prune."""

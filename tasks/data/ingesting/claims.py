@@ -9,15 +9,28 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tasks.data.ingesting.seen import keys_of
+
 Numbers = npt.NDArray[np.uint32]
 Flags = npt.NDArray[np.bool_]
 
 
 def first_of(frame: pl.DataFrame, *by: str) -> Numbers:
-    """Return for each row the number of the first row with the same values in `by`."""
-    numbered = frame.select(by).with_row_index("number")
-    numbers: Numbers = numbered.select(pl.col("number").min().over(by)).to_series().to_numpy()
-    return numbers
+    """Return for each row the number of the first row with the same values in `by`.
+
+    The rows are compared by two hashes of 64 bits: to group tens of millions of strings takes several times the memory.
+    """
+    keys = keys_of(frame.select(by))
+    one, two = keys["first"].to_numpy(), keys["second"].to_numpy()
+    order = np.argsort(one, kind="stable")
+    same = one[order[1:]] == one[order[:-1]]
+    if (same & (two[order[1:]] != two[order[:-1]])).any():
+        order = np.lexsort((two, one))
+        same = (one[order[1:]] == one[order[:-1]]) & (two[order[1:]] == two[order[:-1]])
+    begins = np.flatnonzero(np.concatenate([np.ones(min(1, order.size), dtype=np.bool_), ~same]))
+    first: Numbers = np.empty(order.size, dtype=np.uint32)
+    first[order] = np.repeat(order[begins], np.diff(begins, append=order.size))
+    return first
 
 
 def is_other(texts: pl.DataFrame, first: Numbers) -> Flags:

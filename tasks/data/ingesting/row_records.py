@@ -156,10 +156,13 @@ def _number_queries(asked: pl.DataFrame, out: np.ndarray) -> tuple[pl.DataFrame,
 
 def _number_passages(pairs: pl.DataFrame, texts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Number the passages of the kept references by their first one; returns them, and the references with numbers."""
-    pairs = pairs.with_columns(entity=pl.Series(first_of(texts, "dataset", "id")).gather(pairs["place"]))
-    named = pairs.group_by("entity", maintain_order=True).agg(pl.col("place", "row", "at", "positive").first())
+    entity = first_of(texts, "dataset", "id")[pairs["place"].to_numpy()]
+    first = np.full(texts.height, pairs.height, dtype=np.uint32)
+    first[entity[::-1]] = np.arange(pairs.height, dtype=np.uint32)[::-1]  # of several, the last one written stays
+    at = np.sort(first[first < pairs.height])
+    named = pairs[at]
     number = np.zeros(texts.height, dtype=np.uint32)
-    number[named["entity"].to_numpy()] = np.arange(named.height)
+    number[entity[at]] = np.arange(at.size, dtype=np.uint32)
     passages = texts[named["place"]].with_columns(
         number=pl.int_range(pl.len(), dtype=pl.UInt32),
         place=named["place"],
@@ -167,4 +170,4 @@ def _number_passages(pairs: pl.DataFrame, texts: pl.DataFrame) -> tuple[pl.DataF
         at=named["at"],
         positive=named["positive"],
     )
-    return passages, pairs.with_columns(passage=pl.Series(number).gather(pairs["entity"]))
+    return passages, pairs.with_columns(passage=pl.Series(number[entity]))

@@ -9,7 +9,9 @@ import pytest
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.curation.records import open_curation
+from flows.inputs.partition import recorded
 from infra.storage.artifacts import write_directory
+from tasks.verdicts.complete import TallyConfig
 from tests.flows.cli.conftest import Shell
 from tests.flows.nightly import sources
 
@@ -24,6 +26,20 @@ def test_a_curation_is_run_to_its_report_and_the_second_time_reused(shell: Shell
     said = shell.run("curate", config)
     assert "curation animals-000001 in" in said
     assert f"report: {done['report']}" in said
+
+
+def test_a_grown_source_is_cut_into_parts_anew_where_that_is_asked_for(shell: Shell) -> None:
+    first, grown = sources(shell.nights.folder, 6, 8)
+    shell.json("curate", shell.nights.written(first))
+    config = shell.nights.written(grown)
+    shell.json("curate", config)
+    workspace = shell.nights.workspace
+    before = [recorded(workspace.store, f"animals-00000{n}") for n in (1, 2)]
+    assert [each is not None and each.before is not None for each in before] == [False, True]
+    done = shell.json("curate", config, "--repartition")
+    assert (done["curation"], recorded(workspace.store, "animals-000002")) != (done["curation"], before[1])
+    assert done["parts"]["computed"] > 0
+    assert shell.json("curate", config, "--repartition")["parts"]["computed"] == 0
 
 
 def test_the_demo_runs_another_configuration_where_one_is_named_and_always_ends_in_json(shell: Shell) -> None:
@@ -58,7 +74,7 @@ def page(finished: Shell, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         folder = finished.nights.folder / "page"
         folder.mkdir(exist_ok=True)
         (folder / "comparison.md").write_text("# [one] is better\n")
-        run(st.READ_GOLD if run is None else st.COMPLETE, setup.config.complete, decisions=_decisions(run, setup))
+        run(st.READ_GOLD if run is None else st.TALLY, TallyConfig(), decisions=_decisions(run, setup))
         return SimpleNamespace(page=write_directory(run.store, "page", folder))
 
     for name in ("retrain.retrain_method", "retrain.prune_method", "validate.validate_method"):

@@ -35,7 +35,8 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
     assert run_method(tmp_path, source)[2].computed == []
     computed = run_method(tmp_path, source, tiers=[tier(judge={"passage_chars": 100})])[2].computed
     assert {name.rsplit("-", 1)[0] for name in computed} <= {
-        "judge-llm", "decide", "agree", "complete", "sample", "treat-default", "treat-remove", "treat-remove_hn",
+        "judge-llm", "decide", "compare_known", "agree", "tally", "complete", "shortlist", "draw", "show_pairs",
+        "sample", "treat-default", "treat-remove", "treat-remove_hn",
         "treat-relabel", "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
     }  # fmt: skip
     assert "judge-llm-00000" in computed

@@ -75,7 +75,8 @@ def test_another_file_is_read_anew_by_the_same_curation_and_explain_says_so(tmp_
     assert "read_scores-llm" in nights.computed
     assert "judge_similarity" not in nights.computed
     reasons = explain(nights.workspace, other.curation, "read_scores-llm", 0).reasons
-    assert reasons == ("its input `source` changed: scores.parquet",)
+    cut_anew = "part 0 of split_scores-llm changed: its input `source` changed: scores.parquet"
+    assert reasons == (f"its input `rows` changed, because {cut_anew}",)
 
 
 def test_pairs_that_the_file_lacks_are_unparsed_and_the_next_tier_is_asked_about_them(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_every_labelled_candidate_is_found_whatever_part_it_is_in(tmp_path: Path
     every = read_table(store, candidates)
     rows = [(q, t, "ann", "unsure", "2026", "", "") for q, t in every.select("query_hash", "text_hash").unique().rows()]
     labels = settle(pl.DataFrame(rows, schema=HUMAN.columns, orient="row"))
-    found = find_labelled(run, replace(setup, labels=labels), candidates, 4)
+    found = find_labelled(run, replace(setup, labels=labels), candidates, (range(4),))
     assert sum(piece.rows for piece in found.pieces) == every.height
-    assert find_labelled(run, setup, candidates, 4).pieces == ()
+    assert find_labelled(run, setup, candidates, (range(4),)).pieces == ()
 
 
 def test_nothing_is_wanted_where_nothing_waits_or_was_drawn(tmp_path: Path) -> None:

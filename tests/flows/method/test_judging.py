@@ -122,9 +122,8 @@ def test_positives_are_put_to_the_judge_and_doubts_are_named_but_nothing_is_edit
     assert data_of(run.store, run.runs)["checks"]["doubted"] == doubted.height
     page = run.store.get_object(checked.page.files["report.html"]).decode()
     assert "Positives in doubt" in page
-    (tmp_path / "parts").mkdir()
-    parts = list(verdict_parts(run.store, checked.evidence, tmp_path / "parts"))
-    assert set(parts[-1].candidates["retriever"]) == {"positive"}
+    parts = list(verdict_parts(run.store, checked.evidence))
+    assert set(pl.concat(part.candidates for part in parts[2:])["retriever"]) == {"positive"}
     # Again, with the answers remembered, it asks nothing; the queries alone cost nothing at all.
     again, _, executor = run_method(tmp_path, source, check={"queries": True})
     assert executor.llm.asked == []

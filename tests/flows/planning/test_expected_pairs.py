@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from flows.method.tables import Generations
 from flows.planning import expected_pairs
 from flows.planning.expected_pairs import NotKnown, bound
 from tasks.verdicts.escalate import EscalateConfig
@@ -63,6 +64,16 @@ def test_what_similarity_has_judged_is_escalated_in_memory(place: Place) -> None
     assert place.ahead(tiers=[tier(max_pairs=20)]).asked(0).pairs.height == 20
 
 
+def test_a_budget_is_planned_for_each_generation_of_queries(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.run("escalate-llm")
+    both = Generations(queries=(1, 1))  # the two query parts, as if the second had come later
+    sizes = sorted(frame.height for frame in place.ahead()._by_generation(place.ahead()._candidates))
+    ahead = place.ahead(tiers=[tier(max_pairs=10)])
+    monkeypatch.setattr(Generations, "of", lambda *_: both)
+    assert (sizes, ahead.asked(0).pairs.height) == ([54], 20)
+    assert sum(frame.height for frame in ahead._by_generation(ahead._candidates)) == 54
+
+
 def test_escalated_pairs_are_read_from_the_store_and_open_until_they_are_judged(place: Place) -> None:
     place.run("judge-llm")
     asked = place.ahead().asked(0)
@@ -73,8 +84,8 @@ def test_escalated_pairs_are_read_from_the_store_and_open_until_they_are_judged(
 def test_of_a_tier_that_was_stopped_only_the_parts_left_are_open(place: Place) -> None:
     place.run("judge-llm", frozenset({0}))
     asked = place.ahead().asked(0)
-    (manifest,) = place.ahead().runs["escalate-llm"].manifests
-    left = sum(piece.rows for piece in manifest.tables["escalated"] if piece.index == 0)
+    first = place.ahead().runs["escalate-llm"].finished[0]
+    left = sum(piece.rows for piece in first.tables["escalated"])
     assert 0 < left < 54
     assert (asked.basis, asked.pairs.height, asked.open.height) == ("exact", 54, left)
     assert asked.calls_done >= 54 - left

@@ -12,9 +12,7 @@ from tests.flows.animals import run_method, tier, write_source
 def test_the_parts_hold_every_verdict_of_every_tier_once(tmp_path: Path) -> None:
     tiers = [tier("first"), tier("second")]
     outcome, run, _ = run_method(tmp_path, write_source(tmp_path / "source"), tiers=tiers)
-    scratch = tmp_path / "sorted"
-    scratch.mkdir()
-    parts = list(verdict_parts(run.store, outcome.evidence, scratch))
+    parts = list(verdict_parts(run.store, outcome.evidence))
     assert len(parts) == 2
     whole = {
         name: read_table(run.store, outcome.evidence[name]) for name in ("similarity", "llm_verdicts", "decisions")

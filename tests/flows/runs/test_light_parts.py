@@ -12,7 +12,7 @@ from infra.stages.runner import Runner
 from infra.storage.store import Store
 from tasks import schemas
 from tasks.mining.encode import EncodeConfig
-from tasks.verdicts.complete import CompleteConfig
+from tasks.verdicts.complete import CompleteConfig, TallyConfig
 from tasks.verdicts.escalate import AdmitConfig
 
 DECISION = ("d", "q", "a", "cascade", "j", "unparsed", None, None, None, None, 1)
@@ -35,7 +35,7 @@ def test_a_part_whose_stage_refuses_its_input_has_failed_with_the_reason(tmp_pat
     run = light(tmp_path)
     frame = pl.DataFrame([DECISION], schema=schemas.VERDICTS.columns, orient="row")
     decisions = run.keep_table("decisions", frame, schemas.VERDICTS)
-    run(st.COMPLETE, CompleteConfig(), decisions=decisions)
+    run(st.COMPLETE, CompleteConfig(), tally=run(st.TALLY, TallyConfig(), decisions=decisions)["tally"])
     assert "1 of 1 pairs unparsed" in run.runs[-1].failed[0]
 
 

@@ -16,6 +16,7 @@ from infra.execution import engine_pool, ray_tasks
 from infra.execution.engine_pool import EnginePool, Place
 from infra.execution.part_logs import SILENT
 from infra.execution.ray_tasks import PartError, begin_anew
+from infra.execution.sent_parts import SentPart
 from infra.execution.usage_meter import Budget, Meter
 from infra.key_rules import KeyRules
 from infra.stages.runner import PartSpec
@@ -33,8 +34,8 @@ class Engine:
     def ready(self) -> str:
         return "node-1"
 
-    def compute(self, store_url: str, spec: PartSpec, cache: Path, meter: object, sender: object = None) -> str:
-        return f"{spec.name} by {getattr(self.spec, 'batch_size', None)}"
+    def compute(self, store_url: str, sent: SentPart, cache: Path, meter: object, sender: object = None) -> str:
+        return f"{sent.part.name} by {getattr(self.spec, 'batch_size', None)}"
 
     def flush(self) -> int:
         return 0
@@ -248,8 +249,8 @@ def test_after_a_refusal_of_every_request_no_further_part_is_begun(
 ) -> None:
     begun: list[str] = []
 
-    def refuse(self: Engine, store_url: str, spec: PartSpec, *_: object) -> str:
-        begun.append(spec.name)
+    def refuse(self: Engine, store_url: str, sent: SentPart, *_: object) -> str:
+        begun.append(sent.part.name)
         raise RayTaskError("compute", "Traceback", EndpointError("m-1 refuses every request: set `seed: null`"))
 
     monkeypatch.setattr(Engine, "compute", refuse)

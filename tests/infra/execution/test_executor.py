@@ -20,7 +20,7 @@ from infra.execution.ray_tasks import STOPPED, PartError, begin_anew, give_up, g
 from infra.execution.usage_meter import Budget, BudgetReached, Meter
 from infra.key_rules import KeyRules
 from infra.stages.compute_part import EngineNeeded
-from infra.stages.runner import PartSpec
+from infra.stages.runner import PartSpec, StageRun
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import Manifest, Piece, Table
 from infra.storage.store import Store
@@ -356,6 +356,30 @@ def test_lines_are_shown_under_the_time_at_which_they_were_logged_and_with_the_r
 )
 def test_an_attempt_is_repeated_only_if_its_error_says_so(data: Exception, retry: bool) -> None:
     assert module._may_retry(None, None, SimpleNamespace(data=data)) is retry  # type: ignore[arg-type]
+
+
+def test_many_reused_parts_are_shown_as_one_and_the_results_are_theirs(
+    tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[tuple[str, int]] = []
+    tables: list[int] = []
+    monkeypatch.setattr(module, "_show_reused", lambda stage, parts: shown.append((stage, parts)))
+    monkeypatch.setattr(module, "show_stage", lambda name, specs, finished, results: tables.append(len(results)))
+    specs = [spec_of(number=number) for number in range(101)]
+    finished = {spec.number: replace(MANIFEST, part=spec.number) for spec in specs}
+    assert executor_of(tmp_path, work).run_stage("double", specs, finished) == finished
+    assert (shown, tables) == ([("double", 101)], [101])
+
+
+@pytest.mark.parametrize(
+    ("parts", "reused", "blocked", "task_runs"),
+    [(50, 30, 5, 45), (100, 100, 0, 100), (3000, 2990, 2, 9), (101, 101, 0, 1)],
+)
+def test_the_task_runs_of_a_stage_are_one_for_each_part_and_one_for_many_reused_ones(
+    parts: int, reused: int, blocked: int, task_runs: int
+) -> None:
+    run = StageRun("double", parts, reused, 0, {}, blocked, frozenset(), 0, 0.0)
+    assert module.task_runs_of(run) == task_runs
 
 
 def test_a_part_that_is_finished_is_shown_as_cached_and_computes_nothing() -> None:

@@ -21,6 +21,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from infra.cluster.ray_cluster import ray_cluster
 from infra.engines.specs import SentenceTransformersSpec
+from infra.execution import executor as execution
 from infra.execution import metrics
 from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
@@ -76,6 +77,31 @@ def test_every_part_is_a_task_run_named_after_it_and_a_reused_one_is_shown_as_ca
     again, second = execute(store_url, tmp_path, ToyConfig())
     assert [(r.reused, r.computed) for r in again.runs] == [(1, 0), (4, 0), (1, 0)]
     assert {state for state, _ in task_states(second, 6).values()} == {"Cached"}
+
+
+def test_of_many_reused_parts_one_task_run_tells_and_the_others_are_computed_and_tried_again(
+    services: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_SHOWN", 2)
+    run, _ = execute(str(tmp_path / "store"), tmp_path, ToyConfig(trouble="raise"))
+    assert (run.runs[1].computed, list(run.runs[1].failed)) == (3, [2])
+    log = tmp_path / "log"
+    config = ToyConfig(log=str(log), trouble=f"oserror:{tmp_path / 'once'}")
+    again, flow_run = execute(str(tmp_path / "store"), tmp_path, config)
+    assert [(r.reused, r.computed) for r in again.runs] == [(1, 0), (3, 1), (0, 1)]
+    assert executions(log) == ["20 8", "20 8"]
+    assert sum(execution.task_runs_of(r) for r in again.runs) == 4
+    states = {name: state for name, (state, _) in task_states(flow_run, 4).items()}
+    assert states == {
+        "produce-00000": "Cached",
+        "double (3 reused)": "Cached",
+        "double-00002": "Completed",
+        "add_up-00000": "Completed",
+    }
+    assert [(row["part"], row["ended"]) for row in table_of("double")] == [
+        (0, "reused"), (1, "reused"), (2, "computed"), (3, "reused"),
+    ]  # fmt: skip
+    assert again.runs[1].manifests[2].ingredients == again.runs[1].ingredients[2]
 
 
 def test_a_killed_ray_worker_is_a_visible_failed_attempt_that_prefect_retries(services: None, tmp_path: Path) -> None:

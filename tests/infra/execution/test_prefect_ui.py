@@ -21,6 +21,8 @@ STATS = {
     "rows_in": 7,
     "rows_out": 9,
     "rows": {"doubled": 8, "rejects": 1},
+    "read_bytes": 4096,
+    "peak_gib": 0.25,
     "node": "10.0.0.2 (node 0a1b2c3d)",
     "facts": {"prompt_tokens": 120, "failures": {}},
 }
@@ -37,6 +39,8 @@ def test_a_row_tells_rows_rejects_seconds_node_and_tokens() -> None:
         "rows_in": 7,
         "rows_out": 9,
         "seconds": 1.25,
+        "read_bytes": 4096,
+        "peak_gib": 0.25,
         "rejects": 1,
         "node": "10.0.0.2 (node 0a1b2c3d)",
         "prompt_tokens": 120,

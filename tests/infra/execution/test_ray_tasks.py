@@ -15,6 +15,7 @@ from infra.engines.answers import EndpointError
 from infra.execution import ray_tasks
 from infra.execution.part_logs import Batch, PartLog
 from infra.execution.ray_tasks import LOST, STOPPED, PartError, await_ray, begin_anew, give_up, given_up, submit_part
+from infra.execution.sent_parts import SentPart
 from infra.execution.shared_engine import EngineBroken
 from infra.execution.usage_meter import BudgetReached
 from infra.stages.compute_part import EngineNeeded
@@ -223,5 +224,5 @@ def test_a_part_is_submitted_by_name_with_what_it_is_granted(
 ) -> None:
     monkeypatch.setattr(ray_tasks, "_compute", remote := Options())
     spec = PartSpec(stage, "double-00003", 3, 3, "key", 0, {}, {}, {})
-    assert submit_part("store", spec, Path("/cache"), 0.5) == ("store", spec, Path("/cache"), None)
+    assert submit_part("store", spec, Path("/cache"), 0.5) == ("store", SentPart(spec), Path("/cache"), None)
     assert remote.given == {"name": "double-00003", **expected}

@@ -54,6 +54,10 @@ def multiply(config: Config, *, numbers: pl.DataFrame, more: pl.DataFrame | None
     return {"numbers": numbers.select(pl.col("n") * config.factor), "facts": {"rejected": 1}}
 
 
+def see_columns(config: Config, *, numbers: pl.DataFrame) -> dict[str, Any]:
+    return {"numbers": numbers.select("n"), "facts": {"columns": numbers.columns, "sum": numbers["m"].sum()}}
+
+
 def split(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFrame]]:
     return {"numbers": [numbers.slice(0, 1), numbers.slice(1)]}
 
@@ -74,6 +78,18 @@ def split_lazily(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator
     return {"numbers": frames()}
 
 
+def scatter(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator[tuple[int, pl.DataFrame]]]:
+    """Send each number to the part of its last digit; a number of 13 is refused."""
+    assert 13 not in numbers["n"]
+    digits = sorted({n % 10 for n in numbers["n"]})
+    return {"numbers": ((digit, numbers.filter(pl.col("n") % 10 == digit)) for digit in digits)}
+
+
+def number(config: Config, *, numbers: pl.DataFrame) -> dict[str, Any]:
+    """Add the number of its part to each number."""
+    return {"numbers": numbers.select(pl.col("n") + 100 * pl.col("part"))}
+
+
 def count_files(config: Config, *, source: Path, out: Path) -> dict[str, pl.DataFrame]:
     (out / "deep").mkdir()
     (out / "deep" / "names.txt").write_text(" ".join(sorted(path.name for path in source.iterdir())))
@@ -91,8 +107,17 @@ def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledg
 
 
 MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
+ALL_COLUMNS = Stage(
+    "see_columns", f"{_HERE}:see_columns", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS}
+)
 SPLIT = Stage(
     "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
+)
+SCATTER = Stage(
+    "scatter", f"{_HERE}:scatter", 1, "map", each=("numbers",), outputs={"numbers": NUMBERS}, scatters=("numbers",)
+)
+NUMBER = Stage(
+    "number", f"{_HERE}:number", 1, "gather", every=("numbers",), numbered=("numbers",), outputs={"numbers": NUMBERS}
 )
 SPLIT_LAZILY = dataclasses.replace(SPLIT, name="split_lazily", function=f"{_HERE}:split_lazily")
 COUNT = Stage(
@@ -143,12 +168,62 @@ def test_a_part_is_computed_with_its_configuration_and_its_manifest_says_all_of_
     assert read_manifest(store, "multiply", "key", 2) == manifest
 
 
+def test_a_part_says_what_it_read_of_its_inputs_and_how_much_memory_its_process_took(
+    store: Store, tmp_path: Path
+) -> None:
+    table = numbers(store, [1, 2], [3])
+    manifest = compute(store, tmp_path, spec_of(MULTIPLY, {"numbers": table}))
+    sizes = [store.size(piece.object) or 0 for piece in table.pieces]
+    assert (manifest.stats["read_bytes"], manifest.stats["read_objects"]) == (sum(sizes), 2)
+    assert 0.01 < manifest.stats["peak_gib"] < 64
+    remembered = [compute(store, tmp_path, spec_of(REMEMBER, {"numbers": table}, attempt=n), Lent()) for n in (0, 1)]
+    assert [made.stats["read_bytes"] for made in remembered] == [sum(sizes)] * 2  # the ledger's own reads do not count
+
+
+def test_a_function_sees_only_the_columns_that_its_stage_names(store: Store, tmp_path: Path) -> None:
+    schema = Schema({"n": pl.Int64, "m": pl.Int64, "text": pl.String}, key=("n",))
+    frames = [pl.DataFrame({"n": [n], "m": [n * 10], "text": ["x"]}) for n in range(2)]
+    pieces = tuple(module.write_table(store, "numbers", frame, schema, n) for n, frame in enumerate(frames))
+    stage = dataclasses.replace(ALL_COLUMNS, columns={"numbers": ("m", "n")})
+    inputs = {"numbers": Table("numbers", pieces)}
+    seen = compute(store, tmp_path, spec_of(stage, inputs)).stats["facts"]
+    assert seen == {"columns": ["m", "n"], "sum": 10}
+    seen = compute(store, tmp_path, spec_of(ALL_COLUMNS, inputs, attempt=1)).stats["facts"]
+    assert seen == {"columns": ["n", "m", "text"], "sum": 10}
+    numbered = dataclasses.replace(stage, numbered=("numbers",))
+    seen = compute(store, tmp_path, spec_of(numbered, inputs, attempt=2)).stats["facts"]
+    assert seen == {"columns": ["m", "n", "part"], "sum": 10}
+    absent = dataclasses.replace(stage, columns={"numbers": ("absent",)})
+    with pytest.raises(StoreError, match=r"table numbers: objects/.* lacks a column"):
+        compute(store, tmp_path, spec_of(absent, inputs, attempt=3))
+    empty = Table("numbers", schema=schema)
+    seen = compute(store, tmp_path, spec_of(stage, {"numbers": empty}, attempt=4)).stats["facts"]
+    assert seen == {"columns": ["m", "n"], "sum": 0}
+
+
 def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, tmp_path: Path) -> None:
     manifest = compute(store, tmp_path, spec_of(SPLIT_LAZILY, {"numbers": numbers(store, [1, 2, 3])}))
     pieces = manifest.tables["numbers"]
     assert [(piece.index, piece.rows) for piece in pieces] == [(0, 1), (1, 1), (2, 1)]
     assert read_table(store, Table("numbers", pieces))["n"].to_list() == [1, 2, 3]
     assert manifest.stats["seconds"] >= 0.03  # the time in which frames are made is work
+
+
+def test_what_a_part_scatters_lies_in_one_object_and_keeps_the_indexes_that_it_names(
+    store: Store, tmp_path: Path
+) -> None:
+    inputs = {"numbers": numbers(store, [21, 5, 11])}
+    pieces = compute(store, tmp_path, spec_of(SCATTER, inputs, index=4)).tables["numbers"]
+    assert [(piece.index, piece.rows) for piece in pieces] == [(1, 2), (5, 1)]
+    assert len({piece.object for piece in pieces}) == 1
+    assert read_table(store, Table("numbers", pieces).at(1))["n"].to_list() == [21, 11]
+    nothing = compute(store, tmp_path, spec_of(SCATTER, {"numbers": numbers(store, [])}, attempt=1))
+    assert (nothing.tables["numbers"], nothing.stats["rows"]) == ((), {"numbers": 0})
+
+
+def test_a_gather_sees_which_part_each_row_of_a_numbered_input_came_from(store: Store, tmp_path: Path) -> None:
+    made = compute(store, tmp_path, spec_of(NUMBER, {"numbers": numbers(store, [1, 2], [], [3])}))
+    assert read_table(store, Table("numbers", made.tables["numbers"]))["n"].to_list() == [1, 2, 203]
 
 
 def test_a_generator_that_fails_midway_leaves_no_manifest(store: Store, tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from infra.stages.found_parts import FoundParts
 from infra.stages.part_keys import differences
 from infra.stages.runner import Failure, PartDone, PartSpec, PartUnready, Runner, StageRun, WorkNeeded, _summarise
 from infra.stages.stage import Resources, Stage
-from infra.storage.artifacts import Manifest, Piece, Table, materialise
+from infra.storage.artifacts import Manifest, Piece, Table, commit, materialise
 from infra.storage.store import Entry, Store
 from tests.flows.fakes import InProcess
 from tests.infra import toy
 from tests.infra.frozen import can_be_changed
-from tests.infra.toy import ADD_UP, CROSS, DOUBLE, PRODUCE, ToyConfig, pipeline
+from tests.infra.toy import ADD_UP, CROSS, DEAL, DOUBLE, NUMBERS, PRODUCE, TAKE, ToyConfig, pipeline
 
 
 def make(tmp_path: Path, url: str, **options: object) -> tuple[Runner, InProcess]:
@@ -187,18 +188,24 @@ class Counted(Store):
         self.seen.append(key)
         return super().read(key, last=last)
 
+    @property
+    def listings(self) -> list[str]:
+        """The folders of parts that were listed."""
+        return [key for key in self.seen if key.startswith("parts/") and key.count("/") == 1]
 
-def walked(tmp_path: Path, config: ToyConfig | None = None) -> dict[str, StageRun]:
-    """Compute the pipeline and return what a walk over it knows."""
+
+def walked(tmp_path: Path, config: ToyConfig | None = None) -> FoundParts:
+    """Compute the pipeline and return what the walk over it found."""
     run, _ = make(tmp_path, str(tmp_path / "store"))
     pipeline(run, config or ToyConfig())
-    return {found.name: found for found in run.runs}
+    return run.found
 
 
-def again(tmp_path: Path, known: dict[str, StageRun], config: ToyConfig | None = None, **options: object) -> Runner:
+def again(tmp_path: Path, found: FoundParts, config: ToyConfig | None = None, **options: object) -> Runner:
     """Walk the pipeline a second time, over a store that notes what is asked of it."""
     store = Counted(str(tmp_path / "store"))
-    run = Runner(store, InProcess(store, tmp_path / "scratch"), known=known, **options)  # type: ignore[arg-type]
+    executor = InProcess(store, tmp_path / "scratch")
+    run = Runner(store, executor, found=found.for_another_walk(), **options)  # type: ignore[arg-type]
     with contextlib.suppress(PartDone):
         pipeline(run, config or ToyConfig())
     return run
@@ -210,11 +217,16 @@ def asked_for(run: Runner) -> list[str]:
 
 
 def test_a_second_walk_over_the_same_parts_reads_nothing_from_the_store(tmp_path: Path) -> None:
-    known = walked(tmp_path)
-    run = again(tmp_path, known)
+    found = walked(tmp_path)
+    run = again(tmp_path, found)
     assert asked_for(run) == []
     assert [(r.name, r.reused, r.computed) for r in run.runs] == [("produce", 1, 0), ("double", 4, 0), ("add_up", 1, 0)]
-    assert [r.manifests for r in run.runs] == [known[r.name].manifests for r in run.runs]
+    assert {m.key: dataclasses.replace(m, ingredients={}) for r in run.runs for m in r.manifests} == {
+        key: manifest for stage in found.manifests.values() for key, manifest in stage.items()
+    }
+    assert [m.ingredients for r in run.runs for m in r.manifests] == [
+        i for r in run.runs for i in r.ingredients.values()
+    ]
 
 
 def test_a_stage_whose_ingredients_changed_is_looked_up_though_it_is_known(tmp_path: Path) -> None:
@@ -249,9 +261,95 @@ def test_a_known_stage_keeps_the_attempt_it_was_found_with(tmp_path: Path) -> No
     walked(tmp_path)
     run, _ = make(tmp_path, str(tmp_path / "store"), force=frozenset({("double", 1)}))
     pipeline(run)
-    second = again(tmp_path, {found.name: found for found in run.runs})
+    second = again(tmp_path, run.found)
     assert asked_for(second) == []
     assert [m.attempt for m in second.runs[1].manifests] == [0, 1, 0, 0]
+
+
+def test_a_second_walk_reads_the_manifests_of_an_unfinished_stage_that_the_first_did_not_find(tmp_path: Path) -> None:
+    run = again(tmp_path, walked(tmp_path, ToyConfig(trouble="raise")))
+    assert isinstance(run.store, Counted)
+    assert run.store.listings == ["parts/double", "parts/add_up"]
+    assert [key for key in asked_for(run) if key not in run.store.listings] == []  # no manifest is read twice
+
+
+def test_a_stage_under_several_labels_is_listed_once(tmp_path: Path) -> None:
+    store = Counted(str(tmp_path / "store"))
+    executor = InProcess(store, tmp_path / "scratch")
+    run = Runner(store, executor)
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    for label in ("a", "b", "c"):
+        run(DOUBLE, ToyConfig(), label=label, numbers=numbers)
+    run(DOUBLE, ToyConfig(factor=2), label="d", numbers=numbers)
+    assert store.listings == ["parts/produce", "parts/double"]
+    assert [(r.computed, r.reused) for r in run.runs[1:]] == [(4, 0), (0, 4), (0, 4), (4, 0)]
+
+
+def test_a_stage_of_500_parts_is_listed_once_and_every_manifest_is_read_once(tmp_path: Path) -> None:
+    store = Counted(str(tmp_path / "store"))
+    piece = Runner(store).keep_table("numbers", pl.DataFrame({"n": [1]}), toy.NUMBERS)
+    pieces = tuple(Piece(n, f"objects/aa/{n:064x}.parquet", 1) for n in range(500))
+    run = Runner(store, Written(store, piece.pieces[0]))
+    run(DOUBLE, ToyConfig(), numbers=Table("numbers", pieces))
+    assert (run.runs[0].computed, store.listings) == (500, ["parts/double"])
+    store.seen.clear()
+    look = Runner(store)
+    look(DOUBLE, ToyConfig(), numbers=Table("numbers", pieces))
+    assert (look.runs[0].reused, store.listings) == (500, ["parts/double"])
+    assert len(set(asked_for(look))) == len(asked_for(look)) == 501
+
+
+@dataclasses.dataclass
+class Written:
+    """An executor that writes a manifest for each part, as if it had been computed."""
+
+    store: Store
+    piece: Piece
+
+    def run_stage(self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]) -> dict[int, Manifest]:
+        return {spec.number: commit(self.store, self._manifest(spec)) for spec in specs}
+
+    def _manifest(self, spec: PartSpec) -> Manifest:
+        tables = {"doubled": (dataclasses.replace(self.piece, index=spec.index),)}
+        stats = {"seconds": 0.5, "rows_in": 1, "rows_out": 1, "rows": {"doubled": 1}}
+        stage = spec.stage
+        return Manifest(stage.name, 1, spec.number, spec.key, spec.attempt, spec.ingredients, tables, {}, stats)
+
+
+def test_what_parts_scatter_is_read_by_the_part_of_each_index_in_the_order_of_the_makers(
+    tmp_path: Path, store_url: str
+) -> None:
+    run, _ = make(tmp_path, store_url)
+    dealt = run(DEAL, ToyConfig(), numbers=run(PRODUCE, ToyConfig())["numbers"])["dealt"]
+    assert (dealt.indexes, len(dealt.pieces), len({piece.object for piece in dealt.pieces})) == ({0, 1, 2}, 12, 4)
+    taken = run(TAKE, ToyConfig(), dealt=dealt)["taken"]
+    assert [run.read(taken.at(index))["n"].to_list() for index in range(3)] == [
+        [0, 10, 20, 30], [1, 11, 21, 31], [2, 12, 22, 32],
+    ]  # fmt: skip
+    again, executor = make(tmp_path, store_url)
+    again(TAKE, ToyConfig(), dealt=again(DEAL, ToyConfig(), numbers=again(PRODUCE, ToyConfig())["numbers"])["dealt"])
+    assert executor.computed == []
+
+
+def test_every_reader_waits_while_one_of_those_that_scatter_has_failed(tmp_path: Path, store_url: str) -> None:
+    run, _ = make(tmp_path, store_url)
+    numbers = run(PRODUCE, ToyConfig())["numbers"]
+    dealt = run(DEAL, ToyConfig(trouble="raise"), numbers=numbers)["dealt"]
+    assert (dealt.partial, dealt.missing, len(dealt.pieces)) == (True, frozenset(), 9)
+    assert run(TAKE, ToyConfig(), dealt=dealt)["taken"].missing == {0, 1, 2}
+    assert (run.runs[-1].parts, run.runs[-1].blocked, run.runs[-2].failed.keys()) == (3, 3, {2})
+
+
+def test_only_the_readers_of_a_slice_that_changed_are_computed_again(tmp_path: Path, store_url: str) -> None:
+    """The bundle of the maker is another one; what it holds for the others is the same."""
+    run, executor = make(tmp_path, store_url)
+    tables = [run.keep_table("numbers", pl.DataFrame({"n": ns}), NUMBERS) for ns in ([1, 2, 3], [1, 2, 13])]
+    dealt = [run(DEAL, ToyConfig(), numbers=table)["dealt"] for table in tables]
+    assert dealt[0].pieces[0].object != dealt[1].pieces[0].object
+    run(TAKE, ToyConfig(), dealt=dealt[0])
+    before = len(executor.computed)
+    run(TAKE, ToyConfig(), dealt=dealt[1])
+    assert executor.computed[before:] == ["take-00002"]
 
 
 def test_a_stages_name_has_its_label_and_its_parts_are_numbered(tmp_path: Path) -> None:
@@ -378,6 +476,16 @@ def test_a_runner_without_an_executor_says_how_many_parts_are_not_computed(tmp_p
         pipeline(looking)
     assert (raised.value.run.reused, raised.value.run.unfinished) == (3, {2})
     assert [found.name for found in looking.runs] == ["produce"]
+
+
+def test_what_the_parts_of_a_stage_read_is_summed_up_and_the_highest_peak_is_kept(tmp_path: Path) -> None:
+    run, _ = make(tmp_path, str(tmp_path / "store"))
+    pipeline(run)
+    double = run.runs[1]
+    read = [m.stats["read_bytes"] for m in double.manifests]
+    assert (double.read_bytes, len(read), min(read) > 0) == (sum(read), 4, True)
+    assert double.peak_gib == max(m.stats["peak_gib"] for m in double.manifests) > 0
+    assert (StageRun("old", 1, 1, 0, {}, 0, frozenset(), 3, 1.0).read_bytes, run.runs[0].read_bytes) == (0, 0)
 
 
 def test_a_part_and_what_became_of_its_stage_cannot_be_changed() -> None:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from infra.stages.runner import Runner
-from infra.storage.artifacts import Manifest, commit, materialise, write_table
+from infra.storage.artifacts import Manifest, Table, commit, materialise, read_table, write_bundle, write_table
 from infra.storage.gc import Collection, Roots, Snapshot, carry_out, empty_back, plan, put_back
 from infra.storage.large_files import put_file
 from infra.storage.store import Entry, Store, StoreError
@@ -131,6 +131,28 @@ def test_an_object_that_was_written_anew_while_it_lay_in_the_trash_stays(tmp_pat
     carry_out(store, collection)
     assert (collection.delete, collection.move) == ((f"trash/{key}",), ())
     assert store.get_object(key) == b"bytes"
+
+
+def test_a_bundle_stays_for_a_part_that_read_one_of_its_slices_and_goes_with_the_last(
+    tmp_path: Path, store_url: str
+) -> None:
+    """A reader names the slice by the slice's own digest; who wrote the bundle may be gone."""
+    store = Store.open(store_url)
+    frames = [(0, pl.DataFrame({"n": [1]})), (1, pl.DataFrame({"n": [2]}))]
+    pieces = write_bundle(store, "numbers", frames, NUMBERS)
+    maker = commit(store, Manifest("scatter", 1, 0, "b" * 32, 0, {}, {"numbers": pieces}, {}, {}))
+    read = {"inputs": {"numbers": [pieces[1].content]}}
+    reader = commit(store, Manifest("reader", 1, 0, "c" * 32, 0, read, {}, {}, {}))
+    assert collect(store, Roots(frozenset({reader.path})), LATER).move == (maker.path,)
+    assert read_table(store, Table("numbers", pieces))["n"].to_list() == [1, 2]
+    assert store.exists(pieces[0].object)
+    further = commit(store, Manifest("further", 1, 0, "d" * 32, 0, read, {}, {}, {}))
+    roots = Roots(frozenset({maker.path}), further=frozenset({"further"}))
+    collection = collect(store, roots, LATER)
+    assert collection.back == (f"trash/{maker.path}",)
+    assert collection.move == (reader.path,)  # what `further` reads stays, and so does it
+    assert store.exists(further.path)
+    assert pieces[0].object in collect(store, Roots(), LATER).move
 
 
 class Living:

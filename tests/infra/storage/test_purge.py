@@ -24,6 +24,7 @@ from infra.storage.purge import (
     remove_paths,
 )
 from infra.storage.store import Store, StoreError
+from infra.storage.tables import BundleWriter
 from infra.text_search import Target
 from tests.infra.frozen import can_be_changed
 
@@ -107,6 +108,52 @@ def test_what_holds_the_text_and_what_was_made_from_it_goes_and_nothing_else(sto
     assert made["train"].directories["folder"]["model.safetensors"] in gone
     assert made["ingest"].tables["known"][0].object in gone
     assert make_plan(store, TARGET) == Plan((), (), (), {})
+
+
+def scattered(store: Store, name: str, inputs: tuple[Table, ...], **slices: bytes) -> Manifest:
+    """Write a finished part whose table is a bundle of slices by name, each with the next index."""
+    writer, made = BundleWriter(), []
+    for data in slices.values():
+        made.append((writer.add(data), pl.read_parquet(io.BytesIO(data)).height))
+    key = writer.put(store)
+    pieces = tuple(Piece(n, key, rows, at.start, at.length, at.digest) for n, (at, rows) in enumerate(made))
+    ingredients = {"stage": name, "inputs": {artifact.name: artifact.content() for artifact in inputs}}
+    return commit(store, Manifest(name, 1, 0, name, 0, ingredients, {"texts": pieces}, {}, {}))
+
+
+def test_of_a_bundle_what_was_made_from_the_slice_that_holds_the_text_goes_and_the_rest_stays(store_url: str) -> None:
+    """The bundle itself goes; its other slices are written again with the same bytes, and are asked for by these."""
+    store = Store.open(store_url)
+    ours, clean = parquet(hash=[HASH, "1"], text=[TEXT, "x"]), parquet(hash=["2"], text=["y"])
+    fetched = scattered(store, "fetch", (), first=ours, second=clean)
+    other = scattered(store, "other", (), first=parquet(hash=["3"], text=["z"]), second=clean)
+    read = [part(store, f"judge{n}", {"calls": [parquet(n=[str(n)])]}, (table(fetched, "texts", n),)) for n in (0, 1)]
+    plan = make_plan(store, TARGET)
+    assert plan.holders == (fetched.tables["texts"][0].object,)
+    assert stages(plan) == ["judge0", "fetch"]
+    carry_out(store, plan)
+    assert store.exists(read[1].path)
+    assert store.exists(read[1].tables["calls"][0].object)
+    assert not store.exists(read[0].path)
+    assert store.exists(other.tables["texts"][0].object)
+    assert make_plan(store, TARGET) == Plan((), (), (), {})
+
+
+def test_a_bundle_that_is_damaged_or_that_nobody_names_is_searched_too(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    clean = parquet(hash=["2"], text=["y"])
+    fetched = scattered(store, "fetch", (), first=clean, second=parquet(hash=["3"], text=["z"]))
+    reader = part(store, "judge", {"calls": [parquet(n=["1"])]}, (table(fetched, "texts", 0),))
+    orphan = scattered(store, "orphan", (), first=clean, second=parquet(hash=[HASH], text=["q"]))
+    store.delete(orphan.path)
+    key = fetched.tables["texts"][0].object
+    assert set(make_plan(store, TARGET).holders) == {orphan.tables["texts"][0].object}
+    store.repair(key, store.get_object(key)[:-30])
+    plan = make_plan(store, TARGET)
+    assert set(plan.holders) == {key, orphan.tables["texts"][0].object}
+    assert stages(plan) == ["judge", "fetch"]
+    carry_out(store, plan)
+    assert not store.exists(reader.path)
 
 
 @pytest.mark.parametrize("deletions", range(0, 12, 2))

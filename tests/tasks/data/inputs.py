@@ -26,7 +26,11 @@ TABLES = {
     "known": schemas.KNOWN,
     "copies": schemas.COPIES,
     "rejects": schemas.REJECTS,
+    "query_places": schemas.PLACES,
+    "passage_places": schemas.PLACES,
+    "generations": schemas.GENERATIONS,
 }
+PLACES = ("query_places", "passage_places", "generations")
 
 
 def row_of(query: str, positives: str, negatives: str = "", /, **more: object) -> dict[str, object]:
@@ -58,9 +62,10 @@ def write_beir(folder: Path, documents: dict[str, str], queries: dict[str, str],
         write_lines(folder / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore", *rows)
 
 
-def ingest_parts(source: Path, **config: object) -> Tables:
-    """Ingest, and list the frames of tables in parts."""
-    out = ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source)
+def ingest_parts(source: Path, before: Tables | None = None, **config: object) -> Tables:
+    """Ingest, after an earlier ingest if one is given, and list the frames of tables in parts."""
+    places = {} if before is None else {name: before[name] for name in PLACES}
+    out = ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source, **places)
     return {name: list(found) if isinstance(found, Iterator) else found for name, found in out.items()}
 
 

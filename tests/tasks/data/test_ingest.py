@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from infra.stages.part_keys import semantic
 from tasks import schemas
-from tasks.data import ingest as ingest_module
 from tasks.data.ingest import IngestConfig, IngestError
 from tasks.data.layouts.fields import FieldNames
 from tasks.lines import ReadLimits
@@ -428,15 +427,11 @@ def test_a_score_of_zero_says_that_a_pair_is_not_known_as_a_false_negative(tmp_p
 
 
 def test_parts_are_as_many_as_the_rows_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.data.ingest._QUERIES_PER_PART", 3)
-    monkeypatch.setattr("tasks.data.ingest._PASSAGES_PER_PART", 4)
+    monkeypatch.setattr("tasks.data.partition._FEW_QUERIES", 3)
+    monkeypatch.setattr("tasks.data.partition._PASSAGES", 4)
     write_lines(tmp_path / "a.jsonl", *(row_of(f"q{number}", f"d{number}") for number in range(7)))
     out = ingest_parts(tmp_path)
     assert [len(out[name]) for name in ("queries", "positives", "given", "passages")] == [3, 3, 3, 2]
-
-
-def test_a_part_holds_a_thousand_queries_or_fifty_thousand_passages() -> None:
-    assert (ingest_module._QUERIES_PER_PART, ingest_module._PASSAGES_PER_PART) == (1_000, 50_000)
 
 
 def test_a_beir_folder_without_queries_is_refused(tmp_path: Path) -> None:
@@ -524,3 +519,52 @@ def test_the_facts_count_what_was_read_and_kept(tmp_path: Path) -> None:
         "rejects": {"broken_json": 1, "duplicate_query": 1, "duplicate_pair": 1, "negative_is_positive": 1},
     }  # fmt: skip
     assert facts["fields"]["positive"] == "positive_passages"
+
+
+def rows_about(*numbers: int) -> list[dict[str, object]]:
+    return [row_of(f"q{number:03}", f"p{number:03}", f"n{number:03} m{number:03}") for number in sorted(numbers)]
+
+
+IN_PARTS = ("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages")
+
+
+def test_rows_between_the_old_ones_get_parts_of_their_own_and_the_old_parts_stay_as_they_are(tmp_path: Path) -> None:
+    old, new = range(0, 100, 2), (3, 41, 77)
+    write_lines(tmp_path / "monday" / "a.jsonl", *rows_about(*old))
+    write_lines(tmp_path / "between" / "a.jsonl", *rows_about(*old, *new))
+    write_lines(tmp_path / "appended" / "a.jsonl", *rows_about(*old), *rows_about(*new))
+    first = ingest_parts(tmp_path / "monday", query_parts=4, passage_parts=3)
+    second, third = (
+        ingest_parts(tmp_path / name, first, query_parts=4, passage_parts=3) for name in ("between", "appended")
+    )
+    assert first["facts"]["query_generations"] == [4]
+    assert second["facts"]["query_generations"] == [4, 1]
+    assert second["facts"]["passage_generations"] == [3, 1]
+    for name in IN_PARTS:
+        assert all(a.equals(b) for a, b in zip(first[name], second[name], strict=False))
+        assert all(a.equals(b) for a, b in zip(second[name], third[name], strict=True))
+    assert second["queries"][4]["query_id"].to_list() == ["q003", "q041", "q077"]
+    assert second["passages"][3].height == 9
+    assert second["generations"].rows() == [("passage", 0, 3), ("passage", 1, 1), ("query", 0, 4), ("query", 1, 1)]
+
+
+def test_only_the_parts_of_deleted_rows_change_and_all_parts_stay(tmp_path: Path) -> None:
+    write_lines(tmp_path / "monday" / "a.jsonl", *rows_about(*range(40)))
+    write_lines(tmp_path / "tuesday" / "a.jsonl", *rows_about(*range(1, 40)))
+    first = ingest_parts(tmp_path / "monday", query_parts=4, passage_parts=5)
+    second = ingest_parts(tmp_path / "tuesday", first, query_parts=4, passage_parts=5)
+    (lost,) = [n for n, frame in enumerate(first["queries"]) if "q000" in frame["query_id"]]
+    changed = {n for n, (a, b) in enumerate(zip(first["queries"], second["queries"], strict=True)) if not a.equals(b)}
+    assert changed == {lost}
+    gone = {n for n, frame in enumerate(first["passages"]) if frame["doc_id"].is_in(["p000", "n000", "m000"]).any()}
+    pairs = zip(first["passages"], second["passages"], strict=True)
+    assert {n for n, (a, b) in enumerate(pairs) if not a.equals(b)} == gone
+
+
+def test_where_nothing_is_left_of_the_source_before_the_parts_are_numbered_anew(tmp_path: Path) -> None:
+    for name, numbers in (("monday", range(5)), ("tuesday", range(5, 9)), ("shared", (4, *range(9, 12)))):
+        write_lines(tmp_path / name / "a.jsonl", *rows_about(*numbers))
+    first = ingest_parts(tmp_path / "monday")
+    other, shared = (ingest_parts(tmp_path / name, first) for name in ("tuesday", "shared"))
+    assert (other["facts"]["query_generations"], other["facts"]["queries_new"]) == ([1], 4)
+    assert (shared["facts"]["query_generations"], shared["facts"]["queries_new"]) == ([1, 1], 3)

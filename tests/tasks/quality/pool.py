@@ -1,12 +1,14 @@
 """A pool of candidates with decisions, and a sample drawn from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from tasks.quality.sample import SampleConfig, sample
+from tasks.quality import sample as module
+from tasks.quality.sample import SampleConfig, sample, shortlist, show_pairs
 from tasks.schemas import CANDIDATES, SAMPLES, VERDICTS
+from tasks.summaries import SHOWN
 from tasks.texts import combine_hashes, hash_passage, hash_text
 
 Frames = dict[str, pl.DataFrame]
@@ -47,6 +49,24 @@ def build(
 
 
 def draw(frames: Frames, out: Path, **settings: int | str) -> pl.DataFrame:
-    samples = sample(SampleConfig.model_validate(settings), **frames, out=out)["samples"]
+    """Draw a sample as the stages do, from one query part."""
+    return draw_from([frames], out, **settings)
+
+
+def draw_from(parts: Sequence[Frames], out: Path, **settings: int | str) -> pl.DataFrame:
+    """Draw a sample as the stages do, from several query parts."""
+    config = SampleConfig.model_validate(settings)
+    short = [shortlist(config, candidates=part["candidates"], decisions=part["decisions"]) for part in parts]
+    numbered = pl.concat(
+        made["shortlist"].select("stratum", "hash", part=pl.lit(number, pl.Int32)) for number, made in enumerate(short)
+    )
+    drawn = dict(module.draw(config, shortlist=numbered, strata=pl.concat(made["strata"] for made in short))["drawn"])
+    texts = ("queries", "passages", "positives")
+    shown = [
+        show_pairs(config, drawn=frame, shortlist=short[part]["shortlist"], **{n: parts[part][n] for n in texts})
+        for part, frame in drawn.items()
+    ]
+    frame = pl.concat([pl.DataFrame(schema=SHOWN.columns), *(made["shown"] for made in shown)])
+    samples = sample(config, shown=frame, out=out)["samples"]
     assert dict(samples.schema) == SAMPLES.columns
     return samples

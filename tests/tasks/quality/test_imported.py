@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks.quality.imported import COLUMNS, FILE, ImportedConfig, import_verdicts, settle_verdicts
+from tasks.quality.imported import COLUMNS, FILE, ImportedConfig, import_verdicts, settle_verdicts, split_imported
 from tasks.schemas import CANDIDATES, VERDICTS
 from tasks.texts import hash_text
 
@@ -45,7 +45,11 @@ def test_candidates_get_the_verdict_of_their_texts_and_the_others_are_left(tmp_p
     table, _ = settle_verdicts(rows((Q, A, "relevant", None), (Q, B, "not_relevant", 0.1), (R, C, "relevant", None)))
     table.write_parquet(tmp_path / FILE)
     asked = candidates(("q1", Q, A), ("q2", Q, A), ("q1", Q, B), ("q1", Q, C), ("q3", R, A))
-    made = import_verdicts(ImportedConfig(), candidates=asked, source=tmp_path)
+    queries = pl.DataFrame({"text_hash": [Q, R], "part": [3, 0]}, schema_overrides={"part": pl.Int32})
+    rows_of = dict(split_imported(ImportedConfig(), source=tmp_path, queries=queries)["rows"])
+    assert {part: found["query_hash"].to_list() for part, found in rows_of.items()} == {0: [R], 3: [Q, Q]}
+    assert all(dict(found.schema) == COLUMNS for found in rows_of.values())
+    made = import_verdicts(ImportedConfig(), candidates=asked, rows=pl.concat(rows_of.values()))
     assert dict(made["verdicts"].schema) == VERDICTS.columns
     assert made["verdicts"].select("query_id", "doc_id", "tier", "judge", "state", "score").rows() == sorted(
         [

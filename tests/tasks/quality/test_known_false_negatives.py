@@ -1,12 +1,14 @@
 """How well each tier finds the known false negatives, over the same candidates."""
 
+import random
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 import pytest
 
-from tasks.quality.known_false_negatives import AgreeConfig, agree
+from tasks.quality.known_false_negatives import AgreeConfig, agree, compare_known
 from tasks.schemas import AGREEMENT, CANDIDATES, KNOWN, VERDICTS
+from tasks.summaries import KNOWN_BY_PAIR, KNOWN_BY_QUERY
 from tests.tasks.settings import settings_of
 
 Scores = Mapping[str, tuple[str, float | None]]
@@ -20,18 +22,33 @@ def verdicts(tier: str, scores: Scores) -> pl.DataFrame:
     )
 
 
+def agreed(config: AgreeConfig, parts: int = 1, **tables: pl.DataFrame) -> pl.DataFrame:
+    """Compare each part, and bring the parts together; a query is in the part of its number."""
+    compared = []
+    for part in range(parts):
+        mine = pl.col("query_id").str.extract(r"(\d+)").fill_null("0").cast(pl.Int64) % parts == part
+        cut = {name: table if name == "known" else table.filter(mine) for name, table in tables.items()}
+        made = compare_known(config, **cut)
+        assert dict(made["queries"].schema) == KNOWN_BY_QUERY.columns
+        assert dict(made["pairs"].schema) == KNOWN_BY_PAIR.columns
+        compared.append(made | {"pairs": made["pairs"].with_columns(part=pl.lit(part, pl.Int32))})
+    return agree(config, **{name: pl.concat(made[name] for made in compared) for name in ("queries", "pairs")})[
+        "agreement"
+    ]
+
+
 def measured(similarity: Scores, llm: Scores, cascade: Scores, known: Sequence[str]) -> dict[str, dict[str, object]]:
     candidates = pl.DataFrame(
         [("d", "q", doc, doc, "q", "p", "dense", 1, 0.5) for doc in cascade], schema=CANDIDATES.columns, orient="row"
     )
-    table = agree(
+    table = agreed(
         AgreeConfig(),
         candidates=candidates,
         similarity=verdicts("similarity", similarity),
         llm_verdicts=verdicts("llm", llm),
         decisions=verdicts("cascade", cascade),
         known=pl.DataFrame([("d", "q", doc) for doc in known], schema=KNOWN.columns, orient="row"),
-    )["agreement"]
+    )
     assert dict(table.schema) == AGREEMENT.columns
     assert table["tier"].to_list() == ["cascade", "llm", "similarity"]
     return {row["tier"]: row for row in table.iter_rows(named=True)}
@@ -126,17 +143,41 @@ def test_pairs_of_one_query_count_together_in_the_intervals() -> None:
             orient="row",
         )
         known = candidates.select("dataset", "query_id", "doc_id")
-        table = agree(
+        table = agreed(
             AgreeConfig(tiers=()),
             candidates=candidates,
             similarity=decisions,
             llm_verdicts=decisions.clear(),
             decisions=decisions,
             known=known,
-        )["agreement"]
+        )
         return table.filter(pl.col("tier") == "cascade").to_dicts()[0]
 
     few, many = of(4), of(40)
     assert (few["recall"], few["precision"]) == (many["recall"], many["precision"]) == (0.5, 1.0)
     assert few["recall_low"] < many["recall_low"] < 0.5 < many["recall_high"] < few["recall_high"]
     assert few["precision_low"] < many["precision_low"] < many["precision_high"] == few["precision_high"] == 1.0
+
+
+def test_three_parts_give_the_figures_of_one_to_the_last_digit() -> None:
+    states, rng = ("relevant", "unsure", "not_relevant", "unparsed"), random.Random(3)
+    pairs = [("d", f"q{n % 23}", f"d{n}", rng.choice(states), rng.choice([None, rng.random()])) for n in range(300)]
+    rows = [(d, q, doc, doc, q, "p", "dense", 1, 0.5) for d, q, doc, *_ in pairs]
+
+    def said(tier: str, seed: int) -> pl.DataFrame:
+        drawn = [(d, q, doc, tier, "j", s, p, None, None, None, 1) for d, q, doc, s, p in pairs]
+        return pl.DataFrame(random.Random(seed).sample(drawn, 250), schema=VERDICTS.columns, orient="row")
+
+    tables = {
+        "candidates": pl.DataFrame(rows, schema=CANDIDATES.columns, orient="row"),
+        "similarity": said("similarity", 0),
+        "llm_verdicts": said("llm", 1),
+        "decisions": said("cascade", 2),
+        "known": pl.DataFrame([row[:3] for row in rng.sample(rows, 60)], schema=KNOWN.columns, orient="row"),
+    }
+    whole = agreed(AgreeConfig(), **tables)
+    assert whole.equals(agreed(AgreeConfig(), 3, **tables))
+    assert whole.null_count().sum_horizontal().item() == 0
+    nothing = {**tables, "known": KNOWN.empty()}
+    assert agreed(AgreeConfig(), **nothing).equals(agreed(AgreeConfig(), 3, **nothing))
+    assert compare_known(AgreeConfig(), **nothing)["pairs"].is_empty()  # nothing to rank, so nothing to gather

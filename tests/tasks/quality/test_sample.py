@@ -9,7 +9,7 @@ import pytest
 
 from tasks.quality.sample import SampleConfig
 from tasks.schemas import SOURCE_JUDGE
-from tests.tasks.quality.pool import build, draw
+from tests.tasks.quality.pool import build, draw, draw_from
 from tests.tasks.settings import settings_of
 
 
@@ -55,6 +55,18 @@ def test_the_same_seed_draws_the_same_bytes_whatever_the_order_of_the_rows(tmp_p
     one, two = draw(frames, tmp_path / "1", size=9), draw(shuffled, tmp_path / "2", size=9)
     assert one.equals(two)
     assert (tmp_path / "1" / "sheet.csv").read_bytes() == (tmp_path / "2" / "sheet.csv").read_bytes()
+
+
+def test_the_sample_is_the_same_from_one_part_and_from_several(tmp_path: Path) -> None:
+    """The same pairs, probabilities and bytes, though a stratum lies in several parts and a part has no drawn pair."""
+    frames = build({("relevant", True): 2, ("not_relevant", False): 60, ("unsure", True): 10})
+    whole = draw(frames, tmp_path / "1", size=9)
+    cut = [
+        {**frames, **{name: frames[name].filter(pl.col("doc_id").is_in(ids)) for name in ("candidates", "decisions")}}
+        for ids in ([f"n{n}" for n in range(start, 72, 8)] for start in range(8))
+    ]
+    assert draw_from(cut, tmp_path / "8", size=9).equals(whole)
+    assert (tmp_path / "1" / "sheet.csv").read_bytes() == (tmp_path / "8" / "sheet.csv").read_bytes()
 
 
 def test_another_seed_draws_other_pairs(tmp_path: Path) -> None:

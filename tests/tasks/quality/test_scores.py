@@ -8,8 +8,19 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.quality.scores import COLUMNS, FILE, ScoresConfig, name_judge, read_scores, settle_scores
+from tasks.quality.scores import (
+    COLUMNS,
+    FILE,
+    ScoresConfig,
+    SplitConfig,
+    name_judge,
+    read_scores,
+    settle_scores,
+    split_scores,
+)
+from tasks.summaries import SCORE_ROWS
 
+NO_ROWS = SCORE_ROWS.empty()
 CONFIG = ScoresConfig(tier="strong", judge="file:p:probability")
 
 
@@ -25,14 +36,25 @@ def pairs(*ids: tuple[str, str]) -> pl.DataFrame:
 
 
 def read(folder: Path, config: ScoresConfig, table: pl.DataFrame, *ids: tuple[str, str], **changes: Any) -> Any:
+    """Cut the file into rows of parts, each query in a part of its own, and look the pairs of each part up."""
     table.write_parquet(folder / FILE)
+    names = sorted({query for query, _ in ids})
     queries = pl.DataFrame(
-        [("d", query, "text", "hash", "train") for query in sorted({query for query, _ in ids})],
-        schema=schemas.QUERIES.columns,
+        [("d", query, "text", "hash", "train", part) for part, query in enumerate(names)],
+        schema={**schemas.QUERIES.columns, "part": pl.Int32},
         orient="row",
     )
     inputs = {"copies": schemas.COPIES.empty(), "queries": queries, **changes}
-    return read_scores(config, escalated=pairs(*ids), source=folder, **inputs)
+    split = split_scores(SplitConfig(), source=folder, **inputs)
+    rows = dict(split["rows"])
+    assert all(dict(found.schema) == SCORE_ROWS.columns for found in rows.values())
+    made = [
+        read_scores(config, escalated=pairs(*(one for one in ids if one[0] == query)), rows=rows.get(part, NO_ROWS))
+        for part, query in enumerate(names)
+    ] or [read_scores(config, escalated=pairs(), rows=NO_ROWS)]
+    facts = {key: value for part in made for key, value in part["facts"].items() if not isinstance(value, int)}
+    facts |= {key: sum(part["facts"][key] for part in made) for key in ("pairs", "unparsed", "under_other_ids")}
+    return {"verdicts": pl.concat(part["verdicts"] for part in made), "facts": facts | split["facts"]}
 
 
 def table(*values: tuple[str, str, float]) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from tasks import clustered
 from tasks.agreement import kappa_interval
 from tasks.quality import validate as validate_module
 from tasks.quality.labels import PeopleConfig, agree_with_people, label_pairs, settle
-from tasks.quality.sample import SampleConfig, _draw, with_strata
+from tasks.quality.sample import SampleConfig, _choose, shortlist, with_strata
 from tasks.quality.validate import PAGE_FILE, SUMMARY_FILE, ValidateConfig, _show, _thresholds, validate
 from tasks.schemas import CANDIDATES, HUMAN, SAMPLES, VALIDATION, VERDICTS
 from tests.tasks.records import mutable_records
@@ -61,7 +61,8 @@ class World:
         )
 
     def sample(self, size: int, seed: int = 0) -> pl.DataFrame:
-        drawn = _draw(SampleConfig(size=size, seed=seed), with_strata(self.candidates, self.decisions))
+        config = SampleConfig(size=size, seed=seed)
+        drawn = _choose(config, *shortlist(config, candidates=self.candidates, decisions=self.decisions).values())
         return drawn.with_columns(annotator=pl.lit("")).select(*SAMPLES.columns).sort(SAMPLES.key)
 
     def labels(self, pairs: pl.DataFrame, annotator: str = "ada", wrong: float = 0.0, seed: int = 0) -> pl.DataFrame:

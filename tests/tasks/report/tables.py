@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks import schemas
+from tasks import schemas, summaries
 from tasks.texts import hash_passage, hash_text
 
 
@@ -34,6 +34,7 @@ def empty_tables() -> dict[str, pl.DataFrame]:
         "rejects": schemas.REJECTS,
         "costs": schemas.COSTS,
         "counts": schemas.COUNTS,
+        "lengths": summaries.LENGTHS,
     }
     return {name: schema.empty() for name, schema in named.items()}
 
@@ -76,11 +77,15 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
         "scores": rows(schemas.SCORES, *measured),
         "rejects": rows(schemas.REJECTS, *[("ingest", f"line {n}", "broken_json", "comma") for n in (3, 9)]),
         "costs": rows(schemas.COSTS, ("judge-llm", 1, 75.0, 2, 4), ("ingest", 1, 0.04, 9, 8)),
+        "counts": rows(schemas.COUNTS, ("passage_chars", "toy", "", 16.0, 4)),
+        "lengths": rows(summaries.LENGTHS, *[("toy", q, d, len(texts[d])) for q, d in pairs]),
     }  # fmt: skip
 
 
 def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    return {name: frame for name, frame in tables.items() if name not in ("positives", "similarity", "counts")}
+    return {
+        name: frame for name, frame in tables.items() if name not in ("passages", "positives", "similarity", "lengths")
+    }
 
 
 def rich_tables() -> dict[str, pl.DataFrame]:

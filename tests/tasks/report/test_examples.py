@@ -2,12 +2,22 @@
 
 import polars as pl
 
-from tasks import schemas
+from tasks import schemas, summaries
 from tasks.report import examples as examples_module
-from tasks.report.examples import Example, pick_examples
+from tasks.report.examples import (
+    Example,
+    ExcerptConfig,
+    MeasureConfig,
+    choose_examples,
+    excerpt,
+    measure,
+    pick_examples,
+)
 from tasks.texts import hash_text
 from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import rows, toy_tables, verdicts
+
+CONFIG = ExcerptConfig(examples=2)
 
 
 def test_an_example_shows_positives_then_relabelled_then_unsure_then_kept() -> None:
@@ -88,6 +98,48 @@ def test_the_positives_of_an_example_come_by_id_with_their_texts() -> None:
         ("d1", "boil it in water"), ("d4", "wheat is a grass"), ("gone", ""),
     ]  # fmt: skip
     assert (example.dataset, example.query_id, example.query) == ("toy", "q1", "how to cook rice")
+
+
+def edits(*queries: tuple[str, int]) -> pl.DataFrame:
+    made = [("toy", query, "d2", "pool", "positive", "judge", "relevant", 0.9) for query, _ in queries]
+    return rows(schemas.EDITS, *made).with_columns(part=pl.Series([part for _, part in queries], dtype=pl.Int32))
+
+
+def test_the_chosen_queries_are_those_that_the_report_picks_each_in_its_own_part() -> None:
+    given = edits(*[(f"q{n}", n % 3) for n in range(9)], ("q1", 1))
+    sent = dict(choose_examples(CONFIG, edits=given)["chosen"])
+    tables = toy_tables() | {"edits": given.drop("part")}
+    shown = pick_examples(
+        queries=tables["queries"],
+        passages=tables["passages"],
+        positives=tables["positives"],
+        verdicts=tables["decisions"],
+        edits=tables["edits"],
+        known=schemas.KNOWN.empty(),
+        limit=2,
+    )
+    assert sorted(query for frame in sent.values() for query in frame["query_id"]) == sorted(e.query_id for e in shown)
+    for part, frame in sent.items():
+        assert {int(query[1:]) % 3 for query in frame["query_id"]} == {part}
+    assert list(choose_examples(CONFIG, edits=edits())["chosen"]) == []
+    assert list(choose_examples(ExcerptConfig(examples=0), edits=given)["chosen"]) == []
+
+
+def test_the_texts_are_those_of_the_candidates_and_positives_of_the_chosen_queries() -> None:
+    tables = toy_tables()
+    chosen = rows(summaries.CHOSEN, ("toy", "q1"))
+    made = excerpt(CONFIG, chosen=chosen, **{n: tables[n] for n in ("candidates", "positives", "passages")})["texts"]
+    assert made["doc_id"].to_list() == ["d1", "d2", "d3"]
+    assert dict(made.schema) == schemas.PASSAGES.columns
+
+
+def test_each_candidate_has_the_length_of_title_and_text_together() -> None:
+    tables = toy_tables()
+    titled = tables["passages"].with_columns(title=pl.lit("ab"))
+    made = measure(MeasureConfig(), candidates=tables["candidates"], passages=titled)["lengths"]
+    assert dict(made.schema) == summaries.LENGTHS.columns
+    assert made.height == tables["candidates"].height
+    assert made.filter(pl.col("doc_id") == "d3")["chars"].to_list() == [2 + len("rice is a grass")] * 2
 
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasks import schemas
+from tasks import schemas, summaries
 from tasks.report import shared_errors as shared_errors_module
 from tasks.report.report import ReportConfig, report
 from tasks.report.shared_errors import CommonErrors, find_common_errors, say_passed_on
@@ -25,7 +25,7 @@ def verdicts(tier: str, states: Sequence[str], judge: str = "j") -> pl.DataFrame
 CANDIDATES = rows(
     schemas.CANDIDATES, *[("d", f"q{n // 2}", f"p{n}", f"t{n}", "h", "p", "dense", n % 10, 0.5) for n in range(PAIRS)]
 )
-PASSAGES = rows(schemas.PASSAGES, *[("d", f"p{n}", "", "text", f"t{n}") for n in range(PAIRS)])
+LENGTHS = rows(summaries.LENGTHS, *[("d", f"q{n // 2}", f"p{n}", 4) for n in range(PAIRS)])
 TRUE = ["relevant", "not_relevant"] * (PAIRS // 2)
 WRONG = ["not_relevant" if n < 12 and n % 2 == 0 else state for n, state in enumerate(TRUE)]  # misses 6 of 30
 
@@ -35,7 +35,7 @@ def find(decisions: pl.DataFrame, known: pl.DataFrame | None = None, **tiers: pl
         tiers,
         candidates=CANDIDATES,
         decisions=decisions,
-        passages=PASSAGES,
+        lengths=LENGTHS,
         known=schemas.KNOWN.empty() if known is None else known,
     )
 
@@ -86,7 +86,7 @@ def test_a_tier_that_passes_on_too_much_is_warned_of() -> None:
 def test_the_page_shows_the_errors_in_common_and_the_warnings(tmp_path: Path) -> None:
     tables = empty_tables() | {
         "candidates": CANDIDATES,
-        "passages": PASSAGES,
+        "lengths": LENGTHS,
         "similarity": verdicts("similarity", WRONG),
         "llm_verdicts": verdicts("llm", WRONG),
         "decisions": verdicts("cascade", TRUE, judge="human:1"),

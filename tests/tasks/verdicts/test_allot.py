@@ -54,7 +54,8 @@ def pool(parts: int, queries: int, seed: int = 0, digits: int = 9) -> list[list[
     for query in range(queries):
         rows = found[rng.randrange(parts)]
         for n in range(rng.randint(3, 9)):
-            doc, state = f"d{query}x{n}", rng.choice(["relevant", "unsure", "not_relevant", "unsure", "unparsed"])
+            doc, state = f"d{query}x{n}", rng.choice(["relevant", "unsure", "not_relevant", "unsure"])
+            state = "unparsed" if rng.random() < 0.04 else state
             score = None if state == "unparsed" else round(rng.random(), digits)
             rows.append((f"q{query}", doc, state, score))
             if rng.random() < 0.2:
@@ -123,9 +124,9 @@ def test_many_questions_share_rows_of_a_table_and_the_number_stays_exact(monkeyp
 
 def test_equal_scores_are_never_in_two_rows_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allot_module, "MOST_BINS", 3)
-    rows: list[Judged] = [("q", f"d{n:02}", "unsure", 0.9 if n < 2 else 0.4) for n in range(12)]
+    rows: list[Judged] = [("q", f"d{n:02}", "unsure", 0.9 if n < 5 else 0.4) for n in range(12)]
     counted = count_open(EscalateConfig(), **tables(rows))["counted"].filter("open")
-    assert counted.select("score", "units").rows() == [(0.9, 2), (0.4, 10)]
+    assert counted.select("score", "units").rows() == [(0.9, 5), (0.4, 7)]
 
 
 def test_a_table_of_a_part_counts_also_what_nobody_is_asked_about() -> None:

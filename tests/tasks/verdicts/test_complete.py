@@ -3,9 +3,16 @@
 import polars as pl
 import pytest
 
-from tasks.verdicts.complete import CompleteConfig, IncompleteError, check_complete, complete
+from tasks.summaries import TALLY
+from tasks.verdicts.complete import CompleteConfig, IncompleteError, TallyConfig, complete, tally
 from tasks.verdicts.decide import DecideConfig, decide
 from tests.tasks.verdicts.judged import FOUR, Judged, said_by_people, verdicts
+
+
+def counted(*parts: pl.DataFrame) -> pl.DataFrame:
+    tables = [tally(TallyConfig(), decisions=decisions)["tally"] for decisions in parts]
+    assert all(dict(table.schema) == TALLY.columns for table in tables)
+    return pl.concat(tables)
 
 
 @pytest.mark.parametrize("mode", ["fusion", "last"])
@@ -21,7 +28,7 @@ def test_what_people_called_irrelevant_is_not_relevant_whatever_the_judges_say(m
     known = made.filter(pl.col("doc_id").is_in(["high", "broken"])).select("state", "score", "judge").unique()
     assert known.rows() == [("not_relevant", 0.0, "human:source")]
     assert made.filter(doc_id="middle")["judge"].to_list() == ["similarity-judge"]
-    complete(CompleteConfig(max_unparsed=0.0), decisions=made)
+    complete(CompleteConfig(max_unparsed=0.0), tally=counted(made))
 
 
 def test_paper_7_1_too_many_unparsed_pairs_stop_the_work_and_say_what_to_do() -> None:
@@ -29,11 +36,10 @@ def test_paper_7_1_too_many_unparsed_pairs_stop_the_work_and_say_what_to_do() ->
     with pytest.raises(
         IncompleteError, match=r"judgments: 12 of 40 pairs unparsed \(30% > max_unparsed=5%\); read raw"
     ):
-        complete(CompleteConfig(), decisions=verdicts(rows))
-    passed = complete(CompleteConfig(max_unparsed=0.3), decisions=verdicts(rows))["completeness"]
+        complete(CompleteConfig(), tally=counted(verdicts(rows)))
+    passed = complete(CompleteConfig(max_unparsed=0.3), tally=counted(verdicts(rows)))["completeness"]
     assert passed.to_dicts() == [{"pairs": 40, "unparsed": 12}]
-    check_complete(verdicts(rows), 0.3)
-    check_complete(verdicts([]), 0.0)
+    complete(CompleteConfig(max_unparsed=0.0), tally=counted(verdicts([])))
 
 
 def test_a_judge_that_answers_nothing_fails_completeness_however_little_it_was_asked() -> None:
@@ -43,8 +49,8 @@ def test_a_judge_that_answers_nothing_fails_completeness_however_little_it_was_a
         call_id=pl.when(pl.col("doc_id").str.starts_with("asked")).then(pl.lit("call"))
     )
     with pytest.raises(IncompleteError, match=r"30 of 30 pairs unparsed \(100% > max_unparsed_of_asked=20%\)"):
-        complete(CompleteConfig(), decisions=frame)
-    assert complete(CompleteConfig(max_unparsed_of_asked=1.0), decisions=frame)["completeness"].height == 1
+        complete(CompleteConfig(), tally=counted(frame))
+    assert complete(CompleteConfig(max_unparsed_of_asked=1.0), tally=counted(frame))["completeness"].height == 1
 
 
 def test_twenty_pairs_are_enough_to_hold_a_judge_to_its_own_share() -> None:
@@ -54,6 +60,15 @@ def test_twenty_pairs_are_enough_to_hold_a_judge_to_its_own_share() -> None:
         return verdicts(rows).with_columns(call_id=call)
 
     with pytest.raises(IncompleteError, match=r"5 of 20 pairs unparsed \(25% > max_unparsed_of_asked=20%\)"):
-        complete(CompleteConfig(), decisions=frame(20))
-    complete(CompleteConfig(), decisions=frame(19))
-    complete(CompleteConfig(), decisions=frame(25))
+        complete(CompleteConfig(), tally=counted(frame(20)))
+    complete(CompleteConfig(), tally=counted(frame(19)))
+    complete(CompleteConfig(), tally=counted(frame(25)))
+
+
+def test_the_parts_are_judged_together() -> None:
+    bad: list[Judged] = [("q", str(n), "unparsed", None) for n in range(10)]
+    good: list[Judged] = [("p", str(n), "relevant", 0.9) for n in range(90)]
+    parts = counted(verdicts(bad), verdicts(good), verdicts([]))
+    assert complete(CompleteConfig(max_unparsed=0.1), tally=parts)["completeness"].row(0) == (100, 10)
+    with pytest.raises(IncompleteError, match=r"10 of 100 pairs unparsed \(10% > max_unparsed=9%\)"):
+        complete(CompleteConfig(max_unparsed=0.09), tally=parts)

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tasks.schemas import CANDIDATES, PASSAGES, SHARED_ERRORS, VERDICTS
+from tasks.schemas import CANDIDATES, SHARED_ERRORS, VERDICTS
+from tasks.summaries import LENGTHS
 from tasks.verdicts.shared_errors import kinds_of_pairs, shared_errors
 
 PAIR = ["dataset", "query_id", "doc_id"]
@@ -107,12 +108,12 @@ def test_kinds_are_told_by_dataset_retriever_rank_length_and_whether_a_language_
         schema=VERDICTS.columns,
         orient="row",
     )
-    passages = pl.DataFrame(
-        [("d", f"p{n}", "", "x" * chars, "t") for n, chars in enumerate((500, 501, 2001))],
-        schema=PASSAGES.columns,
+    lengths = pl.DataFrame(
+        [(*pair, chars) for pair, chars in zip(ids, (500, 501, 2001), strict=True)],
+        schema=LENGTHS.columns,
         orient="row",
     )
-    made = kinds_of_pairs(candidates, decisions, passages)
+    made = kinds_of_pairs(candidates, decisions, lengths)
     assert made["rank"].to_list() == ["up to 5", "6 to 20", "over 20"]
     assert made["length"].to_list() == ["up to 500", "501 to 2,000", "over 2,000"]
     assert made["language model"].to_list() == ["asked", "not asked", "not asked"]

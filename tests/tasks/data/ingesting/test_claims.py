@@ -1,9 +1,11 @@
 """Which text an id stands for, compared with going through all rows one by one."""
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from tasks.data.ingesting import claims
 from tasks.data.ingesting.claims import Settled, first_of, is_other, settle
 
 # A row: (query id, query text, positives, negatives); a passage: (id, text). Few ids, so that they meet.
@@ -70,3 +72,18 @@ def test_the_first_row_with_the_same_values_is_named() -> None:
     first = first_of(frame, "a")
     assert first.tolist() == [0, 1, 0]
     assert is_other(frame, first).tolist() == [False, False, True]
+
+
+@settings(deadline=None, max_examples=50)
+@given(some.lists(some.tuples(some.sampled_from("ab"), some.integers(0, 5))))
+def test_the_first_row_with_equal_values_is_found(rows: list[tuple[str, int]]) -> None:
+    frame = pl.DataFrame(rows, schema={"dataset": pl.Categorical, "id": pl.Int64}, orient="row")
+    assert first_of(frame, "dataset", "id").tolist() == [rows.index(row) for row in rows]
+
+
+def test_rows_of_which_one_hash_is_equal_are_told_apart_by_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alike(frame: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame({"first": [7] * frame.height, "second": frame["id"]}).cast(pl.UInt64)
+
+    monkeypatch.setattr(claims, "keys_of", alike)
+    assert first_of(pl.DataFrame({"id": [3, 1, 3, 2, 1]}), "id").tolist() == [0, 1, 0, 3, 1]

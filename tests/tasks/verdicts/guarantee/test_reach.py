@@ -6,7 +6,7 @@ import polars as pl
 
 from tasks.schemas import GUARANTEE
 from tasks.verdicts.escalate import TargetConfig
-from tasks.verdicts.guarantee.reach import GuaranteeConfig, guarantee
+from tasks.verdicts.guarantee.reach import GuaranteeConfig, count_found, guarantee
 from tests.tasks.verdicts.guarantee.audited import answers, config, pool, settled
 from tests.tasks.verdicts.judged import Judged
 
@@ -22,8 +22,8 @@ def outcome(before: list[Judged], oracle: list[Judged]) -> dict[str, Any]:
 def test_what_was_reached_is_counted_over_questions() -> None:
     before, oracle = pool()
     made = outcome(before, oracle)
-    inputs = {name: made[name] for name in ("candidates", "thresholds", "llm_verdicts")}
-    table = guarantee(CONFIG, **inputs)["guarantee"]
+    found = count_found(CONFIG, candidates=made["candidates"], llm_verdicts=made["llm_verdicts"])["found"]
+    table = guarantee(CONFIG, thresholds=made["thresholds"], found=found)["guarantee"]
     assert dict(table.schema) == GUARANTEE.columns
     (row,) = table.iter_rows(named=True)
     assert row["asked"] + row["accepted"] + row["rejected"] == row["questions"] == 2000
@@ -33,3 +33,13 @@ def test_what_was_reached_is_counted_over_questions() -> None:
     relevant = sum(state == "relevant" for *_, state, _ in oracle)
     assert row["found"] <= relevant
     assert (row["tier"], row["recall"], row["precision"], row["confidence"]) == ("strong", 0.9, 0.9, 0.9)
+
+
+def test_what_the_parts_found_is_added_up() -> None:
+    made = outcome(*pool())
+    halves = [made["candidates"].filter(pl.col("query_id").str.ends_with("0") == even) for even in (True, False)]
+    parts = [count_found(CONFIG, candidates=half, llm_verdicts=made["llm_verdicts"])["found"] for half in halves]
+    whole = count_found(CONFIG, candidates=made["candidates"], llm_verdicts=made["llm_verdicts"])["found"]
+    tables = [guarantee(CONFIG, thresholds=made["thresholds"], found=f)["guarantee"] for f in (pl.concat(parts), whole)]
+    assert all(part["asked"][0] > 0 for part in parts)
+    assert tables[0].equals(tables[1])

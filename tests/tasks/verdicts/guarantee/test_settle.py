@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from tasks.schemas import CANDIDATES, THRESHOLDS, VERDICTS
-from tasks.verdicts.guarantee.settle import ACCEPTED, REJECTED, settle
+from tasks.verdicts.guarantee.settle import ACCEPTED, REJECTED, read_audit
 from tests.tasks.verdicts.guarantee.audited import config, pool, settled
 from tests.tasks.verdicts.judged import Judged
 
@@ -66,7 +66,18 @@ def test_a_drawn_question_without_an_answer_is_an_error() -> None:
     made = settled(config(), *pool(200))
     inputs = {name: made[name] for name in ("candidates", "verdicts", "audit")}
     with pytest.raises(ValueError, match="a verdict for each of 100 drawn questions expected, 1 have none"):
-        settle(config(), **inputs, audited=made["audited"][1:])
+        read_audit(config(), **inputs, audited=made["audited"][1:])
+
+
+def test_five_parts_settle_and_pass_on_the_same_pairs_as_one() -> None:
+    before, oracle = pool()
+    broken: list[Judged] = [("q-broken", "broken", "unparsed", None)]
+    whole = settled(config(), [*before, *broken], [*oracle, *broken])
+    cut = settled(config(), [*before, *broken], [*oracle, *broken], parts=5)
+    assert cut["facts"] == whole["facts"]
+    assert cut["thresholds"].equals(whole["thresholds"])
+    for name, schema in (("settled", VERDICTS), ("escalated", CANDIDATES)):
+        assert cut[name].sort(schema.key).equals(whole[name].sort(schema.key))
 
 
 def test_copies_with_different_answers_count_as_unread() -> None:

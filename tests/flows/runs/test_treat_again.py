@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.afterwards.treat_again import Counts, treat_again
+from flows.runs.treat_again import Counts, treat_again
 from infra.stages.runner import Runner
 from infra.storage.store import Store
 from tests.flows.animals import make_setup, run_method, write_source

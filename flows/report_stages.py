@@ -1,0 +1,38 @@
+"""The stages that find what the report needs of the passages, for the stage table."""
+
+from flows.method_stage import MethodStage
+from tasks import schemas as s
+from tasks import summaries as made
+
+CHOOSE_EXAMPLES = MethodStage(
+    "choose_examples",
+    "tasks.report.examples:choose_examples",
+    1,
+    "gather",
+    every=("edits",),
+    numbered=("edits",),
+    columns={"edits": ("dataset", "query_id", "to")},
+    outputs={"chosen": made.CHOSEN},
+    scatters=("chosen",),
+    section="report",
+)
+EXCERPT = MethodStage(
+    "excerpt",
+    "tasks.report.examples:excerpt",
+    1,
+    "map",
+    each=("chosen", "candidates", "positives"),
+    late_each=("passages",),
+    outputs={"texts": s.PASSAGES},
+    section="report",
+)
+MEASURE = MethodStage(
+    "measure",
+    "tasks.report.examples:measure",
+    1,
+    "map",
+    each=("candidates",),
+    late_each=("passages",),
+    outputs={"lengths": made.LENGTHS},
+    section="report",
+)
