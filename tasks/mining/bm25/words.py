@@ -10,6 +10,7 @@ import hashlib
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,6 +39,7 @@ _EMPTY_WORDS = {
     "swedish": "STOPWORDS_SWEDISH",
     "turkish": "STOPWORDS_TURKISH",
 }
+_BITS = 32  # of a word's number, beside the number of its text
 _COUNTS = {"row": pl.Int32, "term": pl.UInt64, "count": pl.Int32}
 
 
@@ -60,34 +62,34 @@ def count_words(texts: pl.Series, config: WordsConfig) -> pl.DataFrame:
         row (Int32, of the text), term (UInt64, the word's hash), count (Int32): one line per text and distinct word,
         sorted by row and term. A text without words has no line.
     """
-    plain = texts.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORD)
-    rows = pl.int_range(plain.len(), dtype=pl.Int32, eager=True)
-    words = pl.DataFrame({"row": rows, "word": plain}).explode("word").drop_nulls()
-    counts = words.group_by("row", "word").agg(count=pl.len().cast(pl.Int32))
-    terms = _terms(counts["word"].unique(), config)
-    return (
-        counts.join(terms, on="word")
-        .group_by("row", "term")
-        .agg(pl.col("count").sum())
-        .sort("row", "term")
-        .select(pl.col(name).cast(dtype) for name, dtype in _COUNTS.items())
-    )
+    found = texts.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORD)
+    rows = np.repeat(np.arange(found.len(), dtype=np.int64), found.list.len().fill_null(0).to_numpy())
+    # Words are numbered once, and whatever follows works on numbers: that takes a fraction of the time of strings.
+    words = found.explode().drop_nulls().to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+    keys, counts = np.unique((rows << _BITS) | words.indices.to_numpy(), return_counts=True)
+    numbers = pl.DataFrame({"row": keys >> _BITS, "word": keys & ((1 << _BITS) - 1), "count": counts})
+    terms = _terms(pl.Series(words.dictionary, dtype=pl.String), config)
+    joined = numbers.join(terms, on="word")
+    if terms["word"].is_duplicated().any() or terms["term"].is_duplicated().any():
+        joined = joined.group_by("row", "term").agg(pl.col("count").sum())
+    return joined.sort("row", "term").select(pl.col(name).cast(dtype) for name, dtype in _COUNTS.items())
 
 
 def _terms(words: pl.Series, config: WordsConfig) -> pl.DataFrame:
-    """Return word and term for distinct words: of a script without spaces several terms, of an empty word none."""
-    unspaced = words.str.contains(_IS_UNSPACED)
-    runs = words.filter(unspaced).to_list()
-    pairs = [(run, pair) for run in runs for pair in _pairs(run)]
-    plain = words.filter(~unspaced).to_list()
-    if config.language != "any":
-        empty = _empty_words(config.language)
-        plain = [word for word in plain if word not in empty]
-    pairs += zip(plain, _stemmed(plain, config.language), strict=True)
-    found = pl.DataFrame(pairs, schema={"word": pl.String, "stem": pl.String}, orient="row")
-    stems = found["stem"].unique()
-    hashes = pl.Series("term", [hash_term(stem) for stem in stems], dtype=pl.UInt64)
-    return found.join(pl.DataFrame({"stem": stems, "term": hashes}), on="stem").select("word", "term")
+    """Return `word` (the place of a distinct word) and `term`: several without spaces between words, none if empty."""
+    spaced, pairs = list[tuple[int, str]](), list[tuple[int, str]]()
+    for place, (word, unspaced) in enumerate(zip(words, words.str.contains(_IS_UNSPACED), strict=True)):
+        if unspaced:
+            pairs += [(place, pair) for pair in _pairs(word)]
+        else:
+            spaced.append((place, word))
+    empty = _empty_words(config.language)
+    spaced = [(place, word) for place, word in spaced if word not in empty]
+    stems = _stemmed([word for _, word in spaced], config.language)
+    pairs += [(place, stem) for (place, _), stem in zip(spaced, stems, strict=True)]
+    hashes = {stem: hash_term(stem) for _, stem in pairs}
+    found = {"word": [place for place, _ in pairs], "term": [hashes[stem] for _, stem in pairs]}
+    return pl.DataFrame(found, schema={"word": pl.Int64, "term": pl.UInt64})
 
 
 def hash_term(word: str) -> int:
