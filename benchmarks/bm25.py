@@ -10,7 +10,8 @@ from one passage.
   `numba` with that backend. The rows are left as arrays.
 
 Each runs in a process of its own, one after the other. Memory is the largest resident set of that process.
-`bm25_share` is the speed of `ours` as a share of that of `bm25s`; `search_share` is of the search alone.
+`bm25_share` is the speed of `ours` as a share of that of `bm25s`; `search_share` is of the search alone, `cpu_share` of
+the processor's seconds, which other work on the machine changes less.
 
     python -m benchmarks.bm25 --passages 200000 --queries 10000
 
@@ -177,6 +178,7 @@ def compare(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "runs": runs,
         "bm25_share": round(runs["bm25s"]["seconds"] / runs["ours"]["seconds"], 3),
         "search_share": round(runs["bm25s"]["steps"]["search"] / runs["ours"]["steps"]["search"], 3),
+        "cpu_share": round(runs["bm25s"]["cpu_seconds"] / max(runs["ours"]["cpu_seconds"], 0.1), 3),
         "numba_share": round(runs["numba"]["seconds"] / runs["ours"]["seconds"], 3),
         "numba_search_share": round(runs["numba"]["steps"]["search"] / runs["ours"]["steps"]["search"], 3),
         "equal_share": round(sum(same) / len(same), 4),
