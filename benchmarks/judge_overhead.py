@@ -18,6 +18,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class Pipeline:
             ("positives", schemas.POSITIVES),
             ("passages", schemas.PASSAGES),
         ):
-            inputs[name] = Table(name, (write_table(store, name, self.tables[name], schema, 0),))
+            whole = write_table(store, name, self.tables[name], schema, 0)  # each part reads what has its own index
+            inputs[name] = Table(name, tuple(replace(whole, index=n) for n in range(self.parts)))
         runner = Runner(store, self.executor)
         started = time.monotonic()
         runner(st.JUDGE, self.config, engine=self.spec, **inputs)

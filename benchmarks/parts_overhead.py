@@ -8,11 +8,11 @@ and a store in a folder. For each number of parts there are four walks over the 
 - `looked_up`: the same without an executor: the manifests alone, as `reneg status` and the first walk of `curate` do.
 - `second_walk`: once more, with what the first walk found.
 
-Seconds are those of the stage, without making its input and without the start of the servers. `cpu_seconds` are those of
-this process alone, which other work on the machine changes little. `driver_peak_gib` is the
-peak resident memory of this process during the walk, `driver_growth_mb` how far that was above its memory before.
-`spec_bytes` is what Ray gets for a part of a stage that reads all pieces in each part, and `spec_bytes_of_all` the same
-for all parts together. `listings` and `reads` count what a walk asked the store for.
+Seconds are those of the stage, without making its input and without the start of the servers. `cpu_seconds` are those
+of this process alone, which other work on the machine changes little. `driver_peak_gib` is the peak resident memory of
+this process during the walk, `driver_growth_mb` how far that was above its memory before. `spec_bytes` is what Ray gets
+for a part of a stage that reads all pieces in each part, and `spec_mb_of_all` the same for all parts together.
+`listings` and `reads` count what this process asked the store for.
 
     python -m benchmarks.parts_overhead --before benchmarks/results/parts_overhead_before.json
 
@@ -23,6 +23,7 @@ import argparse
 import gc
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +38,7 @@ import polars as pl
 from benchmarks.orchestration import MULTIPLY, NUMBERS, ROOT, ToyConfig
 from infra.settings import max_parts, silence_telemetry
 from infra.stages.runner import Failure, PartSpec, Runner
-from infra.storage.artifacts import Manifest, Table, write_table
+from infra.storage.artifacts import Manifest, Piece, Table, commit, write_table
 from infra.storage.store import Entry, Store
 
 silence_telemetry()
@@ -111,11 +112,12 @@ class _Pickled:
 
 
 def _sent(spec: PartSpec) -> Any:
+    """Return what is sent with each part, as the commit at hand does it; now the rest is sent once for all parts."""
     try:
-        from infra.execution.sent_parts import pack
+        from infra.stages.part_spec import own_of
     except ImportError:  # of an earlier commit
         return spec
-    return pack(spec)
+    return spec if spec.shared is None else own_of(spec, spec.shared)
 
 
 def spec_bytes(store: Store, numbers: Table) -> float:
@@ -148,13 +150,44 @@ def in_flow_run(store: Store, folder: Path, work: Callable[[Any], None]) -> None
     run_all()
 
 
+class _Written:
+    """An executor that computes nothing, and writes the manifest of each part."""
+
+    def __init__(self, store: Store, pieces: Sequence[Piece]) -> None:
+        self._store, self._pieces = store, pieces
+
+    def run_stage(
+        self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+    ) -> Mapping[int, Manifest | Failure]:
+        return {spec.number: commit(self._store, self._manifest(spec)) for spec in specs}
+
+    def _manifest(self, spec: PartSpec) -> Manifest:
+        tables = {"multiplied": (self._pieces[spec.number],)}
+        stats = {"seconds": 0.1, "rows_in": 10, "rows_out": 10, "rows": {"multiplied": 10}}
+        return Manifest(MULTIPLY.name, 1, spec.number, spec.key, 0, spec.ingredients, tables, {}, stats)
+
+
 def measure_size(folder: Path, parts: int) -> dict[str, Any]:
     """Measure the walks over one number of parts."""
     Store.open(str(folder))
     store = Counted(str(folder))
     numbers = make_numbers(store, parts)
-    found: dict[str, dict[str, float]] = {name: {} for name in ("computed", "reused", "looked_up", "second_walk")}
-    ended: list[Runner] = []
+    found: dict[str, dict[str, float]] = {"computed": {}, "reused": {}}
+    _compute_and_reuse(store, folder, numbers, found)
+    return _look_up(store, numbers, found)
+
+
+def measure_look_up(folder: Path, parts: int) -> dict[str, Any]:
+    """Measure the walks without an executor; the parts are not computed, only their manifests are written."""
+    Store.open(str(folder))
+    store = Counted(str(folder))
+    numbers = make_numbers(store, parts)
+    walk(store, numbers, _Written(store, numbers.pieces))
+    return _look_up(store, numbers, {})
+
+
+def _compute_and_reuse(store: Store, folder: Path, numbers: Table, found: dict[str, dict[str, float]]) -> None:
+    parts, ended = len(numbers.pieces), list[Runner]()
 
     def flow_walk(name: str) -> Callable[[Any], None]:
         def work(executor: Any) -> None:
@@ -168,7 +201,11 @@ def measure_size(folder: Path, parts: int) -> dict[str, Any]:
     counts = [(run.computed, run.reused, dict(run.failed)) for runner in ended for run in runner.runs]
     if counts != [(parts, 0, {}), (0, parts, {})]:
         raise RuntimeError(f"{parts} parts computed and then reused expected, {counts} came")
-    ended.clear()
+
+
+def _look_up(store: Store, numbers: Table, found: dict[str, dict[str, float]]) -> dict[str, Any]:
+    parts = len(numbers.pieces)
+    found |= {"looked_up": {}, "second_walk": {}}
     with measured(found["looked_up"], parts):
         first = walk(store, numbers)
     with measured(found["second_walk"], parts):
@@ -233,14 +270,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--before", type=Path, help="figures of an earlier commit to compare with")
+    parser.add_argument("--look-up", action="store_true", help="no servers: only what needs no executor")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "600")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with tempfile.TemporaryDirectory(prefix="reneg-parts-") as folder:
-        sizes = measure(arguments.parts, Path(folder))
+        if arguments.look_up:
+            sizes = [measure_look_up(Path(folder) / f"parts-{parts}", parts) for parts in arguments.parts]
+        else:
+            sizes = measure(arguments.parts, Path(folder))
     result: dict[str, Any] = {
-        "command": f"python -m benchmarks.parts_overhead --parts {' '.join(map(str, arguments.parts))}",
+        "command": " ".join(["python -m benchmarks.parts_overhead", *sys.argv[1:]]),
         "device": f"CPU, {os.cpu_count()} cores",
         "notes": "The machine was shared with other work; load is the load average at the end.",
         "load": round(os.getloadavg()[0], 1),

@@ -1,6 +1,7 @@
 """The stages of retrievers other than the dense search, and of their union, for the stage table."""
 
 from flows.method_stage import MethodStage
+from infra.stages.stage import Resources
 from tasks import schemas as s
 from tasks.mining import fuse
 from tasks.mining.bm25 import index
@@ -9,13 +10,17 @@ _WORDS = ("bm25s", "PyStemmer", "numpy")
 
 SEARCH_WITH = MethodStage(
     "search_with",
-    "tasks.mining.further:search_with",
+    "tasks.mining.dense.further:search_with",
     1,
     "grid",
-    each=("queries", "positives", "query_embeddings"),
+    each=("queries", "positives", "query_embeddings"),  # each a group of parts, as of the dense search
     across=("passages", "passage_embeddings"),
     outputs={"hits": s.HITS},
+    scatters=("hits",),
+    numbered=("queries",),
+    streams=("passages", "passage_embeddings"),
     libraries=("faiss", "numpy"),
+    resources=Resources(num_cpus=2.0, deadline=7200.0),
     section="search",
     decides_labels=True,
 )

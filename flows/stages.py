@@ -9,6 +9,7 @@ from flows import calibration_stages as fitted
 from flows import escalation_stages as escalation
 from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
+from flows import guard_stages as guarding
 from flows import report_stages as reporting
 from flows import retriever_stages as further
 from flows import sampling_stages as sampling
@@ -24,12 +25,14 @@ _TRAINING = ("sentence-transformers", "torch", "transformers", "tokenizers")
 _POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES, "rejects": s.REJECTS}
 # What exports may read besides the instances; each only where the settings ask for it.
 _EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "extras", "agreement", "people")
+_BATCHES = ("do_not_batch",)
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
 _JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
 _FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
-_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration")
-_MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model
+_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
+SEARCHED_QUERIES, SEARCHED_PASSAGES = 20_480, 1_048_576  # most rows that one part of the search reads, about
+_MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model, and of the search
 
 HARVEST = MethodStage(
     "harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",), section="source"
@@ -59,6 +62,9 @@ INGEST = MethodStage(
     splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
     decides_labels=True,
 )
+READ_EVALUATION, FIND_CONTAMINATION = guarding.READ_EVALUATION, guarding.FIND_CONTAMINATION
+SKETCH_PASSAGES, PAIR_TEXTS = guarding.SKETCH_PASSAGES, guarding.PAIR_TEXTS
+COMPARE_TEXTS, GROUP_DUPLICATES = guarding.COMPARE_TEXTS, guarding.GROUP_DUPLICATES
 ENCODE_PASSAGES = MethodStage(
     "encode_passages",
     "tasks.mining.encode:encode_passages",
@@ -67,6 +73,7 @@ ENCODE_PASSAGES = MethodStage(
     each=("passages",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )
@@ -78,18 +85,23 @@ ENCODE_QUERIES = MethodStage(
     each=("queries",),
     outputs={"embeddings": s.EMBEDDINGS},
     engine="encoder",
+    vectors=True,
     resources=_MODEL,
     section="encode",
 )
 SEARCH = MethodStage(
     "search",
-    "tasks.mining.search:search",
-    2,
+    "tasks.mining.dense.search:search",
+    3,
     "grid",
-    each=("queries", "positives", "query_embeddings"),
+    each=("queries", "positives", "query_embeddings"),  # each a group of parts
     across=("passages", "passage_embeddings"),
     outputs={"hits": s.HITS},
+    scatters=("hits",),
+    numbered=("queries",),
+    streams=("passages", "passage_embeddings"),
     libraries=("faiss", "numpy"),
+    resources=_MODEL,
     decides_labels=True,
 )
 SEARCH_WITH, INDEX_TERMS, COUNT_TERMS = further.SEARCH_WITH, further.INDEX_TERMS, further.COUNT_TERMS
@@ -97,7 +109,7 @@ SEARCH_BM25, FUSE = further.SEARCH_BM25, further.FUSE
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
-    2,
+    3,
     "map",
     each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
     late_each=("passage_embeddings",),
@@ -113,6 +125,7 @@ ADOPT = MethodStage(
     outputs=_POOL,
     decides_labels=True,
 )
+GUARD_POSITIVES = guarding.GUARD_POSITIVES
 DESCRIBE_QUERIES = MethodStage(
     "describe_queries",
     "tasks.report.describe:describe_queries",
@@ -227,6 +240,7 @@ TREAT = MethodStage(
     each=("queries", "positives", "candidates", "negatives", "reserve", "decisions"),
     outputs={"instances": s.INSTANCES, "edits": s.EDITS, "rejects": s.REJECTS},
 )
+NAME_TEXTS, GROUP_USES, PAIR_ROWS = guarding.NAME_TEXTS, guarding.GROUP_USES, guarding.PAIR_ROWS
 SHORTLIST, DRAW, SHOW_PAIRS, SAMPLE = sampling.SHORTLIST, sampling.DRAW, sampling.SHOW_PAIRS, sampling.SAMPLE
 APPLY_LABELS = MethodStage(
     "apply_labels",
@@ -295,7 +309,7 @@ EXPORT = MethodStage(
     "tasks.data.export:export",
     2,
     "gather",
-    every=("instances", *_EVIDENCE),
+    every=("instances", *_EVIDENCE, *_BATCHES),
     late=("queries", "passages"),
     directories=("export",),
 )

@@ -134,3 +134,15 @@ class Ledger(Protocol):
     def flush(self) -> None:
         """Wait until all rows passed to `remember` are stored durably."""
         ...
+
+
+class Vectors(Protocol):
+    """Stores embeddings by the hash of the text, so that no text is encoded twice across parts, runs and datasets."""
+
+    def recall(self, role: Literal["query", "passage"], hashes: pl.Series) -> pl.DataFrame | None:
+        """Return `text_hash` and `vector` of the texts that are known, sorted by hash; None if none is."""
+        ...
+
+    def remember(self, role: Literal["query", "passage"], embeddings: pl.DataFrame) -> None:
+        """Store rows of `text_hash` and `vector`. Returns at once; a kill may lose all rows of this call, or none."""
+        ...

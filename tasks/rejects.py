@@ -94,7 +94,10 @@ REASONS: Mapping[str, Reason] = {
     "below_min_relevance": _choice("The label is below ingest.min_relevance."),
     "ambiguous": _choice("The query has more false negatives than treat.max_false_negatives."),
     "has_false_negative": _choice("The query has a false negative, and the treatment drops such queries."),
+    "near_positive": _choice("The candidate nearly repeats a positive of its query, and is dropped."),
+    "in_evaluation": _choice("The query, or a positive of it, repeats a text of an evaluation set, and is dropped."),
     # what is only worth knowing
+    "near_positive_kept": _note("The candidate nearly repeats a positive of its query."),
     "header_again": _note("The header comes again, as where files were put together; it is no row."),
     "empty_file": _note("The file holds no row."),
     "metadata": _note("A file of descriptions, which holds no data."),

@@ -38,6 +38,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks",  # schemas, texts, protocols, statistics, formatting: used by all
         "tasks/prompts",
         "tasks/mining",
+        "tasks/mining/dense",
         "tasks/mining/bm25",
         "tasks/judging",
         "tasks/verdicts/fitting",
@@ -53,12 +54,14 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/data/ingesting",
         "tasks/data",
         "tasks/fetching",
+        "tasks/guards",
         "tasks/report",
     ),
     "flows": (
         "flows",  # the stage table
         "flows/config",
         "flows/config/judges",  # files alone
+        "flows/guards",
         "flows/method",
         "flows/method/afterwards",
         "flows/inputs",

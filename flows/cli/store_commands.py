@@ -195,6 +195,7 @@ def show_collected(facts: Mapping[str, Any], grace: float, out: Console) -> None
     table.add_row("deleted from the trash", f"{facts['deleted']:,}")
     table.add_row("MB, for good", f"{facts['deleted_bytes'] / 1e6:,.1f}")
     table.add_row("restored from the trash", f"{facts['put_back']:,}")
+    table.add_row("vectors of unused encoders, for good: segments", f"{facts['vectors']:,}")
     table.add_row("forgotten answers and parts, for good", f"{facts['forgotten']:,}")
     out.print(table)
     for id_, why in facts["why"].items():
@@ -228,6 +229,7 @@ def show_purged(found: "Found", out: Console, *, removed: bool) -> None:
     table.add_row("ledger: rows that name it", str(facts["ledger_rows"]))
     if found.rows.damaged:
         table.add_row("ledger: damaged segments", str(found.rows.damaged))
+    table.add_row("vectors that are remembered of it", str(facts["vectors"]))
     table.add_row("labels of people", str(facts["labels"]))
     table.add_row("places in parts, kept for later ingests", str(facts["places"]))
     table.add_row("store: tables and files that hold it", str(facts["objects"]))

@@ -19,6 +19,7 @@ from tasks.data.demo_corpus import HarvestConfig
 from tasks.data.export import ExportConfig
 from tasks.data.ingest import IngestConfig
 from tasks.data.treatments import TreatConfig
+from tasks.guards.config import GuardsConfig
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.similarity import SimilarityConfig
 from tasks.mining.adopt import AdoptConfig
@@ -209,6 +210,7 @@ class CurationConfig(Section):
         ("default", "relabel"), description="the treatments that a model is trained on"
     )
     ingest: IngestConfig
+    guards: GuardsConfig = Field(GuardsConfig(), json_schema_extra=KEYED_WHEN_SET)
     encode: EncodeConfig = EncodeConfig()
     search: SearchConfig = SearchConfig()
     bm25: Bm25Config = Field(Bm25Config(), json_schema_extra=KEYED_WHEN_SET)

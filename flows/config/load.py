@@ -43,7 +43,9 @@ def load_config(path: Path) -> CurationConfig:
     gold = config.gold and config.gold.model_copy(update={"path": _beside(path, config.gold.path)})
     calibration = config.calibration if is_no_file(config.calibration) else _beside(path, config.calibration)
     prices = _beside(path, config.prices) if isinstance(config.prices, str) else config.prices
-    found = {"source": source, "prices": prices, "gold": gold, "imported": imported, "tiers": tiers}
+    evaluation = tuple(filter(None, (_beside(path, address) for address in config.guards.evaluation)))
+    guards = config.guards.model_copy(update={"evaluation": evaluation})
+    found = {"source": source, "prices": prices, "gold": gold, "imported": imported, "tiers": tiers, "guards": guards}
     return config.model_copy(update={**found, "calibration": calibration})
 
 

@@ -100,4 +100,6 @@ def training_set(
     config = with_facts(setup, curation.config.export, formats)
     tables = {"instances": outcome.instances[treatment], "queries": outcome.queries, "passages": outcome.passages}
     tables |= wanted_tables(config, outcome.evidence)
+    if treatment in outcome.do_not_batch:
+        tables["do_not_batch"] = outcome.do_not_batch[treatment]
     return config, {name: read_table(workspace.store, table) for name, table in tables.items()}

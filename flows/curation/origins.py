@@ -12,8 +12,9 @@ from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest
 from infra.storage.store import Store
 
-ANSWERS, PARTS = "answers", "parts"
-# By stage with its label: `unit` (`answers` of a judge, else `parts`), and `by`: how many by each origin, in a line.
+ANSWERS, VECTORS, PARTS = "answers", "vectors", "parts"
+# By stage with its label: `unit` (`answers` of a judge, `vectors` of an encoder, else `parts`), and `by`: how many by
+# each origin, in a line.
 ComputedBy = dict[str, dict[str, Any]]
 
 # Stages whose numbers depend on more than tables: they run an engine, or a library that chooses its kernels.
@@ -40,8 +41,8 @@ def lines_of(store: Store, manifest: Manifest) -> tuple[str, ...]:
     lines = _Lines(store)
     unit, counted = _count([manifest])
     told = [f"computed by {lines.of(_DIGEST, manifest.origin)}"]
-    if unit == ANSWERS:
-        told += [f"{count:,} answers by {lines.of(*name)}" for name, count in sorted(counted.items())]
+    if unit != PARTS:
+        told += [f"{count:,} {unit} by {lines.of(*name)}" for name, count in sorted(counted.items())]
     return tuple(told)
 
 
@@ -69,7 +70,9 @@ def _some(lines: Iterable[str]) -> str:
 
 
 def _count(manifests: Sequence[Manifest]) -> tuple[str, Counter[tuple[str, str]]]:
-    """Count a judge's answers, else parts. An endpoint's answers are counted by what it called itself."""
+    """Count a judge's answers, an encoder's vectors, else parts. An endpoint's answers are counted by its own name."""
+    if any("vectors" in manifest.stats for manifest in manifests) and (vectors := _vectors(manifests)):
+        return VECTORS, vectors
     counted = Counter[tuple[str, str]]()
     for manifest in manifests:
         named = manifest.stats.get("facts", {}).get("fingerprints")
@@ -79,6 +82,16 @@ def _count(manifests: Sequence[Manifest]) -> tuple[str, Counter[tuple[str, str]]
     if counted:
         return ANSWERS, counted
     return PARTS, Counter((_DIGEST, manifest.origin) for manifest in manifests)
+
+
+def _vectors(manifests: Sequence[Manifest]) -> Counter[tuple[str, str]]:
+    """Count vectors by their origins; those of a part that was made before they were remembered have the part's."""
+    counted = Counter[tuple[str, str]]()
+    for manifest in manifests:
+        rows = int(manifest.stats.get("rows_out", 0))
+        for name, count in manifest.stats.get("vectors", {manifest.origin: rows}).items():
+            counted[_DIGEST, name] += int(count)
+    return +counted
 
 
 def _answers(manifest: Manifest) -> Mapping[str, int]:

@@ -23,6 +23,7 @@ from flows.config.schedule import night_of
 from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
 from flows.curation.records import Curation, load_curation, sources_of
+from flows.curation.source import import_source
 from flows.curation.workspace import Workspace
 from flows.inputs.addresses import is_unreadable, open_address
 from flows.inputs.calibration import keep_calibration, read_kept
@@ -54,7 +55,8 @@ class Intake:
 
     labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD if some judge is asked about
     the gold set again every night, else empty. imported: the files of the imported verdicts. scores: by tier, the files
-    with its verdicts. calibration: the files of the calibration.
+    with its verdicts. calibration: the files of the calibration. evaluation: the files of the evaluation sets, each set
+    below its number.
     """
 
     labels: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class Intake:
     imported: Mapping[str, str] | None = None
     scores: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     calibration: Mapping[str, str] | None = None
+    evaluation: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def now(
@@ -110,6 +113,7 @@ class Intake:
                 record.get("imported"),
                 record.get("scores") or {},
                 record.get("calibration"),
+                record.get("evaluation") or {},
             )
         )
 
@@ -191,8 +195,27 @@ def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -
     known = Intake.of(workspace.store, curation.id)
     if anew or curation.is_draft:
         hooks = workspace.hooks
-        return Intake.now(workspace.store, curation.config, workspace.clock(), known, hooks.on_message)
+        now = Intake.now(workspace.store, curation.config, workspace.clock(), known, hooks.on_message)
+        return replace(now, evaluation=_keep_evaluation(workspace, curation.config, known.evaluation))
     return known
+
+
+def _keep_evaluation(workspace: Workspace, config: CurationConfig, known: Mapping[str, str]) -> Mapping[str, str]:
+    """Copy the evaluation sets into the store; if one cannot be read, use the copies of the last execution."""
+    files: dict[str, str] = {}
+    for number, address in enumerate(config.guards.evaluation):
+        try:
+            found = import_source(workspace.store, workspace.settings, config, address)
+        except ConfigError as error:
+            told = str(error).replace("source.path", "guards.evaluation")
+            copies = {name: key for name, key in known.items() if name.startswith(f"{number}/")}
+            if not copies or "cannot be read" not in told:
+                raise ConfigError(told) from error
+            workspace.hooks.on_message(f"{told}; the copy of the last execution is used")
+            files |= copies
+        else:
+            files |= {f"{number}/{name}": key for name, key in (found.files if found else {}).items()}
+    return files
 
 
 def keep_partition(workspace: Workspace, curation: Curation, *, anew: bool = False) -> None:
@@ -263,6 +286,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         labels=intake.settled(workspace.store),
         gold=intake.gold_set(),
         imported=None if intake.imported is None else Directory("source", intake.imported),
+        evaluation=Directory("source", intake.evaluation) if intake.evaluation else None,
         calibration=read_kept(workspace.store, intake.calibration),
         read_from=curation.read_from,
         encoders={name: _encoder(wanted, config, cache) for name, wanted in config.encoders.items()},

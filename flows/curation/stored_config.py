@@ -70,6 +70,7 @@ def refuse_other_places(config: CurationConfig, settings: Settings) -> None:
         for tier in config.tiers
         if isinstance(tier.engine, ScoresSpec)
     }
+    named |= {f"guards.evaluation {number}": place for number, place in enumerate(config.guards.evaluation, start=1)}
     allowed = allowed_sources()
     told = [
         f"{config.name}: {field}: a configuration from the store may not read {place}; allowed here: "

@@ -18,9 +18,11 @@ from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from flows.method.setup import TooManyRejected, WaitingForLabels
 from infra.ledger.forgetting import drop_old
+from infra.ledger.vectors import drop_unused
 from infra.models.resolve import ModelError
 from infra.names import NumberedId
 from infra.settings import Settings
+from infra.stages import part_keys
 from infra.stages.found_parts import FoundParts
 from infra.stages.runner import Failure, PartSpec, Runner
 from infra.storage.artifacts import Manifest
@@ -60,6 +62,8 @@ class Kept:
     releases: list[str] = field(default_factory=list)  # records that are kept
     dropped_releases: list[str] = field(default_factory=list)
     back: set[str] = field(default_factory=set)
+    encoders: set[str] = field(default_factory=set)  # keys of those that kept curations use
+    unknown: int = 0  # kept curations of which it is not known what they use
 
 
 class _Nothing:
@@ -89,7 +93,7 @@ def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
     snapshot = Snapshot.take(store)
     kept = _decide(store, snapshot.listed, wanted)
     collection = plan(store, snapshot, _roots(settings, snapshot, kept), wanted.grace * _HOUR)
-    leftovers = dropped = 0
+    leftovers = dropped = vectors = 0
     if yes:
         carry_out(store, collection, at_once=wanted.grace == 0)
         for name in sorted(
@@ -98,8 +102,11 @@ def collect(settings: Settings, wanted: Wanted, *, yes: bool) -> dict[str, Any]:
             prune_published(store, name, sum(key.startswith(f"releases/{name}/") for key in kept.releases))
         heal_all(store)
         dropped = drop_old(store, wanted.grace * _HOUR)
+        if not kept.unknown:
+            vectors = drop_unused(store, kept.encoders, wanted.grace * _HOUR)
         leftovers = _sweep(store, settings, max(_HOUR, wanted.grace * _HOUR))
-    return _facts(snapshot, kept, collection) | {"removed": yes, "leftovers": leftovers, "forgotten": dropped}
+    done = {"removed": yes, "leftovers": leftovers, "forgotten": dropped, "vectors": vectors}
+    return _facts(snapshot, kept, collection) | done
 
 
 def _sweep(store: Store, settings: Settings, older: float) -> int:
@@ -210,7 +217,7 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
     for id_ in kept.curations:
         recorded = _recorded(snapshot, id_)
         try:
-            reached, used = _walk(settings, snapshot, id_, found)
+            reached, used, encoders = _walk(settings, snapshot, id_, found)
         except (ConfigError, StoreError, ModelError, LookupError, TypeError, ValueError) as error:
             # A record of another version, or a damaged one, fails in many ways; parts that its results list stay.
             if not recorded:
@@ -218,15 +225,17 @@ def _roots(settings: Settings, snapshot: Snapshot, kept: Kept) -> Roots:
                     f"curation {id_} is kept ({kept.curations[id_]}), but its parts cannot be found: {error}. "
                     f"Nothing was removed. Run gc where its models are, repair it, or remove it with --drop {id_}"
                 ) from error
-            reached, used = set(), set()
+            reached, used, encoders = set(), set(), set()
+            kept.unknown += 1
         manifests |= recorded | reached
         models |= used
+        kept.encoders |= encoders
     going = (*_in_order(snapshot, kept.dropped), *kept.dropped_releases)
     return Roots(frozenset(manifests), going, frozenset(kept.back), frozenset(models - {""}), _FURTHER)
 
 
-def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -> tuple[set[str], set[str]]:
-    """Run the method over the manifests, past unfinished parts; returns the parts and the models' digests."""
+def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -> tuple[set[str], set[str], set[str]]:
+    """Run the method over the manifests, past unfinished parts; returns parts, digests of models, keys of encoders."""
     setup = prepare(Workspace(settings, snapshot), load_curation(snapshot, id_))
     run = Runner(snapshot, _Nothing(), found=found)
     try:
@@ -237,7 +246,10 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -
         setup.base_model_key,
         *(getattr(engine, "digest", "") for engine in setup.engines),
     }
-    return {manifest.path for stage in run.runs for manifest in stage.manifests}, models
+    manifests = [manifest for stage in run.runs for manifest in stage.manifests]
+    encoders = {part_keys.digest(m.ingredients.get("engine")) for m in manifests if "vectors" in m.stats}
+    encoders.add(part_keys.digest(part_keys.semantic(setup.encoder)))
+    return {manifest.path for manifest in manifests}, models, encoders
 
 
 def _recorded(snapshot: Snapshot, id_: str) -> set[str]:

@@ -14,6 +14,7 @@ from flows.inputs.addresses import fixed_part, has_wildcard
 from flows.inputs.partition import forget as forget_places
 from infra.ledger.forgetting import drop_old
 from infra.ledger.ledger import Forgotten, Ledger
+from infra.ledger.vectors import forget_vectors
 from infra.settings import Settings
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import empty_back
@@ -47,6 +48,7 @@ class Found:
     sources: tuple[dict[str, str], ...]  # curation, file in its source, path to clean
     files: tuple[Path, ...]
     published: tuple[str, ...] = ()  # folders of releases with a copy of what is removed
+    vectors: int = 0  # embeddings of the text that are remembered
     labels: int = 0  # labels of people about the text, or with it in a comment
     places: int = 0  # rows that say in which parts the text was, for later ingests
 
@@ -54,7 +56,7 @@ class Found:
     def nothing(self) -> bool:
         """Whether nothing holds the text."""
         in_store = self.plan.removals or self.plan.records or self.plan.holders
-        return not (self.rows.rows or self.labels or self.places or in_store or self.files)
+        return not (self.rows.rows or self.vectors or self.labels or self.places or in_store or self.files)
 
     def as_json(self, removed: bool) -> dict[str, Any]:
         """Return what was or would be removed, as JSON."""
@@ -64,6 +66,7 @@ class Found:
             "text_known": bool(self.target.texts),
             "ledger_rows": self.rows.rows,
             "damaged_segments": self.rows.damaged,
+            "vectors": self.vectors,
             "labels": self.labels,
             "places": self.places,
             "objects": len(self.plan.holders),
@@ -90,6 +93,7 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
     found = _find(settings, store, target)
     if yes:
         Ledger(store).forget(target.hashes)
+        forget_vectors(store, target.hashes)
         forget_rows(store, target)
         forget_places(store, target.hashes)
         remove_paths(found.files)
@@ -203,6 +207,7 @@ def _find(settings: Settings, store: Store, target: Target) -> Found:
             *find_folders(settings.scratch, target, plan.digests),
         ),
         published=tuple(holding(store, plan.digests)),
+        vectors=forget_vectors(store, target.hashes, dry_run=True).rows,
         labels=forget_rows(store, target, dry_run=True),
         places=forget_places(store, target.hashes, dry_run=True),
     )
@@ -216,10 +221,10 @@ def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
         if not isinstance(content, dict):
             continue
         files = content.get("source") or {}
-        path = Path(str(content["config"]["source"]["path"])) if files else Path()
+        read = {str(content["config"]["source"]["path"]): files} if files else {}
         if "/intake-" in record:
-            files, path = content.get("gold") or {}, Path("gold.path")
-        for name, key in sorted(files.items()):
+            read = {"gold.path": content.get("gold") or {}, "guards.evaluation": content.get("evaluation") or {}}
+        for path, name, key in ((Path(at), *file) for at, files in read.items() for file in sorted(files.items())):
             curation = record.split("/")[1]
             if key in plan.named and (curation, name) not in told:
                 told.add((curation, name))

@@ -13,11 +13,12 @@ import polars as pl
 
 from flows import stages as st
 from flows.config.section import ConfigError
-from flows.method.exports import export, find_evidence
+from flows.guards.guarding import find_duplicates
+from flows.method.exports import export, find_evidence, keep_apart, list_apart
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
-from flows.method.losses import counted_rows, refuse_losses
+from flows.method.losses import counted_rows, guard_pool, guard_rows, refuse_losses
 from flows.method.retrieving import encode, search
 from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
@@ -60,32 +61,37 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
 
     Raises:
         WaitingForLabels: too few of the drawn pairs are labelled, and `sample.wait_for` asks for more.
-        TooManyRejected: too much of the source cannot be used.
+        TooManyRejected: too much of the source cannot be used; or, as Contaminated, it repeats evaluation sets.
     """
     c, made = setup.config, judge_data(run, setup)
     data, pool, verdicts = made.data, made.pool, made.verdicts
     treated: dict[str, Treated] = {n: treat(run, setup, data, pool, made.decisions, n) for n in c.treatments}
+    treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
     exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
     scores, ignored, models = train_and_evaluate(run, setup, data, treated)
-    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked)
+    guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
+    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked, guards=guards)
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
     sheet, texts = made.sampled.sheet, (data.queries, data.passages)
-    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence)
+    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
 
 
 def judge_data(run: Runner, setup: Setup) -> Judged:
     """Run the method up to the decisions: everything that a treatment is made of.
 
     Raises:
-        WaitingForLabels: as `curate_method`.
+        WaitingForLabels: as `curate_method`. TooManyRejected, Contaminated: likewise.
     """
     data = ingest(run, setup)
     refuse_losses(run, setup)  # before anything costs time or money
+    data, screened = guard_rows(run, setup, data)
     vectors = encode(run, data, setup.encoder)
-    pool = find_candidates(run, setup, data, vectors)
+    pool, repeated = guard_pool(run, setup, data, find_candidates(run, setup, data, vectors))
+    duplicates = find_duplicates(run, setup.config.guards, data.passages, data.generations.passages)
+    guards = (*screened, *repeated, *(duplicates.figures if duplicates else ()))
     counts = describe(run, data, pool)
     verdicts = judge(run, setup, data, vectors, pool)
     sampled = draw_sample(run, setup, data, verdicts)
@@ -95,7 +101,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
-    return Judged(data, pool, verdicts, sampled, decisions, counts)
+    return Judged(data, pool, verdicts, sampled, decisions, counts, duplicates, guards)
 
 
 def ingest(run: Runner, setup: Setup) -> Ingested:
@@ -261,6 +267,7 @@ def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
     found |= {
         "positive_checks": None if checked is None else checked.decisions,
         "query_checks": None if checked is None else checked.queries,
+        "guards": union("guards", *changes.guards) if changes.guards else None,
     }
     further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
     if setup.calibration is not None:

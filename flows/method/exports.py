@@ -1,12 +1,14 @@
 """What an export of the method reads: the tables that its settings ask for, and the facts of a dataset's card."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flows import stages as st
+from flows.guards import guarding
 from flows.method.human_labels import without
 from flows.method.setup import Setup
-from flows.method.tables import Ingested, Pool, Treated, Verdicts
+from flows.method.tables import Ingested, Judged, Pool, Treated, Verdicts
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Directory, Table
 from tasks.calibrating.combine import name_of
@@ -22,6 +24,8 @@ def export(
     """Write the training set of one treatment in the configured formats."""
     config = with_facts(setup, setup.config.export)
     tables = wanted_tables(config, evidence)
+    if treated.do_not_batch is not None:
+        tables["do_not_batch"] = treated.do_not_batch
     written: Directory = run(
         without(st.EXPORT, *(name for name in st.EXPORT.every if name not in (*_ALWAYS, *tables))),
         config,
@@ -32,6 +36,22 @@ def export(
         **tables,
     )["export"]
     return written
+
+
+def keep_apart(run: Runner, setup: Setup, made: Judged, treated: Treated, treatment: str) -> Treated:
+    """Find the rows of a treatment that must not share a batch, if the settings ask for them."""
+    config = setup.config.guards
+    if config.rows == "none":
+        return treated
+    labels = {"positives": made.data.positives, "candidates": made.pool.candidates}
+    shards = max(1, made.data.generations.queries[0])
+    apart = guarding.keep_apart(run, config, treatment, treated.instances, labels, made.duplicates, shards)
+    return replace(treated, do_not_batch=apart.do_not_batch, guards=apart.figures)
+
+
+def list_apart(treated: Mapping[str, Treated]) -> dict[str, Table]:
+    """Return the pairs of rows that must not share a batch, by treatment, where there are such tables."""
+    return {name: made.do_not_batch for name, made in treated.items() if made.do_not_batch is not None}
 
 
 def find_evidence(data: Ingested, pool: Pool, verdicts: Verdicts, decisions: Table) -> dict[str, Table]:

@@ -1,12 +1,19 @@
-"""How much of its source a curation could not use; stops one that lost too much, before it costs anything."""
+"""What of its source a curation does not use: what ingest could not read, and what the guards find before judging.
+
+A curation that lost too much, or whose rows repeat evaluation sets, is stopped before it costs anything.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import polars as pl
 
 from flows import stages as st
-from flows.method.setup import Setup, TooManyRejected
+from flows.guards import guarding
+from flows.method.fetching import fetch_texts
+from flows.method.setup import Contaminated, Setup, TooManyRejected
+from flows.method.tables import Ingested, Pool, union
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Manifest, Table, read_table
 from infra.storage.store import Store
@@ -24,6 +31,32 @@ def refuse_losses(run: Runner, setup: Setup) -> None:
     refused = too_much_lost(run.store, run.runs, setup.config.ingest.max_rejected)
     if refused:
         raise TooManyRejected(refused)
+
+
+def guard_rows(run: Runner, setup: Setup, data: Ingested) -> tuple[Ingested, tuple[Table, ...]]:
+    """Compare the training rows with the evaluation sets; returns the rows that may be used, and figures.
+
+    Raises:
+        Contaminated: a row repeats one of their texts, and `guards.contamination` refuses that.
+    """
+    if setup.evaluation is None:
+        return data, ()
+    texts = fetch_texts(run, data, data.positives, data.positives, "screen")
+    rows = {name: getattr(data, name) for name in guarding.OF_ROWS}
+    found = guarding.screen_rows(run, setup.config.guards, setup.evaluation, texts, rows)
+    if found.refused:
+        raise Contaminated(found.refused)
+    return replace(data, **found.tables, rejects=union("rejects", data.rejects, found.rejects)), found.figures
+
+
+def guard_pool(run: Runner, setup: Setup, data: Ingested, pool: Pool) -> tuple[Pool, tuple[Table, ...]]:
+    """Compare the candidates with the positives of their queries; returns the pool to judge, and figures."""
+    if setup.config.guards.positives == "none":
+        return pool, ()
+    texts = fetch_texts(run, data, pool.candidates, data.positives, "guard")
+    tables = {name: getattr(pool, name) for name in guarding.POOL}
+    found = guarding.screen_pool(run, setup.config.guards, tables, data.positives, texts)
+    return replace(pool, **found.tables, rejects=union("rejects", pool.rejects, found.rejects)), found.figures
 
 
 def too_much_lost(store: Store, runs: Sequence[StageRun], most: float) -> str:

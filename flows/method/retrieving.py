@@ -7,14 +7,14 @@ from pydantic import BaseModel
 from flows import stages as st
 from flows.method.fetching import fetch_labelled, fetch_vectors
 from flows.method.setup import Setup
-from flows.method.tables import Ingested, Vectors, only_parts, union
+from flows.method.tables import Ingested, Vectors, group_parts, only_parts, union
 from infra.engines.specs import VectorsSpec
 from infra.stages import part_keys
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks.mining.bm25 import search as bm25
+from tasks.mining.dense.further import SearchWithConfig
 from tasks.mining.encode import EncodeConfig
-from tasks.mining.further import SearchWithConfig
 from tasks.mining.fuse import FuseConfig
 from tasks.schemas import DENSE
 
@@ -52,20 +52,50 @@ def encode(run: Runner, data: Ingested, engine: BaseModel, label: str = "") -> V
 
 
 def _search_one(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, name: str) -> Table:
-    """Return the hits of one retriever."""
+    """Return the hits of one retriever, by query part."""
     if name == bm25.NAME:
         return _search_words(run, setup, data)
-    c, software = setup.config, setup.software(st.SEARCH)
-    tables: dict[str, Any] = {"queries": data.queries, "positives": data.positives, "passages": data.passages}
     if name == DENSE:
-        tables |= {"query_embeddings": vectors.queries, "passage_embeddings": vectors.passages}
-        dense: Table = run(st.SEARCH, c.search, key=software, **tables)["hits"]
-        return dense
-    further = encode(run, data, setup.encoders[name], name)
-    how = SearchWithConfig(**c.search.model_dump(), retriever=name)
-    tables |= {"query_embeddings": further.queries, "passage_embeddings": further.passages}
-    hits: Table = run(st.SEARCH_WITH, how, label=name, key=software, **tables)["hits"]
+        return _search_vectors(run, setup, data, vectors)
+    return _search_vectors(run, setup, data, encode(run, data, setup.encoders[name], name), name)
+
+
+def _search_vectors(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, name: str = "") -> Table:
+    """Search the passages for every query with the vectors of an encoder; further ones have a name."""
+    queries = group_parts(data.queries, data.generations.query_parts, st.SEARCHED_QUERIES)
+    passages = group_parts(data.passages, data.generations.passage_parts, st.SEARCHED_PASSAGES)
+    stage, how = st.SEARCH, setup.config.search
+    if name:
+        stage, how = st.SEARCH_WITH, SearchWithConfig(**how.model_dump(), retriever=name)
+    hits: Table = run(
+        stage,
+        how,
+        label=name,
+        key=setup.software(stage),
+        queries=data.queries.grouped(queries),
+        positives=data.positives.grouped(queries),
+        passages=data.passages.grouped(passages),
+        query_embeddings=vectors.queries.grouped(queries),
+        passage_embeddings=vectors.passages.grouped(passages),
+    )["hits"]
+    _note_recall(run)
     return hits
+
+
+def _note_recall(run: Runner) -> None:
+    """Say what an approximate search found of the nearest passages; its parts measured that on some queries each."""
+    done = run.runs[-1]
+    facts = [manifest.stats.get("facts", {}) for manifest in done.manifests]
+    measured = [fact for fact in facts if fact.get("recall_nearest")]
+    nearest = sum(fact["recall_nearest"] for fact in measured)
+    if nearest:
+        found = sum(fact["recall"] * fact["recall_nearest"] for fact in measured) / nearest
+        exactly = sum(fact["searched_exactly"] for fact in measured)
+        alone = f"; {exactly} passages were too few for lists and searched exactly" if exactly else ""
+        queries = sum(fact["recall_queries"] for fact in measured)
+        run.on_note(
+            f"{done.name}: lists found {found:.1%} of the nearest passages, measured on {queries} queries{alone}"
+        )
 
 
 def _search_words(run: Runner, setup: Setup, data: Ingested) -> Table:

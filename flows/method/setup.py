@@ -44,6 +44,10 @@ class TooManyRejected(CurationFailed):
     """Ingest could not use too much of the source; the message names the reasons, with examples, and the remedy."""
 
 
+class Contaminated(TooManyRejected):
+    """The training data repeats evaluation sets, and `guards.contamination` refuses that; the message says what."""
+
+
 class WaitingForLabels(Exception):
     """Too few pairs of the sample are labelled; the message says how many are needed and how to import labels."""
 
@@ -206,6 +210,7 @@ class Setup:
     labels: pl.DataFrame | None = None  # people's labels, by text (tasks.quality.labels.settle)
     gold: Gold | None = None
     imported: Directory | None = None  # the table of imported verdicts, as kept in the store
+    evaluation: Directory | None = None  # the evaluation sets of `guards.evaluation`, as kept in the store
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
     encoders: Mapping[str, BaseModel] = field(default_factory=dict)  # that search beside `encoder`, by name
@@ -327,6 +332,7 @@ class Outcome:
     """The results of a curation: the page, the sheet for people, and one folder of exports per treatment.
 
     models: by the treatment each was trained on. evidence: the tables that an export by hand may read besides.
+    do_not_batch: by treatment, the pairs of rows that must not share a batch, if the settings ask for them.
     """
 
     page: Directory
@@ -338,3 +344,4 @@ class Outcome:
     scores: Table = field(default_factory=lambda: Table("scores"))
     models: Mapping[str, Directory] = field(default_factory=dict)
     evidence: Mapping[str, Table] = field(default_factory=dict)
+    do_not_batch: Mapping[str, Table] = field(default_factory=dict)

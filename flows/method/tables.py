@@ -1,11 +1,13 @@
 """The tables that one step of the method passes to the next, one type per step: a misspelt name is a type error."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
 from flows.config.section import ConfigError
+from flows.guards.guarding import Duplicates
 from flows.stage_names import is_check, is_of_gold
 from flows.stages import INGEST
 from infra.names import StageName
@@ -48,6 +50,25 @@ class Generations:
         counts = {"queries": facts.get("query_generations"), "passages": facts.get("passage_generations")}
         whole = {"queries": len(queries.indexes), "passages": len(passages.indexes)}
         return cls(**{name: tuple(found or (whole[name],)) for name, found in counts.items()})
+
+
+def group_parts(table: Table, generations: Sequence[range], rows: int) -> tuple[range, ...]:
+    """Cut each generation's parts into groups that hold at most about so many rows, all with as many parts.
+
+    A part of the search reads a group of queries and a group of passages. What a source grows by is a generation of its
+    own, so no group changes.
+
+    >>> from infra.storage.artifacts import Piece
+    >>> table = Table("queries", tuple(Piece(index, "", 1_000) for index in range(5)))
+    >>> group_parts(table, (range(0, 4), range(4, 5)), 2_000)
+    (range(0, 2), range(2, 4), range(4, 5))
+    """
+    found: list[range] = []
+    for parts in (parts for parts in generations if len(parts)):
+        held = sum(piece.rows for piece in table.pieces if piece.index in parts)
+        size = math.ceil(len(parts) / max(math.ceil(held / rows), 1))
+        found += [parts[start : start + size] for start in range(0, len(parts), size)]
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -146,7 +167,8 @@ class Sampled:
 class Judged:
     """What every treatment is made of, and the counts of it.
 
-    decisions: missing where too many pairs have no verdict.
+    decisions: missing where too many pairs have no verdict. duplicates: near duplicates of the corpus, if the settings
+    ask for them. guards: the figures of the guards.
     """
 
     data: Ingested
@@ -155,6 +177,8 @@ class Judged:
     sampled: Sampled
     decisions: Table
     counts: Table
+    duplicates: Duplicates | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,20 +202,29 @@ class Checked:
 
 @dataclass(frozen=True)
 class Treated:
-    """The training instances of one treatment."""
+    """The training instances of one treatment.
+
+    do_not_batch: pairs of rows that must not share a batch, if the settings ask for them. guards: figures of them.
+    """
 
     instances: Table
     edits: Table
     rejects: Table
+    do_not_batch: Table | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt."""
+    """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt.
+
+    guards: the figures of the guards.
+    """
 
     edits: Table
     rejects: Table
     checked: Checked | None = None
+    guards: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)

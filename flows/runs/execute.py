@@ -20,6 +20,7 @@ from flows.results.output_folder import SAMPLE, Further, Result, lay_out, place
 from flows.results.promotion import mend, promote
 from flows.runs.ask_again import close_order, engines_since, open_order
 from infra.ledger.ledger import Ledger
+from infra.ledger.vectors import compact_vectors
 from infra.stages.found_parts import FoundParts
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import StoreError
@@ -128,12 +129,16 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
 
 
 def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
-    """Merge the ledger's small segments, so that the next run reads fewer."""
+    """Merge small segments of answers and vectors, so that the next run reads fewer."""
     for tier in (tier for tier in setup.tiers if tier.scores is None):
         try:
             Ledger(workspace.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
         except StoreError as error:
             workspace.hooks.on_message(f"the ledger was not compacted, the next run will try again: {error}")
+    try:
+        compact_vectors(workspace.store)
+    except StoreError as error:
+        workspace.hooks.on_message(f"the vectors were not compacted, the next run will try again: {error}")
 
 
 def _record_waiting(workspace: Workspace, curation: str, waiting: WaitingForLabels) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from flows.config.section import ConfigError
 from flows.method.curate import judge_data, treat
-from flows.method.exports import export, find_evidence
+from flows.method.exports import export, find_evidence, keep_apart
 from flows.method.setup import TO_THE_END, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import Judged, Treated
 from infra.stages.runner import Runner, WorkNeeded
@@ -69,7 +69,8 @@ def treat_again(look: Runner, run: Runner, setup: Setup, changed: Setup) -> Mapp
 
 
 def _treat(run: Runner, setup: Setup, judged: Judged, name: str) -> Treated:
-    return treat(run, setup, judged.data, judged.pool, judged.decisions, name)
+    made = treat(run, setup, judged.data, judged.pool, judged.decisions, name)
+    return keep_apart(run, setup, judged, made, name)
 
 
 def _refuse_failures(run: Runner) -> None:

@@ -68,7 +68,10 @@ def _load(spec: SentenceTransformersSpec) -> Any:  # noqa: ANN401 - sentence-tra
         local_files_only=True,
         model_kwargs={"dtype": getattr(torch, spec.dtype), "use_safetensors": True},
     )
-    positions = getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
+    transformer = getattr(model[0], "auto_model", None)
+    if transformer is None:  # a model of word vectors, such as StaticEmbedding, reads a text of any length
+        return model.eval()
+    positions = getattr(getattr(transformer, "config", None), "max_position_embeddings", None)
     if positions is not None and spec.max_seq_length > positions:
         raise ValueError(
             f"max_seq_length={spec.max_seq_length} is more than the {positions} positions of {spec.model}; lower it"

@@ -27,6 +27,7 @@ from infra.execution.sent_parts import unpack_result
 from infra.execution.slots import Slots
 from infra.execution.usage_meter import Budget, BudgetReached, MeterLike, RemoteMeter
 from infra.key_rules import KeyRules
+from infra.ledger.names import ANSWERS, VECTORS
 from infra.redact import no_secrets_in_errors
 from infra.settings import max_parts, waiting_parts
 from infra.stages.compute_part import EngineNeeded
@@ -38,7 +39,7 @@ from infra.storage.store import Store
 _RETRY_SECONDS = 1.0
 _THREADS = 32  # parts in flight at least, each on a thread that mostly waits and takes 80 kB
 _READY = 4  # parts that stand ready for the next free place
-_PROBES = 4  # parts that ask the ledger at a time whether they need an engine
+_PROBES = 4  # parts at a time that look up whether they need an engine
 _SHOWN = 100  # reused parts of a stage that have a task run each; of more, one stands for all
 OnPart = Callable[[str, int, int], None]
 
@@ -78,7 +79,7 @@ class PrefectRayExecutor:
         self._pool: Any = None
         self._logs: PartLogs | None = None
         self._watch = ExitStack()
-        self._remembers = False  # whether any ledger holds anything at all
+        self._remembers = False  # whether anything at all is remembered of what the stage computes
         self._probes = threading.BoundedSemaphore(_PROBES)
 
     def __enter__(self) -> "PrefectRayExecutor":
@@ -151,7 +152,7 @@ class PrefectRayExecutor:
         if spec.stage.engine is None:
             return self._compute_plainly(spec, spec.stage.resources.num_cpus, show)
         empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))
-        if spec.stage.ledger and (self._remembers or empty):
+        if (spec.stage.ledger and (self._remembers or empty)) or (spec.stage.vectors and self._remembers and not empty):
             # On no CPU of its own: the engine may hold them all, and this is little more than reading.
             with suppress(EngineNeeded), self._probes:
                 return self._compute_plainly(spec, 0.0, show)
@@ -175,8 +176,8 @@ class PrefectRayExecutor:
             self._release()
         if self._logs is None:
             self._logs = PartLogs()
-        if stage.ledger:
-            self._remembers = self._store.holds("ledger")
+        if stage.ledger or stage.vectors:
+            self._remembers = self._store.holds(VECTORS if stage.vectors else ANSWERS)
         if stage.engine is not None and self._pool is None:
             from infra.execution.engine_pool import EnginePool
 

@@ -6,27 +6,35 @@ period (`reneg gc`). The record stays.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
 
-from infra.ledger.segments import Segments, folder_of
+from infra.ledger.compaction import slices
+from infra.ledger.names import folder_of
+from infra.ledger.rewriting import Mask, take_out
+from infra.ledger.segments import DamagedError, Segments
 from infra.storage.numbered_records import keep_next, numbers, padded, read
 from infra.storage.store import Store
 
 FORGOTTEN = "forgotten/"
-_THREADS = 16
-Mask = Callable[[pl.DataFrame], pl.Series]
+_AT_ONCE = 8  # segments in memory
 
 
 def scan(store: Store, judge: str) -> Iterator[pl.DataFrame]:
-    """Yield the rows of each segment of a judge; damaged ones are left out."""
+    """Yield the rows of a judge's segments, some thousands at a time; damaged segments are left out."""
     segments = Segments(store)
-    with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-        found = pool.map(segments.read_whole, segments.keys(folder_of(judge)))
-        yield from (rows for rows in found if rows is not None)
+    every = segments.keys(folder_of(judge))
+    for start in range(0, len(every), _AT_ONCE):
+        keys = every[start : start + _AT_ONCE]
+        with ThreadPoolExecutor(_AT_ONCE, "ledger") as pool:
+            found = list(pool.map(segments.open_whole, keys))
+        for opened in found:
+            if opened is not None:
+                yield from slices([opened], None, segments.slice_rows)
 
 
 def begin(store: Store, record: dict[str, Any]) -> int:
@@ -45,15 +53,15 @@ def take_rows(store: Store, number: int, judge: str, chosen: Mask) -> int:
     while keys := [key for key in segments.keys(folder_of(judge)) if key not in clean]:
         for key in keys:
             clean.add(key)
-            rows = segments.read_whole(key)
-            mask = None if rows is None else chosen(rows)
-            if rows is None or mask is None or not mask.any():
-                continue
-            taken += int(mask.sum())
-            if not mask.all():
-                clean.add(segments.write(key.rpartition("/")[0], rows.filter(~mask)))
-            store.move(key, _aside(number, key))
+            with suppress(DamagedError):
+                count, kept = take_out(segments, key, chosen, lambda key: _move_aside(store, number, key))
+                taken += count
+                clean.add(kept)
     return taken
+
+
+def _move_aside(store: Store, number: int, key: str) -> None:
+    store.move(key, _aside(number, key))
 
 
 def take_parts(store: Store, number: int, manifests: list[str]) -> None:

@@ -1,37 +1,49 @@
 """The row ledger: remembers what was paid for, row by row, across parts, runs and datasets.
 
-The rows of one call of `remember` become one new segment, all of them or none (`infra.ledger.segments`). Whoever asks
-in the order of the first subjects' hashes reads few segments. `compact` sorts the rows of new segments into shelves.
-Any number of processes may read, write and compact at once.
+The rows of one call of `remember` become one new segment, all of them or none (`infra.ledger.segments`). Many small
+ones of one writer become one large one when it ends. `compact` sorts the rows of new segments into shelves, and merges
+segments of like size (`infra.ledger.compaction`). A look-up reads of a large segment its index, once in a process, and
+the blocks that may hold what is asked for. Any number of processes may read, write and compact at once.
 
-Why nothing is lost. A compactor deletes a segment only after it has read all of it, and after everything it holds is
-durable in segments with other keys. Those are deleted in turn only for segments that hold all their rows and more, or
-the same entry from a later asking or with a smaller payload. Such a chain has no circle, so it ends in a segment that
-exists. Two compactors leave two segments with the same rows, and the next one merges them. Only `forget` and
+Why nothing is lost. A compactor deletes a segment only after it has read and checked all of it, and after everything it
+holds is durable in a segment with another key. That one is deleted in turn only for a segment that holds all its rows
+and more, or the same entry from a later asking or with a smaller payload, or the same rows in blocks where it was one
+file. Equal rows always make the same segment, and no segment in blocks is made one file again unless rows were
+forgotten. So such a chain has no circle, and it ends in a segment that exists. It makes no difference which segments a
+compactor chooses. Two compactors leave two segments with the same rows, and a later one merges them. Only `forget` and
 `infra.ledger.forgetting` remove rows, on purpose.
 """
 
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
-from infra.ledger.segments import NEW, SCHEMA, DamagedError, Segments, folder_of, is_segment, shelf_of, touches
+from infra.ledger.blocks import Wanted
+from infra.ledger.compaction import Compaction, compact, merge
+from infra.ledger.names import ANSWERS, NEW, SegmentName, folder_of, is_segment, shelf_of, touches
+from infra.ledger.rewriting import count_in, take_out
+from infra.ledger.segments import DamagedError, Segments
 from infra.storage.background_writes import Background
 from infra.storage.store import Store, StoreError
 
-Row = tuple[str, Sequence[str], str]
+Row = tuple[str, Sequence[str], Any]  # id, subjects, payload: text, or bytes in a ledger of vectors
 
 _CHUNK = 2048  # new segments that a compactor holds in memory at a time
 _THREADS = 16  # reads under way at once: a bucket answers in milliseconds, most of them waiting
+_REWRITERS = 4  # segments under way at once where rows are taken out, each as a whole in memory
+_FEW_SHELVES = 16  # more of them are listed together, by one request for a thousand segments
+_MANY = 64  # segments of one writer that become one when it ends
 _FOOTER = 65536  # bytes that hold a segment's parquet footer, with its number of rows
+
+__all__ = ["Compaction", "Forgotten", "JudgeStats", "Ledger", "Row"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,17 +55,6 @@ class JudgeStats:
     segments: int
     rows: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """Segments merged, and the segments they became."""
-
-    merged: int
-    into: int
-
-    def __add__(self, other: "Compaction") -> "Compaction":
-        return Compaction(self.merged + other.merged, self.into + other.into)
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,29 @@ class Ledger:
     """The ledger of one store; fits `tasks.protocols.Ledger`. Use it as a context: leaving it waits for every write.
 
     origin: the digest of what computes the rows that are remembered. since: in seconds since the epoch; only what a
-    ledger with this or a later `since` remembered is recalled; 0 for everything. damaged: keys of the segments that
-    could not be read; their rows are paid for again. recalled: how many rows were recalled, by their origins.
+    ledger with this or a later `since` remembered is recalled; 0 for everything. root: the folder of answers, or that
+    of vectors, whose payloads are bytes. damaged: keys of the segments that could not be read; their rows are paid for
+    again. recalled: how many rows were recalled, by their origins.
     """
 
-    def __init__(self, store: Store, origin: str = "", since: int = 0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        origin: str = "",
+        since: int = 0,
+        clock: Callable[[], float] = time.time,
+        *,
+        root: str = ANSWERS,
+    ) -> None:
         self.store = store
         self.origin = origin
         self.since = since
         self._clock = clock
-        self._segments = Segments(store)
+        self._segments = Segments(store, root)
         self.damaged = self._segments.damaged
         self.recalled: Counter[str] = Counter()
         self._background = Background()
+        self._written: dict[str, set[str]] = {}  # by judge, the segments that this ledger wrote
 
     def __enter__(self) -> Self:
         return self
@@ -94,12 +105,13 @@ class Ledger:
     ) -> None:
         try:
             self.flush()
+            self._gather()
         except StoreError:
             if error is None:
                 raise
             _log.exception("the ledger could not be written; the error that came first is raised")
 
-    def recall(self, judge: str, entries: Mapping[str, str]) -> dict[str, str]:
+    def recall(self, judge: str, entries: Mapping[str, str]) -> dict[str, Any]:
         """Look up entries (id → its first subject); returns id → payload of those that are known and durable.
 
         One entry may have several payloads, all of them answers to the same question. The one that was asked for again
@@ -112,19 +124,18 @@ class Ledger:
         """
         if not entries:
             return {}
-        shelves = {shelf_of(subject) for subject in entries.values()}
-        folders = [f"{folder_of(judge)}/{name}" for name in sorted(shelves)]
-        wanted = pl.DataFrame({"entry": list(entries)}, schema={"entry": pl.String})
-        found: dict[str, tuple[int, str, str]] = {}  # when it was asked again (negative), payload, origin
+        for subject in entries.values():
+            shelf_of(subject)
+        wanted = Wanted.of(entries)
+        on_shelves = wanted.shelves
+        found: dict[str, tuple[int, Any, str]] = {}  # when it was asked again (negative), payload, origin
         seen: set[str] = set()
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             while True:
-                # New segments are listed first: a compactor writes their rows to the shelves before it deletes them.
-                listed = self._segments.keys(f"{folder_of(judge)}/{NEW}")
-                listed += [key for keys in pool.map(self._segments.keys, folders) for key in keys]
-                unread = [key for key in listed if key not in seen and touches(key, shelves)]
+                listed = self._list(judge, on_shelves, pool)
+                unread = [key for key in listed if key not in seen]
                 seen.update(unread)
-                looked_up = list(pool.map(lambda key: self._look_up(key, wanted), unread))
+                looked_up = list(pool.map(lambda key: self._look_up(key, on_shelves, wanted), unread))
                 for entry, again, payload, origin in (row for rows in looked_up for row in rows or ()):
                     found[entry] = min((-again, payload, origin), found.get(entry, (-again, payload, origin)))
                 # A listing made while a compactor works may show neither the segments that were merged nor the result.
@@ -147,8 +158,8 @@ class Ledger:
                 raise ValueError(f"ledger: entry {entry!r} names no subject; the hash of at least one text expected")
             shelf_of(subjects[0])
         if held:
-            at = int(self._clock())
-            self._background.submit(partial(self._write_rows, f"{folder_of(judge)}/{NEW}", held, at))
+            folder = f"{folder_of(judge, self._segments.root)}/{NEW}"
+            self._background.submit(partial(self._write_rows, folder, held, int(self._clock())))
 
     def flush(self) -> None:
         """Wait until everything remembered is durable.
@@ -164,75 +175,28 @@ class Ledger:
             ) from failed[0]
 
     def compact(self, judge: str, *, min_segments: int = 8) -> Compaction:
-        """Sort new segments into shelves, and merge each shelf's segments into one.
+        """Sort new segments into shelves, and merge segments of like size.
 
-        New segments are sorted when there are at least `min_segments` of them, and a shelf is merged when it holds as
-        many. Readers, writers and other compactors may work meanwhile: see the head of this file. A damaged segment is
-        left alone. What a killed compactor leaves is merged by the next one.
+        New segments are sorted when there are at least `min_segments` of them, and a shelf's segments are merged when
+        as many, or eight, are of one size. Readers, writers and other compactors may work meanwhile: see the head of
+        this file. A damaged segment is left alone. What a killed compactor leaves is merged by the next one.
         """
-        shelves: dict[str, list[str]] = {}
-        for key in self._segments.keys(folder_of(judge)):
-            shelves.setdefault(key.split("/")[2], []).append(key)
-        new = shelves.pop(NEW, [])
-        done = Compaction(0, 0)
-        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-            if len(new) >= max(min_segments, 1):
-                for start in range(0, len(new), _CHUNK):
-                    done += self._shelve(judge, new[start : start + _CHUNK], shelves, pool)
-            for shelf, keys in shelves.items():
-                if len(keys) >= max(min_segments, 2):
-                    done += self._merge(f"{folder_of(judge)}/{shelf}", keys, [], pool)[0]
-        return done
-
-    def _shelve(
-        self, judge: str, new: Sequence[str], shelves: dict[str, list[str]], pool: ThreadPoolExecutor
-    ) -> Compaction:
-        """Sort the rows of new segments into their shelves, and merge each with what the shelf holds."""
-        read = {
-            key: rows
-            for key, rows in zip(new, pool.map(self._segments.read_whole, new), strict=True)
-            if rows is not None
-        }
-        if not read:
-            return Compaction(0, 0)
-        rows = pl.concat(read.values()).with_columns(_shelf=pl.col("subjects").list.first().str.head(2))
-        done = Compaction(len(read), 0)
-        for (shelf,), held in rows.partition_by("_shelf", as_dict=True, include_key=False).items():
-            folder = f"{folder_of(judge)}/{shelf}"
-            merged, result = self._merge(folder, shelves.get(str(shelf), []), [held], pool)
-            shelves[str(shelf)] = [result]
-            done += merged
-        list(pool.map(self.store.delete, read))
-        return done
-
-    def _merge(
-        self, folder: str, keys: Sequence[str], more: Sequence[pl.DataFrame], pool: ThreadPoolExecutor
-    ) -> tuple[Compaction, str]:
-        """Write one segment of everything in these and of further rows, then delete these; returns the result's key."""
-        read = {
-            key: rows
-            for key, rows in zip(keys, pool.map(self._segments.read_whole, keys), strict=True)
-            if rows is not None
-        }
-        frames = [*read.values(), *more]
-        if len(frames) == 1 and read:
-            return Compaction(0, 0), next(iter(read))
-        result = self._segments.write(folder, pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA))
-        list(pool.map(self.store.delete, [key for key in read if key != result]))
-        return Compaction(len(read), 1), result
+        return compact(self._segments, judge, min_segments, _CHUNK)
 
     def forget(self, subjects: Iterable[str], *, dry_run: bool = False) -> Forgotten:
         """Remove every row, of any judge, that names one of these hashes; returns what was (or would be) removed.
 
-        The segment without these rows is durable before the old one is deleted. A damaged segment is deleted too,
-        because what it holds is unknown. This goes on until a listing shows no new segments. A writer or compactor that
-        holds such rows at the same moment may still write them again, so forget while nothing runs.
+        Of a segment of blocks only the marks of its subjects are read, unless they say that it may hold one. The
+        segment without these rows is durable before the old one is deleted. A segment of which something is damaged
+        that was read is deleted too, because what it holds is unknown. This goes on until a listing shows no new
+        segments. A writer or compactor that holds such rows at the same moment may still write them again, so forget
+        while nothing runs.
         """
         named = frozenset(subjects)
         clean: set[str] = set()
         total = Forgotten()
-        with ThreadPoolExecutor(_THREADS, "ledger") as pool:
-            while keys := [key for key in self._segments.keys("ledger") if key not in clean]:
+        with ThreadPoolExecutor(_REWRITERS, "ledger") as pool:
+            while keys := [key for key in self._segments.keys(self._segments.root) if key not in clean]:
                 held = list(pool.map(lambda key: self._forget_in(key, named, dry_run), keys))
                 total = sum(held, total)
                 if dry_run:
@@ -241,8 +205,8 @@ class Ledger:
         return total
 
     def stats(self) -> dict[str, JudgeStats]:
-        """Count segments, rows and bytes by judge; of each segment only the footer is read."""
-        sizes = {key: size for key, size in self.store.sizes("ledger").items() if is_segment(key)}
+        """Count segments, rows and bytes by judge; of a segment that is one file only the footer is read."""
+        sizes = {key: size for key, size in self.store.sizes(self._segments.root).items() if is_segment(key)}
         with ThreadPoolExecutor(_THREADS, "ledger") as pool:
             rows = dict(zip(sizes, pool.map(self._count_rows, sizes), strict=True))
         judges: dict[str, list[str]] = {}
@@ -255,43 +219,69 @@ class Ledger:
 
     def judges(self) -> list[str]:
         """List the judges of whom something is remembered."""
-        return sorted({key.split("/")[1] for key in self._segments.keys("ledger")})
+        return sorted({key.split("/")[1] for key in self._segments.keys(self._segments.root)})
 
-    def _look_up(self, key: str, wanted: pl.DataFrame) -> list[tuple[str, int, str, str]] | None:
+    def _list(self, judge: str, shelves: Collection[str], pool: ThreadPoolExecutor) -> list[str]:
+        """List the segments that may hold rows of these shelves."""
+        folder = folder_of(judge, self._segments.root)
+        # New segments are listed first: a compactor writes their rows to the shelves before it deletes them.
+        listed = [key for key in self._segments.keys(f"{folder}/{NEW}") if touches(key, shelves)]
+        if len(shelves) > _FEW_SHELVES:
+            every = self._segments.keys(folder)
+            return listed + [key for key in every if key.split("/")[2] in shelves]
+        folders = [f"{folder}/{shelf}" for shelf in sorted(shelves)]
+        return listed + [key for keys in pool.map(self._segments.keys, folders) for key in keys]
+
+    def _look_up(
+        self, key: str, on_shelves: Mapping[str, Wanted], wanted: Wanted
+    ) -> list[tuple[str, int, Any, str]] | None:
         """Read the wanted entries of one segment; None if it vanished, an empty list if it is damaged."""
         try:
-            rows = self._segments.read(key, ["entry", "again", "payload", "origin"])
+            rows = self._segments.look_up(key, on_shelves.get(key.split("/")[2], wanted))
         except DamagedError:
             return []
         if rows is None:
             return None
-        return rows.filter(pl.col("again") >= self.since).join(wanted, on="entry", how="semi").rows()
+        return rows.filter(pl.col("again") >= self.since).select("entry", "again", "payload", "origin").rows()
 
     def _write_rows(self, folder: str, rows: Sequence[Row], at: int) -> None:
         whole = [(*row, self.origin, at, self.since) for row in rows]
-        self._segments.write(folder, pl.DataFrame(whole, schema=SCHEMA, orient="row"))
+        key = self._segments.write(folder, pl.DataFrame(whole, schema=self._segments.schema, orient="row"))
+        self._written.setdefault(folder, set()).add(key)
+
+    def _gather(self) -> None:
+        """Merge the small segments that this ledger wrote, if they are many: every look-up would read each of them."""
+        try:
+            for folder, keys in self._written.items():
+                if len(keys) >= _MANY:
+                    merge(self._segments, folder, sorted(keys))
+        except StoreError as error:
+            _log.warning("the segments that were written stay as they are; a compaction merges them: %s", error)
+        self._written.clear()
 
     def _forget_in(self, key: str, subjects: frozenset[str], dry_run: bool) -> Forgotten:
+        def names(rows: pl.DataFrame) -> pl.Series:
+            return rows["subjects"].list.eval(pl.element().is_in(list(subjects))).list.any()
+
         try:
-            rows = self._segments.read(key)
+            if not self._segments.may_name(key, subjects):
+                return Forgotten()
+            if dry_run:
+                count, _ = count_in(self._segments, key, names)
+            else:
+                count, _ = take_out(self._segments, key, names, self.store.delete)
         except DamagedError:
             if not dry_run:
                 self.store.delete(key)
             return Forgotten(damaged=1)
-        if rows is None:
-            return Forgotten()
-        names = rows["subjects"].list.eval(pl.element().is_in(list(subjects))).list.any()
-        count = int(names.sum())
-        if count and not dry_run:
-            if count < rows.height:
-                self._segments.write(key.rpartition("/")[0], rows.filter(~names))
-            self.store.delete(key)
         return Forgotten(count, int(count > 0))
 
     def _count_rows(self, key: str) -> int:
         import pyarrow
         from pyarrow import parquet
 
+        if (rows := SegmentName.parse(key).rows) is not None:
+            return rows
         for size in (_FOOTER, None):
             data = self.store.read(key, last=size)
             if data is None:

@@ -31,7 +31,7 @@ from infra.private_files import append_private, identity, keep_secret, make_priv
 from infra.redact import hide_value
 from infra.settings import QUIET, bypass_proxies
 
-_START_SECONDS = 120.0
+_START_SECONDS = 240.0
 _SLOW_SECONDS = 30.0
 _PORT_SECONDS = 15.0
 _FIRST_PORT, _CLIENT_PORTS = 10240, 32768

@@ -5,7 +5,6 @@ import logging
 import tempfile
 import time
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,12 +13,12 @@ from typing import Any
 
 import polars as pl
 
-from infra.ledger.ledger import Ledger
 from infra.machine import where
 from infra.provenance import Origin, here
 from infra.stages import origins
 from infra.stages.part_spec import PartSpec
 from infra.stages.part_usage import CountingStore, peak_memory
+from infra.stages.remembered import Remembered
 from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
@@ -35,12 +34,13 @@ from infra.storage.artifacts import (
 )
 from infra.storage.store import Store
 from infra.storage.table_schema import SchemaLike
+from infra.storage.tables import Stream
 
 _log = logging.getLogger(__name__)
 
 
 class EngineNeeded(Exception):
-    """The ledger does not remember every row of a part, so the part needs its engine."""
+    """Not every row of a part is remembered, so the part needs its engine."""
 
 
 class NoEngine:
@@ -53,6 +53,14 @@ class NoEngine:
     def score(self, pairs: Sequence[Any], instructions: Sequence[str] = ()) -> Sequence[float]:
         """Raise, because rows have to be scored."""
         raise EngineNeeded(f"{len(pairs)} rows are not in the ledger")
+
+    def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - it returns nothing
+        """Raise, because texts have to be encoded."""
+        raise EngineNeeded(f"no vectors of {len(texts)} texts are remembered")
+
+    def find(self, keys: pl.DataFrame, role: str) -> Any:  # noqa: ANN401 - it returns nothing
+        """Raise, because vectors have to be found in files."""
+        raise EngineNeeded(f"vectors of {keys.height} texts are in files")
 
 
 def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
@@ -81,23 +89,23 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
     inputs = {name: _read(store, spec.stage, name, artifact, cache) for name, artifact in spec.inputs.items()}
     reads = store.counts()
-    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame))
+    rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame | Stream))
     extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
     _log.info("%d rows in", rows_in)
     # Durable before the first answer that names it.
     origin: Origin | None = getattr(engine, "origin", None)
     made_by = "" if origin is None else origins.keep(store, origin)
-    ledger = Ledger(store, made_by, spec.since)
+    remembered = Remembered(store, spec, made_by)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="reneg-") as scratch, ExitStack() as stack:
-        if spec.stage.ledger:
-            extra["ledger"] = stack.enter_context(ledger)
+        extra |= remembered.lend(stack)
         if spec.stage.directories:
             extra["out"] = Path(scratch)
         result = dict(function(config, **inputs, **extra))
         facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
         seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
         tables, making = _write_tables(store, spec, result)
+        reads = store.counts() if spec.stage.streams else reads  # these were not read before
         directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
     stats = {
         "seconds": round(seconds + making, 3),
@@ -111,8 +119,7 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
     stats["origin"] = made_by
     if spec.since:
         stats["asked_since"] = spec.since
-    if spec.stage.ledger:
-        stats["answers"] = dict(sorted((ledger.recalled + Counter({made_by: int(facts.get("calls", 0))})).items()))
+    stats |= remembered.stats(facts, made_by)
     if node := where():
         stats["node"] = node
     if facts:
@@ -139,10 +146,13 @@ def load_function(reference: str) -> Callable[..., Any]:
     return function
 
 
-def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Path:
+def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Stream | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
-    return read_table(store, artifact, numbered=name in stage.numbered, columns=stage.columns.get(name))
+    columns = stage.columns.get(name)
+    if name in stage.streams:
+        return Stream(store, artifact, columns)
+    return read_table(store, artifact, numbered=name in stage.numbered, columns=columns)
 
 
 def _write_tables(store: Store, spec: PartSpec, result: dict[str, Any]) -> tuple[dict[str, tuple[Piece, ...]], float]:

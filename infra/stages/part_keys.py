@@ -3,17 +3,19 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 _LENGTH = 32
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - JSON is any
     """Return JSON in one form: equal values give equal strings."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:  # noqa: ANN401 - JSON is any
@@ -53,7 +55,10 @@ class StageKeys:
 
 def _as_object(fields: Mapping[str, str]) -> str:
     """Return the canonical form of a JSON object whose values are in theirs already."""
-    return "{" + ",".join(f"{canonical(name)}:{fields[name]}" for name in sorted(fields)) + "}"
+    return "{" + ",".join(f"{_name(name)}:{fields[name]}" for name in sorted(fields)) + "}"
+
+
+_name = cache(canonical)  # of a field: the same few for all parts
 
 
 def semantic(config: BaseModel) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def contents_of(stage: Stage, inputs: Mapping[str, Artifact]) -> dict[str, list[
     found = {name: artifact.content() for name, artifact in inputs.items()}
     numbered = ((name, inputs[name]) for name in stage.numbered if name in inputs)
     return found | {
-        f"{name}.part": [str(piece.index) for piece in artifact.pieces]
+        f"{name}.part": [str(piece.index if piece.part is None else piece.part) for piece in artifact.pieces]
         for name, artifact in numbered
         if isinstance(artifact, Table)
     }

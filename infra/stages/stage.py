@@ -46,9 +46,13 @@ class Stage:
         the frames of all makers, in the order of the makers. If one maker failed, every later part waits.
     numbered: inputs that the function sees with a further column `part` (Int32): the index of the piece that a row
         came from. A gather can so return `splits` that are aligned with its input.
+    streams: inputs that the function gets as an iterable of frames, one for each piece, which are read one by one, each
+        time that it iterates: what it reads may be larger than what it may hold.
     columns: by input, the columns that the function reads; the others are not put into memory. Without an entry it gets
         all. The key covers the whole input.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is
+        remembered needs no engine.
+    vectors: the function takes `vectors=`, the embeddings that are remembered by text hash; a part whose every text is
         remembered needs no engine.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
     retries: further attempts of a failed part.
@@ -68,9 +72,11 @@ class Stage:
     splits: tuple[str, ...] = ()
     scatters: tuple[str, ...] = ()
     numbered: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
+    vectors: bool = False
     libraries: tuple[str, ...] = ()
     resources: Resources = Resources()
     retries: int = 2

@@ -31,7 +31,15 @@ _MODELS = ("models/", "weights/")  # each a list of files by the digest of the m
 _COLLECTED = ("objects/", "parts/", *_MODELS)
 # What names other keys is moved first and put back last.
 _RANKS, _RECORD = {"objects": 0, "models": 1, "weights": 1, "parts": 2}, 3
-_APART = (*_COLLECTED, "ledger/", "origins/", "probe/", "published/", _BELOW)  # no records: copies, or named by others
+_APART = (
+    *_COLLECTED,
+    "ledger/",
+    "vectors/",
+    "origins/",
+    "probe/",
+    "published/",
+    _BELOW,
+)  # no records: copies, or named by others
 
 
 class Snapshot(Store):

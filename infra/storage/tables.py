@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,7 +36,7 @@ class Piece:
     """One parquet file of a table; `index` is the part it belongs to.
 
     It is a whole object; or, with `start`, a slice of a bundle: `length` bytes of the object from `start`, whose
-    SHA-256 is `digest`.
+    SHA-256 is `digest`. In a table whose parts are grouped, `index` is the number of the group, and `part` the part.
     """
 
     index: int
@@ -45,6 +45,7 @@ class Piece:
     start: int | None = None
     length: int | None = None
     digest: str | None = None
+    part: int | None = None
 
     @property
     def content(self) -> str:
@@ -80,6 +81,17 @@ class Table:
     def at(self, index: int) -> "Table":
         """Return the pieces of one part; they are found by an index that is made once."""
         return replace(self, pieces=self._by_index.get(index, ()), missing=self.missing & {index})
+
+    def grouped(self, groups: Sequence[Collection[int]]) -> "Table":
+        """Return the same pieces under the numbers of groups of parts: one part of a stage then reads a whole group.
+
+        >>> table = Table("queries", (Piece(0, "a", 1), Piece(1, "b", 1), Piece(2, "c", 1)))
+        >>> [(piece.index, piece.part) for piece in table.grouped([range(2), range(2, 3)]).pieces]
+        [(0, 0), (0, 1), (1, 2)]
+        """
+        number = {part: number for number, parts in enumerate(groups) for part in parts}
+        pieces = (replace(piece, index=number[piece.index], part=piece.index) for piece in self.pieces)
+        return replace(self, pieces=tuple(pieces), missing=frozenset(number[part] for part in self.missing))
 
     @cached_property
     def _by_index(self) -> Mapping[int, tuple[Piece, ...]]:
@@ -166,6 +178,27 @@ def read_table(
     return _numbered(empty, 0) if numbered else empty
 
 
+@dataclass(frozen=True)
+class Stream:
+    """The pieces of a table as frames, in order. Each is read when it is asked for, and nothing is kept.
+
+    Iterating raises StoreError where a piece is gone, damaged, or no parquet file.
+    """
+
+    store: Store
+    table: Table
+    columns: Sequence[str] | None = None
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """Begin with the first piece."""
+        return (_read_piece(self.store, self.table, piece, self.columns) for piece in self.table.pieces)
+
+    @property
+    def height(self) -> int:
+        """Rows of all pieces."""
+        return self.table.rows
+
+
 def _read_pieces(store: Store, table: Table, numbered: bool, columns: Sequence[str] | None) -> Iterator[pl.DataFrame]:
     """Read the pieces one by one; slices of bundles, and all pieces in a bucket, a few at a time.
 
@@ -174,7 +207,7 @@ def _read_pieces(store: Store, table: Table, numbered: bool, columns: Sequence[s
 
     def read(piece: Piece) -> pl.DataFrame:
         frame = _read_piece(store, table, piece, columns)
-        return _numbered(frame, piece.index) if numbered else frame
+        return _numbered(frame, piece.index if piece.part is None else piece.part) if numbered else frame
 
     if store.local and not any(piece.digest for piece in table.pieces[1:]):
         yield from map(read, table.pieces)

@@ -22,6 +22,7 @@ from tasks.data.writing.tevatron import write_tevatron
 from tasks.data.writing.training_set import TrainingSet, join_texts
 from tasks.data.writing.trec import write_trec
 
+DO_NOT_BATCH_FILE = "do_not_batch.parquet"  # pairs of rows that must not share a batch
 __all__ = ["FORMATS", "ExportConfig", "export"]
 
 _WRITERS: dict[Target, Callable[[ExportConfig, Path, TrainingSet], dict[str, int]]] = {
@@ -49,10 +50,12 @@ def export(  # noqa: PLR0913 - tables by name
     extras: pl.DataFrame | None = None,
     agreement: pl.DataFrame | None = None,
     people: pl.DataFrame | None = None,
+    do_not_batch: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write instances with their texts below `out`, sorted by dataset and query_id; docs/exports.md shows the files.
 
     The tables after `out` are needed by some settings only (`ExportConfig.wanted`). Texts are read in chunks.
+    `do_not_batch` lists pairs of rows that must not share a batch, and becomes a file of its own.
 
     Raises:
         ValueError: a text is missing or not the one the instance was made of, an instance has no positive, an id cannot
@@ -81,6 +84,9 @@ def export(  # noqa: PLR0913 - tables by name
         "treatments": Counter(dict(instances["treatment"].value_counts().iter_rows())),
         "without_negatives": rows.without_negatives,
     }
+    if do_not_batch is not None:
+        do_not_batch.sort(pl.all()).write_parquet(out / DO_NOT_BATCH_FILE)
+        summary["do_not_batch"] = do_not_batch.height
     with Lines(out / "export.json") as file:
         file.write([json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False)])
     return {}

@@ -23,7 +23,7 @@ class FetchConfig(BaseModel):
 def fetch_texts(config: FetchConfig, *, wanted: pl.DataFrame, passages: pl.DataFrame) -> dict[str, Any]:
     """Return `texts`: query parts and the passages that each wants of this corpus part, as PASSAGES."""
     del config
-    found = wanted.select("part", *_PASSAGE).join(passages, on=_PASSAGE)
+    found = wanted.select("part", *_PASSAGE).unique().join(passages, on=_PASSAGE)
     return {"texts": _by_query_part(found, PASSAGES)}
 
 

@@ -51,6 +51,31 @@ def hash_passages(passages: pl.DataFrame) -> pl.DataFrame:
     return passages.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in hashed.items())
 
 
+def pair_own(named: pl.DataFrame, queries: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
+    """Pair queries with the passages of their dataset that repeat them, or have their id.
+
+    Args:
+        named: `hash_queries(queries)`; the caller makes it once for several parts of a corpus.
+        queries: of one dataset.
+        hashed: passages of the same dataset, as `hash_passages` returns them.
+
+    Returns:
+        query_id, doc_id, `repeats` as `hash_hits` gives it; each pair once.
+    """
+    titled = hashed.filter(pl.col("body_hash") != pl.col("guard_hash"))
+    shown = pl.when(pl.col("shown_hash") == pl.col("query_shown")).then(pl.lit(_SHOWN)).otherwise(pl.lit(_NORMALISED))
+    whole = named.join(hashed.drop("dataset"), left_on="query_guard", right_on="guard_hash")
+    body = named.join(titled.drop("dataset"), left_on="query_guard", right_on="body_hash")
+    same_id = queries.select(_QUERY).join(hashed, left_on=_QUERY, right_on=["dataset", "doc_id"], coalesce=False)
+    columns = ["query_id", "doc_id"]
+    found = [
+        whole.select(*columns, repeats=shown),
+        body.select(*columns, repeats=pl.lit(_BODY)),
+        _compare_same_ids(same_id.select(_PAIR), queries, hashed).select(*columns, repeats="_same_id"),
+    ]
+    return pl.concat(found).unique(columns, keep="first", maintain_order=True)
+
+
 def find_repeats(pairs: pl.DataFrame, queries: pl.DataFrame) -> pl.DataFrame:
     """Add `repeats`: how a passage repeats the query's text, by the hashes of both; null where it does not."""
     asked = hash_queries(queries.join(pairs, on=_QUERY, how="semi"))

@@ -17,7 +17,7 @@ from tasks import schemas
 from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import SameId, find_repeats, hash_queries, mask, split_masked
 from tasks.mining.picks import NO_POSITIVES, count_short, join_rejects, reject, split_at, with_positives
-from tasks.mining.search import rank_by_score
+from tasks.mining.search import merge_hits, rank_by_score
 from tasks.schemas import BY_PEOPLE, DENSE
 from tasks.texts import combine_hashes
 
@@ -143,7 +143,10 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
     known = irrelevant.join(labelled, on=_QUERY, how="semi")
     vectors = {"query_embeddings": query_embeddings, "passage_embeddings": passage_embeddings}
-    ranked = fill_scores(hits, labelled, **vectors) if config.fuses else rank_by_score(hits)
+    if config.fuses:
+        ranked = fill_scores(hits, labelled, **vectors)
+    else:
+        ranked = merge_hits(hits=hits, positives=positives, depth=config.depth)
     merged = add_known(hits=ranked, irrelevant=known, queries=wanted, labelled=labelled, **vectors)
     kept, masked = split_masked("mine", mask(merged, positives=positives, same_id=config.mask_same_id))
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.formatting import clip, duration, percent, printable, signed
+from tasks.guards.figures import Guarded, sum_up_guards
 from tasks.rejects import count_left_out
 from tasks.report import plots
 from tasks.report.beyond import sum_up_windows
@@ -131,6 +132,7 @@ def report(  # noqa: PLR0913 - tables by name
     calibration: Path | None = None,
     positive_checks: pl.DataFrame | None = None,
     query_checks: pl.DataFrame | None = None,
+    guards: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
@@ -159,23 +161,28 @@ def report(  # noqa: PLR0913 - tables by name
     )
     figures, comparisons = _count(tables), compare(scores)
     conclusions = [*conclude(figures, comparisons), *say_people(tables.people)]
-    common, warnings = _look_at_judges(config, tables, lengths)
+    (common, warnings), guarded = _look_at_judges(config, tables, lengths), sum_up_guards(guards, figures.passages)
     left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
     places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
     reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
     fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
     said = {"conclusions": conclusions, "left_out": left_out, "data": data, "data_names": NAMES, "warnings": warnings}
     said |= {"calibration": fitted, "windows": places, "common": common, "guarantee": reached, "checks": checks}
-    page = _render(config, _context(config, tables, figures, comparisons) | said)
+    page = _render(config, _context(config, tables, figures, comparisons) | said | {"guards": guarded})
     summary = {**figures.as_dict(), "tiers": agreement.to_dicts(), "conclusions": conclusions, "warnings": warnings}
     summary |= {"rejects": left_out.as_dict(), "data": data, "windows": places} | in_summary(fitted) | common.as_json()
-    return _write(out, page, summary | _further(checks, tables.people, reached))
+    return _write(out, page, summary | _further(checks, guarded, tables.people, reached))
 
 
-def _further(checks: LabelChecks | None, people: pl.DataFrame, reached: dict[str, Any] | None) -> dict[str, Any]:
+def _further(
+    checks: LabelChecks | None, guarded: Guarded | None, people: pl.DataFrame, reached: dict[str, Any] | None
+) -> dict[str, Any]:
     """Return what the summary has only where there is something to say."""
-    told = {"checks": None if checks is None else checks.as_json(), "people": people.to_dicts() or None}
-    return {name: value for name, value in {**told, "guarantee": reached}.items() if value is not None}
+    told: dict[str, Any] = {
+        name: None if found is None else found.as_json() for name, found in (("guards", guarded), ("checks", checks))
+    }
+    told |= {"people": people.to_dicts() or None, "guarantee": reached}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _write(out: Path, page: str, summary: dict[str, Any]) -> dict[str, pl.DataFrame]:

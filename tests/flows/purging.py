@@ -29,11 +29,9 @@ def traces(settings: Settings, text: str, text_hash: str) -> list[str]:
     found = []
     for name, data in contents.items():
         pieces = list(slices_of(data)) if name.endswith(BUNDLE) else [data]
-        rows = "".join(
-            json.dumps(pl.read_parquet(piece).drop(pl.selectors.array()).to_dicts())
-            for piece in pieces
-            if piece[:4] == b"PAR1"
-        )
+        numbers = pl.selectors.array() | pl.selectors.binary()
+        tables = [pl.read_parquet(piece).drop(numbers) for piece in pieces if piece[:4] == b"PAR1"]
+        rows = "".join(json.dumps(table.to_dicts()) for table in tables)
         plain = rows or data.decode()
         if text in plain or text_hash in plain or str(int(text_hash[:16], 16)) in plain:
             found.append(name)

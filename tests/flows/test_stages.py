@@ -15,5 +15,6 @@ def test_the_stage_table_fits_the_functions_it_names(stage: Any) -> None:
     expected = {"config", *stage.inputs}
     expected |= {"engine"} if stage.engine else set()
     expected |= {"ledger"} if stage.ledger else set()
+    expected |= {"vectors"} if stage.vectors else set()
     expected |= {"out"} if stage.directories else set()
     assert set(parameters) == expected

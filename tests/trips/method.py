@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from tasks import schemas
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.data.treatments import TreatConfig, treat
 from tasks.mining.adopt import AdoptConfig, adopt
+from tasks.mining.dense.search import search
 from tasks.mining.mine import MineConfig, mine
-from tasks.mining.search import SearchConfig, search
+from tasks.mining.search import SearchConfig
 from tasks.verdicts.decide import DecideConfig, decide
 
 Tables = dict[str, pl.DataFrame]
@@ -28,7 +29,12 @@ def call(function: Callable[..., Mapping[str, Any]], config: object, tables: Map
     asked = {name: tables[name] for name, one in wanted.items() if name in tables or one.default is one.empty}
     made = function(config, **asked)
     tables = {name: found for name, found in made.items() if not isinstance(found, dict)}  # without a stage's facts
-    return {name: found if isinstance(found, pl.DataFrame) else pl.concat(found) for name, found in tables.items()}
+    return {name: found if isinstance(found, pl.DataFrame) else _join(found) for name, found in tables.items()}
+
+
+def _join(parts: Iterable[pl.DataFrame | tuple[int, pl.DataFrame]]) -> pl.DataFrame:
+    """Put frames together, or frames that come with the number of a part."""
+    return pl.concat(part if isinstance(part, pl.DataFrame) else part[1] for part in parts)
 
 
 def take_in(folder: Path, **config: object) -> Tables:

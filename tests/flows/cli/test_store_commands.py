@@ -14,7 +14,7 @@ from tests.flows.cli.conftest import Shell
 COLLECTED: dict[str, Any] = {
     "curations": ["nq-000001"], "releases": [], "parts": 1234, "objects": 5, "bytes": 2_500_000, "deleted": 3,
     "deleted_bytes": 1_000_000, "put_back": 0,
-    "forgotten": 0, "kept": {"nq-000002": "unfinished", "nq-000003": "among the newest"},
+    "forgotten": 0, "vectors": 0, "kept": {"nq-000002": "unfinished", "nq-000003": "among the newest"},
     "missing": [], "removed": False, "why": {"nq-000001": "unfinished, last at work 100 days ago"},
 }  # fmt: skip
 
@@ -31,7 +31,8 @@ def test_what_would_be_removed_is_counted_and_named() -> None:
     assert cells == [
         ["curations", "1"], ["releases", "0"], ["finished parts", "1,234"], ["objects", "5"],
         ["MB, to the trash", "2.5"], ["deleted from the trash", "3"], ["MB, for good", "1.0"],
-        ["restored from the trash", "0"], ["forgotten answers and parts, for good", "0"],
+        ["restored from the trash", "0"], ["vectors of unused encoders, for good: segments", "0"],
+        ["forgotten answers and parts, for good", "0"],
     ]  # fmt: skip
     assert lines[-3:] == [
         "  nq-000001: unfinished, last at work 100 days ago",

@@ -50,6 +50,19 @@ def test_what_was_made_before_origins_were_recorded_or_whose_record_is_gone_is_s
     assert lines_of(store, older) == (f"computed by {UNRECORDED}", f"4 answers by {UNRECORDED}")
 
 
+def test_of_an_encoder_its_vectors_are_counted_and_older_parts_have_their_own_origin(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    old, new = keep(store, OLD), keep(store, NEW)
+    before, now = part(0, origin=old, rows_out=5), part(1, origin=new, rows_out=9, vectors={old: 6, new: 3})
+    assert computed_by(store, [stage("encode_passages", before, now)])["encode_passages"] == {
+        "unit": "vectors",
+        "by": {OLD.line: 11, NEW.line: 3},
+    }
+    assert set(lines_of(store, now)[1:]) == {f"3 vectors by {NEW.line}", f"6 vectors by {OLD.line}"}
+    empty = part(0, origin=new, rows_out=0, vectors={new: 0})
+    assert computed_by(store, [stage("encode_queries", empty)])["encode_queries"]["unit"] == "parts"
+
+
 def test_an_endpoints_answers_are_counted_by_what_it_called_itself(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     asked = Origin(endpoint="openai gpt-4o")

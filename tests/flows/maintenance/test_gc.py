@@ -25,6 +25,7 @@ from flows.method.afterwards.retrain import RetrainConfig, retrain_method
 from flows.method.setup import Setup, TooManyRejected
 from flows.runs.execute import execute
 from infra.cluster.weights import ensure, is_published, publish_for
+from infra.ledger.vectors import stats_of_vectors
 from infra.models.resolve import MANIFEST
 from infra.settings import Settings
 from infra.stages.runner import Failure, Runner, StageRun
@@ -157,12 +158,20 @@ def test_weights_that_nodes_fetched_go_with_the_last_curation_whose_engines_they
     age(tmp_path, 40)
     run(tmp_path, curations=1)
     assert is_published(workspace.store, digest)
+    known = encoders_with_vectors(workspace.store)
+    assert len(known) == 1
     night(tmp_path, 12, encoder={"model": f"path:{copy_of(Path(setup.encoder.model), tmp_path / 'other')}"})
     age(tmp_path, 40)
     run(tmp_path, curations=1)
     assert not is_published(workspace.store, digest)
+    assert encoders_with_vectors(workspace.store) != known  # those of the other encoder alone
+    assert len(encoders_with_vectors(workspace.store)) == 1
     spec = setup.encoder.model_copy(update={"model": "/nowhere"})  # a node that is at it reads it from the trash
     assert ensure(workspace.store, spec, tmp_path / "node").model.startswith(str(tmp_path / "node"))
+
+
+def encoders_with_vectors(store: Store) -> set[str]:
+    return {name.partition("-")[0] for name in stats_of_vectors(store)}
 
 
 def copy_of(model: Path, folder: Path) -> Path:

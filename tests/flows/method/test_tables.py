@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.tables import Finished, Generations, empty_table, union, wait_for
+from flows.method.tables import Finished, Generations, empty_table, group_parts, union, wait_for
 from infra.stages.runner import Runner, StageRun
 from infra.storage.artifacts import Manifest, Piece, Table
 from infra.storage.store import Store
@@ -49,6 +49,16 @@ def test_generations_are_those_that_ingest_says_and_their_parts_run_on() -> None
     assert said.query_parts == (range(3), range(3, 4))
     assert said.passage_parts == (range(2), range(2, 6), range(6, 7))
     assert Generations.of({}, queries, passages) == Generations((2,), (1,))
+
+
+def test_groups_keep_to_generations_and_share_their_rows_evenly() -> None:
+    sizes = [1_000] * 5 + [10, 10]
+    table = Table("queries", tuple(Piece(n, f"objects/{n}", rows) for n, rows in enumerate(sizes)))
+    generations = (range(5), range(5, 6), range(6, 6), range(6, 7))
+    assert group_parts(table, generations, 4_000) == (range(3), range(3, 5), range(5, 6), range(6, 7))
+    assert group_parts(table, generations, 100) == tuple(range(n, n + 1) for n in range(7))
+    assert group_parts(table, (range(7),), 10_000) == (range(7),)
+    assert group_parts(Table("queries"), (range(2),), 10) == (range(2),)
 
 
 def test_an_empty_table_has_a_piece_for_each_part(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_after_that_the_new_answers_are_recalled_everywhere(poisoned: tuple[Nigh
 
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(poisoned: tuple[Nights, str, pl.DataFrame]) -> None:
     nights, curation, expected = poisoned
-    nights.judge = first = Interrupted(3)
+    nights.judge = first = Interrupted(1)
     with pytest.raises(CurationFailed, match="the endpoint is gone"):
         again(nights, curation)
     nights.sleep()

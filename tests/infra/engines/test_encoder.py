@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from benchmarks.paper_size_data import DIMENSIONS, write_encoder
 from infra.engines.encoder import EncoderEngine
 from infra.engines.kinds import build_engine
 from infra.engines.specs import SentenceTransformersSpec
@@ -169,3 +170,14 @@ def test_a_length_beyond_the_positions_is_refused_and_a_model_without_positions_
         EncoderEngine(encoder_spec(model=str(tmp_path), max_seq_length=257))
     monkeypatch.setattr(sys.modules["sentence_transformers"], "SentenceTransformer", partial(Model, positions=None))
     assert EncoderEngine(encoder_spec(model=str(tmp_path), max_seq_length=9999))._model.max_seq_length == 9999
+
+
+@pytest.mark.slow
+def test_a_model_of_word_vectors_reads_a_text_of_any_length(tmp_path: Path) -> None:
+    write_encoder(tmp_path / "static")
+    engine = build_engine(encoder_spec(model=str(tmp_path / "static"), max_seq_length=8))
+    assert engine.dimension == DIMENSIONS
+    long = engine.encode(["ba ko li", "ba ko li " * 500 + "mar"], "passage").to_numpy()
+    assert np.linalg.norm(long, axis=1) == pytest.approx(np.ones(2), abs=1e-6)
+    assert long[0] != pytest.approx(long[1], abs=1e-6)
+    engine.close()

@@ -85,21 +85,24 @@ def test_a_part_without_an_engine_is_computed_in_a_task_of_its_stages_size(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("ledger", "remembers", "rows", "calls"),
+    ("takes", "remembers", "rows", "calls"),
     [
-        (True, True, 5, [("plainly", 0.0)]),
-        (True, False, 0, [("plainly", 0.0)]),
-        (True, False, 5, [("engine", 0.0)]),
-        (False, True, 5, [("engine", 0.0)]),
+        ("ledger", True, 5, [("plainly", 0.0)]),
+        ("ledger", False, 0, [("plainly", 0.0)]),
+        ("ledger", False, 5, [("engine", 0.0)]),
+        ("vectors", True, 5, [("plainly", 0.0)]),
+        ("vectors", True, 0, [("engine", 0.0)]),  # it asks the engine for its dimension
+        ("vectors", False, 5, [("engine", 0.0)]),
+        ("", True, 5, [("engine", 0.0)]),
     ],
-    ids=["remembered", "empty", "nothing is remembered", "no ledger"],
 )
-def test_a_part_that_the_ledger_may_answer_is_tried_without_an_engine_first(
-    tmp_path: Path, work: Work, ledger: bool, remembers: bool, rows: int, calls: list[tuple[str, float]]
+def test_a_part_whose_rows_may_be_remembered_is_tried_without_an_engine_first(
+    tmp_path: Path, work: Work, takes: str, remembers: bool, rows: int, calls: list[tuple[str, float]]
 ) -> None:
     executor = executor_of(tmp_path, work)
     executor._remembers = remembers
-    executor._compute(spec_of(replace(WITH_ENGINE, ledger=ledger), inputs={"numbers": numbers(rows)}), silent)
+    stage = replace(WITH_ENGINE, **({takes: True} if takes else {}))
+    executor._compute(spec_of(stage, inputs={"numbers": numbers(rows)}), silent)
     assert work.calls == calls
 
 
@@ -191,6 +194,12 @@ def test_the_ledger_is_asked_first_only_where_it_holds_anything(
     executor._prepare(DOUBLE, None)
     assert executor._remembers is False
     executor._prepare(stage, None)
+    assert executor._remembers is True
+    vectors = replace(DOUBLE, vectors=True)
+    executor._prepare(vectors, None)
+    assert executor._remembers is False
+    executor._store.create("vectors/e-query-1/new/00", b"x")
+    executor._prepare(vectors, None)
     assert executor._remembers is True
 
 

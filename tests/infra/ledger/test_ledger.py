@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -169,11 +169,32 @@ def test_many_threads_write_at_once_and_every_row_is_there(store_url: str) -> No
 
 
 def start(script: str, *arguments: str) -> "subprocess.Popen[str]":
-    head = "import sys, time\nfrom infra.ledger.ledger import Ledger\nfrom infra.storage.store import Store\n"
+    head = "import faulthandler, signal, sys, time\nfaulthandler.register(signal.SIGUSR1, all_threads=True)\n"
+    head += "from infra.ledger.ledger import Ledger\nfrom infra.storage.store import Store\n"
     head += "from tests.infra.ledger.test_ledger import Watched, keep, make_rows\n"
     return subprocess.Popen(
         [sys.executable, "-c", head + script, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
+
+
+def ended(processes: Sequence["subprocess.Popen[str]"], seconds: float) -> list[int]:
+    """Wait for processes; those that do not end write the stacks of their threads to stderr, and are killed."""
+    deadline = time.monotonic() + seconds
+    try:
+        return [process.wait(max(0.0, deadline - time.monotonic())) for process in processes]
+    except subprocess.TimeoutExpired:
+        hanging = [process for process in processes if process.poll() is None]
+        for _ in range(2):  # twice, a second apart: what has moved meanwhile does not hang
+            for process in hanging:
+                process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+        raise
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 @pytest.mark.slow
@@ -186,7 +207,7 @@ def test_three_processes_write_and_compact_the_same_shelves_and_lose_nothing(sto
         "    Ledger(store).compact('judge', min_segments=3)\n"
     )
     processes = [start(script, store_url, str(100 * number)) for number in range(3)]
-    assert [process.wait(200) for process in processes] == [0, 0, 0]
+    assert ended(processes, 200) == [0, 0, 0]
     rows = [row for number in range(3) for row in make_rows(24, 100 * number, queries=1)]
     assert Ledger(Store(store_url)).recall("judge", asked(rows)) == answers(rows)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from infra.provenance import Origin, here
 from infra.stages import compute_part as module
 from infra.stages import origins
 from infra.stages.compute_part import EngineNeeded, NoEngine, compute_part, load_function, rates
+from infra.stages.part_spec import contents_of
 from infra.stages.runner import PartSpec
 from infra.stages.stage import Stage
 from infra.storage.artifacts import (
@@ -106,6 +107,12 @@ def remember(config: Config, *, numbers: pl.DataFrame, engine: Any, ledger: Ledg
     return {"numbers": numbers, "facts": {"calls": len(missing)}}
 
 
+def read_twice(config: Config, *, numbers: Iterable[pl.DataFrame]) -> dict[str, Any]:
+    """Read a stream to its end, and its beginning again."""
+    heights = [frame.height for frame in numbers]
+    return {"numbers": next(iter(numbers)), "facts": {"heights": heights}}
+
+
 MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
 ALL_COLUMNS = Stage(
     "see_columns", f"{_HERE}:see_columns", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS}
@@ -127,6 +134,12 @@ COUNT = Stage(
 REMEMBER = Stage(
     "remember", f"{_HERE}:remember", 1, "map", each=("numbers",), outputs={"numbers": NUMBERS}, engine="judge",
     ledger=True,
+)  # fmt: skip
+
+
+READ_TWICE = Stage(
+    "read_twice", f"{_HERE}:read_twice", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS},
+    streams=("numbers",),
 )  # fmt: skip
 
 
@@ -199,6 +212,28 @@ def test_a_function_sees_only_the_columns_that_its_stage_names(store: Store, tmp
     empty = Table("numbers", schema=schema)
     seen = compute(store, tmp_path, spec_of(stage, {"numbers": empty}, attempt=4)).stats["facts"]
     assert seen == {"columns": ["m", "n"], "sum": 0}
+
+
+def test_a_stream_is_read_piece_by_piece_each_time_anew_and_all_of_that_counts_as_read(
+    store: Store, tmp_path: Path
+) -> None:
+    table = numbers(store, [1, 2], [3])
+    manifest = compute(store, tmp_path, spec_of(READ_TWICE, {"numbers": table}))
+    sizes = [store.size(piece.object) or 0 for piece in table.pieces]
+    assert manifest.stats["facts"] == {"heights": [2, 1]}
+    assert read_table(store, Table("numbers", manifest.tables["numbers"]))["n"].to_list() == [1, 2]
+    assert (manifest.stats["rows_in"], manifest.stats["read_bytes"]) == (3, sum(sizes) + sizes[0])
+
+
+def test_a_part_that_reads_a_group_of_parts_sees_their_own_numbers(store: Store, tmp_path: Path) -> None:
+    grouped = numbers(store, [1], [2], [3]).grouped([range(1), range(1, 3)])
+    assert grouped.indexes == {0, 1}
+    frame = read_table(store, grouped.at(1), numbered=True)
+    assert frame.rows() == [(2, 1), (3, 2)]
+    lost = dataclasses.replace(numbers(store, [1]), missing=frozenset({2})).grouped([range(1), range(1, 3)])
+    assert (lost.lacks(0), lost.lacks(1)) == (False, True)
+    stage = dataclasses.replace(MULTIPLY, numbered=("numbers",))
+    assert contents_of(stage, {"numbers": grouped.at(1)})["numbers.part"] == ["1", "2"]
 
 
 def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, tmp_path: Path) -> None:

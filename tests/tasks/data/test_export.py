@@ -373,3 +373,19 @@ def test_letters_of_the_world_are_written_as_they_are(tmp_path: Path) -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(export_module) == set()
+
+
+def test_pairs_of_rows_that_must_not_share_a_batch_are_a_file_of_their_own(tmp_path: Path) -> None:
+    pairs = pl.DataFrame([("b", "q1", "a", "q1"), ("a", "q1", "b", "q1")], orient="row")
+    export(
+        ExportConfig(),
+        instances=_instances(ROWS),
+        queries=_queries(),
+        passages=_passages(),
+        do_not_batch=pairs,
+        out=tmp_path / "with",
+    )
+    _export(tmp_path / "without")
+    assert pl.read_parquet(tmp_path / "with" / "do_not_batch.parquet").rows() == pairs.sort(pl.all()).rows()
+    assert json.loads((tmp_path / "with" / "export.json").read_text())["do_not_batch"] == 2
+    assert not (tmp_path / "without" / "do_not_batch.parquet").exists()

@@ -179,3 +179,53 @@ def test_files_of_vectors_are_asked_by_dataset_id_and_hash_and_each_text_once() 
     made = encode_passages(EncodeConfig(found=True), passages=passages, engine=files)["embeddings"]
     assert files.asked == ([("d", "p1", "h1"), ("d", "p3", "h2")], "passage")
     assert made["text_hash"].to_list() == ["h1", "h2"]
+
+
+class Kept:
+    """What is remembered, in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, list[float]]] = {"query": {}, "passage": {}}
+
+    def recall(self, role: Literal["query", "passage"], hashes: pl.Series) -> pl.DataFrame | None:
+        found = {text: self.rows[role][text] for text in sorted(hashes) if text in self.rows[role]}
+        schema = {"text_hash": pl.String, "vector": pl.Array(pl.Float32, 2)}
+        return (
+            pl.DataFrame({"text_hash": list(found), "vector": list(found.values())}, schema=schema) if found else None
+        )
+
+    def remember(self, role: Literal["query", "passage"], embeddings: pl.DataFrame) -> None:
+        self.rows[role] |= dict(embeddings.select("text_hash", "vector").rows())
+
+
+def test_only_texts_without_a_remembered_vector_are_encoded_and_the_rest_is_remembered() -> None:
+    kept, engine = Kept(), LengthEncoder()
+    kept.rows["passage"]["h2"] = [7.0, 7.0]
+    passages = _passages(("", "three", "h3"), ("", "ab", "h2"), ("", "a", "h1"), ("", "three", "h3"))
+    made = encode_passages(CONFIG, passages=passages, engine=engine, vectors=kept)
+    assert engine.seen == ["a", "three"]
+    assert made["embeddings"].rows() == [("h1", [1.0, 0.0]), ("h2", [7.0, 7.0]), ("h3", [5.0, 0.0])]
+    assert made["facts"] == {"remembered": 1, "encoded": 2}
+    again = encode_passages(CONFIG, passages=passages, engine=engine, vectors=kept)
+    assert engine.seen == ["a", "three"]
+    assert again["embeddings"].equals(made["embeddings"])
+    assert again["facts"] == {"remembered": 3, "encoded": 0}
+    encode_queries(CONFIG, queries=_queries(("ab", "h2", "train")), engine=engine, vectors=kept)
+    assert engine.seen[2:] == ["ab"]  # a query's vector is another one
+
+
+def test_an_empty_part_asks_the_engine_for_its_dimension_and_remembers_nothing() -> None:
+    kept = Kept()
+    made = encode_passages(CONFIG, passages=schemas.PASSAGES.empty(), engine=LengthEncoder(), vectors=kept)
+    assert made["embeddings"].schema["vector"] == pl.Array(pl.Float32, 2)
+    assert kept.rows["passage"] == {}
+
+
+def test_vectors_of_two_dimensions_under_one_digest_are_refused() -> None:
+    kept = Kept()
+    kept.rows["query"]["h1"] = [1.0, 0.0]
+    queries = _queries(("a", "h1", "train"), ("b", "h2", "train"))
+    wide = Returning(pl.Series([[1.0, 0.0, 0.0]], dtype=pl.Array(pl.Float32, 3)))
+    with pytest.raises(ValueError, match="two models have one digest"):
+        encode_queries(CONFIG, queries=queries, engine=wide, vectors=kept)
+    assert "h2" not in kept.rows["query"]

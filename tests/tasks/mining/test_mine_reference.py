@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks.mining.dense.search import search
 from tasks.mining.mine import MineConfig, mine
-from tasks.mining.search import SearchConfig, search
+from tasks.mining.search import SearchConfig
 from tasks.texts import hash_text
 from tests.tasks.mining.tables import (
     EMBEDDINGS,
@@ -84,7 +85,7 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
         for texts in (anchors, names)
     )
     positives = positives_of(*[(anchor, name, name) for anchor, name in zip(anchors, names[:12], strict=True)])
-    hits = search(
+    found = search(
         SearchConfig(),
         queries=queries,
         positives=positives,
@@ -92,6 +93,7 @@ def test_the_pick_equals_sentence_transformers_for_single_positives(setting: dic
         passages=passages,
         passage_embeddings=passage_embeddings,
     )["hits"]
+    hits = pl.concat(frame for _, frame in found)
     ours = mine(
         MineConfig(num_negatives=4, range_max=40, **setting),
         given=schemas.GIVEN.empty(),

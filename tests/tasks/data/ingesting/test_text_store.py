@@ -10,6 +10,7 @@ from tasks.data.ingesting.text_store import (
     PassageStore,
     QueryStore,
     cut_texts,
+    from_hex,
     hash_all,
     hash_titled,
     part_of_hashes,
@@ -25,7 +26,9 @@ _TEXT = some.text(some.characters(codec="utf-8"), max_size=30)
 def test_hashes_and_parts_are_those_of_single_texts(passages: list[tuple[str, str]], parts: int) -> None:
     frame = pl.DataFrame(passages, schema={"title": pl.String, "text": pl.String}, orient="row")
     hashes = [hash_passage(*passage) for passage in passages]
-    assert to_hex(*hash_titled(frame)).to_list() == hashes
+    halves = hash_titled(frame)
+    assert to_hex(*halves).to_list() == hashes
+    assert [half.tolist() for half in from_hex(to_hex(*halves))] == [half.tolist() for half in halves]
     assert to_hex(*hash_all(frame["text"])).to_list() == [hash_text(text) for _, text in passages]
     assert part_of_hashes(*hash_titled(frame), parts).tolist() == [part_of(digits, parts) for digits in hashes]
 

@@ -1,8 +1,12 @@
 """Search with the vectors of a further encoder, beside those of the curation's own."""
 
+from typing import Any
+
 import polars as pl
 
-from tasks.mining.search import SearchConfig, search
+from tasks.mining.dense.corpus import Frames
+from tasks.mining.dense.search import search
+from tasks.mining.search import SearchConfig
 
 
 class SearchWithConfig(SearchConfig):
@@ -17,10 +21,13 @@ def search_with(
     queries: pl.DataFrame,
     positives: pl.DataFrame,
     query_embeddings: pl.DataFrame,
-    passages: pl.DataFrame,
-    passage_embeddings: pl.DataFrame,
-) -> dict[str, pl.DataFrame]:
-    """Search as `tasks.mining.search.search` does; the scores are those of this encoder, and the hits bear its name.
+    passages: Frames,
+    passage_embeddings: Frames,
+) -> dict[str, Any]:
+    """Search as `tasks.mining.dense.search.search` does, with the vectors of another encoder.
+
+    Returns:
+        `hits` and `facts` as the dense search; the scores are those of this encoder, and the hits bear its name.
 
     Raises:
         ValueError: as the dense search.
@@ -33,4 +40,5 @@ def search_with(
         passages=passages,
         passage_embeddings=passage_embeddings,
     )
-    return {"hits": found["hits"].with_columns(retriever=pl.lit(config.retriever))}
+    name = pl.lit(config.retriever)
+    return found | {"hits": ((part, hits.with_columns(retriever=name)) for part, hits in found["hits"])}

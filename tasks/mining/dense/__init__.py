@@ -1,0 +1,1 @@
+"""Search by the inner products of vectors: exactly, or in lists."""
