@@ -26,7 +26,8 @@ from tasks.mining.search import SearchConfig
 
 _HASHES = ["text_hash", "shown_hash", "guard_hash"]
 _PAIR = ["row", "doc_id"]
-_Item, _Made = TypeVar("_Item"), TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Made = TypeVar("_Made")
 
 
 def search(

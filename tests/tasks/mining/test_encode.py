@@ -176,9 +176,13 @@ def test_files_of_vectors_are_asked_by_dataset_id_and_hash_and_each_text_once() 
         schema=["dataset", "doc_id", "title", "text", "text_hash"],
         orient="row",
     )
-    made = encode_passages(EncodeConfig(found=True), passages=passages, engine=files)["embeddings"]
+    kept = Kept()
+    kept.rows["passage"]["h1"] = [0.0, 1.0]
+    made = encode_passages(EncodeConfig(found=True), passages=passages, engine=files, vectors=kept)
     assert files.asked == ([("d", "p1", "h1"), ("d", "p3", "h2")], "passage")
-    assert made["text_hash"].to_list() == ["h1", "h2"]
+    assert made["embeddings"].rows() == [("h1", [1.0, 0.0]), ("h2", [1.0, 0.0])]
+    assert made["facts"] == {"found": 2}
+    assert list(kept.rows["passage"]) == ["h1"]  # neither recalled nor remembered
 
 
 class Kept:
