@@ -13,8 +13,9 @@ import polars as pl
 
 from benchmarks.similarity_trec_dl19 import SETS, Model, read_tables
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.mining.mine import AdoptConfig, adopt, score_pairs
+from tasks.mining.mine import score_pairs
 from tasks.schemas import IRRELEVANT
 
 SEED = 0

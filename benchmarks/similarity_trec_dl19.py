@@ -28,8 +28,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from tasks import schemas
 from tasks.judging.similarity import SimilarityConfig, judge_similarity, similarity_features
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.encode import EncodeConfig, encode_passages, encode_queries
-from tasks.mining.mine import AdoptConfig, adopt, score_pairs
+from tasks.mining.mine import score_pairs
 from tasks.texts import hash_passage, hash_text
 
 REQUIRED_AUC = 0.75

@@ -11,6 +11,7 @@ from flows import fetching_stages as fetching
 from flows import guarantee_stages as guaranteed
 from flows import guard_stages as guarding
 from flows import report_stages as reporting
+from flows import retriever_stages as further
 from flows import sampling_stages as sampling
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
@@ -103,6 +104,8 @@ SEARCH = MethodStage(
     resources=_MODEL,
     decides_labels=True,
 )
+SEARCH_WITH, INDEX_TERMS, COUNT_TERMS = further.SEARCH_WITH, further.INDEX_TERMS, further.COUNT_TERMS
+SEARCH_BM25, FUSE = further.SEARCH_BM25, further.FUSE
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
@@ -115,7 +118,7 @@ MINE = MethodStage(
 )
 ADOPT = MethodStage(
     "adopt",
-    "tasks.mining.mine:adopt",
+    "tasks.mining.adopt:adopt",
     2,
     "map",
     each=("given", "queries", "positives", "irrelevant"),

@@ -17,6 +17,14 @@ class Encoder(Protocol):
         ...
 
 
+class VectorFiles(Protocol):
+    """Finds vectors that were computed elsewhere."""
+
+    def find(self, keys: pl.DataFrame, role: Literal["query", "passage"]) -> pl.Series:
+        """Return the vectors of `n` texts, named by `dataset`, `id` and `text_hash`, as `Encoder.encode` does."""
+        ...
+
+
 class Request(Protocol):
     """One chat that an LLM is to answer, such as `tasks.judging.calls.Call`."""
 

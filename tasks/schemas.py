@@ -17,6 +17,7 @@ LABELS = ("relevant", "not_relevant", "unsure")
 HUMAN_JUDGE = "human"  # a pair that people labelled has the judge `human:<number of people>`
 SOURCE_JUDGE = f"{HUMAN_JUDGE}:source"  # the source says that people called the pair irrelevant
 BY_PEOPLE = "people"  # the retriever of such a pair
+DENSE = "dense"  # the retriever that searches with the vectors of the curation's encoder
 FILE_JUDGE = "file"  # a pair whose verdict was read from a file has the judge `file:<what is in the file>`
 Treatment = Literal["default", "remove", "remove_hn", "relabel", "drop_ambiguous"]
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
@@ -109,7 +110,7 @@ CANDIDATES = Schema(
         "text_hash": _TEXT,
         "query_hash": _TEXT,
         "positives_hash": _TEXT,  # tasks.texts.combine_hashes of the query's positives
-        "retriever": _TEXT,  # "dense"; "given" for negatives of the source; BY_PEOPLE
+        "retriever": _TEXT,  # "dense", "dense+bm25"; "given" for negatives of the source; BY_PEOPLE
         "rank": pl.Int32,
         "score": pl.Float64,
     },

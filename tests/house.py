@@ -39,6 +39,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/prompts",
         "tasks/mining",
         "tasks/mining/dense",
+        "tasks/mining/bm25",
         "tasks/judging",
         "tasks/verdicts/fitting",
         "tasks/verdicts",
@@ -62,6 +63,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "flows/config/judges",  # files alone
         "flows/guards",
         "flows/method",
+        "flows/method/afterwards",
         "flows/inputs",
         "flows/curation",
         "flows/planning",

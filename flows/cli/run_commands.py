@@ -130,7 +130,7 @@ def retrain(
     as_json: Json = False,
 ) -> None:
     """Train again with several seeds on each treatment of a finished curation, and compare the treatments."""
-    from flows.method.retrain import RetrainConfig, retrain_method
+    from flows.method.afterwards.retrain import RetrainConfig, retrain_method
 
     wanted = RetrainConfig(
         treatments=tuple(t.value for t in treatment) if treatment else None, seeds=seeds, steps=steps
@@ -150,7 +150,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Train without each source dataset in turn, and report which datasets make the model worse."""
-    from flows.method.retrain import PruneConfig, prune_method
+    from flows.method.afterwards.retrain import PruneConfig, prune_method
 
     wanted = PruneConfig(
         treatment=treatment.value, datasets=tuple(dataset) if dataset else None, seeds=seeds, steps=steps
@@ -161,7 +161,7 @@ def prune(
 @app.command()
 def validate(curation: CurationArgument, as_json: Json = False) -> None:
     """Measure how far people and judges agree on the sample."""
-    from flows.method.validate import ValidateConfig, validate_method
+    from flows.method.afterwards.validate import ValidateConfig, validate_method
 
     _further(curation, "validate", partial(validate_method, wanted=ValidateConfig()), as_json=as_json)
 
@@ -183,7 +183,7 @@ def calibrate(
     """Fit what turns the judges' scores into P(relevant), and measure it on queries that the fit did not see."""
     from flows.curation.records import load_curation
     from flows.curation.workspace import Workspace
-    from flows.method.calibrate import Wanted
+    from flows.method.afterwards.calibrate import Wanted
     from flows.runs.calibrate_curation import calibrate_curation
 
     workspace = Workspace.open(read_settings())

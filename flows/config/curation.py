@@ -1,6 +1,7 @@
 """All settings of one curation, as one model; each stage's section is defined beside the stage."""
 
 import difflib
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
@@ -10,7 +11,7 @@ from flows.config.resources import ResourcesConfig, resources_of
 from flows.config.schedule import NightlyConfig, check_cron
 from flows.config.section import KEYED_WHEN_SET, OPERATIONAL, Section
 from flows.stage_names import judge_stages
-from flows.stages import STAGES
+from flows.stages import GOLD, STAGES
 from infra.engines.kinds import kind_of
 from infra.names import StageName
 from infra.redact import hide_variable
@@ -21,15 +22,18 @@ from tasks.data.treatments import TreatConfig
 from tasks.guards.config import GuardsConfig
 from tasks.judging.config import JudgeConfig, Policy
 from tasks.judging.similarity import SimilarityConfig
+from tasks.mining.adopt import AdoptConfig
+from tasks.mining.bm25.search import NAME as BM25
+from tasks.mining.bm25.search import Bm25Config
 from tasks.mining.encode import EncodeConfig
-from tasks.mining.mine import AdoptConfig, MineConfig
+from tasks.mining.mine import MineConfig
 from tasks.mining.search import SearchConfig
 from tasks.quality.drift import DriftConfig
 from tasks.quality.imported import IMPORTED
 from tasks.quality.known_false_negatives import AgreeConfig
 from tasks.quality.sample import SampleConfig
 from tasks.report.report import ReportConfig
-from tasks.schemas import PAPER_TREATMENTS, Treatment
+from tasks.schemas import DENSE, PAPER_TREATMENTS, Treatment
 from tasks.training.evaluate import EvaluateConfig
 from tasks.training.promote import PromoteConfig
 from tasks.training.training_rows import TrainConfig
@@ -147,6 +151,11 @@ class CurationConfig(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="lower-case letters, digits, dashes")
     source: SourceConfig
     encoder: EncoderConfig = EncoderConfig()
+    encoders: dict[str, EncoderConfig] = Field(
+        {},
+        description="by name: further embedding models that search beside `encoder`; `mine.retrievers` names them",
+        json_schema_extra=KEYED_WHEN_SET,
+    )
     tiers: tuple[TierConfig, ...] = Field((TierConfig(),), description="judges after similarity, in the order asked")
     nightly: NightlyConfig | None = Field(
         None, description="when it runs, once deployed", json_schema_extra=OPERATIONAL
@@ -204,6 +213,7 @@ class CurationConfig(Section):
     guards: GuardsConfig = Field(GuardsConfig(), json_schema_extra=KEYED_WHEN_SET)
     encode: EncodeConfig = EncodeConfig()
     search: SearchConfig = SearchConfig()
+    bm25: Bm25Config = Field(Bm25Config(), json_schema_extra=KEYED_WHEN_SET)
     mine: MineConfig = MineConfig()
     adopt: AdoptConfig = AdoptConfig()
     similarity: SimilarityConfig = SimilarityConfig()
@@ -322,6 +332,47 @@ class CurationConfig(Section):
         """Refuse a search that finds fewer hits than mining reads: ranks over several corpus parts would be wrong."""
         if self.search.depth < self.mine.depth:
             raise ValueError(f"search.depth={self.search.depth} must not be below mine.depth={self.mine.depth}")
+        if BM25 in self.mine.retrievers and self.bm25.depth < self.mine.depth:
+            raise ValueError(f"bm25.depth={self.bm25.depth} must not be below mine.depth={self.mine.depth}")
+        return self
+
+    @model_validator(mode="after")
+    def _retrievers_are_there(self) -> Self:
+        """Refuse a retriever that is neither built in nor an encoder of its own, and an encoder that nobody uses."""
+        for name in self.encoders:
+            if name in (DENSE, BM25, GOLD) or re.fullmatch(r"[a-z][a-z0-9_]{0,20}", name) is None:
+                raise ValueError(
+                    f"encoders: a name of lower-case letters, digits and underscores expected, and not {DENSE}, {BM25} "
+                    f"or {GOLD}, got {name!r}"
+                )
+        known = (DENSE, BM25, *self.encoders)
+        for name in self.mine.retrievers:
+            if name not in known:
+                raise ValueError(
+                    f"mine.retrievers: one of {', '.join(known)} expected, got {name!r}; name it in encoders"
+                )
+        idle = sorted(set(self.encoders) - set(self.mine.retrievers))
+        if idle:
+            raise ValueError(f"encoders.{idle[0]} is used by nothing; name it in mine.retrievers, or remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_encode_nothing(self) -> Self:
+        """Refuse what needs a model, and settings of one, where the vectors are in files."""
+        vectors = {"encoder": self.encoder, **{f"encoders.{name}": one for name, one in self.encoders.items()}}
+        for name, encoder in vectors.items():
+            if not encoder.model.startswith("vectors:"):
+                continue
+            unset = EncoderConfig(model=encoder.model)
+            given = [field for field in EncoderConfig.model_fields if getattr(encoder, field) != getattr(unset, field)]
+            if given:
+                raise ValueError(f"{name}.{given[0]} has no effect on vectors that are in files; remove it")
+        if self.encoder.model.startswith("vectors:"):
+            for setting in ("train", "gold"):
+                if getattr(self, setting) is not None:
+                    raise ValueError(
+                        f"{setting}: null expected: it needs a model, and encoder.model names files with vectors"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,8 @@ _INSTEAD = {
 class EncoderConfig(Section):
     """The embedding model: mining and the similarity judge use its vectors, and training starts from its weights.
 
-    model: `hub:owner/name`, with `@commit` or without (docs/judging.md), `path:folder`, or `package:minilm`.
+    model: `hub:owner/name`, with `@commit` or without (docs/judging.md), `path:folder`, or `package:minilm`. Or
+        `vectors:folder`, with vectors that were computed elsewhere.
     max_seq_length: tokens read of a text; the rest is cut.
     query_prompt, passage_prompt: put before each text of that role, as the model's card asks.
     batch_size: texts at once. dtype: of the weights. device: where it runs.

@@ -16,8 +16,10 @@ from flows.config.load import models_in
 
 _BY_FLOW = "set by the flow"
 _AROUND = tuple(
-    name for name, field in CurationConfig.model_fields.items() if field.json_schema_extra
-)  # all operational
+    name
+    for name, field in CurationConfig.model_fields.items()
+    if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational")
+)
 _LONG = 60  # characters of a default that is shown whole
 _HEAD = """# Settings
 

@@ -5,6 +5,7 @@ take the recorded one, so that nothing changes because somebody pushed to the hu
 """
 
 import json
+from typing import Any
 
 from flows.config.curation import CurationConfig
 from flows.curation.workspace import Workspace
@@ -20,10 +21,16 @@ def pin_models(workspace: Workspace, config: CurationConfig) -> CurationConfig:
     Raises:
         ModelError: the hub does not answer; the message names the form with a commit.
     """
-    pinned = {}
+    pinned: dict[str, Any] = {}
     encoder = _pin(workspace, config.encoder.model)
     if encoder != config.encoder.model:
         pinned["encoder"] = config.encoder.model_copy(update={"model": encoder})
+    further = {
+        name: wanted.model_copy(update={"model": _pin(workspace, wanted.model)})
+        for name, wanted in config.encoders.items()
+    }
+    if further != config.encoders:
+        pinned["encoders"] = further
     tiers = []
     for tier in config.tiers:
         model = tier.engine.model if kind_of(tier.engine).has_weights else ""

@@ -15,7 +15,8 @@ def related_judges(config: CurationConfig, *, files: bool = True) -> Iterator[st
 
     files: whether the files of a model in a folder are asked too; without them every machine says the same.
     """
-    miner = _families(config.encoder.model, files)
+    encoders = (config.encoder, *config.encoders.values())
+    miner = frozenset[str]().union(*(_families(encoder.model, files) for encoder in encoders))
     for tier in config.tiers:
         shared = sorted(miner & _families(str(getattr(tier.engine, "model", "")), files))
         if shared:

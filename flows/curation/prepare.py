@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel
 
 from flows.config.curation import PREVIEW, CurationConfig
-from flows.config.engines import TierConfig
+from flows.config.engines import EncoderConfig, TierConfig
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
@@ -35,9 +35,9 @@ from flows.method.setup import Gold, Setup, Tier
 from infra.cluster.nodes import recorded_versions
 from infra.confined import check_names
 from infra.engines.kinds import KINDS, kind_of, software_of
-from infra.engines.specs import EndpointSpec, ScoresSpec, SentenceTransformersSpec
+from infra.engines.specs import EndpointSpec, ScoresSpec, SentenceTransformersSpec, VectorsSpec
 from infra.ledger.forgetting import forgotten_at
-from infra.models.resolve import digest_of, name_of, resolve
+from infra.models.resolve import digest_of, is_vectors, name_of, resolve
 from infra.provenance import versions
 from infra.stages import part_keys
 from infra.storage.artifacts import Directory, write_directory
@@ -261,8 +261,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
     """
     config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
     digest = digest_of(config.encoder.model, cache)
-    settings = config.encoder.model_dump(exclude={"model"})
-    encoder = _with_software(SentenceTransformersSpec(model="", digest=digest, **settings), config)
+    encoder = _encoder(config.encoder, config, cache)
     base = None
     if config.train is not None:
         base = Directory("model", workspace.store.read_json(_base_model_key(digest)) or {})
@@ -290,6 +289,7 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         evaluation=Directory("source", intake.evaluation) if intake.evaluation else None,
         calibration=read_kept(workspace.store, intake.calibration),
         read_from=curation.read_from,
+        encoders={name: _encoder(wanted, config, cache) for name, wanted in config.encoders.items()},
         before=_partition_of(workspace, curation).before,
         own_file=curation.own_file,
     )
@@ -327,11 +327,24 @@ def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
         base_model=base,
         base_model_path=str(path),
         encoder=setup.encoder.model_copy(update={"model": str(path)}),
+        encoders={
+            name: setup.encoders[name].model_copy(update={"model": str(_fetch(workspace, wanted.model))})
+            for name, wanted in config.encoders.items()
+        },
         tiers=tuple(
             _with_weights(tier, _fetch(workspace, asked.engine.model)) if kind_of(asked.engine).has_weights else tier
             for tier, asked in zip(setup.tiers, config.tiers, strict=True)
         ),
     )
+
+
+def _encoder(wanted: EncoderConfig, config: CurationConfig, cache: Path) -> BaseModel:
+    """Build the spec of an encoder, without the path of its weights."""
+    if is_vectors(wanted.model):
+        return _with_software(VectorsSpec(model="", digest=digest_of(wanted.model, cache)), config)
+    settings = wanted.model_dump(exclude={"model"})
+    spec = SentenceTransformersSpec(model="", digest=digest_of(wanted.model, cache), **settings)
+    return _with_software(spec, config)
 
 
 def _tier(tier: TierConfig, config: CurationConfig, cache: Path, intake: Intake) -> Tier:

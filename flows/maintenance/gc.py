@@ -244,7 +244,7 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -
         pass
     models = {
         setup.base_model_key,
-        *(getattr(e, "digest", "") for e in (setup.encoder, *(t.engine for t in setup.tiers))),
+        *(getattr(engine, "digest", "") for engine in setup.engines),
     }
     manifests = [manifest for stage in run.runs for manifest in stage.manifests]
     encoders = {part_keys.digest(m.ingredients.get("engine")) for m in manifests if "vectors" in m.stats}

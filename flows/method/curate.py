@@ -15,11 +15,11 @@ from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import find_duplicates
 from flows.method.exports import export, find_evidence, keep_apart, list_apart
-from flows.method.fetching import fetch_labelled, find_hits
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
 from flows.method.losses import counted_rows, guard_pool, guard_rows, refuse_losses
+from flows.method.retrieving import encode, search
 from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
@@ -88,7 +88,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     data = ingest(run, setup)
     refuse_losses(run, setup)  # before anything costs time or money
     data, screened = guard_rows(run, setup, data)
-    vectors = encode(run, setup, data)
+    vectors = encode(run, data, setup.encoder)
     pool, repeated = guard_pool(run, setup, data, find_candidates(run, setup, data, vectors))
     duplicates = find_duplicates(run, setup.config.guards, data.passages, data.generations.passages)
     guards = (*screened, *repeated, *(duplicates.figures if duplicates else ()))
@@ -113,14 +113,6 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
     data = read_source(run, c.ingest, source, setup.before)
     _note_unknown_policies(run, setup, data.queries)
     return data
-
-
-def encode(run: Runner, setup: Setup, data: Ingested) -> Vectors:
-    """Encode the passages and the queries, each text once."""
-    c, engine = setup.config, setup.encoder
-    passages = run(st.ENCODE_PASSAGES, c.encode, engine=engine, passages=data.passages)["embeddings"]
-    queries = run(st.ENCODE_QUERIES, c.encode, engine=engine, queries=data.queries)["embeddings"]
-    return Vectors(queries=queries, passages=passages)
 
 
 def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
@@ -148,18 +140,17 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
-    hits = find_hits(run, setup, data, vectors)
+    found = search(run, setup, data, vectors)
     mined = run(
         st.MINE,
         setup.config.mine,
         key={"encoder": setup.encoder_key},
-        hits=hits,
+        **found,
         queries=data.queries,
         positives=data.positives,
         given=data.given,
         irrelevant=data.irrelevant,
         query_embeddings=vectors.queries,
-        passage_embeddings=fetch_labelled(run, data, vectors),
     )
     return Pool(**mined)
 

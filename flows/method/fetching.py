@@ -1,4 +1,4 @@
-"""Brings hits, and texts and vectors of passages, to the query parts, so that no later part reads the corpus.
+"""Brings texts and vectors of passages to the query parts, so that no later part reads the corpus.
 
 A query part says which passages it wants; each corpus part that is asked is read once, and sends what it has. Queries
 of one generation are served together, under a label of their own. What growth brings is so fetched apart, and the older
@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flows import stages as st
-from flows.method.setup import Setup
-from flows.method.tables import Fetched, Ingested, Vectors, group_parts, only_asked, only_parts, union
+from flows.method.tables import Fetched, Ingested, Vectors, only_asked, only_parts, union
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks import schemas
@@ -31,39 +30,6 @@ class _Step:
     counts: Mapping[int, int]
 
 
-def find_hits(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Table:
-    """Search the passages for every query; returns the hits by query part."""
-    queries = group_parts(data.queries, data.generations.query_parts, st.SEARCHED_QUERIES)
-    passages = group_parts(data.passages, data.generations.passage_parts, st.SEARCHED_PASSAGES)
-    granted = run.resources.get(st.SEARCH.name, st.SEARCH.resources).num_cpus
-    threads = setup.config.search.threads or max(1, int(granted))
-    hits: Table = run(
-        st.SEARCH,
-        setup.config.search.model_copy(update={"threads": threads}),
-        key=setup.software(st.SEARCH),
-        queries=data.queries.grouped(queries),
-        positives=data.positives.grouped(queries),
-        passages=data.passages.grouped(passages),
-        query_embeddings=vectors.queries.grouped(queries),
-        passage_embeddings=vectors.passages.grouped(passages),
-    )["hits"]
-    _note_recall(run)
-    return hits
-
-
-def _note_recall(run: Runner) -> None:
-    """Say what an approximate search found of the nearest passages; its parts measured that on some queries each."""
-    facts = [manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests]
-    measured = [fact for fact in facts if fact.get("recall_nearest")]
-    nearest = sum(fact["recall_nearest"] for fact in measured)
-    if nearest:
-        found = sum(fact["recall"] * fact["recall_nearest"] for fact in measured) / nearest
-        exactly = sum(fact["searched_exactly"] for fact in measured)
-        alone = f"; {exactly} passages were too few for lists and searched exactly" if exactly else ""
-        queries = sum(fact["recall_queries"] for fact in measured)
-        run.on_note(f"search: lists found {found:.1%} of the nearest passages, measured on {queries} queries{alone}")
-
-
 def fetch_labelled(run: Runner, data: Ingested, vectors: Vectors) -> Table:
     """Return the vectors of the labelled passages of the training queries, by query part."""
     wanted: Table = run(
@@ -74,6 +40,13 @@ def fetch_labelled(run: Runner, data: Ingested, vectors: Vectors) -> Table:
         irrelevant=data.irrelevant,
     )["wanted"]
     return _send_vectors(run, "labelled", wanted, vectors)
+
+
+def fetch_vectors(run: Runner, data: Ingested, vectors: Vectors, pairs: Table, label: str) -> Table:
+    """Return the vectors of the passages of some pairs, and of their queries' positives, by query part."""
+    places = _places(data.generations.passage_parts)
+    wanted: Table = run(st.WANT, places, label=label, candidates=pairs, positives=data.positives)["wanted"]
+    return _send_vectors(run, label, wanted, vectors)
 
 
 def fetch_passages(run: Runner, data: Ingested, vectors: Vectors, candidates: Table) -> Fetched:

@@ -213,8 +213,15 @@ class Setup:
     evaluation: Directory | None = None  # the evaluation sets of `guards.evaluation`, as kept in the store
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
+    encoders: Mapping[str, BaseModel] = field(default_factory=dict)  # that search beside `encoder`, by name
     before: Places | None = None  # where an earlier ingest put its texts: they stay there (flows.inputs.partition)
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS
+
+    @property
+    def engines(self) -> tuple[BaseModel, ...]:
+        """The specs of everything that encodes or is asked."""
+        judges = (tier.engine for tier in self.tiers if tier.scores is None)
+        return (self.encoder, *self.encoders.values(), *judges)
 
     def software(self, stage: Stage, device: str = "cpu") -> dict[str, dict[str, str]]:
         """Return what the key of a stage without an engine covers of the software; nothing unless the settings say so.

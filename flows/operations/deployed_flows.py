@@ -28,9 +28,9 @@ from flows.curation.prepare import prepare
 from flows.curation.records import Curation, load_curation, open_curation, read_config
 from flows.curation.workspace import Hooks, Workspace
 from flows.maintenance.gc import Wanted, collect, collection_page
-from flows.method.retrain import PruneConfig, RetrainConfig, prune_method, retrain_method
+from flows.method.afterwards.retrain import PruneConfig, RetrainConfig, prune_method, retrain_method
+from flows.method.afterwards.validate import ValidateConfig, validate_method
 from flows.method.setup import CurationFailed, Setup, TooManyRejected, WaitingForLabels
-from flows.method.validate import ValidateConfig, validate_method
 from flows.runs.execute import do_job, execute, rerun_job, work_further
 from flows.runs.failures import CurationStopped
 from flows.runs.servers import in_this_flow_run

@@ -17,7 +17,7 @@ from infra.engines.kinds import kind_of, on_gpu, refusal_of
 from infra.engines.specs import EndpointSpec, ScoresSpec
 from infra.key_rules import is_loopback, origin
 from infra.machine import model_bytes
-from infra.models.resolve import ModelError, digest_of, is_present, resolve, without_commit
+from infra.models.resolve import ModelError, digest_of, is_present, is_vectors, resolve, without_commit
 from infra.settings import Settings
 from infra.stages.stage import Resources
 
@@ -50,7 +50,7 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
     """Return the engines of a configuration, and their problems on this machine; nothing is fetched."""
     engines, problems = [], []
     for stage, wanted in [
-        (ENCODE_PASSAGES.name, config.encoder),
+        *((ENCODE_PASSAGES.name, encoder) for encoder in (config.encoder, *config.encoders.values())),
         *((judge_stage(t.name), t.engine) for t in config.tiers if not isinstance(t.engine, ScoresSpec)),
     ]:
         if isinstance(wanted, EndpointSpec):
@@ -94,7 +94,9 @@ def look_at_keys(config: CurationConfig, settings: Settings) -> Iterator[Finding
 
 def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
     """Yield stages that are set to work on a GPU but ask for none: Ray hides every GPU from them."""
-    devices = {ENCODE_PASSAGES.name: config.encoder.device, ENCODE_QUERIES.name: config.encoder.device}
+    encoders = (config.encoder, *config.encoders.values())
+    device = "cuda" if any(encoder.device == "cuda" for encoder in encoders) else "cpu"
+    devices = {ENCODE_PASSAGES.name: device, ENCODE_QUERIES.name: device}
     if config.train is not None:
         devices[TRAIN.name] = config.train.device
     for stage, device in devices.items():
@@ -111,7 +113,7 @@ def _local(wanted: EncoderConfig | VLLMConfig | CrossEncoderConfig, stage: str, 
         folder = resolve(wanted.model, cache, on_message=lambda _: None).path
         path = str(folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        memory = model_bytes(folder, wanted.dtype)
+        memory = 0 if is_vectors(wanted.model) else model_bytes(folder, wanted.dtype)
     share, gpus = 0.0, 1
     if on_gpu(wanted):
         share, gpus = getattr(wanted, "gpu_memory_utilization", 0.9), getattr(wanted, "tensor_parallel_size", 1)

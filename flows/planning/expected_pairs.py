@@ -20,7 +20,7 @@ from infra.stages.runner import StageRun
 from infra.storage.artifacts import Directory, Manifest, Table, materialise, read_table
 from tasks import schemas
 from tasks.data.ingest import IngestError, ingest
-from tasks.mining.mine import AdoptConfig, adopt
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig, admit, escalate, fitting, leave_out_known
 
 _Frames = Callable[[], Iterator[pl.DataFrame]]

@@ -29,7 +29,7 @@ class PairExplained:
 
     features: by name, as `schemas.FEATURES` explains them. verdicts: of each judge that was asked, in order. p: by the
     judge after which it was computed; empty without a calibration. decision: the final verdict. thresholds: of its
-    score.
+    score. found_by: the retrievers that found it, with rank and score of each; empty where one alone searched.
     """
 
     dataset: str
@@ -40,6 +40,7 @@ class PairExplained:
     decision: Mapping[str, Any]
     thresholds: Mapping[str, float]
     p: Mapping[str, float | None] = field(default_factory=dict)
+    found_by: tuple[Mapping[str, Any], ...] = ()
 
     def lines(self) -> list[str]:
         """Say it in lines."""
@@ -47,6 +48,7 @@ class PairExplained:
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in self._known
         ]
         told = [f"{self.dataset}: query {self.query_id}, passage {self.doc_id}", f"known: {', '.join(known)}"]
+        told += [f"found by {one['retriever']}: rank {one['rank']}, score {one['score']:.4g}" for one in self.found_by]
         told += [f"{one['tier']} said {one['state']}, score {_score(one['score'])}" for one in self.verdicts]
         told += [f"P(relevant) after {tier}: {_score(value)}" for tier, value in self.p.items()]
         upper, lower = self.thresholds["relevant_from"], self.thresholds["not_relevant_below"]
@@ -91,7 +93,16 @@ def explain_pair(workspace: Workspace, curation: str, query: str, doc: str, data
         decision={name: decision[name] for name in ("state", "score", "judge")},
         thresholds={name: getattr(setup.decide, name) for name in ("relevant_from", "not_relevant_below")},
         p=_p_after(store, setup, done, chosen),
+        found_by=_found_by(store, done, chosen),
     )
+
+
+def _found_by(store: Store, done: Finished, chosen: pl.Expr) -> tuple[Mapping[str, Any], ...]:
+    """Return who found the pair; nothing where one retriever searched alone, or the row brought the passage."""
+    if st.FUSE.name not in done.runs:
+        return ()
+    rows = _find(store, done.table("found_by", st.FUSE.name), chosen)
+    return tuple({name: row[name] for name in ("retriever", "rank", "score")} for row in rows)
 
 
 def _asked(setup: Setup, done: Finished) -> list[str]:

@@ -89,9 +89,10 @@ def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]
 def judge_ids(setup: Setup) -> dict[str, str]:
     """Return a digest of the judge per tier; nights are compared only if judge and method are the same."""
     config = part_keys.semantic(setup.config)
-    # A section that is keyed when it is set is absent while it has its defaults.
+    # A section that is left out of the configuration's digest has its defaults.
     method = part_keys.digest({name: config[name] for name in _DECIDING if name in config})
-    found = {"similarity": part_keys.digest([method, setup.encoder_key])}
+    further = [part_keys.semantic(encoder) for _, encoder in sorted(setup.encoders.items())]
+    found = {"similarity": part_keys.digest([method, setup.encoder_key, *further])}
     if setup.imported is not None:
         found[IMPORTED] = part_keys.digest(dict(setup.imported.files))
     for tier in setup.tiers:

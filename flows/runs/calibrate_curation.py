@@ -9,7 +9,7 @@ from flows.curation.prepare import prepare
 from flows.curation.records import Curation
 from flows.curation.workspace import Workspace
 from flows.inputs.calibration import parse_calibration, record_calibration
-from flows.method.calibrate import Wanted, calibrate_method
+from flows.method.afterwards.calibrate import Wanted, calibrate_method
 from flows.results.output_folder import copy_files
 from flows.runs.light_parts import LightParts
 from infra.stages.runner import Runner

@@ -85,7 +85,6 @@ def ray_for(workspace: Workspace, setup: Setup) -> Iterator[None]:
         return
     with ray_cluster(address, code=code_digest()):
         refuse_skew(VERSIONED)
-        engines = [setup.encoder, *(tier.engine for tier in setup.tiers if tier.scores is None)]
-        for digest in publish_for(workspace.store, engines, workspace.settings.cache):
+        for digest in publish_for(workspace.store, setup.engines, workspace.settings.cache):
             workspace.hooks.on_message(f"the weights {digest[:12]} are in the store now, for the nodes")
         yield

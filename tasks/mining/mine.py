@@ -16,18 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks import schemas
 from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import SameId, find_repeats, hash_queries, mask, split_masked
+from tasks.mining.picks import NO_POSITIVES, count_short, join_rejects, reject, split_at, with_positives
 from tasks.mining.search import merge_hits, rank_by_score
-from tasks.schemas import BY_PEOPLE
+from tasks.schemas import BY_PEOPLE, DENSE
 from tasks.texts import combine_hashes
 
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
-_HASHES = ["text_hash", "shown_hash", "guard_hash"]
-
-FEW_NEGATIVES = "few_negatives"
-NO_NEGATIVES = "no_negatives"
-NO_POSITIVES = "no_positives"
-UNKNOWN_QUERY = "unknown_query"
 
 
 class MineConfig(BaseModel):
@@ -58,6 +53,30 @@ class MineConfig(BaseModel):
         "where the queries are passages too, `true` whatever the texts, `false` never. The query's own text never is",
         json_schema_extra={"keyed_when_set": True},
     )
+    retrievers: tuple[str, ...] = Field(
+        (DENSE,),
+        min_length=1,
+        description="who searches: `dense` with the vectors of `encoder`, `bm25` by words, others with those of "
+        "`encoders`; the pool is what any of them found, in an order made from their ranks",
+        json_schema_extra={"keyed_when_set": True},
+    )
+    fusion: Literal["rrf", "round_robin"] = Field(
+        "rrf",
+        description="how the ranks of several retrievers become one: `rrf`, the sum of 1 / (`rrf_k` + rank), or "
+        "`round_robin`, one of each in turn",
+        json_schema_extra={"keyed_when_set": True},
+    )
+    rrf_k: int = Field(
+        60,
+        ge=0,
+        description="the larger, the less the first ranks count (60: Cormack et al. 2009)",
+        json_schema_extra={"keyed_when_set": True},
+    )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether the hits are not those of the dense search alone."""
+        return self.retrievers != (DENSE,)
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
@@ -81,17 +100,11 @@ class MineConfig(BaseModel):
                 f"num_negatives={self.num_negatives} cannot come from a pool of {self.range_max - self.range_min} "
                 f"(range_max - range_min); raise range_max or lower num_negatives"
             )
+        if len(set(self.retrievers)) < len(self.retrievers):
+            raise ValueError(f"retrievers must differ, got {', '.join(self.retrievers)}")
         if self.range_max > self.depth:
             raise ValueError(f"range_max={self.range_max} exceeds depth={self.depth}; search deeper or lower range_max")
         return self
-
-
-class AdoptConfig(BaseModel):
-    """How many of the given negatives of a row are used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_negatives: int | None = Field(None, ge=1, description="the first so many; without it all of them")
 
 
 def mine(  # noqa: PLR0913 - one keyword per table
@@ -109,7 +122,8 @@ def mine(  # noqa: PLR0913 - one keyword per table
 
     `hits` are the hits of these queries in all parts of the corpus. The embeddings may hold more texts than needed; the
     scores of the positives are computed from them, as a positive below the depth of the search has no hit. `irrelevant`
-    are pairs that people called irrelevant.
+    are pairs that people called irrelevant. Hits of several retrievers come in one order (`tasks.mining.fuse`), which
+    is kept; the dense score of those that have none is computed too.
 
     Returns:
         candidates: the pool: ranks range_min + 1 to range_max after masking, whether or not a filter excludes them; and
@@ -120,30 +134,33 @@ def mine(  # noqa: PLR0913 - one keyword per table
             without a positive.
 
     Raises:
-        ValueError: there are hits of several retrievers, or a query or positive without embedding.
+        ValueError: a query, positive or fused hit without embedding.
     """
     wanted = without_given(queries=queries, given=given, positives=positives)
     hits = hits.join(wanted, on=_QUERY, how="semi")
     positives = positives.join(wanted, on=_QUERY, how="semi")
-    labelled, unlabelled = _with_positives(wanted, positives)
+    labelled, unlabelled = with_positives(wanted, positives)
 
     known = irrelevant.join(labelled, on=_QUERY, how="semi")
     vectors = {"query_embeddings": query_embeddings, "passage_embeddings": passage_embeddings}
-    ranked = merge_hits(hits=hits, positives=positives, depth=config.depth)
+    if config.fuses:
+        ranked = fill_scores(hits, labelled, **vectors)
+    else:
+        ranked = merge_hits(hits=hits, positives=positives, depth=config.depth)
     merged = add_known(hits=ranked, irrelevant=known, queries=wanted, labelled=labelled, **vectors)
     kept, masked = split_masked("mine", mask(merged, positives=positives, same_id=config.mask_same_id))
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
 
-    scores = score_pairs(queries=labelled, pairs=positives, of="positives", **vectors)
-    passing = apply_margins(config, candidates=candidates, positive_scores=scores)
+    of_positives = score_pairs(queries=labelled, pairs=positives, of="positives", **vectors)
+    passing = apply_margins(config, candidates=candidates, positive_scores=of_positives)
     negatives, reserve = pick(config, candidates=passing)
-    counted = _count_short("mine", config.num_negatives, labelled, candidates, negatives)
+    counted = count_short("mine", config.num_negatives, labelled, candidates, negatives)
     return {
         "candidates": candidates.sort(schemas.CANDIDATES.key),
         "negatives": negatives.sort(schemas.NEGATIVES.key),
         "reserve": reserve.sort(schemas.NEGATIVES.key),
-        "rejects": _rejects(
-            masked, _reject("mine", unlabelled, NO_POSITIVES, pl.lit("nothing to mine against")), counted
+        "rejects": join_rejects(
+            masked, reject("mine", unlabelled, NO_POSITIVES, pl.lit("nothing to mine against")), counted
         ),
     }
 
@@ -163,6 +180,22 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     others = single.join(asked, left_on=guard, right_on=[*_QUERY, "query_guard"], how="anti")
     usable = pl.concat([several.select(_QUERY), others.select(_QUERY)])
     return train.join(usable, on=_QUERY, how="anti", maintain_order="left")
+
+
+def fill_scores(
+    fused: pl.DataFrame, labelled: pl.DataFrame, *, query_embeddings: pl.DataFrame, passage_embeddings: pl.DataFrame
+) -> pl.DataFrame:
+    """Return fused hits in their order, each with its dense score: margins compare it with those of the positives."""
+    unscored = fused.filter(pl.col("score").is_null()).drop("score")
+    scores = score_pairs(
+        queries=labelled,
+        pairs=unscored,
+        of="hits of further retrievers",
+        query_embeddings=query_embeddings,
+        passage_embeddings=passage_embeddings,
+    )
+    filled = fused.join(scores, on=_PAIR, how="left", maintain_order="left", suffix="_dense")
+    return filled.with_columns(score=pl.coalesce("score", "score_dense")).drop("score_dense").sort(*_QUERY, "rank")
 
 
 def add_known(
@@ -264,125 +297,4 @@ def pick(config: MineConfig, *, candidates: pl.DataFrame) -> tuple[pl.DataFrame,
     else:
         order = candidates["rank"].alias("order")
     ordered = candidates.with_columns(order).sort(*_QUERY, "order", "doc_id")
-    return _split_at(config.num_negatives, ordered)
-
-
-def adopt(
-    config: AdoptConfig,
-    *,
-    given: pl.DataFrame,
-    queries: pl.DataFrame,
-    positives: pl.DataFrame,
-    irrelevant: pl.DataFrame,
-) -> dict[str, pl.DataFrame]:
-    """Use the given negatives of training rows: all become candidates, in their order and without filters.
-
-    What people called irrelevant comes after them. Masked are a query's own text, copies of its positives, and copies
-    of its candidates. A query for which no given negative is left is not in the tables: it is mined.
-
-    Returns:
-        candidates: all given negatives, with retriever "given", and their score if the input has one.
-        negatives: all of them, or the first `num_negatives` of each query.
-        reserve: the others, ranked from 1.
-        rejects: what is masked; queries without positive, given negatives of an unknown query, queries with too few
-            negatives.
-    """
-    train = queries.filter(pl.col("split") == "train").join(given, on=_QUERY, how="semi")
-    usable, masked = _usable_given(train, given, positives, irrelevant)
-    labelled, unlabelled = _with_positives(train, positives)
-    candidates = (
-        usable.join(labelled, on=_QUERY)
-        .sort(*_QUERY, "rank", "doc_id")
-        .with_columns(rank=pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY))
-        .select(*schemas.CANDIDATES.columns)
-    )
-    ordered = candidates.sort(*_QUERY, "rank")
-    negatives, reserve = _split_at(config.num_negatives or max(ordered.height, 1), ordered)
-    adopted = labelled.join(candidates, on=_QUERY, how="semi")
-    return {
-        "candidates": candidates.sort(schemas.CANDIDATES.key),
-        "negatives": negatives.sort(schemas.NEGATIVES.key),
-        "reserve": reserve.sort(schemas.NEGATIVES.key),
-        "rejects": _rejects(
-            masked,
-            _reject("adopt", unlabelled, NO_POSITIVES, pl.lit("its negatives are left out")),
-            _reject(
-                "adopt", given.join(queries, on=_QUERY, how="anti"), UNKNOWN_QUERY, pl.lit("not in queries"), key=_PAIR
-            ),
-            _count_short("adopt", config.num_negatives or 1, adopted, candidates, negatives),
-        ),
-    }
-
-
-def _usable_given(
-    train: pl.DataFrame, given: pl.DataFrame, positives: pl.DataFrame, irrelevant: pl.DataFrame | None = None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the given negatives that can be negatives, and what people called irrelevant; and rejects for the rest.
-
-    A query whose given negatives are all masked is left out.
-    """
-    columns = [*_PAIR, *_HASHES, "retriever", "rank", "score"]
-    rows = given.join(train, on=_QUERY, how="semi").with_columns(retriever=pl.lit("given")).select(columns)
-    if irrelevant is not None:
-        said = irrelevant.join(rows, on=_QUERY, how="semi")
-        copies = said.select(*_QUERY, "guard_hash", _said=pl.lit(True)).unique()
-        rows = rows.join(copies, on=[*_QUERY, "guard_hash"], how="left", maintain_order="left")
-        rows = rows.with_columns(retriever=pl.when("_said").then(pl.lit(BY_PEOPLE)).otherwise("retriever"))
-        last = rows.group_by(_QUERY).agg(last=pl.col("rank").max())
-        place = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-        added = said.join(rows, on=_PAIR, how="anti").sort(_PAIR).join(last, on=_QUERY, maintain_order="left")
-        added = added.with_columns(retriever=pl.lit(BY_PEOPLE), rank=place + pl.col("last"), score=pl.lit(None))
-        rows = pl.concat([rows.select(columns), added.select(columns)], how="vertical_relaxed")
-    ordered = find_repeats(rows.sort(*_QUERY, "rank", "doc_id"), train)
-    kept, masked = split_masked("adopt", mask(ordered, positives=positives))
-    still = kept.join(given, on=_PAIR, how="semi")
-    return kept.join(still, on=_QUERY, how="semi", maintain_order="left"), masked
-
-
-def _split_at(count: int, ordered: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split candidates into the first `count` of each query, ranked in candidate order, and the rest in this order."""
-    place = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-    placed = ordered.with_columns(place=place)
-    rest = placed.filter(pl.col("place") > count).with_columns(rank=pl.col("place") - count)
-    return _rank_negatives(placed.filter(pl.col("place") <= count)), rest.select(*schemas.NEGATIVES.columns)
-
-
-def _with_positives(queries: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the queries with the hashes of query and positives, and the queries without any positive."""
-    hashes = positives.group_by(_QUERY).agg(pl.col("text_hash").sort())
-    combined = pl.Series("positives_hash", [combine_hashes(texts) for texts in hashes["text_hash"]], dtype=pl.String)
-    labelled = queries.select(*_QUERY, query_hash="text_hash").join(hashes.select(*_QUERY, combined), on=_QUERY)
-    return labelled, queries.join(hashes, on=_QUERY, how="anti")
-
-
-def _rank_negatives(picked: pl.DataFrame) -> pl.DataFrame:
-    """Rank picked candidates from 1 in their order, with the columns of the schema."""
-    rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(_QUERY)
-    return picked.sort(*_QUERY, "rank").with_columns(rank=rank).select(*schemas.NEGATIVES.columns)
-
-
-def _count_short(
-    stage: str, wanted: int, queries: pl.DataFrame, candidates: pl.DataFrame, negatives: pl.DataFrame
-) -> pl.DataFrame:
-    """Return rejects for queries with fewer negatives than wanted. The queries stay in the tables."""
-    pool = candidates.group_by(_QUERY).agg(pool=pl.len())
-    picked = negatives.group_by(_QUERY).agg(picked=pl.len())
-    counts = queries.select(_QUERY).join(pool, on=_QUERY, how="left").join(picked, on=_QUERY, how="left")
-    short = counts.with_columns(pl.col("pool", "picked").fill_null(0)).filter(pl.col("picked") < wanted)
-    detail = pl.format(f"{{}} of {wanted}, from a pool of {{}}", "picked", "pool")
-    return _rejects(
-        _reject(stage, short.filter(pl.col("picked") > 0), FEW_NEGATIVES, detail),
-        _reject(stage, short.filter(pl.col("picked") == 0), NO_NEGATIVES, detail),
-    )
-
-
-def _reject(stage: str, rows: pl.DataFrame, reason: str, detail: pl.Expr, key: list[str] | None = None) -> pl.DataFrame:
-    """Make one reject per row. Its key is the values of the key columns, joined with slashes."""
-    return rows.select(
-        stage=pl.lit(stage), key=pl.concat_str(key or _QUERY, separator="/"), reason=pl.lit(reason), detail=detail
-    )
-
-
-def _rejects(*frames: pl.DataFrame) -> pl.DataFrame:
-    """Return all rejects in one table, sorted."""
-    return pl.concat([schemas.REJECTS.empty(), *frames]).sort("reason", "key", "detail")
+    return split_at(config.num_negatives, ordered)

@@ -66,6 +66,7 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
         base_model=None,
         encoder=SentenceTransformersSpec(model="", digest="hash-encoder"),
         tiers=tuple(Tier.of(tier, parsed, spec, "overlap") for tier in parsed.tiers),
+        encoders={name: SentenceTransformersSpec(model="", digest=name) for name in parsed.encoders},
         encoder_key="hash-encoder",
         base_model_key="hash-encoder",
         base_model_path="",

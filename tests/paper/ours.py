@@ -21,7 +21,7 @@ from tasks.judging import listwise
 from tasks.judging.calls import Call, make_questions
 from tasks.judging.config import JudgeConfig
 from tasks.judging.judge import judge
-from tasks.mining.mine import AdoptConfig, adopt
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.prompts.prompt import join_texts
 from tasks.schemas import IRRELEVANT, VERDICTS
 from tasks.texts import show_passage

@@ -12,8 +12,9 @@ import polars as pl
 from tasks import schemas
 from tasks.data.ingest import IngestConfig, ingest
 from tasks.data.treatments import TreatConfig, treat
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.dense.search import search
-from tasks.mining.mine import AdoptConfig, MineConfig, adopt, mine
+from tasks.mining.mine import MineConfig, mine
 from tasks.mining.search import SearchConfig
 from tasks.verdicts.decide import DecideConfig, decide
 

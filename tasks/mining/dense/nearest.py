@@ -221,8 +221,8 @@ def are_first(keys: Keys) -> npt.NDArray[np.bool_]:
 def _order(rows: npt.NDArray[np.int32], scores: Scores) -> Positions:
     """Return the order by row and by score, the highest first. One sort of packed numbers is several times faster."""
     if len(rows) >= 1 << _PLACES:
-        sorted_places: Positions = np.lexsort((-scores, rows)).astype(np.int64)
-        return sorted_places
+        found: Positions = np.lexsort((-scores, rows)).astype(np.int64)
+        return found
     bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.int32).astype(np.int64)  # -0 becomes 0
     falling = np.where(bits < 0, (1 << 31) + (bits & 0x7FFFFFFF), 0x7FFFFFFF - bits)
     packed = (rows.astype(np.int64) << (32 + _PLACES)) | (falling << _PLACES) | np.arange(len(rows))

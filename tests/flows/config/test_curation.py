@@ -43,3 +43,29 @@ def test_fewer_gpus_than_an_engine_spreads_over_are_refused() -> None:
     parse_config({**MINIMAL, "tiers": tiers, "resources": {"judge": {"num_gpus": 2}}}, "my.yaml")
     shared = [{"name": "big", "engine": {"device": "cuda"}}]  # two engines may share a GPU
     parse_config({**MINIMAL, "tiers": shared, "resources": {"judge": {"num_gpus": 0.5}}}, "my.yaml")
+
+
+def test_retrievers_are_built_in_or_named_encoders_and_no_encoder_is_idle() -> None:
+    both = {"encoders": {"gte": {"model": "package:minilm"}}, "mine": {"retrievers": ["dense", "bm25", "gte"]}}
+    assert parse_config({**MINIMAL, **both}, "my.yaml").mine.retrievers == ("dense", "bm25", "gte")
+    assert "mine.retrievers: one of dense, bm25 expected, got 'gte'" in refuse({"mine": {"retrievers": ["gte"]}})
+    assert "retrievers must differ, got bm25, bm25" in refuse({"mine": {"retrievers": ["bm25", "bm25"]}})
+    assert "encoders.gte is used by nothing" in refuse({"encoders": {"gte": {}}})
+    for name in ("bm25", "dense", "gold", "My-Model"):
+        assert f"got {name!r}" in refuse({"encoders": {name: {}}, "mine": {"retrievers": [name]}})
+
+
+def test_a_search_by_words_is_as_deep_as_mining_reads() -> None:
+    shallow = {"bm25": {"depth": 50}, "mine": {"retrievers": ["bm25"]}}
+    assert "bm25.depth=50 must not be below mine.depth=100" in refuse(shallow)
+    parse_config({**MINIMAL, "bm25": {"depth": 50}}, "my.yaml")  # nobody searches by words
+
+
+def test_vectors_from_files_have_no_settings_of_a_model_and_train_none() -> None:
+    files = {"encoder": {"model": "vectors:folder"}}
+    assert parse_config({**MINIMAL, **files, "train": None}, "my.yaml").encoder.model == "vectors:folder"
+    assert "train: null expected: it needs a model" in refuse(files)
+    told = refuse({"encoder": {"model": "vectors:folder", "query_prompt": "query: "}, "train": None})
+    assert "encoder.query_prompt has no effect on vectors that are in files" in told
+    beside = {"encoders": {"cohere": {"model": "vectors:folder"}}, "mine": {"retrievers": ["dense", "cohere"]}}
+    parse_config({**MINIMAL, **beside}, "my.yaml")  # the first encoder is a model, and may be trained

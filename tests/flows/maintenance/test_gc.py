@@ -21,7 +21,7 @@ from flows.curation.workspace import Workspace
 from flows.maintenance.gc import Wanted, collect, collection_page
 from flows.maintenance.purge import Wanted as PurgeWanted
 from flows.maintenance.purge import purge
-from flows.method.retrain import RetrainConfig, retrain_method
+from flows.method.afterwards.retrain import RetrainConfig, retrain_method
 from flows.method.setup import Setup, TooManyRejected
 from flows.runs.execute import execute
 from infra.cluster.weights import ensure, is_published, publish_for

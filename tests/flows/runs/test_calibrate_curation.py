@@ -13,7 +13,7 @@ from flows.curation.lookup import look_at
 from flows.curation.prepare import prepare
 from flows.curation.records import draft_curation, load_curation
 from flows.inputs.calibration import newest_calibration
-from flows.method.calibrate import Wanted
+from flows.method.afterwards.calibrate import Wanted
 from flows.method.human_labels import write_labels
 from flows.method.tables import Finished
 from flows.runs.calibrate_curation import Made, calibrate_curation

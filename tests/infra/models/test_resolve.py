@@ -20,6 +20,7 @@ from infra.models.resolve import (
     Source,
     digest_of,
     is_present,
+    is_vectors,
     made_of,
     name_of,
     parse,
@@ -499,3 +500,20 @@ def test_what_is_known_of_a_model_cannot_be_changed(index: Index) -> None:
     manifest = Manifest(1, "a", "b", "c", "MIT", "", {})
     values = [ResolvedModel(Path("a"), "b", "c", "MIT"), manifest, Source("a", "b"), index.model, index.model.wheels[0]]
     assert [value for value in values if can_be_changed(value)] == []
+
+
+def test_vectors_are_a_folder_whose_content_is_their_digest(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "vectors", tmp_path / "cache"
+    folder.mkdir()
+    (folder / "passages.parquet").write_bytes(b"one")
+    with pytest.raises(ModelError, match=r"queries.parquet expected in it, or queries.npy"):
+        resolve(f"vectors:{folder}", cache)
+    (folder / "queries.npy").write_bytes(b"two")
+    found = resolve(f"vectors:{folder}", cache)
+    assert (found.path, found.name) == (folder, "vectors")
+    assert found.digest == digest_of(f"vectors:{folder}", cache)
+    assert is_present(f"vectors:{folder}", cache)
+    (folder / "queries.npy").write_bytes(b"others")
+    assert digest_of(f"vectors:{folder}", cache) != found.digest
+    assert is_vectors(f"vectors:{folder}")
+    assert not is_vectors(str(folder))

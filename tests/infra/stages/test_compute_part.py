@@ -314,6 +314,8 @@ def test_no_engine_gives_up_on_answers_and_on_scores() -> None:
         NoEngine().answer(["a", "b", "c"])
     with pytest.raises(EngineNeeded, match="1 rows"):
         NoEngine().score(["a"])
+    with pytest.raises(EngineNeeded, match="vectors of 2 texts"):
+        NoEngine().find(pl.DataFrame({"text_hash": ["a", "b"]}), "query")
 
 
 def test_the_engines_facts_are_kept_with_their_rates_and_waiting_for_it_is_no_work(

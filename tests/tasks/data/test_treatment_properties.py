@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tasks import schemas
 from tasks.data.treatments import DROP_REASONS, TreatConfig, treat
-from tasks.mining.mine import AdoptConfig, adopt, without_given
+from tasks.mining.adopt import AdoptConfig, adopt
+from tasks.mining.mine import without_given
 from tasks.quality.labels import LabelsConfig, apply_labels
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text, normalise, show_passage
 from tasks.verdicts.decide import DecideConfig, decide

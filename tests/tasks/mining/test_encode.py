@@ -109,7 +109,7 @@ def test_equal_vectors_tie_exactly() -> None:
 
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
-    assert settings_of(EncodeConfig) == {}
+    assert settings_of(EncodeConfig) == {"found": False}
 
 
 class Returning:
@@ -162,6 +162,27 @@ def test_vectors_that_are_no_array_are_refused() -> None:
     embeddings = pl.DataFrame({"text_hash": ["a"], "vector": [[1.0]]})
     with pytest.raises(ValueError, match="vectors must be an Array of Float32, got List"):
         vectors_of(embeddings, pl.Series(["a"]), of="queries")
+
+
+def test_files_of_vectors_are_asked_by_dataset_id_and_hash_and_each_text_once() -> None:
+    class Files:
+        def find(self, keys: pl.DataFrame, role: str) -> pl.Series:
+            self.asked = keys.rows(), role
+            return pl.Series([[1.0, 0.0]] * keys.height, dtype=pl.Array(pl.Float32, 2))
+
+    files = Files()
+    passages = pl.DataFrame(
+        [("d", "p1", "", "one", "h1"), ("d", "p2", "", "one", "h1"), ("d", "p3", "", "other", "h2")],
+        schema=["dataset", "doc_id", "title", "text", "text_hash"],
+        orient="row",
+    )
+    kept = Kept()
+    kept.rows["passage"]["h1"] = [0.0, 1.0]
+    made = encode_passages(EncodeConfig(found=True), passages=passages, engine=files, vectors=kept)
+    assert files.asked == ([("d", "p1", "h1"), ("d", "p3", "h2")], "passage")
+    assert made["embeddings"].rows() == [("h1", [1.0, 0.0]), ("h2", [1.0, 0.0])]
+    assert made["facts"] == {"found": 2}
+    assert list(kept.rows["passage"]) == ["h1"]  # neither recalled nor remembered
 
 
 class Kept:

@@ -8,10 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
+from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.mine import (
-    AdoptConfig,
     MineConfig,
-    adopt,
     apply_margins,
     mine,
     pick,
@@ -44,10 +43,6 @@ def _mine(config: MineConfig | None = None, /, **tables: pl.DataFrame) -> dict[s
     return mine(config or MineConfig(num_negatives=2), **tables)
 
 
-def _adopt(config: AdoptConfig, **tables: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    return adopt(config, **{"irrelevant": schemas.IRRELEVANT.empty(), **tables})
-
-
 def _candidates(*rows: tuple[str, str, int, float]) -> pl.DataFrame:
     """Candidates from (query_id, doc_id, rank, score)."""
     full = [("d", query, doc, f"t-{doc}", f"h-{query}", "hp", "dense", rank, score) for query, doc, rank, score in rows]
@@ -57,6 +52,45 @@ def _candidates(*rows: tuple[str, str, int, float]) -> pl.DataFrame:
 def _scores(*rows: tuple[str, str, float]) -> pl.DataFrame:
     """Positives' scores from (query_id, doc_id, score)."""
     return pl.DataFrame([("d", *row) for row in rows], schema=["dataset", "query_id", "doc_id", "score"], orient="row")
+
+
+# hits of several parts and of several retrievers
+
+
+def test_hits_of_all_corpus_parts_are_ranked_as_one_and_ties_go_to_the_lowest_doc_id() -> None:
+    """Each is the first of its own part."""
+    hits = hits_of(("q1", "p3", "x3", 0.5), ("q1", "p1", "x1", 0.9), ("q1", "p2", "x2", 0.5))
+    result = _mine(hits=hits, queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa")))
+    assert result["candidates"].sort("rank")["doc_id"].to_list() == ["p1", "p2", "p3"]
+
+
+def test_fused_hits_keep_their_order_and_get_the_dense_score_that_they_lack() -> None:
+    hits = hits_of(*hits_named("q1", "x2", "x1", "x4")).with_columns(
+        rank=pl.Series([1, 2, 3], dtype=pl.Int32),
+        retriever=pl.Series(["bm25", "dense+bm25", "bm25"]),
+        score=pl.Series([None, COSINES["x1"], None]),
+    )
+    both = MineConfig(num_negatives=1, retrievers=("dense", "bm25"), max_score=0.85)
+    result = _mine(both, hits=hits, queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa")))
+    found = result["candidates"].sort("rank").select("doc_id", "retriever", "score")
+    assert found.rows() == [
+        ("x2", "bm25", float(np.float32(COSINES["x2"]))),
+        ("x1", "dense+bm25", COSINES["x1"]),
+        ("x4", "bm25", float(np.float32(COSINES["x4"]))),
+    ]
+    assert result["negatives"]["doc_id"].to_list() == ["x2"]
+    assert result["reserve"]["doc_id"].to_list() == ["x4"]  # the filters compare dense scores
+
+
+def test_a_fused_hit_without_embedding_is_an_error() -> None:
+    hits = hits_of(("q1", "p1", "nowhere", 0.5)).with_columns(retriever=pl.lit("bm25"), score=pl.lit(None, pl.Float64))
+    with pytest.raises(ValueError, match="hits of further retrievers have no embedding"):
+        _mine(
+            MineConfig(num_negatives=1, retrievers=("bm25",)),
+            hits=hits,
+            queries=queries_of("q1"),
+            positives=positives_of(("q1", "pa", "pa")),
+        )
 
 
 # score_pairs
@@ -283,59 +317,6 @@ def test_settings_out_of_range_are_refused_by_name(setting: dict[str, Any], mess
         MineConfig(**setting)
 
 
-# adopt
-
-
-def test_every_given_negative_becomes_a_candidate_in_its_order() -> None:
-    result = _adopt(
-        AdoptConfig(),
-        given=given_of(("q1", "b", 1, 0.4), ("q1", "a", 2, None), ("q2", "c", 1, None)),
-        queries=queries_of("q1", "q2"),
-        positives=positives_of(("q1", "pa", "pa"), ("q2", "pb", "pb")),
-    )
-    one, two = combine_hashes(["pa"]), combine_hashes(["pb"])
-    assert result["candidates"].rows() == [
-        ("d", "q1", "a", "t-a", "h1", one, "given", 2, None),
-        ("d", "q1", "b", "t-b", "h1", one, "given", 1, 0.4),
-        ("d", "q2", "c", "t-c", "h2", two, "given", 1, None),
-    ]
-    assert result["negatives"].sort("query_id", "rank")["doc_id"].to_list() == ["b", "a", "c"]
-    assert result["rejects"].height == 0
-
-
-def test_adopting_fewer_negatives_leaves_all_of_them_candidates() -> None:
-    result = _adopt(
-        AdoptConfig(num_negatives=2),
-        given=given_of(("q1", "c", 3, None), ("q1", "b", 1, None), ("q1", "a", 2, None), ("q2", "c", 1, None)),
-        queries=queries_of("q1", "q2"),
-        positives=positives_of(("q1", "pa", "pa"), ("q2", "pb", "pb")),
-    )
-    assert result["candidates"].height == 4
-    assert result["negatives"].select("doc_id", "rank").rows() == [("a", 2), ("b", 1), ("c", 1)]
-    assert result["rejects"].rows() == [("adopt", "d/q2", "few_negatives", "1 of 2, from a pool of 1")]
-
-
-def test_given_negatives_of_unknown_queries_and_of_queries_without_positive_are_rejected() -> None:
-    result = _adopt(
-        AdoptConfig(),
-        given=given_of(("q1", "a", 1, None), ("q7", "a", 1, None), ("q3", "a", 1, None)),
-        queries=pl.concat([queries_of("q1"), queries_of("q3", split="test")]),
-        positives=positives_of(("q3", "pa", "pa")),
-    )
-    assert result["candidates"].height == 0
-    assert result["rejects"].rows() == [
-        ("adopt", "d/q1", "no_positives", "its negatives are left out"),
-        ("adopt", "d/q7/a", "unknown_query", "not in queries"),
-    ]
-
-
-def test_adopting_an_empty_part_gives_empty_tables() -> None:
-    result = _adopt(
-        AdoptConfig(), given=schemas.GIVEN.empty(), queries=queries_of("q1"), positives=positives_of(("q1", "pa", "pa"))
-    )
-    assert [result[name].height for name in ("candidates", "negatives", "rejects")] == [0, 0, 0]
-
-
 # masks, and what people called irrelevant
 
 
@@ -458,7 +439,9 @@ def test_given_negatives_are_masked_too_and_a_row_that_is_left_without_any_is_mi
     )
     queries = queries_of("q1", "q2")
     positives = positives_of(("q1", "pa", "pa"), ("q2", "pa", "pa"))
-    adopted = _adopt(AdoptConfig(), given=given, queries=queries, positives=positives)
+    adopted = adopt(
+        AdoptConfig(), given=given, queries=queries, positives=positives, irrelevant=schemas.IRRELEVANT.empty()
+    )
     assert adopted["candidates"].select("query_id", "doc_id", "rank").rows() == [("q1", "b", 1)]
     assert adopted["rejects"].rows() == [
         ("adopt", "d/q1/a", "same_text_as_positive", "normalised text t-a"),
@@ -470,29 +453,13 @@ def test_given_negatives_are_masked_too_and_a_row_that_is_left_without_any_is_mi
     assert mined["candidates"]["query_id"].to_list() == ["q2"]
 
 
-def test_given_negatives_that_people_called_irrelevant_are_named_as_theirs_and_others_of_theirs_come_last() -> None:
-    given = given_of(("q1", "a", 1, None), ("q1", "b", 2, 0.5))
-    said = irrelevant_of(("q1", "z"), ("q1", "t-b")).with_columns(doc_id=pl.Series(["z", "b"]))
-    adopted = _adopt(
-        AdoptConfig(num_negatives=1),
-        given=given,
-        queries=queries_of("q1"),
-        positives=positives_of(("q1", "pa", "pa")),
-        irrelevant=said,
-    )
-    found = adopted["candidates"].sort("rank").select("doc_id", "retriever", "score")
-    assert found.rows() == [("a", "given", None), ("b", "people", 0.5), ("z", "people", None)]
-    assert adopted["negatives"]["doc_id"].to_list() == ["a"]
-    assert adopted["reserve"].sort("rank")["doc_id"].to_list() == ["b", "z"]
-
-
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
     assert settings_of(MineConfig) == {
         "": "finite", "depth": (100, ">=1"), "range_min": (0, ">=0"), "range_max": (25, ">=1"),
         "relative_margin": None, "absolute_margin": None, "margin_reference": "min", "max_score": None,
         "min_score": None, "num_negatives": (7, ">=1"), "sampling_strategy": "top", "seed": 0, "mask_same_id": "auto",
+        "retrievers": (("dense",), "len>=1"), "fusion": "rrf", "rrf_k": (60, ">=0"),
     }  # fmt: skip
-    assert settings_of(AdoptConfig) == {"num_negatives": (None, ">=1")}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.retrain import PruneConfig, RetrainConfig, labels_of, prune_method, retrain_method
-from flows.method.validate import ValidateConfig, validate_method
+from flows.method.afterwards.retrain import PruneConfig, RetrainConfig, labels_of, prune_method, retrain_method
+from flows.method.afterwards.validate import ValidateConfig, validate_method
 from infra.storage.artifacts import read_table
 from tasks.schemas import HUMAN
 from tests.flows.trained import Place, keep_labels

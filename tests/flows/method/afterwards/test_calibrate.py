@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.calibrate import Wanted, calibrate_method
+from flows.method.afterwards.calibrate import Wanted, calibrate_method
 from flows.runs.light_parts import LightParts
 from infra.stages.runner import Runner
 from infra.storage.store import Store

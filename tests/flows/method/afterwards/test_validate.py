@@ -6,8 +6,8 @@ import json
 import polars as pl
 import pytest
 
+from flows.method.afterwards.validate import ValidateConfig, validate_method
 from flows.method.curate import curate_method
-from flows.method.validate import ValidateConfig, validate_method
 from infra.stages.runner import Runner
 from infra.storage.artifacts import read_table
 from tasks.schemas import HUMAN

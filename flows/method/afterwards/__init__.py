@@ -1,0 +1,1 @@
+"""Work on finished curations: calibrate, validate, retrain and prune."""
