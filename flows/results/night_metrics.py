@@ -114,12 +114,11 @@ def mixes(store: Store, decide: StageRun, before: Sequence[str]) -> Mixes:
     seen = _texts_of(store, sorted(set(before) - set(mine)))
     every: dict[str, States] = {}
     fresh: dict[str, list[pl.DataFrame]] = {}
-    answers = _answers(store, decide.manifests[:1])
     for manifest in decide.manifests:
         pairs = _inputs(store, manifest, "candidates").select(*_PAIR, text=_hashed())
         known = seen is not None and str(manifest.name) in before
         new = pairs.clear() if known or seen is None else pairs.filter(~pl.col("text").is_in(seen.implode()))
-        tiers = {"similarity": _inputs(store, manifest, "verdicts"), **answers}
+        tiers = {"similarity": _inputs(store, manifest, "verdicts"), **_answers(store, manifest)}
         tiers[CASCADE] = read_table(store, Table("decisions", manifest.tables["decisions"]))
         for tier, verdicts in tiers.items():
             states = verdicts.select(*_PAIR, "state").join(pairs, on=_PAIR, how="semi")
@@ -158,12 +157,12 @@ def _hashed() -> pl.Expr:
     return pl.concat_str(_TEXTS).hash(seed=0)
 
 
-def _answers(store: Store, manifests: Sequence[Manifest]) -> dict[str, pl.DataFrame]:
-    """Read the verdicts of the tiers after similarity; every part of `decide` has all of them as its input."""
-    for manifest in manifests:
-        verdicts = _inputs(store, manifest, "llm_verdicts").select(*_PAIR, "tier", "state")
-        return {str(tier[0]): frame for tier, frame in verdicts.partition_by("tier", as_dict=True).items()}
-    return {}
+def _answers(store: Store, manifest: Manifest) -> dict[str, pl.DataFrame]:
+    """Read the verdicts of the tiers after similarity on the pairs of one part of `decide`."""
+    if not _pieces(manifest, "llm_verdicts"):
+        return {}
+    verdicts = _inputs(store, manifest, "llm_verdicts").select(*_PAIR, "tier", "state")
+    return {str(tier[0]): frame for tier, frame in verdicts.partition_by("tier", as_dict=True).items()}
 
 
 def _inputs(store: Store, manifest: Manifest, name: str) -> pl.DataFrame:

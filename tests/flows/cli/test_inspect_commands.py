@@ -51,7 +51,9 @@ def test_a_finished_curation_says_so_stage_by_stage(finished: Shell) -> None:
     assert rows[0] == {
         "stage": "ingest", "parts": 1, "reused": 1, "computed": 0, "failed": 0, "blocked": 0,
         "rows": rows[0]["rows"], "seconds": rows[0]["seconds"],
+        "read_bytes": rows[0]["read_bytes"], "peak_gib": rows[0]["peak_gib"],
     }  # fmt: skip
+    assert rows[0]["read_bytes"] > 0 and rows[0]["peak_gib"] > 0
     assert finished.run("status", "animals-000001").splitlines()[-1] == "finished"
     with pytest.raises(ConfigError, match="no curation 'nonsense'"):
         finished.run("status", "nonsense")

@@ -47,7 +47,8 @@ def test_answers_from_before_and_after_an_upgrade_are_reported_as_a_mixture(tmp_
     assert change in nights.said
     rows = read_history(nights.workspace.store)
     assert [row["origin_changes"] for row in rows] == [[], [change]]
-    told = [explain(nights.workspace, result.curation, "judge-llm", part).computed_by for part in (0, 1)]
+    parts = range(3)  # two of the first night, and one of what came in the second
+    told = [explain(nights.workspace, result.curation, "judge-llm", part).computed_by for part in parts]
     assert {line.partition(" by ")[2] for lines in told for line in lines} >= {OLD.line, NEW.line}
 
 
