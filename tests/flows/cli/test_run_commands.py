@@ -78,7 +78,7 @@ def page(finished: Shell, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return SimpleNamespace(page=write_directory(run.store, "page", folder))
 
     for name in ("retrain.retrain_method", "retrain.prune_method", "validate.validate_method"):
-        monkeypatch.setattr(f"flows.method.{name}", method)
+        monkeypatch.setattr(f"flows.method.afterwards.{name}", method)
     return wanted
 
 

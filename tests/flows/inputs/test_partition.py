@@ -64,7 +64,7 @@ def curate(nights: Nights, source: Path, *, further: bool = False, **more: Any) 
     data = ingest(run, setup)
     refuse_losses(run, setup)
     if further:
-        pool = find_candidates(run, setup, data, encode(run, setup, data))
+        pool = find_candidates(run, setup, data, encode(run, data, setup.encoder))
         describe(run, data, pool)
     return Done(curation.id, run, executor.computed)
 
