@@ -32,6 +32,7 @@ from infra.ledger.names import (
     touches,
 )
 from infra.storage.store import Store
+from infra.storage.tables import read_range
 
 __all__ = ["NEW", "SCHEMA", "DamagedError", "Opened", "Segments", "folder_of", "is_segment", "shelf_of", "touches"]
 
@@ -158,7 +159,7 @@ class Segments:
         if index is None:
             return False
         start = int(index.starts[-1])
-        marks = read_range(self.store, key, start, name.start - start)
+        marks = read_range(self.store, key, start, name.start)
         try:
             return marks is not None and blocks.names_any(marks, index, subjects)
         except DamagedError as error:
@@ -215,7 +216,7 @@ class Segments:
         return key
 
     def _read_index(self, key: str, name: SegmentName) -> Index | None:
-        data = read_range(self.store, key, name.start, name.length)
+        data = read_range(self.store, key, name.start, name.start + name.length)
         if data is None:
             return None
         if hashlib.sha256(data).hexdigest()[:DIGEST] != name.index:
@@ -228,7 +229,7 @@ class Segments:
         frames = []
         for together in blocks.neighbours(index, found, _GAP):
             start, end = int(index.starts[together[0]]), int(index.starts[together[-1] + 1])
-            data = read_range(self.store, key, start, end - start)
+            data = read_range(self.store, key, start, end)
             if data is None:
                 return None
             for block in together:
@@ -299,15 +300,6 @@ class Opened:
         starts = [int(start) for start in self.index.starts[first : end + 1]]
         pieces = [self._segments.decode(self.key, self.data[at:to]) for at, to in pairwise(starts)]
         return pl.concat([pl.DataFrame(schema=self._segments.schema), *pieces])
-
-
-def read_range(store: Store, key: str, start: int, length: int) -> bytes | None:
-    """Read a part of an object; None where there is no such object."""
-    path = store._path(key)
-    data: bytes | None = store._attempt(
-        "read", key, lambda: store._fs.cat_file(path, start=start, end=start + length), None
-    )
-    return data
 
 
 def _only(rows: pl.DataFrame, wanted: Wanted) -> pl.DataFrame:

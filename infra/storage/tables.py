@@ -286,7 +286,7 @@ def read_slice(store: Store, key: str, at: Slice) -> bytes:
     end = at.start + at.length
     data: bytes | None = None
     for place in (key, f"{TRASH}/{key}"):
-        data = _read_range(store, place, at.start, end)
+        data = read_range(store, place, at.start, end)
         if data is not None:
             break
     if data is None:
@@ -300,7 +300,8 @@ def read_slice(store: Store, key: str, at: Slice) -> bytes:
     return data
 
 
-def _read_range(store: Store, key: str, start: int, end: int) -> bytes | None:
+def read_range(store: Store, key: str, start: int, end: int) -> bytes | None:
+    """Read bytes `start` to `end` of what lies under a key; None where there is nothing."""
     path = store._path(key)
     data: bytes | None = store._attempt("read", key, lambda: store._fs.cat_file(path, start=start, end=end), None)
     return data

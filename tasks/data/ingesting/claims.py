@@ -18,7 +18,7 @@ Flags = npt.NDArray[np.bool_]
 def first_of(frame: pl.DataFrame, *by: str) -> Numbers:
     """Return for each row the number of the first row with the same values in `by`.
 
-    The rows are compared by two hashes of 64 bits: to group tens of millions of strings takes several times the memory.
+    The rows are compared by two hashes of 64 bits.
     """
     keys = keys_of(frame.select(by))
     one, two = keys["first"].to_numpy(), keys["second"].to_numpy()
