@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 import polars as pl
+import polars.selectors as cs
 import pytest
 import s3fs
 import yaml
@@ -103,13 +104,20 @@ def readings(name: str, data: bytes) -> Searched:
         yield f"{name} unpacked", gzip.decompress(data)
     for number, piece in enumerate(slices_of(data) if name.endswith(BUNDLE) else [data]):
         if piece[:4] == b"PAR1":
-            yield f"{name} as rows, {number}", pl.read_parquet(io.BytesIO(piece)).write_ndjson().encode()
+            yield f"{name} as rows, {number}", rows_of(piece)
     if data[:15] == b"SQLite format 3":
         with tempfile.TemporaryDirectory() as folder, contextlib.closing(sqlite3.connect(f"{folder}/copy")) as database:
             (Path(folder) / "copy").write_bytes(data)
             for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
                 rows = database.execute(f'select * from "{table}"').fetchall()
                 yield f"{name}, table {table}", "\n".join(map(str, rows)).encode()
+
+
+def rows_of(parquet: bytes) -> bytes:
+    """Write a table's rows as text; what its columns hold as bytes, which JSON cannot say, follows as it is."""
+    frame = pl.read_parquet(io.BytesIO(parquet))
+    blobs = [value for column in frame.select(cs.binary()) for value in column.drop_nulls()]
+    return b"\n".join([frame.select(~cs.binary()).write_ndjson().encode(), *blobs])
 
 
 def files_of(folder: Path, since: float = 0.0) -> Searched:
@@ -139,6 +147,7 @@ def test_the_search_finds_a_secret_in_every_form_and_file(name: str, tmp_path: P
     (tmp_path / "base64.txt").write_text(f"Authorization: Basic {encoded}")
     (tmp_path / "packed.gz").write_bytes(gzip.compress(secret.encode()))
     pl.DataFrame({"reason": [f"401 {secret}"] * 100}).write_parquet(tmp_path / "rows.parquet")
+    pl.DataFrame({"held": [f"401 {secret}".encode(), None]}).write_parquet(tmp_path / "bytes.parquet")
     with contextlib.closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
         database.execute("create table log (message text)")
         database.execute("insert into log values (?)", ("x" * 5000 + secret,))
