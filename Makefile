@@ -22,6 +22,7 @@ demo: install  ## curate the demo corpus, from the source to the report
 	@$(BIN)/reneg demo
 
 test: install-dev  ## every test, the fast ones first; JOBS groups of tests run side by side
+	@$(BIN)/python -m compileall -q flows tasks infra tests benchmarks
 	@$(BIN)/python -m pytest -n $(JOBS) --durations 15
 
 check: install-dev  ## lint, types, formatting, layout of the code, audit of the requirements

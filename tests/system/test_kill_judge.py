@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BATCH = 6
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def endpoint() -> Iterator[MisbehavingServer]:
     """An endpoint slow enough to be killed in the middle of a batch."""
 
@@ -76,17 +77,49 @@ def paid(server: MisbehavingServer) -> int:
     return sum(server.paid.values())
 
 
+@dataclass(frozen=True)
+class Stopped:
+    """A run that its budget stopped, and the one that went on: what was said, what was paid, and how it ended."""
+
+    message: str
+    paid: int
+    record: dict[str, Any]
+    most: int
+
+
+@pytest.fixture(scope="module")
+def stopped(endpoint: MisbehavingServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stopped]:
+    """Run with a budget that ends in the middle, then without one; the key stays set for the other runs."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_API_KEY", "sk-a-key-of-the-test")
+        folder = tmp_path_factory.mktemp("stopped")
+        config = write_config(folder, endpoint.url)
+        place = Place(folder / "home", str(folder / "store"))
+        settings = yaml.safe_load(config.read_text())
+        config.write_text(yaml.safe_dump({**settings, "budget": {"tokens": 1000}}))
+        message = place.run("curate", str(config), expect=1)
+        at = paid(endpoint)
+        config.write_text(yaml.safe_dump(settings))
+        record = json.loads(place.run("curate", str(config), "--json").splitlines()[-1])
+        yield Stopped(message, at, record, max(endpoint.paid.values()))
+
+
+def test_a_budget_ends_a_run_with_one_message_and_the_next_run_goes_on(stopped: Stopped) -> None:
+    assert "stopped: budget: tokens 1000 used up" in stopped.message
+    assert "used:" in stopped.message
+    assert "Traceback" not in stopped.message
+    assert 0 < stopped.paid < 40
+    assert stopped.record["curation"] == "killed-000001"
+    assert stopped.most == 1
+
+
 def test_killing_the_engine_and_then_the_flow_costs_at_most_a_batch_each(
-    endpoint: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    endpoint: MisbehavingServer, stopped: Stopped, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-the-test")
-    clean_place = Place(tmp_path / "clean", str(tmp_path / "clean-store"))
-    config = write_config(tmp_path, endpoint.url)
-    clean = json.loads(clean_place.run("curate", str(config), "--json").splitlines()[-1])
-    calls = paid(endpoint)
+    calls = stopped.record["llm_calls"]
     assert calls >= 40
     endpoint.paid.clear()
-
+    config = write_config(tmp_path, endpoint.url)
     place = Place(tmp_path / "home", str(tmp_path / "store"))
     process = place.start("curate", str(config), "--json")
     wait_until(lambda: paid(endpoint) >= calls // 2, "half of the calls was not reached")
@@ -103,26 +136,4 @@ def test_killing_the_engine_and_then_the_flow_costs_at_most_a_batch_each(
 
     assert calls <= paid(endpoint) <= calls + 2 * BATCH
     same = ("queries", "candidates", "verdicts", "found", "llm_calls")
-    assert {name: resumed[name] for name in same} == {name: clean[name] for name in same}
-
-
-def test_a_budget_ends_a_run_with_one_message_and_the_next_run_goes_on(
-    endpoint: MisbehavingServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-of-the-test")
-    config = write_config(tmp_path, endpoint.url)
-    place = Place(tmp_path / "home", str(tmp_path / "store"))
-    settings = yaml.safe_load(config.read_text())
-    config.write_text(yaml.safe_dump({**settings, "budget": {"tokens": 1000}}))
-
-    message = place.run("curate", str(config), expect=1)
-
-    assert "stopped: budget: tokens 1000 used up" in message
-    assert "used:" in message
-    assert "Traceback" not in message
-    stopped_at = paid(endpoint)
-    assert 0 < stopped_at < 40
-    config.write_text(yaml.safe_dump(settings))
-    record = json.loads(place.run("curate", str(config), "--json").splitlines()[-1])
-    assert record["curation"] == "killed-000001"
-    assert max(endpoint.paid.values()) == 1
+    assert {name: resumed[name] for name in same} == {name: stopped.record[name] for name in same}
