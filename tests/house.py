@@ -6,6 +6,7 @@ python -m tests.house --coverage   # and how much of each module its own test fi
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import json
 import os
@@ -13,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from coverage import Coverage
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "tasks", "infra")
@@ -197,27 +199,39 @@ def untested() -> list[str]:
     return [f"{path}: {tests_of(path)} is missing" for path in named if not (ROOT / tests_of(path)).exists()]
 
 
-def measure(module: Path, *options: str) -> float:
-    """Measure the share of a module's lines, in percent, that its own test file runs.
+def own_coverage(modules: Sequence[Path], jobs: int, *options: str) -> dict[Path, int]:
+    """Measure the share of each module's lines, in percent, that its own test file runs.
 
-    Whether the tests pass is for the suite to say.
+    One run of pytest measures all, since a start costs more than most test files. What a test runs counts for the
+    module of its file; what runs while modules are imported counts for all. Whether the tests pass is for the suite to
+    say.
+
+    Raises:
+        RuntimeError: pytest measured nothing; the message has the end of what it printed.
     """
+    files = sorted({tests_of(module).as_posix() for module in modules})
     with tempfile.TemporaryDirectory(prefix="reneg-coverage-") as folder:
-        report = Path(folder) / "coverage.json"
-        quiet = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        measured = [f"--cov={dotted(module)}", f"--cov-report=json:{report}"]
-        command = [sys.executable, "-m", "pytest", *quiet, *options, *measured, str(tests_of(module))]
-        environment = {**os.environ, "COVERAGE_FILE": str(Path(folder) / "data")}
+        data = Path(folder) / "data"
+        quiet = ["-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-n", str(jobs), *options]
+        measured = [*(f"--cov={package}" for package in PACKAGES), "--cov-context=test", "--cov-report="]
+        command = [sys.executable, "-m", "pytest", *quiet, *measured, *files]
+        environment = {**os.environ, "COVERAGE_FILE": str(data)}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        if not report.exists():
-            raise RuntimeError(f"{tests_of(module)}: no coverage\n{done.stdout[-2000:]}{done.stderr[-500:]}")
-        return float(json.loads(report.read_text())["totals"]["percent_covered"])
+        if not data.exists():
+            raise RuntimeError(f"pytest measured no coverage\n{done.stdout[-2000:]}{done.stderr[-500:]}")
+        with contextlib.chdir(ROOT):  # where the paths in the settings start
+            read = Coverage(data_file=str(data))
+            read.load()
+            return {module: _covered_by(read, module, tests_of(module).as_posix()) for module in modules}
 
 
-def own_coverage(module: Path) -> int:
-    """Measure with the fast tests; only where these cover too little, with the slow ones too."""
-    fast = measure(module, "-m", "not slow")
-    return int(fast if fast >= LEAST_COVERED else max(fast, measure(module)))
+def _covered_by(read: Coverage, module: Path, file: str) -> int:
+    """Return the share of a module's statements that a test file's tests ran, or that ran at import, in percent."""
+    path = str(ROOT / module)
+    _, statements, _, _, _ = read.analysis2(path)
+    by_line = read.get_data().contexts_by_lineno(path)
+    ran = {line for line, tests in by_line.items() if any(not test or test.startswith(f"{file}::") for test in tests)}
+    return int(100 * len(ran.intersection(statements)) / len(statements)) if statements else 100
 
 
 def digest_of(module: Path) -> str:
@@ -242,12 +256,14 @@ def little_covered(jobs: int) -> list[str]:
     digests = {path.as_posix(): digest_of(path) for path in named}
     figures = {name: known[name] for name, digest in digests.items() if known.get(name, {}).get("digest") == digest}
     changed = [path for path in named if path.as_posix() not in figures]
-    with ThreadPoolExecutor(jobs) as pool:
-        for path, covered in zip(changed, pool.map(own_coverage, changed), strict=True):
+    if changed:
+        covered = own_coverage(changed, jobs, "-m", "not slow")
+        few = [path for path, share in covered.items() if share < LEAST_COVERED]
+        again = own_coverage(few, jobs) if few else {}  # with the slow tests too
+        for path, share in covered.items():
             name = path.as_posix()
-            figures[name] = {"digest": digests[name], "covered": covered}
-            write_figures(record, figures)  # each time: it may be stopped
-    if figures.keys() != known.keys():
+            figures[name] = {"digest": digests[name], "covered": max(share, again.get(path, 0))}
+    if figures != known:
         write_figures(record, figures)
     return [
         f"{path}: {figure['covered']}% covered by {tests_of(Path(path))}, {LEAST_COVERED}% at least"
