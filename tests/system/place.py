@@ -35,7 +35,7 @@ class Place:
 
     def run(self, *arguments: str, expect: int = 0) -> str:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=800)
+        out, err = process.communicate(timeout=1500)
         assert process.returncode == expect, f"{arguments} ended with {process.returncode}:\n{out}\n{err}"
         return out if expect == 0 else err
 

@@ -32,7 +32,7 @@ OPEN = ("PENDING", "RUNNING")
 QUICK = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_WORKER_HEARTBEAT_SECONDS": "5"}
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 300.0, pause: float = 0.25) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 600.0, pause: float = 0.25) -> Any:
     """Return the first value of the condition that is true; an AssertionError that says `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -113,7 +113,7 @@ class Api:
         found: list[dict[str, Any]] = self.call("POST", "flow_runs/filter", body)
         return found
 
-    def wait(self, id_: str, seconds: float = 600.0) -> dict[str, Any]:
+    def wait(self, id_: str, seconds: float = 1200.0) -> dict[str, Any]:
         """Wait until a flow run ended, however."""
         self_ended = lambda: (run := self.run(id_))["state_type"] in ENDED and run  # noqa: E731
         found: dict[str, Any] = wait_until(self_ended, f"flow run {id_} ended", seconds, 0.5)
@@ -250,7 +250,7 @@ class StageSet:
         api = PrefectServer(self.home).api(self.api_url())
         variables = {**self._variables(), **client_environment(api), **environment}
         done = subprocess.run(
-            command, check=False, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=600
+            command, check=False, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=1500
         )
         assert done.returncode == expect, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         return done.stdout if expect == 0 else done.stderr

@@ -15,7 +15,7 @@ from infra.storage.artifacts import Manifest, newest_attempts, read_manifest
 from infra.storage.store import Store
 from tests.system.place import CONFIG, Place
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 COMPARED = ("judge_similarity", "judge", "decide", "treat", "export")
 
 

@@ -12,7 +12,7 @@ import yaml
 from tests.flows.animals import write_source
 from tests.system.place import Place
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 OF_OTHERS = {
     "http_proxy": "http://127.0.0.1:9",
     "https_proxy": "http://127.0.0.1:9",

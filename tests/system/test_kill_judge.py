@@ -16,7 +16,7 @@ from tests.flows.animals import tier, write_source
 from tests.infra.misbehaving import MisbehavingServer, answer_by_hash
 from tests.system.place import Place
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 BATCH = 6
 
 
@@ -66,7 +66,7 @@ def engine_processes(home: Path) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 300.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 600.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what
