@@ -69,13 +69,13 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
-    exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
+    exports = {name: export(run, setup, made, evidence, each, name) for name, each in treated.items()}
     scores, ignored, models = train_and_evaluate(run, setup, data, treated)
     guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
     changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked, guards=guards)
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
-    sheet, texts = made.sampled.sheet, (data.queries, data.passages)
+    sheet, texts = made.sampled.sheet, (data.queries, verdicts.texts)
     return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
 
 
