@@ -322,6 +322,7 @@ REPORT = MethodStage(
     4,
     "gather",
     every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
+    streams=("calls",),
     columns=reporting.REPORT_COLUMNS,
     directories=("page",),
 )

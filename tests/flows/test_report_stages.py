@@ -44,3 +44,5 @@ def test_the_report_needs_no_other_columns_than_those_that_it_reads(tmp_path: Pa
     report(ReportConfig.model_validate(dict(spec.config)), **whole, out=tmp_path / "page")
     for name, key in outcome.page.files.items():
         assert (tmp_path / "page" / name).read_bytes() == store.get_object(key)
+    (calls,) = (artifact for name, artifact in spec.inputs.items() if name in spec.stage.streams)
+    assert calls.rows > 1
