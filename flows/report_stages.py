@@ -17,6 +17,12 @@ REPORT_COLUMNS = {
     "calls": ("judge", "prompt_tokens", "output_tokens"),
     "windows": (*_PAIR, "tier", "windows", "start", "start_tokens", "end_tokens"),
 }
+# What the comparison with people reads of the verdicts.
+PEOPLE_COLUMNS = {
+    "similarity": (*_PAIR, "state"),
+    "llm_verdicts": (*_PAIR, "tier", "state"),
+    "decisions": (*_PAIR, "judge", "state", "call_id"),
+}
 CHOOSE_EXAMPLES = MethodStage(
     "choose_examples",
     "tasks.report.examples:choose_examples",

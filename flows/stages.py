@@ -257,6 +257,7 @@ AGREE_PEOPLE = MethodStage(
     3,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
+    columns=reporting.PEOPLE_COLUMNS,
     outputs={"people": s.PEOPLE},
 )
 READ_GOLD = MethodStage(
@@ -319,7 +320,7 @@ CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",
-    4,
+    5,
     "gather",
     every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
     streams=("calls",),

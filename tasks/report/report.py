@@ -4,6 +4,7 @@ The page is one file without scripts or external resources. The same tables give
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ STATE_NAMES = {"relevant": "relevant", "not_relevant": "not relevant", "unsure":
 
 _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no score
 _BINS = 25
+_DOTS = 2_000  # pairs in the plot of two judges
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
 
@@ -339,7 +341,10 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
 
 
 def _scatter(tables: _Tables) -> Markup | None:
-    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision."""
+    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision.
+
+    Of more than _DOTS pairs every second, third, … of each state is shown: each is a shape of the page.
+    """
     last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
         tables.similarity.select(*_PAIR, x="score")
@@ -350,11 +355,12 @@ def _scatter(tables: _Tables) -> Markup | None:
     )
     if both.is_empty():
         return None
-    dots = [plots.Dot(x, y, state) for x, y, state in both.select("x", "y", "state").iter_rows()]
+    shown = both.gather_every(math.ceil(both.height / _DOTS))
+    of = f"{shown.height:,} of {both.height:,} candidates"
     return plots.scatter(
-        dots,
-        label=f"Similarity against language model for {len(dots)} candidates judged by both",
-        x_title="similarity",
+        [plots.Dot(x, y, state) for x, y, state in shown.select("x", "y", "state").iter_rows()],
+        label=f"Similarity against language model for {both.height} candidates judged by both",
+        x_title="similarity" if shown.height == both.height else f"similarity ({of} are shown)",
         y_title="language model",
     )
 
