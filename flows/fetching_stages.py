@@ -15,6 +15,17 @@ WANT = MethodStage(
     scatters=("wanted",),
     section="ingest",
 )
+WANT_TRAINING = MethodStage(
+    "want_training",
+    "tasks.fetching.want:want_training",
+    1,
+    "map",
+    each=("queries", "candidates", "positives"),
+    numbered=("queries",),
+    outputs={"wanted": WANTED},
+    scatters=("wanted",),
+    section="ingest",
+)
 WANT_LABELLED = MethodStage(
     "want_labelled",
     "tasks.fetching.want:want_labelled",

@@ -4,6 +4,25 @@ from flows.method_stage import MethodStage
 from tasks import schemas as s
 from tasks import summaries as made
 
+_PAIR = ("dataset", "query_id", "doc_id")
+_VERDICT = (*_PAIR, "tier", "judge", "state", "score", "call_id")
+# What the report reads of tables that grow with the data; the others are short, or it shows all of them.
+REPORT_COLUMNS = {
+    "queries": ("dataset", "query_id", "text", "split"),
+    "positives": _PAIR,
+    "candidates": (*_PAIR, "text_hash", "retriever", "rank"),
+    "similarity": _VERDICT,
+    "llm_verdicts": _VERDICT,
+    "decisions": _VERDICT,
+    "calls": ("judge", "prompt_tokens", "output_tokens"),
+    "windows": (*_PAIR, "tier", "windows", "start", "start_tokens", "end_tokens"),
+}
+# What the comparison with people reads of the verdicts.
+PEOPLE_COLUMNS = {
+    "similarity": (*_PAIR, "state"),
+    "llm_verdicts": (*_PAIR, "tier", "state"),
+    "decisions": (*_PAIR, "judge", "state", "call_id"),
+}
 CHOOSE_EXAMPLES = MethodStage(
     "choose_examples",
     "tasks.report.examples:choose_examples",

@@ -24,7 +24,8 @@ CHECKING = "check"  # begins the label of the stage that judges positives: judge
 _TRAINING = ("sentence-transformers", "torch", "transformers", "tokenizers")
 _POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES, "rejects": s.REJECTS}
 # What exports may read besides the instances; each only where the settings ask for it.
-_EVIDENCE = ("positives", "negatives", "candidates", "decisions", "teacher", "extras", "agreement", "people")
+_OF_PARTS = ("positives", "negatives", "candidates", "decisions", "teacher", "extras")
+_EVIDENCE = (*_OF_PARTS, "agreement", "people")
 _BATCHES = ("do_not_batch",)
 # What the report reads of the source and of the judges.
 _REPORTED = ("queries", "passages", "positives", "candidates")
@@ -181,7 +182,7 @@ JUDGE = MethodStage(
 )
 SPLIT_SCORES, READ_SCORES = escalation.SPLIT_SCORES, escalation.READ_SCORES
 COMBINE = fitted.COMBINE
-WANT, WANT_LABELLED = fetching.WANT, fetching.WANT_LABELLED
+WANT, WANT_TRAINING, WANT_LABELLED = fetching.WANT, fetching.WANT_TRAINING, fetching.WANT_LABELLED
 FETCH_TEXTS, FETCH_VECTORS = fetching.FETCH_TEXTS, fetching.FETCH_VECTORS
 DECIDE = MethodStage(
     "decide",
@@ -256,6 +257,7 @@ AGREE_PEOPLE = MethodStage(
     3,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
+    columns=reporting.PEOPLE_COLUMNS,
     outputs={"people": s.PEOPLE},
 )
 READ_GOLD = MethodStage(
@@ -312,14 +314,17 @@ EXPORT = MethodStage(
     every=("instances", *_EVIDENCE, *_BATCHES),
     late=("queries", "passages"),
     directories=("export",),
+    streams=("instances", "queries", "passages", *_OF_PARTS),
 )
 CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.MEASURE
 REPORT = MethodStage(
     "report",
     "tasks.report.report:report",
-    4,
+    5,
     "gather",
     every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
+    streams=("calls",),
+    columns=reporting.REPORT_COLUMNS,
     directories=("page",),
 )
 

@@ -1,4 +1,4 @@
-"""Define what the method needs from engines and ledger, as protocols over builtins and polars.
+"""Define what the method needs from engines, ledger and store, as protocols over builtins and polars.
 
 The classes in infra have these methods; they do not inherit from the protocols, so tasks does not import infra.
 """
@@ -145,4 +145,17 @@ class Vectors(Protocol):
 
     def remember(self, role: Literal["query", "passage"], embeddings: pl.DataFrame) -> None:
         """Store rows of `text_hash` and `vector`. Returns at once; a kill may lose all rows of this call, or none."""
+        ...
+
+
+class InParts(Protocol):
+    """A table that is read part by part."""
+
+    @property
+    def parts(self) -> Sequence[int]:
+        """The numbers of its parts, in order."""
+        ...
+
+    def at(self, part: int) -> pl.DataFrame:
+        """Read one part; a part that has no rows gives an empty frame."""
         ...

@@ -49,6 +49,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/quality",
         "tasks/calibrating",
         "tasks/training",
+        "tasks/data/on_disk",
         "tasks/data/layouts",
         "tasks/data/containers",
         "tasks/data/reading",

@@ -13,10 +13,12 @@ from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
 from flows.method.exports import wanted_tables, with_facts
 from flows.method.setup import Setup, TooManyRejected, WaitingForLabels
+from flows.stages import EXPORT
 from infra.stages.found_parts import FoundParts
 from infra.stages.runner import Runner, StageRun, WorkNeeded
 from infra.storage.artifacts import read_table
 from infra.storage.store import Store
+from infra.storage.tables import Stream
 from tasks.data.writing.config import ExportConfig
 
 # What a job's method returned (None while it is unfinished, and for a job of one part), and what each stage did.
@@ -85,8 +87,10 @@ def look_at(workspace: Workspace, curation: Curation, found: FoundParts | None =
 
 def training_set(
     workspace: Workspace, curation: Curation, treatment: str, formats: tuple[str, ...]
-) -> tuple[ExportConfig, dict[str, pl.DataFrame]]:
+) -> tuple[ExportConfig, dict[str, pl.DataFrame | Stream]]:
     """Return the settings of an export of a finished curation in some formats, and the tables that it needs.
+
+    Those that the stage reads part by part are not read yet.
 
     Raises:
         ConfigError: it is unfinished, or did not make this treatment.
@@ -102,4 +106,6 @@ def training_set(
     tables |= wanted_tables(config, outcome.evidence)
     if treatment in outcome.do_not_batch:
         tables["do_not_batch"] = outcome.do_not_batch[treatment]
-    return config, {name: read_table(workspace.store, table) for name, table in tables.items()}
+    streams = {name: Stream(workspace.store, tables[name]) for name in EXPORT.streams if name in tables}
+    whole = {name: read_table(workspace.store, table) for name, table in tables.items() if name not in streams}
+    return config, {**streams, **whole}

@@ -39,7 +39,7 @@ from flows.method.tables import (
     wait_for,
 )
 from flows.stage_names import is_of_gold
-from infra.stages.runner import Runner, WorkNeeded
+from infra.stages.runner import Runner, StageRun, WorkNeeded
 from infra.storage.artifacts import Directory, Table
 from tasks import schemas
 from tasks.mining.mine import without_given
@@ -69,13 +69,13 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
-    exports = {name: export(run, setup, data, evidence, each, name) for name, each in treated.items()}
+    exports = {name: export(run, setup, made, evidence, each, name) for name, each in treated.items()}
     scores, ignored, models = train_and_evaluate(run, setup, data, treated)
     guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
     changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked, guards=guards)
     page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
     instances = {name: each.instances for name, each in treated.items()}
-    sheet, texts = made.sampled.sheet, (data.queries, data.passages)
+    sheet, texts = made.sampled.sheet, (data.queries, verdicts.texts)
     return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
 
 
@@ -118,6 +118,7 @@ def ingest(run: Runner, setup: Setup) -> Ingested:
 def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Mine candidates for queries without usable negatives; for the others take those that came with them."""
     c, found = setup.config, list[Pool]()
+    to_mine: Mapping[int, int] = {}
     if data.given.rows:
         given = run(
             st.ADOPT,
@@ -128,7 +129,8 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
             irrelevant=data.irrelevant,
         )
         found.append(Pool(**given))
-    if _has_queries_to_mine(run, data):
+        to_mine = _counted_to_mine(run.runs[-1], data)
+    if _has_queries_to_mine(run, data, to_mine):
         found.append(mine(run, setup, data, vectors))
     if not found:  # there is no training query; the report says so
         picks = dict.fromkeys(("negatives", "reserve"), schemas.NEGATIVES)
@@ -352,10 +354,20 @@ def _library_versions(setup: Setup) -> dict[str, str]:
     return {name: metadata.version(name) for name in sorted({module.split(".")[0] for module in modules})}
 
 
-def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
-    """Return whether any training query has no negative of its own that can be one; a few parts are read at a time."""
-    if data.queries.missing or data.given.missing or data.positives.missing:
-        return True  # nothing is known yet; the stages that follow are blocked
+def _counted_to_mine(adopted: StageRun, data: Ingested) -> dict[int, int]:
+    """Return how many queries have to be mined, by query part; an earlier version did not count them."""
+    indexes = sorted(data.given.indexes | data.queries.indexes | data.positives.indexes | data.irrelevant.indexes)
+    facts = {indexes[number]: done.stats.get("facts", {}) for number, done in adopted.finished.items()}
+    return {index: int(counted["to_mine"]) for index, counted in facts.items() if "to_mine" in counted}
+
+
+def _has_queries_to_mine(run: Runner, data: Ingested, counted: Mapping[int, int]) -> bool:
+    """Return whether any training query has no negative of its own that can be one.
+
+    Parts that are not `counted` are read, a few at a time.
+    """
+    if data.queries.missing or data.given.missing or data.positives.missing or any(counted.values()):
+        return True  # or nothing is known yet, and the stages that follow are blocked
     tables: dict[str, Table] = {name: getattr(data, name) for name in _OF_A_ROW}
 
     def lacks(part: int) -> bool:
@@ -363,7 +375,7 @@ def _has_queries_to_mine(run: Runner, data: Ingested) -> bool:
         return not without_given(**read).is_empty()
 
     def any_lacks() -> bool:
-        parts, some = sorted(data.queries.indexes), 4 * _READERS
+        parts, some = sorted(data.queries.indexes - counted.keys()), 4 * _READERS
         with ThreadPoolExecutor(_READERS, "parts") as pool:
             return any(any(pool.map(lacks, parts[n : n + some])) for n in range(0, len(parts), some))
 

@@ -19,7 +19,7 @@ _ALWAYS = ("instances",)
 
 
 def export(
-    run: Runner, setup: Setup, data: Ingested, evidence: Mapping[str, Table], treated: Treated, treatment: str
+    run: Runner, setup: Setup, made: Judged, evidence: Mapping[str, Table], treated: Treated, treatment: str
 ) -> Directory:
     """Write the training set of one treatment in the configured formats."""
     config = with_facts(setup, setup.config.export)
@@ -31,8 +31,8 @@ def export(
         config,
         label=treatment,
         instances=treated.instances,
-        queries=data.queries,
-        passages=data.passages,
+        queries=made.data.queries,
+        passages=made.verdicts.texts,
         **tables,
     )["export"]
     return written

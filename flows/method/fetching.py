@@ -7,6 +7,7 @@ fetches keep their keys.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from flows import stages as st
 from flows.method.tables import Fetched, Ingested, Vectors, only_asked, only_parts, union
@@ -50,39 +51,43 @@ def fetch_vectors(run: Runner, data: Ingested, vectors: Vectors, pairs: Table, l
 
 
 def fetch_passages(run: Runner, data: Ingested, vectors: Vectors, candidates: Table) -> Fetched:
-    """Return the passages and vectors of the candidates and of their queries' positives, by query part."""
-    steps = _fetch_by_generation(run, data, "pool", candidates, data.positives)
+    """Return the passages and vectors of the candidates and of the training queries' positives, by query part.
+
+    These are all that a training set can hold, whatever the treatment.
+    """
+    tables = {"queries": data.queries, "candidates": candidates, "positives": data.positives}
+    steps = _fetch_by_generation(run, data, "pool", tables)
     sent = [_confined(_send_vectors(run, step.label, step.wanted, vectors), step.parts) for step in steps]
     return Fetched(_texts_of(steps), union("vectors", Table("vectors", schema=schemas.EMBEDDINGS), *sent))
 
 
 def fetch_texts(run: Runner, data: Ingested, candidates: Table, positives: Table, label: str) -> Table:
     """Return the passages of candidates and of their queries' positives, by query part."""
-    return _texts_of(_fetch_by_generation(run, data, label, candidates, positives))
+    return _texts_of(_fetch_by_generation(run, data, label, {"candidates": candidates, "positives": positives}))
 
 
 def _texts_of(steps: Sequence[_Step]) -> Table:
     return union("texts", Table("texts", schema=schemas.PASSAGES), *(step.texts for step in steps))
 
 
-def _fetch_by_generation(run: Runner, data: Ingested, label: str, candidates: Table, positives: Table) -> list[_Step]:
-    """Fetch texts for each generation of queries.
+def _fetch_by_generation(run: Runner, data: Ingested, label: str, tables: Mapping[str, Table]) -> list[_Step]:
+    """Fetch texts for each generation of queries. tables: what says which texts, the candidates among them.
 
     First those generations of passages are asked that existed with the queries. A later one is asked only for the parts
     that still lack a passage, as of queries that are mined again. So growth leaves the older fetches as they were.
     """
     corpus, steps = data.generations.passage_parts, list[_Step]()
     for number, parts in enumerate(data.generations.query_parts):
-        asking = frozenset(parts) & candidates.indexes
+        asking = frozenset(parts) & tables["candidates"].indexes
         if not asking:
             continue
         name = f"{label}-g{number}" if number else label
-        here = [_fetch(run, data, name, (candidates, positives), asking, corpus[: number + 1])]
+        here = [_fetch(run, data, name, tables, asking, corpus[: number + 1])]
         for generation, places in enumerate(corpus[number + 1 :], start=number + 1):
             lacking = _lacking(here)
             if not lacking:
                 break
-            here.append(_fetch(run, data, f"{name}-from-g{generation}", (candidates, positives), lacking, (places,)))
+            here.append(_fetch(run, data, f"{name}-from-g{generation}", tables, lacking, (places,)))
         steps += here
     return steps
 
@@ -91,15 +96,15 @@ def _fetch(
     run: Runner,
     data: Ingested,
     label: str,
-    pairs: tuple[Table, Table],
+    tables: Mapping[str, Table],
     parts: frozenset[int],
     places: Sequence[range],
 ) -> _Step:
     """Fetch texts for some query parts from some generations of passages."""
-    candidates, positives = (only_parts(table, parts) for table in pairs)
-    made = run(st.WANT, _places(places), label=label, candidates=candidates, positives=positives)
+    asked: dict[str, Any] = {name: only_parts(table, parts) for name, table in tables.items()}
+    made = run(st.WANT_TRAINING if "queries" in asked else st.WANT, _places(places), label=label, **asked)
     wanted: Table = made["wanted"]
-    indexes = sorted(candidates.indexes | positives.indexes)
+    indexes = sorted(frozenset[int]().union(*(table.indexes for table in asked.values())))
     finished = run.runs[-1].finished
     counts = {indexes[number]: int(m.stats["facts"]["wanted"]) for number, m in finished.items()}
     texts = run(st.FETCH_TEXTS, _CONFIG, label=label, wanted=wanted, passages=only_asked(wanted, data.passages))[

@@ -27,9 +27,9 @@ _ALONE = ("yes_no", "graded", "cross_encoder")  # protocols that judge a passage
 def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Pool) -> Verdicts:
     """Judge the candidates: by similarity, then by each tier what the one before left open; then decide on each."""
     c, candidates = setup.config, pool.candidates
+    fetched = fetch_passages(run, data, vectors, candidates)  # also of those that are not judged: exports hold them
     if setup.skipped:
         candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
-    fetched = fetch_passages(run, data, vectors, candidates)
     made = run(
         st.JUDGE_SIMILARITY,
         c.similarity,

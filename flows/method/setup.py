@@ -331,6 +331,7 @@ class Setup:
 class Outcome:
     """The results of a curation: the page, the sheet for people, and one folder of exports per treatment.
 
+    passages: by query part, those of the candidates and of the training queries' positives.
     models: by the treatment each was trained on. evidence: the tables that an export by hand may read besides.
     do_not_batch: by treatment, the pairs of rows that must not share a batch, if the settings ask for them.
     """

@@ -139,8 +139,10 @@ class Verdicts:
     """The judges' verdicts on the candidates.
 
     decisions: one verdict per candidate; labels of people replace the judges' decisions where there are any.
-    features: what is known of each candidate without asking a judge. people: how far people and judges agree; None if
-    nobody has labelled a candidate. guarantee: what the last tier's guarantee reached; None where it has none.
+    features: what is known of each candidate without asking a judge. texts: by query part, the passages of the whole
+    pool and of the training queries' positives, also those that no judge was asked about.
+    people: how far people and judges agree; None if nobody has labelled a candidate.
+    guarantee: what the last tier's guarantee reached; None where it has none.
     """
 
     candidates: Table

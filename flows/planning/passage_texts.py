@@ -7,7 +7,7 @@ from functools import cached_property
 import polars as pl
 
 from tasks import schemas
-from tasks.data.ingesting.scratch import Scratch, Spill
+from tasks.data.on_disk.scratch import Scratch, Spill
 
 _PASSAGE = ["dataset", "doc_id"]
 

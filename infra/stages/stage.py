@@ -47,7 +47,8 @@ class Stage:
     numbered: inputs that the function sees with a further column `part` (Int32): the index of the piece that a row
         came from. A gather can so return `splits` that are aligned with its input.
     streams: inputs that the function gets as an iterable of frames, one for each piece, which are read one by one, each
-        time that it iterates: what it reads may be larger than what it may hold.
+        time that it iterates: what it reads may be larger than what it may hold. It can ask for a part by its index,
+        too (`infra.storage.tables.Stream`).
     columns: by input, the columns that the function reads; the others are not put into memory. Without an entry it gets
         all. The key covers the whole input.
     ledger: the function takes `ledger=`, what is remembered row by row; it is asked first, so a part whose every row is

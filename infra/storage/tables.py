@@ -182,7 +182,7 @@ def read_table(
 class Stream:
     """The pieces of a table as frames, in order. Each is read when it is asked for, and nothing is kept.
 
-    Iterating raises StoreError where a piece is gone, damaged, or no parquet file.
+    Reading raises StoreError where a piece is gone, damaged, or no parquet file.
     """
 
     store: Store
@@ -192,6 +192,18 @@ class Stream:
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """Begin with the first piece."""
         return (_read_piece(self.store, self.table, piece, self.columns) for piece in self.table.pieces)
+
+    @property
+    def parts(self) -> list[int]:
+        """The numbers of the parts, in order."""
+        return sorted(self.table.indexes)
+
+    def at(self, part: int) -> pl.DataFrame:
+        """Read all pieces of one part; without any it is a frame without rows."""
+        found = self.table.at(part)
+        if found.pieces or found.schema is not None:
+            return read_table(self.store, found, columns=self.columns)
+        return _read_piece(self.store, self.table, self.table.pieces[0], self.columns).clear()
 
     @property
     def height(self) -> int:

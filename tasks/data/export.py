@@ -5,8 +5,8 @@ written, and what was left out.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -21,9 +21,12 @@ from tasks.data.writing.sentence_transformers import write_sentence_transformers
 from tasks.data.writing.tevatron import write_tevatron
 from tasks.data.writing.training_set import TrainingSet, join_texts
 from tasks.data.writing.trec import write_trec
+from tasks.protocols import InParts
 
 DO_NOT_BATCH_FILE = "do_not_batch.parquet"  # pairs of rows that must not share a batch
 __all__ = ["FORMATS", "ExportConfig", "export"]
+
+Rows = pl.DataFrame | InParts
 
 _WRITERS: dict[Target, Callable[[ExportConfig, Path, TrainingSet], dict[str, int]]] = {
     "tevatron": write_tevatron,
@@ -38,50 +41,57 @@ _WRITERS: dict[Target, Callable[[ExportConfig, Path, TrainingSet], dict[str, int
 def export(  # noqa: PLR0913 - tables by name
     config: ExportConfig,
     *,
-    instances: pl.DataFrame,
-    queries: pl.DataFrame,
-    passages: pl.DataFrame,
+    instances: Rows,
+    queries: Rows,
+    passages: Rows,
     out: Path,
-    positives: pl.DataFrame | None = None,
-    negatives: pl.DataFrame | None = None,
-    candidates: pl.DataFrame | None = None,
-    decisions: pl.DataFrame | None = None,
-    teacher: pl.DataFrame | None = None,
-    extras: pl.DataFrame | None = None,
+    positives: Rows | None = None,
+    negatives: Rows | None = None,
+    candidates: Rows | None = None,
+    decisions: Rows | None = None,
+    teacher: Rows | None = None,
+    extras: Rows | None = None,
     agreement: pl.DataFrame | None = None,
     people: pl.DataFrame | None = None,
     do_not_batch: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write instances with their texts below `out`, sorted by dataset and query_id; docs/exports.md shows the files.
 
-    The tables after `out` are needed by some settings only (`ExportConfig.wanted`). Texts are read in chunks.
-    `do_not_batch` lists pairs of rows that must not share a batch, and becomes a file of its own.
+    Tables in parts are read part by part: the same part of each, which holds what its instances need. A passage may so
+    be in several parts. The rows are sorted on disk, and written in chunks.
+
+    The tables after `out` are needed by some settings only (`ExportConfig.wanted`). `do_not_batch` lists pairs of rows
+    that must not share a batch, and becomes a file of its own.
 
     Raises:
         ValueError: a text is missing or not the one the instance was made of, an instance has no positive, an id cannot
             be written in a format, or a table that the settings need was not given.
     """
-    evidence = Evidence(
-        positives=positives,
-        negatives=negatives,
-        decisions=decisions,
-        teacher=teacher,
-        extras=extras,
-        candidates=candidates,
-        agreement=agreement,
-        people=people,
-    )
-    rows = join_texts(config, instances, queries, passages, evidence)
+    optional = {
+        "positives": positives,
+        "negatives": negatives,
+        "decisions": decisions,
+        "teacher": teacher,
+        "extras": extras,
+        "candidates": candidates,
+    }
+    evidence = {name: _in_parts(table) for name, table in optional.items() if table is not None}
+    fields = _fields(evidence["extras"]) if extras is not None else ()
+    rows = TrainingSet(fields, corpus="beir" in config.formats, agreement=agreement, people=people)
+    made, asked, texts = (_in_parts(table) for table in (instances, queries, passages))
+    for part in made.parts or (0,):
+        known = Evidence(**{name: table.at(part) for name, table in evidence.items()})
+        rows.add(join_texts(config, made.at(part), asked.at(part), texts.at(part), known, fields))
     out.mkdir(parents=True, exist_ok=True)
     formats = {name: _WRITERS[name](config, out / name, rows) for name in sorted(set(config.formats))}
     left = {name: _not_held(config, name, rows) for name in formats}
     summary = {
         "config": config.model_dump(mode="json", exclude={"facts"}),
-        "datasets": Counter(dict(instances["dataset"].value_counts().iter_rows())),
+        "datasets": rows.datasets,
         "formats": formats,
-        "instances": instances.height,
+        "instances": rows.height,
         "not_held": {name: found for name, found in left.items() if found},
-        "treatments": Counter(dict(instances["treatment"].value_counts().iter_rows())),
+        "treatments": rows.treatments,
         "without_negatives": rows.without_negatives,
     }
     if do_not_batch is not None:
@@ -90,6 +100,27 @@ def export(  # noqa: PLR0913 - tables by name
     with Lines(out / "export.json") as file:
         file.write([json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False)])
     return {}
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A frame as a table in parts: its one part, whatever it is called."""
+
+    frame: pl.DataFrame
+    parts: tuple[int, ...] = (0,)
+
+    def at(self, part: int) -> pl.DataFrame:
+        del part
+        return self.frame
+
+
+def _in_parts(table: Rows) -> InParts:
+    return _Whole(table) if isinstance(table, pl.DataFrame) else table
+
+
+def _fields(extras: InParts) -> tuple[str, ...]:
+    """Name the further fields of the source's rows."""
+    return tuple(sorted({name for part in extras.parts for name in extras.at(part)["name"].unique()}))
 
 
 def _not_held(config: ExportConfig, target: Target, rows: TrainingSet) -> dict[str, int]:

@@ -22,8 +22,8 @@ from tasks.data.ingesting.corpus_records import read_corpus
 from tasks.data.ingesting.pair_tables import PairTables
 from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
 from tasks.data.ingesting.row_records import read_rows
-from tasks.data.ingesting.scratch import Scratch
 from tasks.data.ingesting.text_store import from_hex, hash_all, to_hex
+from tasks.data.on_disk.scratch import Scratch
 from tasks.data.partition import Before, Cut, count_passage_parts, count_query_parts, cut, generations_of
 from tasks.data.reading.records import IngestError
 from tasks.data.reading.source import CorpusSource, open_source

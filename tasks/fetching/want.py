@@ -49,6 +49,18 @@ def want(config: WantConfig, *, candidates: pl.DataFrame, positives: pl.DataFram
     return _scatter(config, candidates, labelled)
 
 
+def want_training(
+    config: WantConfig, *, queries: pl.DataFrame, candidates: pl.DataFrame, positives: pl.DataFrame
+) -> dict[str, Any]:
+    """Ask for all that a training set of a query part can hold: its candidates, the positives of its training queries.
+
+    `queries` have the number of their part in the column `part`. Returns the same as `want`.
+    """
+    numbered = queries.select(*_QUERY, "split", "part")
+    training = numbered.filter(pl.col("split") == "train")
+    return _scatter(config, candidates.join(numbered, on=_QUERY), positives.join(training, on=_QUERY))
+
+
 def want_labelled(
     config: WantConfig, *, queries: pl.DataFrame, positives: pl.DataFrame, irrelevant: pl.DataFrame
 ) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Adopt the negatives that rows of the source bring with them, instead of mining some."""
 
+from typing import Any
+
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks import schemas
 from tasks.mining.masks import find_repeats, mask, split_masked
+from tasks.mining.mine import without_given
 from tasks.mining.picks import (
     NO_POSITIVES,
     UNKNOWN_QUERY,
@@ -36,7 +39,7 @@ def adopt(
     queries: pl.DataFrame,
     positives: pl.DataFrame,
     irrelevant: pl.DataFrame,
-) -> dict[str, pl.DataFrame]:
+) -> dict[str, Any]:
     """Use the given negatives of training rows: all become candidates, in their order and without filters.
 
     What people called irrelevant comes after them. Masked are a query's own text, copies of its positives, and copies
@@ -48,6 +51,7 @@ def adopt(
         reserve: the others, ranked from 1.
         rejects: what is masked; queries without positive, given negatives of an unknown query, queries with too few
             negatives.
+        facts: `to_mine`, the number of training queries that have to be mined.
     """
     train = queries.filter(pl.col("split") == "train").join(given, on=_QUERY, how="semi")
     usable, masked = _usable_given(train, given, positives, irrelevant)
@@ -73,6 +77,7 @@ def adopt(
             ),
             count_short("adopt", config.num_negatives or 1, adopted, candidates, negatives),
         ),
+        "facts": {"to_mine": without_given(queries=queries, given=given, positives=positives).height},
     }
 
 

@@ -14,7 +14,7 @@ def sum_up_guarantee(
 
     Args:
         guarantee: a table of `schemas.GUARANTEE`, of one row.
-        calls: the calls of all tiers.
+        calls: the calls of all tiers, or the sums of `tasks.report.summary.add_up_calls`.
         verdicts: those of the tiers after similarity.
         people: a table of `schemas.PEOPLE`. Its recall is an estimate, and not of the oracle but of people.
 

@@ -4,7 +4,8 @@ The page is one file without scripts or external resources. The same tables give
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,17 @@ from tasks.report.data_figures import NAMES, sum_up_data, table_of_rejects
 from tasks.report.examples import pick_examples
 from tasks.report.guarantee import sum_up_guarantee
 from tasks.report.shared_errors import CommonErrors, find_common_errors, say_passed_on
-from tasks.report.summary import CASCADE, MODELS, NDCG, Figures, conclude, count_figures, say_people, share_interval
+from tasks.report.summary import (
+    CASCADE,
+    MODELS,
+    NDCG,
+    Figures,
+    add_up_calls,
+    conclude,
+    count_figures,
+    say_people,
+    share_interval,
+)
 from tasks.schemas import KNOWN, PEOPLE, VERDICT_STATES
 from tasks.training.evaluate import ALL_DATASETS, Comparison, compare
 
@@ -37,6 +48,7 @@ STATE_NAMES = {"relevant": "relevant", "not_relevant": "not relevant", "unsure":
 
 _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no score
 _BINS = 25
+_DOTS = 2_000  # pairs in the plot of two judges
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
 
@@ -115,7 +127,7 @@ def report(  # noqa: PLR0913 - tables by name
     candidates: pl.DataFrame,
     similarity: pl.DataFrame,
     llm_verdicts: pl.DataFrame,
-    calls: pl.DataFrame,
+    calls: pl.DataFrame | Iterable[pl.DataFrame],
     decisions: pl.DataFrame,
     agreement: pl.DataFrame,
     edits: pl.DataFrame,
@@ -137,8 +149,9 @@ def report(  # noqa: PLR0913 - tables by name
     """Write `report.html` and `summary.json` below `out`. Any table may be empty; the page says what is missing.
 
     `passages` are at least those of the examples, `lengths` of all candidates. `edits` are of the treatment `relabel`.
-    `known` only marks the examples. `windows` says which part of a passage a verdict rests on. `calibration` is the
-    folder of the calibration that decided. The other optional ones are passed where there is something to show.
+    `calls` may come in frames. `known` only marks the examples. `windows` says which part of a passage a verdict rests
+    on. `calibration` is the folder of the calibration that decided. The other optional ones are passed where there is
+    something to show.
     """
     tables = _Tables(
         queries=queries,
@@ -147,7 +160,7 @@ def report(  # noqa: PLR0913 - tables by name
         candidates=candidates,
         similarity=similarity,
         llm_verdicts=llm_verdicts,
-        calls=calls,
+        calls=add_up_calls(calls),
         decisions=decisions,
         agreement=agreement,
         edits=edits,
@@ -164,7 +177,7 @@ def report(  # noqa: PLR0913 - tables by name
     (common, warnings), guarded = _look_at_judges(config, tables, lengths), sum_up_guards(guards, figures.passages)
     left_out, data = count_left_out(rejects, config.rows_read, config.rows_kept), sum_up_data(counts, rejects)
     places = [] if windows is None else sum_up_windows(windows, llm_verdicts, config.reads)
-    reached = sum_up_guarantee(guarantee, calls, llm_verdicts, tables.people)
+    reached = sum_up_guarantee(guarantee, tables.calls, llm_verdicts, tables.people)
     fitted, checks = sum_up_calibration(calibration, config.decided), _checks(positive_checks, query_checks)
     said = {"conclusions": conclusions, "left_out": left_out, "data": data, "data_names": NAMES, "warnings": warnings}
     said |= {"calibration": fitted, "windows": places, "common": common, "guarantee": reached, "checks": checks}
@@ -328,7 +341,10 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
 
 
 def _scatter(tables: _Tables) -> Markup | None:
-    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision."""
+    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision.
+
+    Of more than _DOTS pairs every second, third, … of each state is shown: each is a shape of the page.
+    """
     last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
         tables.similarity.select(*_PAIR, x="score")
@@ -339,11 +355,12 @@ def _scatter(tables: _Tables) -> Markup | None:
     )
     if both.is_empty():
         return None
-    dots = [plots.Dot(x, y, state) for x, y, state in both.select("x", "y", "state").iter_rows()]
+    shown = both.gather_every(math.ceil(both.height / _DOTS))
+    of = f"{shown.height:,} of {both.height:,} candidates"
     return plots.scatter(
-        dots,
-        label=f"Similarity against language model for {len(dots)} candidates judged by both",
-        x_title="similarity",
+        [plots.Dot(x, y, state) for x, y, state in shown.select("x", "y", "state").iter_rows()],
+        label=f"Similarity against language model for {both.height} candidates judged by both",
+        x_title="similarity" if shown.height == both.height else f"similarity ({of} are shown)",
         y_title="language model",
     )
 
@@ -362,7 +379,7 @@ def _tiers(tables: _Tables, seconds: Mapping[str, float]) -> list[dict[str, Any]
                 "judged": verdicts.height,
                 "states": {state: states.get(state, 0) for state in VERDICT_STATES},
                 "seconds": seconds.get(stages.get(tier, f"judge-{tier}")),
-                "calls": calls.height,
+                "calls": int(calls["calls"].sum()),
                 "tokens": int(calls["prompt_tokens"].sum()),
                 "output_tokens": int(calls["output_tokens"].sum()),
                 "measured": measured.get(tier),

@@ -1,6 +1,6 @@
 """Count the figures of a curation, for page, terminal and JSON, and describe them in sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from tasks.formatting import percent, signed
 from tasks.quality.imported import IMPORTED
 from tasks.rejects import with_counts
 from tasks.report.describe import PASSAGE_CHARS
-from tasks.schemas import SOURCE_JUDGE, VERDICT_STATES
+from tasks.schemas import CALLS, SOURCE_JUDGE, VERDICT_STATES
 from tasks.statistics import NOT_DEFINED, Interval
 from tasks.training.evaluate import Comparison
 
@@ -112,6 +112,23 @@ class Figures:
         }
 
 
+def add_up_calls(calls: pl.DataFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Add up the calls of each judge; of several frames, one is in memory at a time.
+
+    Args:
+        calls: a table of `schemas.CALLS`, or frames of one.
+
+    Returns:
+        judge, calls (their number), prompt_tokens, output_tokens, sorted by judge.
+    """
+    tokens = [pl.sum("prompt_tokens"), pl.sum("output_tokens")]
+    frames = [calls] if isinstance(calls, pl.DataFrame) else calls
+    added = [frame.group_by("judge").agg(pl.len().cast(pl.Int64).alias("calls"), *tokens) for frame in frames]
+    empty = CALLS.empty().select("judge", "prompt_tokens", "output_tokens", calls=pl.lit(0, pl.Int64))
+    every = pl.concat([empty.select("judge", "calls", "prompt_tokens", "output_tokens"), *added])
+    return every.group_by("judge").agg(pl.sum("calls"), *tokens).sort("judge")
+
+
 def count_figures(  # noqa: PLR0913 - tables by name
     *,
     queries: pl.DataFrame,
@@ -126,7 +143,7 @@ def count_figures(  # noqa: PLR0913 - tables by name
     rejects: pl.DataFrame,
     costs: pl.DataFrame,
 ) -> Figures:
-    """Count the figures of a curation from its tables; any table may be empty."""
+    """Count the figures of a curation from its tables; any table may be empty. `calls` are added up before."""
     states = dict(decisions.group_by("state").len().iter_rows())
     known = next(iter(agreement.filter(pl.col("tier") == CASCADE).to_dicts()), {})
     imported = pl.col("tier") == IMPORTED
@@ -150,7 +167,7 @@ def count_figures(  # noqa: PLR0913 - tables by name
         llm_pairs=llm_verdicts.filter(~imported).select(*_QUERY, "doc_id").n_unique(),
         imported=llm_verdicts.filter(imported).height,
         labelled=decisions.filter(pl.col("judge") == SOURCE_JUDGE).height,
-        llm_calls=calls.height,
+        llm_calls=int(calls["calls"].sum()),
         prompt_tokens=int(calls["prompt_tokens"].sum()),
         output_tokens=int(calls["output_tokens"].sum()),
         rejected=int(with_counts(rejects)["count"].sum()),

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 import polars as pl
 
-from tasks.clustered import blocks, draw_weights, effective, interval_of, number
+from tasks.clustered import blocks, draw_weights, effective, interval_of
 from tasks.schemas import SHARED_ERRORS
 from tasks.statistics import CONFIDENCE, Floats
 from tasks.verdicts.pairs import PAIR
@@ -117,10 +117,11 @@ def _by_kind(both: pl.DataFrame, columns: list[str]) -> Iterator[tuple[str, str,
 
 
 def _compare(pairs: pl.DataFrame, seed: int) -> tuple[int, int, float, float, float, float, float | None, float | None]:
-    """Return a row of SHARED_ERRORS from `pairs`, after its names."""
+    """Return a row of SHARED_ERRORS from `pairs`, after its names. The pairs of a query stand together."""
     relevant = pairs["relevant"].to_numpy()
     wrong = [pairs[name].to_numpy() != relevant for name in ("first", "second")]
-    query = number(pairs.select(_QUERY).rows())
+    begins = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in _QUERY)
+    query = pairs.select(begins.cum_sum().cast(pl.Int64) - 1).to_series().to_numpy()
     block = blocks(query, seed)
     # Of each class by query: pairs, first wrong, second wrong, both wrong.
     columns = [np.ones_like(relevant), *wrong, wrong[0] & wrong[1]]

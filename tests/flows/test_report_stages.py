@@ -3,8 +3,14 @@
 from pathlib import Path
 
 from flows import stages
+from flows.method.curate import curate_method
 from flows.report_stages import CHOOSE_EXAMPLES, EXCERPT, MEASURE
-from tests.flows.animals import run_method, write_source
+from infra.stages.runner import Runner
+from infra.storage.artifacts import Table, read_table
+from infra.storage.store import Store
+from tasks.report.report import ReportConfig, report
+from tests.flows.animals import make_setup, run_method, write_source
+from tests.flows.method.test_fetching import Watched
 
 
 def test_the_report_shows_its_examples_and_reads_only_their_passages(tmp_path: Path) -> None:
@@ -25,3 +31,18 @@ def test_the_report_shows_its_examples_and_reads_only_their_passages(tmp_path: P
     assert len(report.ingredients["inputs"]["passages"]) == 1
     assert f'<dd class="big">{48}</dd>' in page
     assert done["measure"].rows == done["decide"].rows
+
+
+def test_the_report_needs_no_other_columns_than_those_that_it_reads(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    executor = Watched(store, tmp_path / "scratch")
+    outcome = curate_method(Runner(store, executor), make_setup(store, write_source(tmp_path / "source")))
+    (spec,) = executor.specs["report"]
+    assert set(spec.stage.columns) < set(spec.inputs)
+    whole = {name: read_table(store, table) for name, table in spec.inputs.items() if isinstance(table, Table)}
+    (tmp_path / "page").mkdir()
+    report(ReportConfig.model_validate(dict(spec.config)), **whole, out=tmp_path / "page")
+    for name, key in outcome.page.files.items():
+        assert (tmp_path / "page" / name).read_bytes() == store.get_object(key)
+    (calls,) = (artifact for name, artifact in spec.inputs.items() if name in spec.stage.streams)
+    assert calls.rows > 1

@@ -10,8 +10,8 @@ from tasks.data.ingesting import records as r
 from tasks.data.ingesting.claims import first_of, is_other
 from tasks.data.ingesting.lines import Lines
 from tasks.data.ingesting.rejects import Rejects
-from tasks.data.ingesting.scratch import Scratch
 from tasks.data.ingesting.text_store import PassageStore, QueryStore, to_hex
+from tasks.data.on_disk.scratch import Scratch
 from tasks.data.reading.records import Given, Judgement, Passage, Query
 from tasks.data.reading.source import CorpusSource
 from tasks.lines import Problem

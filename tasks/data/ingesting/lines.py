@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from tasks.data.ingesting.scratch import Scratch, Spill
+from tasks.data.on_disk.scratch import Scratch, Spill
 
 
 class Lines:

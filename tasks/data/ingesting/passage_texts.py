@@ -8,8 +8,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks import schemas
-from tasks.data.ingesting.scratch import Scratch, Spill
 from tasks.data.ingesting.text_store import hash_all, to_hex
+from tasks.data.on_disk.scratch import Scratch, Spill
 from tasks.texts import normalise
 
 _FILES = 64  # most files that hold the texts of some parts each, while these are cut

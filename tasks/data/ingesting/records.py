@@ -7,7 +7,7 @@ import polars as pl
 
 from tasks.data.ingesting.lines import Lines
 from tasks.data.ingesting.rejects import Rejects
-from tasks.data.ingesting.scratch import Spill
+from tasks.data.on_disk.scratch import Spill
 from tasks.lines import Problem
 
 # Queries (one for each id): `line` of the first record, `rows`: how many records have it. `named`: the last split whose

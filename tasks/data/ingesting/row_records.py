@@ -10,8 +10,8 @@ from tasks.data.ingesting.ahead import read_ahead
 from tasks.data.ingesting.claims import Settled, first_of, settle
 from tasks.data.ingesting.lines import Lines
 from tasks.data.ingesting.rejects import Rejects
-from tasks.data.ingesting.scratch import Scratch
 from tasks.data.ingesting.text_store import PassageStore, QueryStore, to_hex
+from tasks.data.on_disk.scratch import Scratch
 from tasks.data.reading.records import Batch
 from tasks.rejects import reason_of
 

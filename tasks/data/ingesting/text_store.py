@@ -10,8 +10,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.data.ingesting.claims import first_of
-from tasks.data.ingesting.scratch import Scratch, Spill
 from tasks.data.ingesting.seen import Seen, keys_of
+from tasks.data.on_disk.scratch import Scratch, Spill
 from tasks.texts import SEPARATOR
 
 Words = npt.NDArray[np.uint64]

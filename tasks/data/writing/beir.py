@@ -23,16 +23,15 @@ def write_beir(_config: ExportConfig, folder: Path, rows: TrainingSet) -> dict[s
         ValueError: an id holds a tab or a line break.
     """
     counts = Counter(documents=0, queries=0, qrels=0)
-    groups = list(rows.by_dataset())
-    names = file_names(name for name, _ in groups)
-    for dataset, group in groups:
+    names = file_names(rows.datasets)
+    for (dataset, chunks), (_, documents) in zip(rows.by_dataset(), rows.documents(), strict=True):
         place = folder / names[dataset]
         with Lines(place / "corpus.jsonl") as corpus:
-            for documents in group.documents():
-                corpus.write(json_objects(documents.select("doc_id", "title", "text").rename({"doc_id": "_id"})))
+            for frame in documents:
+                corpus.write(json_objects(frame.select("doc_id", "title", "text").rename({"doc_id": "_id"})))
         with Lines(place / "queries.jsonl") as queries, Lines(place / "qrels" / "train.tsv") as qrels:
             qrels.write(["query-id\tcorpus-id\tscore"])
-            for chunk in group.chunks():
+            for chunk in chunks:
                 queries.write(
                     json_objects(chunk.rows.select("query_id", "query").rename({"query_id": "_id", "query": "text"}))
                 )

@@ -49,10 +49,11 @@ def _front_matter(config: ExportConfig, rows: TrainingSet, counts: Mapping[str, 
 
 def _title(config: ExportConfig, rows: TrainingSet) -> list[str]:
     name = config.facts.curation if config.facts else ""
+    treatment = ", ".join(sorted(rows.treatments))
     return [
         f"# Training set {name}".rstrip(),
         "",
-        f"Retrieval training rows, curated with Reneg: treatment `{rows.treatment}`, {rows.height:,} rows, "
+        f"Retrieval training rows, curated with Reneg: treatment `{treatment}`, {rows.height:,} rows, "
         f"{rows.count_passages(0):,} positives, {rows.count_passages(1):,} negatives, "
         f"{rows.without_negatives:,} rows without negatives.",
         "",
@@ -79,8 +80,8 @@ def _columns(config: ExportConfig, rows: TrainingSet) -> list[str]:
 
 
 def _licensed(config: ExportConfig, rows: TrainingSet) -> Iterator[tuple[str, int, str]]:
-    for name, group in rows.by_dataset():
-        yield name, group.height, config.licences.get(name, config.licences.get(_ANY, ""))
+    for name, count in sorted(rows.datasets.items()):
+        yield name, count, config.licences.get(name, config.licences.get(_ANY, ""))
 
 
 def _sources(config: ExportConfig, rows: TrainingSet) -> list[str]:
@@ -100,7 +101,7 @@ def _decided(config: ExportConfig) -> list[str]:
 
 
 def _agreement(rows: TrainingSet) -> Iterable[tuple[str, str, pl.DataFrame]]:
-    known, people = rows.evidence.agreement, rows.evidence.people
+    known, people = rows.agreement, rows.people
     if known is not None and known["known"].sum():
         names = ["tier", "candidates", "known", "found", "known_found", "recall", "precision", "auc"]
         yield (

@@ -14,11 +14,10 @@ LABEL, JUDGE, HUMAN, NOBODY = "label", "judge", "human", "nobody"  # values of `
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tables that tell what is known of the pairs and queries besides the instances; None where one was not given.
+    """The tables that tell what is known of the pairs and queries of a part besides the instances; None: not given.
 
     positives: the labelled positives. negatives: the negatives as picked. decisions: the final verdicts.
     teacher: scores of the source's rows. extras: further fields of the source's rows. candidates: ranks of mining.
-    agreement, people: how well the judges agree with false negatives known in advance, and with people.
     """
 
     positives: pl.DataFrame | None = None
@@ -27,15 +26,14 @@ class Evidence:
     teacher: pl.DataFrame | None = None
     extras: pl.DataFrame | None = None
     candidates: pl.DataFrame | None = None
-    agreement: pl.DataFrame | None = None
-    people: pl.DataFrame | None = None
 
 
 def mark(config: ExportConfig, evidence: Evidence, pairs: pl.DataFrame, *, positive: bool) -> pl.DataFrame:
     """Add the columns that the settings ask for to pairs (dataset, query_id, doc_id), in the order of the pairs.
 
     `teacher`: the source's score, where there is such a table. `score`: the soft label (`soft_labels`). `decided_by`
-    and `origin`: `provenance`. `positive` tells on which side of the instances the pairs stand.
+    and `origin`: `provenance`. `rank`, `mined_score` and `retriever`: of mining, where there are candidates. `positive`
+    tells on which side of the instances the pairs stand.
 
     Raises:
         ValueError: the settings need a table that was not given.
@@ -50,6 +48,8 @@ def mark(config: ExportConfig, evidence: Evidence, pairs: pl.DataFrame, *, posit
         marked = _with_decisions(config, evidence, marked, positive=positive)
     if config.provenance:
         marked = _with_origins(evidence, marked)
+    if evidence.candidates is not None:
+        marked = _join(marked, evidence.candidates.select(*_PAIR, "rank", "retriever", mined_score="score"))
     return marked
 
 

@@ -1,22 +1,24 @@
-"""The training set that is written: instances with their texts, checked at once and read in chunks of bounded size."""
+"""The training set that is written: rows with their texts, sorted on disk and read in chunks of bounded size."""
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from dataclasses import dataclass
+from itertools import chain, groupby, pairwise
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tasks.data.on_disk.scratch import Scratch
+from tasks.data.on_disk.sorted_rows import SortedRows
 from tasks.data.writing.config import ExportConfig
 from tasks.data.writing.scores import Evidence, mark
 from tasks.texts import combine_hashes
 
 CHUNK_ROWS, CHUNK_BYTES = 2_000, 64 * 2**20  # of texts, per chunk; a row alone may have more
+SIDES = ("positives", "negatives")
 _QUERY = ["dataset", "query_id"]
 _PASSAGE = ["dataset", "doc_id"]
-_SIDES = ("positives", "negatives")
-_HASH_ROWS = 20_000
 Numbers = npt.NDArray[np.int64]
 
 
@@ -48,12 +50,18 @@ class Side:
 class Chunk:
     """Consecutive rows with their texts.
 
-    rows: dataset, query_id, query, and one column for each name in `TrainingSet.extras`.
+    rows: dataset, query_id, query, `size` (bytes of its passages), and one column for each name in
+        `TrainingSet.extras`.
     """
 
     rows: pl.DataFrame
     positives: Side
     negatives: Side
+
+    @property
+    def size(self) -> int:
+        """The bytes of the passages."""
+        return int(self.rows["size"].sum())
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> "Chunk":
         """Return the rows for which `wanted` is true."""
@@ -66,115 +74,141 @@ class Chunk:
         return Chunk(self.rows.filter(pl.Series(wanted)), *sides)
 
 
-@dataclass(frozen=True)
-class _Members:
-    """The passages of one side of all rows: their places in the table of passages, and what is known of them."""
-
-    frame: pl.DataFrame  # `at`, and the columns of `mark`
-    starts: Numbers  # of each row, and the end of the last
-
-    def counts(self, start: int, stop: int) -> Numbers:
-        """Return how many passages each of the rows has."""
-        return np.diff(self.starts[start : stop + 1])
-
-    def sums(self, values: Numbers) -> Numbers:
-        """Add up, for each row, the values that its passages have in a column of the table of passages."""
-        total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values[self.frame["at"].to_numpy()], dtype=np.int64)])
-        return np.diff(total[self.starts])
-
-    def lists(self, values: pl.Series, start: int, stop: int) -> list[list[str]]:
-        """List, for each of the rows, the values that its passages have in a column of the table of passages."""
-        bounds = self.starts[start : stop + 1] - self.starts[start]
-        found = values[self.frame["at"][int(self.starts[start]) : int(self.starts[stop])]].to_list()
-        return [found[a:b] for a, b in pairwise(bounds.tolist())]
-
-
-@dataclass(frozen=True)
 class TrainingSet:
-    """Instances sorted by dataset and query_id. Texts stay in the table of passages until a chunk is read.
+    """Instances with their texts, sorted by dataset and query_id. They are added part by part, and then read.
 
-    members: the positives and the negatives. sizes: bytes of the texts of each row. start, stop: the rows that this set
-        covers, of those of `rows`. extras: names of further fields of the rows. evidence: what else is known.
-    treatment: how the false negatives of the instances were treated.
+    Texts are in a scratch folder; in memory are a chunk of them and the counts of all.
+
+    Args:
+        extras: names of further fields of the rows.
+        corpus: whether the passages are read by themselves too (`documents`).
+        agreement: AGREEMENT, how well the judges agree with false negatives known in advance, if that is known.
+        people: PEOPLE, how well they agree with people, if that is known.
     """
 
-    rows: pl.DataFrame
-    members: tuple[_Members, _Members]
-    passages: pl.DataFrame
-    sizes: Numbers
-    start: int
-    stop: int
-    extras: tuple[str, ...]
-    evidence: Evidence
-    treatment: str
+    def __init__(
+        self,
+        extras: tuple[str, ...] = (),
+        *,
+        corpus: bool = False,
+        agreement: pl.DataFrame | None = None,
+        people: pl.DataFrame | None = None,
+    ) -> None:
+        scratch = Scratch()
+        self.extras, self.agreement, self.people = extras, agreement, people
+        self.height = self.without_negatives = 0
+        self.datasets, self.treatments = Counter[str](), Counter[str]()
+        self._fields, self._values = (
+            Counter[str](),
+            Counter[str](),
+        )  # values in the rows' further fields, and beside passages
+        self._passages = [0, 0]
+        self._rows = SortedRows(scratch, "rows", tuple(_QUERY))
+        self._documents = SortedRows(scratch, "documents", tuple(_PASSAGE), distinct=True) if corpus else None
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Add rows: dataset, query_id, query, treatment, size, the further fields, and the lists of passages."""
+        sides = [passages_of(rows[side]) for side in SIDES]
+        self.height += rows.height
+        self.datasets.update(dict(rows["dataset"].value_counts().iter_rows()))
+        self.treatments.update(dict(rows["treatment"].value_counts().iter_rows()))
+        self.without_negatives += int((rows["negatives"].list.len() == 0).sum())
+        self._fields.update({name: int((rows[name] != "").sum()) for name in self.extras})
+        for number, passages in enumerate(sides):
+            self._passages[number] += passages.height
+            self._values.update({name: passages[name].count() for name in passages.columns})
+        self._rows.add(rows.drop("treatment"))
+        if self._documents is not None:
+            self._documents.add(_documents_of(rows))
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows in chunks of at most CHUNK_ROWS rows and, if they are more than one row, CHUNK_BYTES bytes."""
-        for start, stop in self.bounds():
-            yield self.chunk(start, stop)
+        rest = self._rows.empty
+        for frame in self._rows.frames():
+            rest = pl.concat([rest, frame])
+            *bounds, (start, stop) = _bounds(rest["size"].to_numpy())
+            yield from (self._chunk(rest[a:b]) for a, b in bounds)
+            rest = rest[start:stop]  # what comes next may belong to it
+        if rest.height:
+            yield self._chunk(rest)
 
-    def bounds(self) -> list[tuple[int, int]]:
-        """Return the first row, and the row after the last, of each chunk."""
-        total = np.cumsum(self.sizes)
-        bounds = [self.start]
-        while bounds[-1] < self.stop:
-            start = bounds[-1]
-            before = int(total[start - 1]) if start else 0
-            fits = int(np.searchsorted(total, before + CHUNK_BYTES, side="right"))
-            bounds.append(min(max(fits, start + 1), start + CHUNK_ROWS, self.stop))
-        return list(pairwise(bounds))
+    def no_rows(self) -> Chunk:
+        """Return a chunk without rows, for its columns."""
+        return self._chunk(self._rows.empty)
 
-    def chunk(self, start: int, stop: int) -> Chunk:
-        """Read rows with their texts."""
-        sides = []
-        for members in self.members:
-            part = members.frame[int(members.starts[start]) : int(members.starts[stop])]
-            texts = self.passages.select("doc_id", "title", "text")[part["at"]]
-            sides.append(Side(texts.hstack(part.drop("at")), members.counts(start, stop)))
-        return Chunk(self.rows[start:stop], *sides)
+    def by_dataset(self) -> Iterator[tuple[str, Iterator[Chunk]]]:
+        """Yield each dataset with its chunks, which must be read before the next dataset is asked for."""
+        return groupby(self._cut_by_dataset(), lambda chunk: str(chunk.rows["dataset"][0]))
 
-    @property
-    def height(self) -> int:
-        """The number of rows."""
-        return self.stop - self.start
+    def _cut_by_dataset(self) -> Iterator[Chunk]:
+        for chunk in self.chunks():
+            names = chunk.rows["dataset"]
+            for name in names.unique(maintain_order=True):
+                yield chunk.only((names == name).to_numpy())
 
-    @property
-    def without_negatives(self) -> int:
-        """How many rows have no negative."""
-        return int((self.members[1].counts(self.start, self.stop) == 0).sum())
+    def documents(self) -> Iterator[tuple[str, Iterator[pl.DataFrame]]]:
+        """Yield each dataset with its passages, each doc_id once and in order, to be read as those of `by_dataset`.
 
-    def by_dataset(self) -> Iterator[tuple[str, "TrainingSet"]]:
-        """Yield the rows of each dataset."""
-        names = self.rows["dataset"][self.start : self.stop]
-        stop = self.start
-        for name, count in names.value_counts(sort=False).sort("dataset").iter_rows():
-            start, stop = stop, stop + count
-            yield name, replace(self, start=start, stop=stop)
-
-    def documents(self) -> Iterator[pl.DataFrame]:
-        """Yield the passages of the rows, each doc_id once, sorted by doc_id; for a set of one dataset."""
-        places = [m.frame["at"][int(m.starts[self.start]) : int(m.starts[self.stop])] for m in self.members]
-        at = pl.concat(places).unique()
-        texts = self.passages.select("doc_id", "title", "text")
-        order = pl.DataFrame({"at": at, "doc_id": texts["doc_id"][at]}).sort("doc_id")["at"]
-        for start in range(0, order.len(), CHUNK_ROWS):
-            yield texts[order[start : start + CHUNK_ROWS]]
+        The frames have dataset, doc_id, title and text.
+        """
+        assert self._documents is not None
+        frames = (piece for frame in self._documents.frames() for piece in frame.iter_slices(CHUNK_ROWS))
+        pieces = (piece for frame in frames for piece in frame.partition_by("dataset", maintain_order=True))
+        return groupby(pieces, lambda piece: str(piece["dataset"][0]))
 
     def count_passages(self, side: int) -> int:
         """Count the positives (side 0) or the negatives (side 1) of the rows."""
-        return int(self.members[side].counts(self.start, self.stop).sum())
+        return self._passages[side]
 
     def has(self, column: str) -> bool:
         """Tell whether the passages have a column of `mark`."""
-        return column in self.members[0].frame.columns
+        return column in self.no_rows().positives.passages.columns
 
     def count(self, column: str) -> int:
         """Count the passages with a value in a column of `mark`."""
-        return sum(m.frame[column].count() for m in self.members) if self.has(column) else 0
+        return self._values[column]
 
     def count_extra(self, name: str) -> int:
         """Count the rows with a value in a further field."""
-        return int((self.rows[name] != "").sum())
+        return self._fields[name]
+
+    def _chunk(self, rows: pl.DataFrame) -> Chunk:
+        counts = [rows[side].list.len().cast(pl.Int64).to_numpy() for side in SIDES]
+        sides = (Side(passages_of(rows[side]), count) for side, count in zip(SIDES, counts, strict=True))
+        return Chunk(rows.drop(SIDES), *sides)
+
+
+def passages_of(lists: pl.Series) -> pl.DataFrame:
+    """Return the passages of all rows, one after another."""
+    found: pl.DataFrame = lists.filter(lists.list.len() > 0).explode().struct.unnest()
+    return found
+
+
+def list_passages(passages: pl.DataFrame, counts: Numbers) -> pl.Series:
+    """Return consecutive passages as lists of the given lengths: the reverse of `passages_of`."""
+    row = pl.Series("row", np.repeat(np.arange(len(counts)), counts))
+    listed = pl.DataFrame([row, passages.to_struct("passages")]).group_by("row").agg("passages")
+    every = pl.DataFrame({"row": np.arange(len(counts))}).join(listed, on="row", how="left", maintain_order="left")
+    return every.select(pl.col("passages").fill_null(pl.lit([], dtype=listed["passages"].dtype))).to_series()
+
+
+def _documents_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the passages of rows with their dataset, each once."""
+    sides = (rows.filter(pl.col(s).list.len() > 0).select("dataset", p=s).explode("p").unnest("p") for s in SIDES)
+    found = pl.concat([side.select("dataset", "doc_id", "title", "text") for side in sides])
+    return found.unique(_PASSAGE, keep="first", maintain_order=True)
+
+
+def _bounds(sizes: Numbers) -> list[tuple[int, int]]:
+    """Return the first row, and the row after the last, of each chunk of rows whose passages have so many bytes."""
+    total = np.cumsum(sizes)
+    bounds = [0]
+    while bounds[-1] < len(sizes):
+        start = bounds[-1]
+        before = int(total[start - 1]) if start else 0
+        fits = int(np.searchsorted(total, before + CHUNK_BYTES, side="right"))
+        bounds.append(min(max(fits, start + 1), start + CHUNK_ROWS, len(sizes)))
+    return list(pairwise(bounds))
 
 
 def join_texts(
@@ -183,8 +217,20 @@ def join_texts(
     queries: pl.DataFrame,
     passages: pl.DataFrame,
     evidence: Evidence | None = None,
-) -> TrainingSet:
+    extras: tuple[str, ...] = (),
+) -> pl.DataFrame:
     """Join instances with their texts by id, and check that these are the texts they were made of.
+
+    Args:
+        config: says what is written beside each passage.
+        instances: those of one part.
+        queries: the texts of their queries.
+        passages: the texts of their passages; there may be more.
+        evidence: what else is known of their pairs.
+        extras: names of the columns for further fields; an empty text where a row has none.
+
+    Returns:
+        Rows for `TrainingSet.add`, by dataset and query_id.
 
     Raises:
         ValueError: a text is missing or not the one the instance was made of, or an instance has no positive.
@@ -195,32 +241,32 @@ def join_texts(
         raise ValueError(
             f"export: instance {dataset}/{query_id} has no positive, expected at least one; treat must reject such rows"
         )
-    rows = instances.select(_QUERY).join(
+    rows = instances.select(*_QUERY, "treatment").join(
         queries.select(*_QUERY, query="text", query_hash="text_hash"), on=_QUERY, how="left", maintain_order="left"
     )
-    ids = passages.select(_PASSAGE).with_row_index("at")
-    positives, negatives = (_members(config, evidence, instances, ids, side) for side in _SIDES)
+    sides = [_join_side(config, evidence, instances, passages, side) for side in SIDES]
     for dataset, query_id in rows.filter(pl.col("query").is_null()).select(_QUERY).head(1).iter_rows():
         raise _no_text(dataset, query_id, "its query")
-    _check_hashes(instances, rows["query_hash"], passages["text_hash"], (positives, negatives))
-    extras, rows = _with_extras(rows.drop("query_hash"), evidence.extras)
-    lengths = passages.select(pl.col("text").str.len_bytes() + pl.col("title").str.len_bytes()).to_series().to_numpy()
-    sizes = positives.sums(lengths) + negatives.sums(lengths)
-    treatment = ", ".join(instances["treatment"].unique().sort())
-    return TrainingSet(rows, (positives, negatives), passages, sizes, 0, rows.height, extras, evidence, treatment)
+    _check_hashes(instances, rows["query_hash"], sides)
+    positives, negatives = (_sums(side.passages["size"].to_numpy(), side.counts) for side in sides)
+    lists = (list_passages(side.passages.drop("text_hash", "size"), side.counts) for side in sides)
+    rows = rows.drop("query_hash").with_columns(pl.Series("size", positives + negatives, pl.Int64))
+    return _with_extras(rows, evidence.extras, extras).with_columns(map(pl.Series.alias, lists, SIDES))
 
 
-def _members(
-    config: ExportConfig, evidence: Evidence, instances: pl.DataFrame, ids: pl.DataFrame, side: str
-) -> _Members:
-    """Look up the passages of one side."""
+def _join_side(
+    config: ExportConfig, evidence: Evidence, instances: pl.DataFrame, passages: pl.DataFrame, side: str
+) -> Side:
+    """Look up the passages of one side; with text_hash, and the bytes of title and text as `size`."""
     counts = instances[side].list.len().cast(pl.Int64).to_numpy()
     pairs = instances.select(*_QUERY, doc_id=side).explode("doc_id").filter(pl.col("doc_id").is_not_null())
-    found = pairs.join(ids, on=_PASSAGE, how="left", maintain_order="left")
-    for dataset, query_id, doc_id in found.filter(pl.col("at").is_null()).select(pairs.columns).head(1).iter_rows():
+    found = pairs.join(passages, on=_PASSAGE, how="left", maintain_order="left")
+    for dataset, query_id, doc_id in found.filter(pl.col("text").is_null()).select(pairs.columns).head(1).iter_rows():
         raise _no_text(dataset, query_id, f"passage {doc_id}")
-    marked = mark(config, evidence, found, positive=side == "positives").drop(pairs.columns)
-    return _Members(marked, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
+    texts = found.select(
+        "doc_id", "title", "text", "text_hash", size=pl.col("text").str.len_bytes() + pl.col("title").str.len_bytes()
+    )
+    return Side(texts.hstack(mark(config, evidence, pairs, positive=side == SIDES[0]).drop(pairs.columns)), counts)
 
 
 def _no_text(dataset: str, query_id: str, what: str) -> ValueError:
@@ -229,30 +275,36 @@ def _no_text(dataset: str, query_id: str, what: str) -> ValueError:
     )
 
 
-def _check_hashes(
-    instances: pl.DataFrame, queries: pl.Series, passages: pl.Series, members: tuple[_Members, _Members]
-) -> None:
+def _sums(values: Numbers, counts: Numbers) -> Numbers:
+    """Add up the values of each row.
+
+    >>> _sums(np.array([1, 2, 3]), np.array([2, 0, 1])).tolist()
+    [3, 0, 3]
+    """
+    total = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    return np.diff(total[ends])
+
+
+def _check_hashes(instances: pl.DataFrame, queries: pl.Series, sides: list[Side]) -> None:
     """Check that the texts are those that the instances were made of."""
-    for start in range(0, instances.height, _HASH_ROWS):
-        stop = min(start + _HASH_ROWS, instances.height)
-        columns = [[[query] for query in queries[start:stop]], *(side.lists(passages, start, stop) for side in members)]
-        found = [combine_hashes(chain(*parts)) for parts in zip(*columns, strict=True)]
-        wanted = instances["texts_hash"][start:stop].to_list()
+    hashes = [side.passages["text_hash"].to_list() for side in sides]
+    bounds = [pairwise([0, *np.cumsum(side.counts).tolist()]) for side in sides]
+    keys = instances.select(*_QUERY, "texts_hash").iter_rows()
+    for (dataset, query_id, wanted), query, *ends in zip(keys, queries, *bounds, strict=True):
+        found = combine_hashes(chain([query], *(of[a:b] for of, (a, b) in zip(hashes, ends, strict=True))))
         if found != wanted:
-            row = next(row for row, (a, b) in enumerate(zip(found, wanted, strict=True)) if a != b)
-            dataset, query_id = instances.select(_QUERY).row(start + row)
             raise ValueError(
-                f"export: instance {dataset}/{query_id}: texts_hash is {wanted[row]}, its texts now give {found[row]}; "
+                f"export: instance {dataset}/{query_id}: texts_hash is {wanted}, its texts now give {found}; "
                 "they changed since the instance was made: curate again, or give the tables of the same curation"
             )
 
 
-def _with_extras(rows: pl.DataFrame, extras: pl.DataFrame | None) -> tuple[tuple[str, ...], pl.DataFrame]:
-    """Add one column for each further field of the source's rows; an empty text where a row has none."""
+def _with_extras(rows: pl.DataFrame, extras: pl.DataFrame | None, names: tuple[str, ...]) -> pl.DataFrame:
+    """Add one column for each further field of the source's rows."""
     if extras is None:
-        return (), rows
-    names = tuple(extras["name"].unique().sort())
+        return rows
     for name in names:
         values = extras.filter(name=name).select(*_QUERY, pl.col("value").alias(name))
         rows = rows.join(values, on=_QUERY, how="left", maintain_order="left").with_columns(pl.col(name).fill_null(""))
-    return names, rows
+    return rows

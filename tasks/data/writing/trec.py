@@ -1,16 +1,18 @@
 """Write the instances of each dataset as TREC qrels, and the negatives' ranks and scores of mining as a run."""
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from polars import selectors as cs
 
 from tasks.data.writing.config import ExportConfig
 from tasks.data.writing.files import Lines, file_names
 from tasks.data.writing.training_set import Chunk, TrainingSet
 
-_PAIR = ["dataset", "query_id", "doc_id"]
+_MINED = ("rank", "mined_score", "retriever")
 
 
 def write_trec(_config: ExportConfig, folder: Path, rows: TrainingSet) -> dict[str, int]:
@@ -19,33 +21,32 @@ def write_trec(_config: ExportConfig, folder: Path, rows: TrainingSet) -> dict[s
     Raises:
         ValueError: an id holds spaces.
     """
-    counts = Counter(qrels=0, **({} if rows.evidence.candidates is None else {"run": 0}))
-    groups = list(rows.by_dataset())
-    names = file_names(name for name, _ in groups)
-    for dataset, group in groups:
-        with Lines(folder / f"{names[dataset]}.qrels") as qrels:
-            for chunk in group.chunks():
+    has_ranks = rows.has("rank")
+    counts = Counter(qrels=0, **({"run": 0} if has_ranks else {}))
+    names = file_names(rows.datasets)
+    for dataset, chunks in rows.by_dataset():
+        with ExitStack() as stack:
+            qrels = stack.enter_context(Lines(folder / f"{names[dataset]}.qrels"))
+            run = stack.enter_context(Lines(folder / f"{names[dataset]}.run")) if has_ranks else None
+            for chunk in chunks:
                 judged = _judged(dataset, chunk)
                 qrels.write(_joined(judged, "query_id", pl.lit("0"), "doc_id", "relevance"))
-        counts.update(qrels=qrels.count)
-        if rows.evidence.candidates is not None:
-            with Lines(folder / f"{names[dataset]}.run") as run:
-                for chunk in group.chunks():
-                    ranked = _ranked(dataset, _judged(dataset, chunk), rows.evidence.candidates)
+                if run is not None:
+                    ranked = _ranked(judged)
                     run.write(_joined(ranked, "query_id", pl.lit("Q0"), "doc_id", "rank", "score", "retriever"))
-            counts.update(run=run.count)
+            counts.update(qrels=qrels.count, **({} if run is None else {"run": run.count}))
     return dict(counts)
 
 
 def _judged(dataset: str, chunk: Chunk) -> pl.DataFrame:
-    """Return query_id, doc_id and relevance: for each row its positives, then its negatives."""
+    """Return query_id, doc_id, relevance and the columns of mining: for each row its positives, then its negatives."""
     sides = []
     for relevance, side in ((1, chunk.positives), (0, chunk.negatives)):
         row = np.repeat(np.arange(chunk.rows.height), side.counts)
         query_id = chunk.rows["query_id"][row]
-        sides.append(
-            pl.DataFrame([pl.Series("row", row), query_id, side.passages["doc_id"]]).with_columns(relevance=relevance)
-        )
+        known = side.passages.select("doc_id", cs.by_name(*_MINED, require_all=False))
+        named = pl.DataFrame([pl.Series("row", row), query_id]).hstack(known)
+        sides.append(named.with_columns(relevance=relevance))
     judged = pl.concat(sides).sort("row", maintain_order=True).drop("row")
     for name in ("query_id", "doc_id"):
         for split in judged[name].filter(judged[name].str.contains(r"^$|\s")).head(1):
@@ -55,12 +56,11 @@ def _judged(dataset: str, chunk: Chunk) -> pl.DataFrame:
     return judged
 
 
-def _ranked(dataset: str, judged: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
-    """Add rank, score and retriever of mining to the negatives. Where a query has no scores, 1/rank keeps the order."""
-    negatives = judged.filter(relevance=0).with_columns(dataset=pl.lit(dataset))
-    found = negatives.join(candidates.select(*_PAIR, "rank", "score", "retriever"), on=_PAIR, maintain_order="left")
-    unscored = pl.col("score").is_null().any().over("query_id")
-    return found.with_columns(score=pl.when(unscored).then(1 / pl.col("rank")).otherwise("score"))
+def _ranked(judged: pl.DataFrame) -> pl.DataFrame:
+    """Return the negatives with their scores of mining. Where a query has no scores, 1/rank keeps the order."""
+    unscored = pl.col("mined_score").is_null().any().over("query_id")
+    score = pl.when(unscored).then(1 / pl.col("rank")).otherwise("mined_score")
+    return judged.filter(relevance=0).with_columns(score=score)
 
 
 def _joined(frame: pl.DataFrame, *columns: str | pl.Expr) -> list[str]:

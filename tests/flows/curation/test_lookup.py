@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
@@ -74,9 +75,11 @@ def test_a_training_set_is_the_instances_of_its_treatment_with_their_texts(night
     config, tables = training_set(workspace, recorded(nights), "relabel", ("trec",))
     assert config.formats == ("trec",)
     assert set(tables) == {"instances", "queries", "passages", "candidates"}
-    assert set(tables["instances"]["treatment"]) == {"relabel"}
-    assert tables["instances"].equals(read_table(workspace.store, outcome.instances["relabel"]))
-    assert tables["passages"].height == 48
+    instances, passages = (pl.concat(tables[name]) for name in ("instances", "passages"))
+    assert set(instances["treatment"]) == {"relabel"}
+    assert instances.equals(read_table(workspace.store, outcome.instances["relabel"]))
+    named = pl.concat([instances.select(doc_id=side).explode("doc_id") for side in ("positives", "negatives")])
+    assert set(named["doc_id"]) <= set(passages["doc_id"])
 
 
 def test_a_training_set_that_there_is_none_of_is_refused(nights: Nights) -> None:

@@ -1,19 +1,21 @@
 """The whole method with fake engines: what flows where, what is reused when the data grows, golden digests."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
 from flows.method.curate import curate_method
 from flows.stages import STAGES
 from infra.stages.part_keys import digest
 from infra.stages.runner import Runner
-from infra.storage.artifacts import read_table
+from infra.storage.artifacts import Table, read_table
 from infra.storage.store import Store
-from tests.flows.animals import ANIMALS, make_setup, run_method, tier, write_source
+from tests.flows.animals import ANIMALS, make_setup, run_method, tier, write_rows, write_source
 from tests.flows.fakes import InProcess
 
 GOLDEN = Path(__file__).parents[1] / "golden.json"
@@ -149,6 +151,28 @@ def _regenerate() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _, run, _ = run_method(Path(folder), write_source(Path(folder) / "source"))
         GOLDEN.write_text(json.dumps(stage_digests(run), indent=1, sort_keys=True) + "\n")
+
+
+def test_whether_queries_have_to_be_mined_is_counted_by_the_parts_and_not_read_by_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, real = list[str](), Runner.read
+
+    def watched(self: Runner, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        read.append(table.name)
+        return real(self, table, columns)
+
+    monkeypatch.setattr(Runner, "read", watched)
+    source, ingest = write_rows(tmp_path / "rows", ("one",)), {"query_parts": 3, "passage_parts": 2}
+    _, run, _ = run_method(tmp_path, source, ingest=ingest)
+    assert "mine" not in {done.name for done in run.runs}
+    with (source / "rows.jsonl").open("a") as file:
+        known = {"docid": "new", "title": "", "text": "The lion lives near river 0."}
+        row = {"query_id": "new", "query": "where does the lion live", "subset": "one", "positive_passages": [known]}
+        file.write(json.dumps({**row, "negative_passages": []}) + "\n")
+    _, run, _ = run_method(tmp_path, source, ingest=ingest)
+    assert "mine" in {done.name for done in run.runs}
+    assert "given" not in read
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from flows.method.exports import wanted_tables, with_facts
 from infra.storage.artifacts import materialise
 from infra.storage.store import Store
 from tasks.data.writing.config import ExportConfig
-from tests.flows.animals import make_setup, run_method, tier, write_source
+from tests.flows.animals import make_setup, run_method, tier, write_rows, write_source
 
 
 def test_a_setting_that_asks_for_more_computes_the_exports_alone(tmp_path: Path) -> None:
@@ -51,6 +51,25 @@ def test_only_tables_that_the_settings_ask_for_are_read(tmp_path: Path) -> None:
     outcome, _, _ = run_method(tmp_path, write_source(tmp_path / "source"))
     assert set(wanted_tables(ExportConfig(), outcome.evidence)) == set()
     assert set(wanted_tables(ExportConfig(formats=("trec",)), outcome.evidence)) == {"candidates"}
+
+
+def test_rows_that_nobody_judges_and_rows_without_candidates_are_exported_with_their_texts(tmp_path: Path) -> None:
+    """No judge reads these texts, and they are brought to the query parts as the others are."""
+    source = write_rows(tmp_path / "rows", ("judged", "skipped"))
+    with (source / "rows.jsonl").open("a") as file:
+        for number in range(4):
+            alone = {"docid": f"p{number}", "title": "", "text": f"The otter of place {number} is alone."}
+            row = {"query_id": f"a{number}", "query": f"who is alone {number}", "subset": f"alone-{number}"}
+            file.write(json.dumps({**row, "positive_passages": [alone], "negative_passages": []}) + "\n")
+    parts, policies = {"query_parts": 3, "passage_parts": 2}, {"skipped": {"skip": True}}
+    outcome, run, _ = run_method(tmp_path, source, ingest=parts, policies=policies)
+    folder = materialise(run.store, outcome.exports["default"], tmp_path / "laid-out")
+    counts = json.loads((folder / "export.json").read_text())
+    assert counts["datasets"] == {"judged": 12, "skipped": 12, **{f"alone-{number}": 1 for number in range(4)}}
+    assert counts["without_negatives"] == 4
+    lines = (folder / "tevatron-without-negatives" / "train.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["positive_passages"][0]["text"] for line in lines]
+    assert texts == [f"The otter of place {number} is alone." for number in range(4)]
 
 
 def test_scores_prompts_and_types_of_the_source_reach_the_export(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_growth_is_fetched_apart_and_leaves_the_older_parts_with_their_keys(tmp_
     made = fetch_passages(run, grown.data, grown.vectors, grown.candidates)
     assert ids(run, made.texts) == {0: ["a", "b", "c"], 1: ["a", "d", "e"], 2: ["a", "x", "y"]}
     assert {name.rpartition("-")[0] for name in executor.computed[computed:]} == {
-        "want-pool-g1", "fetch_texts-pool-g1", "fetch_vectors-pool-g1",
+        "want_training-pool-g1", "fetch_texts-pool-g1", "fetch_vectors-pool-g1",
     }  # fmt: skip
     again = {spec.name: spec.key for specs in executor.specs.values() for spec in specs}
     assert {name: again[name] for name in keys} == keys
@@ -194,13 +194,21 @@ def test_an_older_query_part_finds_what_came_later_and_the_others_are_not_asked(
     made = fetch_passages(run, mined.data, mined.vectors, mined.candidates)
     assert ids(run, made.texts) == {0: ["a", "b", "c"], 1: ["a", "d", "x"]}
     assert set(run.read(made.vectors.at(1))["text_hash"]) == {hash_text(doc) for doc in "adx"}
-    assert [spec.index for spec in executor.specs["want-pool-from-g1"]] == [1]
+    assert [spec.index for spec in executor.specs["want_training-pool-from-g1"]] == [1]
     assert [spec.index for spec in executor.specs["fetch_texts-pool-from-g1"]] == [3]
 
 
-def test_a_pool_without_candidates_is_fetched_as_nothing_and_read_as_empty_tables(tmp_path: Path) -> None:
+def test_positives_are_fetched_for_queries_without_candidates_too(tmp_path: Path) -> None:
+    """A training set holds such queries, with the negatives of their batch alone."""
+    run, _ = make(tmp_path)
+    world = World(run, ["abc"], (2,), {0: {"q1": "a", "q3": "bc"}, 1: {"q2": "b"}})
+    made = fetch_passages(run, world.data, world.vectors, world.candidates)
+    assert ids(run, made.texts) == {0: ["a", "b", "c"], 1: ["b"]}
+
+
+def test_a_pool_without_queries_is_fetched_as_nothing_and_read_as_empty_tables(tmp_path: Path) -> None:
     run, executor = make(tmp_path)
-    world = World(run, ["abc"], (2,), {0: {"q1": "a"}, 1: {"q2": "b"}})
+    world = World(run, ["abc"], (2,), {0: {}, 1: {}})
     made = fetch_passages(run, world.data, world.vectors, world.candidates)
     assert [name for name in executor.computed if name.startswith(FETCHES)] == []
     assert run.read(made.texts.at(0)).schema == pl.Schema(schemas.PASSAGES.columns)
@@ -208,7 +216,7 @@ def test_a_pool_without_candidates_is_fetched_as_nothing_and_read_as_empty_table
     assert not made.texts.incomplete
 
 
-@pytest.mark.parametrize("stage", ["want-pool-00000", "fetch_texts-pool-00001", "fetch_vectors-pool-00001"])
+@pytest.mark.parametrize("stage", ["want_training-pool-00000", "fetch_texts-pool-00001", "fetch_vectors-pool-00001"])
 def test_the_readers_of_a_failed_fetch_wait_and_those_of_another_generation_do_not(tmp_path: Path, stage: str) -> None:
     run, executor = make(tmp_path)
     executor.failing = stage

@@ -16,6 +16,7 @@ from infra.storage.tables import (
     BundleWriter,
     Piece,
     Slice,
+    Stream,
     Table,
     read_slice,
     read_table,
@@ -34,6 +35,19 @@ def numbers(*values: int) -> pl.DataFrame:
 def bundle(store: Store, *frames: tuple[int, tuple[int, ...]]) -> Table:
     pieces = write_bundle(store, "numbers", ((index, numbers(*values)) for index, values in frames), NUMBERS)
     return Table("numbers", pieces, schema=NUMBERS)
+
+
+def test_a_stream_reads_piece_by_piece_or_one_part_and_gives_an_empty_frame_where_a_part_has_none(
+    tmp_path: Path,
+) -> None:
+    store = Store.open(str(tmp_path))
+    first, second = bundle(store, (0, (1, 2)), (3, (3,))), bundle(store, (3, (4,)))
+    stream = Stream(store, Table("numbers", (*first.pieces, *second.pieces), frozenset({5})))
+    assert [frame["n"].to_list() for frame in stream] == [[1, 2], [3], [4]]
+    assert (stream.parts, stream.height) == ([0, 3, 5], 4)
+    assert [stream.at(part)["n"].to_list() for part in (0, 3, 5, 9)] == [[1, 2], [3, 4], [], []]
+    assert stream.at(9).equals(numbers())
+    assert Stream(store, Table("numbers", schema=NUMBERS)).at(0).is_empty()
 
 
 def test_each_part_reads_the_slices_of_all_makers_in_their_order_and_no_other_byte(store_url: str) -> None:

@@ -1,6 +1,7 @@
 """Export: what is written can be read back, and is the same bytes for the same instances."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from infra.storage.store import Store
 from tasks import schemas
 from tasks.data import export as export_module
 from tasks.data.export import FORMATS, ExportConfig, export
+from tasks.data.on_disk import sorted_rows
 from tasks.texts import combine_hashes, hash_passage, hash_text
 from tests.tasks.data.inputs import ingest_parts
+from tests.tasks.data.writing.sets import Parts, Row, Texts, decided, in_parts, pairs, teacher
+from tests.tasks.data.writing.sets import tables as tables_of
 from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
+_SCHEMAS = {"instances": schemas.INSTANCES, "queries": schemas.QUERIES, "passages": schemas.PASSAGES}
 TEXTS = {"d1": ("One", "first"), "d2": ("", "second"), "d3": ("", "third\u2028é"), "d4": ("", "unused")}
 QUERIES = {("a", "q1"): "about one", ("b", "q1"): "about three"}
 # dataset, query_id, positives, negatives: unequal on purpose
@@ -279,6 +284,48 @@ def test_the_same_instances_give_the_same_bytes_whatever_the_order_and_the_rest_
     first = _copies(tmp_path / "1")
     assert len(first) == 18
     assert first == _copies(tmp_path / "2")
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_parts_give_the_bytes_of_the_whole_whatever_is_in_memory_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    draw = random.Random(2)
+    texts: Texts = {
+        f"d{n}": ("" if n % 3 else f"Title {n}", f"é text {n} " + "w" * draw.randint(1, 90)) for n in range(99)
+    }
+    rows: list[Row] = []
+    for number in range(120):
+        found = draw.sample(sorted(texts), draw.choice([1, 3, 8]))
+        rows.append((draw.choice(["b", "a", "A b"]), f"q{number * 37 % 120}", found[:1], found[1:]))
+    tables = tables_of(rows, texts)
+    scored = [
+        (row[0], row[1], doc_id, draw.random()) for row in rows for doc_id in (*row[2], *row[3]) if draw.random() < 0.9
+    ]
+    ranked = [(*row[:2], doc_id, "h", "h", "h", "dense", 1 + n) for row in rows for n, doc_id in enumerate(row[3])]
+    tables |= {
+        "teacher": teacher(*scored),
+        "candidates": pairs(schemas.CANDIDATES, *ranked),
+        "decisions": decided(*((*row[:3], "model/1", "relevant", row[3]) for row in scored)),
+        "positives": pairs(schemas.POSITIVES, *((*row[:2], row[2][0]) for row in rows)),
+        "negatives": pairs(schemas.NEGATIVES, *((*row[:2], doc_id) for row in rows for doc_id in row[3][:2])),
+        "extras": pairs(schemas.EXTRAS, *((*row[:2], "prompt", f"for {row[1]}") for row in rows[::3])),
+    }
+    config = ExportConfig(formats=FORMATS, soft_labels="decision", provenance=True)
+    export(config, **tables, out=tmp_path / "whole")
+    monkeypatch.setattr(sorted_rows, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(sorted_rows, "_RANGES", 4)
+    export(config, **in_parts(tables, count), out=tmp_path / "parts")
+    assert len(_copies(tmp_path / "whole")) == 25
+    assert _copies(tmp_path / "parts") == _copies(tmp_path / "whole")
+
+
+def test_a_training_set_without_parts_gives_the_files_of_one_without_rows(tmp_path: Path) -> None:
+    config = ExportConfig(formats=FORMATS)
+    none = {name: Parts([], schema.empty()) for name, schema in _SCHEMAS.items()}
+    export(config, **none, out=tmp_path / "parts")
+    export(config, **{name: schema.empty() for name, schema in _SCHEMAS.items()}, out=tmp_path / "whole")
+    assert _copies(tmp_path / "parts") == _copies(tmp_path / "whole")
 
 
 def test_a_text_that_changed_since_the_instance_was_made_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.fetching.want import WANTED, WantConfig, want, want_labelled
+from tasks.fetching.want import WANTED, WantConfig, want, want_labelled, want_training
 from tasks.texts import hash_text, part_of
 
 HASHES = {name: hash_text(name) for name in "abcdefghij"}
@@ -69,6 +69,27 @@ def test_the_same_id_in_two_datasets_is_two_passages() -> None:
 def test_a_part_without_candidates_wants_nothing(generations: tuple[tuple[int, int], ...]) -> None:
     made = want(WantConfig(generations=generations), candidates=candidates(), positives=labelled(("q1", "a")))
     assert (list(made["wanted"]), made["facts"]) == ([], {"wanted": 0})
+
+
+def test_a_training_set_wants_the_positives_of_training_queries_without_candidates_too() -> None:
+    queries = pl.DataFrame(
+        [
+            ("d", "q1", "text", "h", "train", 5),
+            ("d", "q2", "text", "h", "test", 5),
+            ("d", "q3", "text", "h", "train", 5),
+        ],
+        schema={**schemas.QUERIES.columns, "part": pl.Int32},
+        orient="row",
+    )
+    made = want_training(
+        WantConfig(generations=((0, 1),)),
+        queries=queries,
+        candidates=candidates(("q1", "a")).drop("part"),
+        positives=labelled(("q1", "b"), ("q2", "c"), ("q3", "d")),
+    )
+    ((part, frame),) = made["wanted"]
+    assert (part, frame["doc_id"].to_list(), set(frame["part"])) == (0, ["a", "b", "d"], {5})
+    assert frame["text_hash"].to_list() == [HASHES[doc] for doc in "abd"]
 
 
 def test_what_people_labelled_is_wanted_for_training_queries_only() -> None:

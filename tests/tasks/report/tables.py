@@ -5,6 +5,7 @@ from typing import Any
 import polars as pl
 
 from tasks import schemas, summaries
+from tasks.report.summary import add_up_calls
 from tasks.texts import hash_passage, hash_text
 
 
@@ -83,8 +84,9 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
 
 
 def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    others = ("passages", "positives", "similarity", "lengths")
     return {
-        name: frame for name, frame in tables.items() if name not in ("passages", "positives", "similarity", "lengths")
+        name: add_up_calls(frame) if name == "calls" else frame for name, frame in tables.items() if name not in others
     }
 
 

@@ -198,6 +198,17 @@ def test_every_plot_is_well_formed_and_named(tmp_path: Path) -> None:
         assert root.get("aria-label") or root.get("aria-hidden") == "true"
 
 
+def test_of_many_pairs_that_two_judges_scored_some_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dots() -> int:
+        return render(tmp_path, rich_tables()).count('class="dot fill-')
+
+    every = dots()
+    assert every > 10
+    monkeypatch.setattr(report_module, "_DOTS", 10)
+    assert every / 4 <= dots() <= 10
+    assert f"similarity ({dots()} of {every} candidates are shown)" in render(tmp_path, rich_tables())
+
+
 def test_tables_have_captions_and_headings_do_not_skip_a_level(tmp_path: Path) -> None:
     tags = [tag for tag, _ in Page(render(tmp_path, toy_tables())).tags]
     assert tags.count("table") == tags.count("caption")

@@ -10,7 +10,7 @@ from tasks import schemas
 from tasks.clustered import share_of_groups
 from tasks.formatting import percent
 from tasks.report import summary as summary_module
-from tasks.report.summary import Figures, conclude, count_figures, say_people, share_interval, summarise
+from tasks.report.summary import Figures, add_up_calls, conclude, count_figures, say_people, share_interval, summarise
 from tasks.statistics import NOT_DEFINED
 from tasks.training.evaluate import Comparison
 from tests.tasks.records import mutable_records
@@ -23,6 +23,19 @@ def test_a_dropped_query_is_counted_and_said() -> None:
     figures = count_figures(**tables)
     assert (figures.found, figures.dropped) == (0, 1)
     assert conclude(figures, [])[-1] == "1 query was dropped whole, having too many false negatives to be clear."
+
+
+def test_calls_are_added_up_by_judge_whatever_the_frames_that_they_come_in() -> None:
+    calls = rows(
+        schemas.CALLS,
+        *((f"c{n}", f"judge/{n % 3}", None, "{}", "stop", 10 + n, n, None) for n in range(7)),
+    )
+    found = add_up_calls(calls)
+    assert found.rows() == [("judge/0", 3, 39, 9), ("judge/1", 2, 25, 5), ("judge/2", 2, 27, 7)]
+    assert add_up_calls(calls.iter_slices(2)).equals(found)
+    empty = add_up_calls(schemas.CALLS.empty())
+    assert (empty.height, empty.schema) == (0, found.schema)
+    assert add_up_calls([]).equals(empty)
 
 
 def test_summarise_gives_the_same_numbers_without_a_page() -> None:

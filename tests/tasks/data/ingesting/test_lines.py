@@ -3,7 +3,7 @@
 import polars as pl
 
 from tasks.data.ingesting.lines import Lines
-from tasks.data.ingesting.scratch import Scratch
+from tasks.data.on_disk.scratch import Scratch
 
 
 def test_places_are_named_by_their_numbers_in_any_order_and_more_than_once() -> None:

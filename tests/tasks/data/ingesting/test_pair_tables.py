@@ -5,8 +5,8 @@ import polars as pl
 from tasks import schemas
 from tasks.data.ingesting.pair_tables import PairTables
 from tasks.data.ingesting.passage_texts import hash_shown_texts
-from tasks.data.ingesting.scratch import Scratch, Spill
 from tasks.data.ingesting.text_store import hash_titled
+from tasks.data.on_disk.scratch import Scratch, Spill
 from tasks.texts import hash_guard, hash_passage, hash_shown
 
 _TEXTS = [("", "One"), ("t", "two"), ("", "three")]

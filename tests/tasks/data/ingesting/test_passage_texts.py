@@ -4,8 +4,8 @@ import polars as pl
 
 from tasks import schemas
 from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
-from tasks.data.ingesting.scratch import Scratch, Spill
 from tasks.data.ingesting.text_store import hash_titled, part_of_hashes, to_hex
+from tasks.data.on_disk.scratch import Scratch, Spill
 from tasks.texts import hash_guard, hash_passage, hash_shown
 
 _TEXTS = [("", "One"), ("A  Title", "é two"), ("t", "three"), ("", "four"), ("", "five")]

@@ -5,7 +5,7 @@ import polars as pl
 from tasks.data.ingesting import records as r
 from tasks.data.ingesting.lines import Lines
 from tasks.data.ingesting.rejects import Rejects
-from tasks.data.ingesting.scratch import Scratch
+from tasks.data.on_disk.scratch import Scratch
 from tasks.lines import Problem
 
 

@@ -5,7 +5,6 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from tasks.data.ingesting.scratch import Scratch
 from tasks.data.ingesting.text_store import (
     PassageStore,
     QueryStore,
@@ -16,6 +15,7 @@ from tasks.data.ingesting.text_store import (
     part_of_hashes,
     to_hex,
 )
+from tasks.data.on_disk.scratch import Scratch
 from tasks.texts import hash_passage, hash_text, part_of
 
 _TEXT = some.text(some.characters(codec="utf-8"), max_size=30)

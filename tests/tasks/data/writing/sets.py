@@ -1,6 +1,8 @@
 """Training sets for the tests of the writers, from a few words."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,41 @@ def _hash(row: Row, texts: Texts) -> str:
 def training_set(
     rows: list[Row], config: ExportConfig | None = None, texts: Texts = TEXTS, **evidence: Any
 ) -> TrainingSet:
-    return join_texts(config or ExportConfig(), **tables(rows, texts), evidence=Evidence(**evidence))
+    """A training set of one part; `evidence` are the tables besides, by name."""
+    asked, of_card = config or ExportConfig(), {name: evidence.pop(name, None) for name in ("agreement", "people")}
+    extras = tuple(evidence["extras"]["name"].unique().sort()) if "extras" in evidence else ()
+    made = TrainingSet(extras, corpus=True, **of_card)
+    made.add(join_texts(asked, **tables(rows, texts), evidence=Evidence(**evidence), extras=extras))
+    return made
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A table in parts, as the store gives it to an export."""
+
+    frames: Sequence[pl.DataFrame]
+    empty: pl.DataFrame
+
+    @property
+    def parts(self) -> range:
+        return range(len(self.frames))
+
+    def at(self, part: int) -> pl.DataFrame:
+        return self.frames[part] if self.frames else self.empty
+
+
+def in_parts(frames: Mapping[str, pl.DataFrame], count: int) -> dict[str, Parts]:
+    """Cut the tables of an export into query parts; each gets the passages of its own instances."""
+    instances = frames["instances"]
+    number = pl.concat_str("dataset", "query_id", separator="\0").hash(7) % count
+    named = {name: frame for name, frame in frames.items() if name != "passages"}
+    found = {name: [frame.filter(number == part) for part in range(count)] for name, frame in named.items()}
+    used = []
+    for part in found["instances"]:
+        sides = [part.select("dataset", doc_id=side).explode("doc_id") for side in ("positives", "negatives")]
+        used.append(frames["passages"].join(pl.concat(sides), on=["dataset", "doc_id"], how="semi"))
+    assert sum(part.height for part in found["instances"]) == instances.height
+    return {name: Parts(cut, cut[0].clear()) for name, cut in {**found, "passages": used}.items()}
 
 
 def pairs(schema: schemas.Schema, *rows: tuple[object, ...]) -> pl.DataFrame:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from tasks import schemas
+from tasks.data.on_disk import sorted_rows
 from tasks.data.writing import training_set as module
 from tasks.data.writing.config import ExportConfig
 from tests.tasks.data.writing.sets import Row, Texts, generated, pairs, tables, training_set
@@ -17,12 +18,13 @@ ROWS: list[Row] = [("b", "q1", ["d1"], []), ("a", "q2", ["d2", "d1"], ["d3"]), (
 def test_rows_are_sorted_and_keep_the_order_of_their_passages() -> None:
     rows = training_set(ROWS)
     (chunk,) = rows.chunks()
-    assert chunk.rows.rows() == [("a", "q1", "about q1"), ("a", "q2", "about q2"), ("b", "q1", "about q1")]
+    assert chunk.rows.rows() == [("a", "q1", "about q1", 21), ("a", "q2", "about q2", 21), ("b", "q1", "about q1", 9)]
+    assert chunk.size == 51
     assert chunk.positives.passages["doc_id"].to_list() == ["d4", "d2", "d1", "d1"]
     assert chunk.positives.shown.to_list() == ["text 4", "text 2", "One text 1", "One text 1"]
     assert (chunk.positives.counts.tolist(), chunk.negatives.counts.tolist()) == ([1, 2, 1], [2, 1, 0])
     assert chunk.negatives.starts.tolist() == [0, 2, 3]
-    assert (rows.height, rows.without_negatives, rows.treatment) == (3, 1, "relabel")
+    assert (rows.height, rows.without_negatives, dict(rows.treatments)) == (3, 1, {"relabel": 3})
 
 
 def test_a_chunk_can_be_cut_to_some_of_its_rows() -> None:
@@ -39,11 +41,12 @@ def test_chunks_are_bounded_by_rows_and_by_bytes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "CHUNK_BYTES", 30)
     monkeypatch.setattr(module, "CHUNK_ROWS", 2)
     found = training_set(rows, texts=texts)
-    assert found.sizes.tolist() == [10, 10, 100, 10, 10, 10]
-    assert found.bounds() == [(0, 2), (2, 3), (3, 5), (5, 6)]
+    assert [chunk.size for chunk in found.chunks()] == [20, 100, 20, 10]
     monkeypatch.setattr(module, "CHUNK_ROWS", 9)
-    assert found.bounds() == [(0, 2), (2, 3), (3, 6)]
-    assert training_set([]).bounds() == []
+    assert [chunk.size for chunk in found.chunks()] == [20, 100, 30]
+    monkeypatch.setattr(sorted_rows, "PIECE_BYTES", 200)  # the rows come in pieces, and are cut at the same places
+    assert [chunk.size for chunk in training_set(rows, texts=texts).chunks()] == [20, 100, 30]
+    assert list(training_set([]).chunks()) == []
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,7 +56,6 @@ def test_chunks_of_any_size_hold_the_same_rows(made: tuple[list[Row], Texts]) ->
     found = training_set(rows, texts=texts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK_ROWS", 1)
-        patch.setattr(module, "_HASH_ROWS", 2)
         single = list(training_set(rows, texts=texts).chunks())
     (whole,) = found.chunks()
     assert pl.concat([chunk.rows for chunk in single]).equals(whole.rows)
@@ -66,19 +68,20 @@ def test_chunks_of_any_size_hold_the_same_rows(made: tuple[list[Row], Texts]) ->
 
 
 def test_each_dataset_gives_its_rows_and_its_passages_once() -> None:
-    groups = dict(training_set(ROWS).by_dataset())
-    assert {name: group.height for name, group in groups.items()} == {"a": 2, "b": 1}
-    documents = pl.concat(groups["a"].documents())
-    assert documents["doc_id"].to_list() == ["d1", "d2", "d3", "d4", "d5"]
-    assert groups["b"].without_negatives == 1
-    assert groups["b"].count_passages(0) == 1
+    rows = training_set(ROWS)
+    groups = {name: sum(chunk.rows.height for chunk in chunks) for name, chunks in rows.by_dataset()}
+    assert groups == {"a": 2, "b": 1} == dict(rows.datasets)
+    documents = {name: pl.concat(frames)["doc_id"].to_list() for name, frames in rows.documents()}
+    assert documents == {"a": ["d1", "d2", "d3", "d4", "d5"], "b": ["d1"]}
+    assert (rows.count_passages(0), rows.count_passages(1)) == (4, 3)
 
 
 def test_further_fields_of_the_source_stand_beside_the_rows() -> None:
     extras = pairs(schemas.EXTRAS, ("a", "q1", "prompt", "Represent: "), ("b", "q1", "type", "normal"))
     rows = training_set(ROWS, extras=extras)
     assert rows.extras == ("prompt", "type")
-    assert rows.rows.select("prompt", "type").rows() == [("Represent: ", ""), ("", ""), ("", "normal")]
+    (chunk,) = rows.chunks()
+    assert chunk.rows.select("prompt", "type").rows() == [("Represent: ", ""), ("", ""), ("", "normal")]
     assert (rows.count_extra("prompt"), rows.count("teacher"), rows.has("teacher")) == (1, 0, False)
 
 
@@ -93,8 +96,7 @@ def test_a_missing_text_names_the_instance(table: str, says: str) -> None:
         module.join_texts(ExportConfig(), **made)
 
 
-def test_a_text_that_changed_names_the_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_HASH_ROWS", 1)
+def test_a_text_that_changed_names_the_instance() -> None:
     made = tables(ROWS)
     changed = pl.when(doc_id="d2").then(pl.lit("0" * 32)).otherwise("text_hash")
     made["passages"] = made["passages"].with_columns(text_hash=changed)

@@ -4,7 +4,7 @@ import gc
 
 import polars as pl
 
-from tasks.data.ingesting.scratch import Scratch, Spill
+from tasks.data.on_disk.scratch import Scratch, Spill
 
 
 def _frame(*numbers: int) -> pl.DataFrame:

@@ -16,18 +16,18 @@ class Scratch:
     """A folder that only this user can enter. It is removed when nothing refers to this object any more."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="reneg-ingest-"))
+        self.path = Path(tempfile.mkdtemp(prefix="reneg-scratch-"))
         self._remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class Spill:
     """A table in files of the scratch folder: append frames of one schema, and read them, as often as wanted.
 
-    rows: how many were appended.
+    rows, bytes: how many were appended.
     """
 
     def __init__(self, scratch: Scratch, name: str) -> None:
-        self.rows = 0
+        self.rows = self.bytes = 0
         self._scratch, self._name = scratch, name  # the folder stays as long as this table
         self._paths: list[Path] = []
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
@@ -41,7 +41,7 @@ class Spill:
             self._paths.append(self._scratch.path / f"{self._name}-{len(self._paths)}")
             self._writer = pa.ipc.new_stream(str(self._paths[-1]), table.schema)
         self._writer.write_table(table)
-        self.rows += frame.height
+        self.rows, self.bytes = self.rows + frame.height, self.bytes + table.nbytes
 
     def frames(self) -> Iterator[pl.DataFrame]:
         """Yield the rows in pieces, in the order in which they were appended."""
@@ -58,7 +58,7 @@ class Spill:
         self._close()
         for path in self._paths:
             path.unlink()
-        self.rows, self._paths = 0, []
+        self.rows, self.bytes, self._paths = 0, 0, []
 
     def _close(self) -> None:
         """Finish the file that is written. What is appended later goes to another one."""

@@ -1,0 +1,1 @@
+"""Tables that need not fit in memory, in a scratch folder."""
