@@ -32,7 +32,7 @@ def curate(folder: Path, passages: int, queries: int) -> list[Run]:
     data.write_corpus(source, passages, queries)
     data.write_encoder(encoder, DIMENSIONS)
     config = folder / f"{NAME}.yaml"
-    mining = {"mine": {"range_max": CANDIDATES}}
+    mining = {"mine": {"range_max": CANDIDATES}, "ingest": {"test_split": None}}
     data.write_config(config, NAME, source, None, encoder, mining)
     runs = [reneg(folder, "curate", str(config))]
     scores.mkdir()

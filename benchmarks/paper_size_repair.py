@@ -31,13 +31,14 @@ def repair(folder: Path, config: Path, name: str, stage: str) -> dict[str, Any]:
     answers = store / part.pieces[_ANSWERS][0].object
     aside = answers.with_name(f"{answers.name}.aside")
     answers.rename(aside)
-    failed = try_reneg(folder, "curate", str(config))
-    aside.rename(answers)
-    if failed.code == 0 or f"{stage}-{part.number:05d}" not in failed.output.replace("\n", ""):
+    try:
+        failed = try_reneg(folder, "curate", str(config))
+    finally:
+        aside.rename(answers)
+    target = ("--stage", stage, "--part", str(part.number), "--downstream")
+    if failed.code == 0 or " ".join(target) not in failed.output:
         raise RuntimeError(f"a failure of {stage} {part.number} expected:\n{failed.output[-3000:]}")
-    curation = curation_of(failed.output)
-    arguments = ("rerun", curation, "--stage", stage, "--part", str(part.number))
-    again = reneg(folder, *arguments, "--downstream")
+    again = reneg(folder, "rerun", curation_of(failed.output), *target)
     return {
         "stage": stage,
         "part": part.number,

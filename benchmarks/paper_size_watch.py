@@ -86,7 +86,7 @@ class Run:
 
 
 def reneg(folder: Path, *arguments: str) -> Run:
-    """Run a command of Reneg in a home and a store below a folder.
+    """Run a command of Reneg with a home, a store and a cache below a folder.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it printed.
@@ -104,7 +104,7 @@ def try_reneg(folder: Path, *arguments: str) -> Run:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RENEG_")}
     environment |= {
         _MARK: mark, "RENEG_HOME": str(folder / "home"), "RENEG_STORE": str(folder / "store"),
-        "PYTHONPATH": str(ROOT), "CI": "true",
+        "RENEG_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), "CI": "true",
     }  # fmt: skip
     log = folder / f"{arguments[0]}.log"
     started = time.monotonic()
