@@ -12,7 +12,8 @@ largest one a part of a judge fails and is computed again (`benchmarks.paper_siz
 corpus of 1,000,000 passages, 20,000 queries, 25 candidates for each. `--add` keeps the runs that the result holds, so
 that the sizes can be measured one by one.
 
-- `seconds`, `cpu_seconds`: of the command with everything that it starts.
+- `seconds`, `cpu_seconds`: of the command with everything that it starts. `cpu_by_process`: the driver is the command,
+  workers are Ray's, servers are Prefect's and Ray's.
 - `peak_driver_gib`: the largest resident set of the command's process. `peak_worker_gib`: that of any Ray worker.
 - `read_over_input`: the most that a stage's parts read together, over the distinct bytes of what they were given.
 - `parts`: of all stages. `work`: the working seconds of the dearest stages' parts.
@@ -29,6 +30,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,8 @@ def figures(runs: Sequence[Run], parts: Sequence[Part]) -> dict[str, Any]:
     seen = [run.peak.get("worker", 0.0) for run in runs]
     return {
         "seconds": round(sum(run.seconds for run in runs), 1),
-        "cpu_seconds": round(sum(run.cpu_seconds for run in runs), 1),
+        "cpu_seconds": round(sum(sum(run.cpu.values()) for run in runs), 1),
+        "cpu_by_process": dict(sum((Counter(run.cpu) for run in runs), Counter())),
         "peak_worker_gib": round(max(*seen, *(part.peak_gib for part in parts)), 3),
         "peak_driver_gib": max(run.peak.get("driver", 0.0) for run in runs),
         "read_over_input": max(ratios.values(), default=None),

@@ -41,6 +41,13 @@ class Watched:
             except (psutil.Error, OSError):
                 continue
 
+    def cpu_by_kind(self) -> dict[str, float]:
+        """Return the CPU seconds of each kind of process."""
+        spent: dict[str, float] = defaultdict(float)
+        for key, seconds in self.cpu.items():
+            spent[self._kinds[key] or ""] += seconds
+        return {kind: round(seconds, 1) for kind, seconds in sorted(spent.items())}
+
     def _take(self, process: psutil.Process) -> None:
         key = (process.pid, process.create_time())
         if key not in self._kinds:
@@ -76,11 +83,11 @@ def kind_of(command: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What one command took. peak: the largest resident set by kind of process, in GiB."""
+    """What one command took. cpu: seconds by kind of process. peak: the largest resident set by kind, in GiB."""
 
     code: int
     seconds: float
-    cpu_seconds: float
+    cpu: dict[str, float]
     peak: dict[str, float]
     output: str
 
@@ -121,7 +128,7 @@ def try_reneg(folder: Path, *arguments: str) -> Run:
     return Run(
         code,
         round(seconds, 1),
-        round(sum(watched.cpu.values()), 1),
+        watched.cpu_by_kind(),
         {kind: round(size / GIB, 3) for kind, size in watched.peak.items()},
         log.read_text(errors="replace"),
     )

@@ -86,7 +86,10 @@ def test_what_reads_a_part_is_followed_within_its_index_and_not_into_gathers() -
 
 
 def test_figures_take_the_highest_memory_of_samples_and_parts_and_add_up_commands() -> None:
-    runs = [Run(0, 10.0, 15.0, {"worker": 0.5, "driver": 0.4}, ""), Run(0, 2.0, 3.0, {"driver": 0.3}, "")]
+    runs = [
+        Run(0, 10.0, {"worker": 9.0, "driver": 6.0}, {"worker": 0.5, "driver": 0.4}, ""),
+        Run(0, 2.0, {"driver": 3.0}, {"driver": 0.3}, ""),
+    ]
     parts = [
         _part("encode", 0, "a", inputs={"x": 10}, read_bytes=25, seconds=4.0, peak_gib=0.9),
         _part("decide", 0, "b", inputs={"x": 10}, read_bytes=10, seconds=6.0),
@@ -99,6 +102,7 @@ def test_figures_take_the_highest_memory_of_samples_and_parts_and_add_up_command
         "peak_driver_gib": 0.4,
     }
     assert (made["read_over_input"], made["parts"]) == (2.5, 2)
+    assert made["cpu_by_process"] == {"worker": 9.0, "driver": 9.0}
     assert list(seconds_by_stage(parts)) == ["decide", "encode"]
     assert json.dumps(made)
 
