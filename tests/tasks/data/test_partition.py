@@ -62,6 +62,10 @@ def test_new_texts_get_parts_of_their_own_and_the_others_stay_wherever_they_stan
     hashes = to_hex(mixed["high"].to_numpy(), mixed["low"].to_numpy()).to_list()
     new = {n: second.part[n] for n in (*range(1, 60, 2), 60, 61)}
     assert new == {n: 3 + part_of(hashes[n], 4) for n in new}
+    (one,), (again, added) = (list(made.places_by_generation()) for made in (first, second))
+    assert one.equals(again)
+    assert added["generation"].unique().to_list() == [1]
+    assert pl.concat([again, added]).equals(second.places)
     third = cut_by(mixed, second)
     assert (third.counts, third.part.tolist()) == (second.counts, second.part.tolist())
     assert third.places.equals(second.places)
