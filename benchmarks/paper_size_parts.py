@@ -67,7 +67,7 @@ def parts_of(folder: Path, name: str) -> list[Part]:
 
     Parts of equal keys share what is in the store, and are listed once for each.
     """
-    settings = replace(read_settings(), home=folder / "home", store=str(folder / "store"))
+    settings = replace(read_settings(), home=folder / "home", store=str(folder / "store"), cache=folder / "cache")
     workspace = Workspace.open(settings)
     store = workspace.store
     setup = prepare(workspace, load_curation(store, curation_names(store, name)[-1]))
