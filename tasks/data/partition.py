@@ -75,12 +75,18 @@ class Cut:
 def count_query_parts(queries: int, *, first: bool = True, wanted: int | None = None) -> int:
     """Return how many parts a generation of queries has: hundreds where there are enough, each of seconds to minutes.
 
+    A later generation has no more than it needs, so that growth by one percent has about one percent of the parts.
+
     wanted: `ingest.query_parts`; a later generation has as many only if its size asks for it.
 
     >>> [count_query_parts(n) for n in (147, 10_000, 100_000, 680_000)]
     [1, 40, 200, 680]
+    >>> [count_query_parts(n, first=False) for n in (300, 1_000, 6_800)]
+    [1, 1, 7]
     """
-    usual = max(math.ceil(queries / _QUERIES), min(math.ceil(queries / _FEW_QUERIES), _PARTS))
+    usual = math.ceil(queries / _QUERIES)
+    if first:
+        usual = max(usual, min(math.ceil(queries / _FEW_QUERIES), _PARTS))
     return _wanted(usual, wanted, first=first)
 
 
