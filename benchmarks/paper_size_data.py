@@ -192,7 +192,7 @@ def write_config(
         "name": name,
         "source": {"path": str(source)},
         "treatments": ["default", "relabel"],
-        "encoder": {"model": str(encoder)},
+        "encoder": {"model": str(encoder), "batch_size": 256},
         "tiers": [tier("weak", 0.0), tier("strong", 0.3)] if scores else [],
         "train": None,
         **(further or {}),
