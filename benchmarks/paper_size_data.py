@@ -1,11 +1,12 @@
-"""Generate data of the paper's shape at any size: rows with passages, an encoder's folder, and two judges' files.
+"""Generate data of the paper's shape at any size: rows with passages, a corpus, an encoder, and two judges' files.
 
 Texts are functions of a passage's number, so any part of the data can be written without the rest, and equal arguments
 give equal bytes. Seven datasets, 1.1 positives and 20 negatives a row, texts of about 100 words; a passage is named by
-three rows on average.
+three rows on average. A corpus has one dataset; a query has the first words of its positive.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -28,10 +29,13 @@ _WORDS = 30_000
 _LENGTH = 100  # words of a passage
 _QUERY_WORDS = 9
 _SHARD = 10_000  # rows of one file
+_AT_ONCE = 50_000  # passages of a corpus that are made together
 _GROUP = 1_000  # rows of one row group
 _SYLLABLES = ("ba", "den", "ko", "li", "mar", "no", "per", "ri", "sta", "ten", "u", "ven")
 _QUERIES, _PASSAGES, _SCORES = 1, 2, 3  # streams of the random numbers
 _RELEVANT = 0.08  # share of the negatives that the judges call relevant
+JUDGES = ("weak", "strong")
+SCORES = pa.schema([*((name, pa.string()) for name in ("dataset", "query_id", "doc_id")), ("score", pa.float64())])
 
 
 def draw(stream: int, numbers: npt.NDArray[Any], width: int) -> npt.NDArray[np.float64]:
@@ -85,14 +89,51 @@ def write_source(folder: Path, first: int, rows: int, total: int) -> None:
                 writer.write_table(_table(numbers[group : group + _GROUP], total))
 
 
+def write_corpus(folder: Path, passages: int, queries: int) -> None:
+    """Write a corpus, queries and labels in the layout of BEIR; every tenth query has a second positive."""
+    (folder / "qrels").mkdir(parents=True)
+    with (folder / "corpus.jsonl").open("wb") as file:
+        for start in range(0, passages, _AT_ONCE):
+            numbers = np.arange(start, min(start + _AT_ONCE, passages))
+            texts = write_texts(_PASSAGES, numbers, _LENGTH)
+            pl.DataFrame({"_id": numbers.astype(str), "title": "", "text": texts}).write_ndjson(file)
+    positives = np.arange(queries) * (passages // queries)
+    asked = [f"q{number}" for number in range(queries)]
+    texts = write_texts(_PASSAGES, positives, _QUERY_WORDS)
+    pl.DataFrame({"_id": asked, "text": texts}).write_ndjson(folder / "queries.jsonl")
+    pairs = {"query-id": [*asked, *asked[::10]], "corpus-id": [*positives, *(positives[::10] + 1)], "score": 1}
+    pl.DataFrame(pairs).write_csv(folder / "qrels" / "train.tsv", separator="\t")
+
+
 def write_scores(path: Path, rows: int, total: int, seed: int) -> None:
     """Write a judge's P(relevant) of every negative of the rows: parquet with dataset, query_id, doc_id, score."""
-    with pq.ParquetWriter(path, _scores(np.arange(1), total, seed).schema, compression="zstd") as writer:
+    with pq.ParquetWriter(path, SCORES, compression="zstd") as writer:
         for start in range(0, rows, _SHARD):
-            writer.write_table(_scores(np.arange(start, min(start + _SHARD, rows)), total, seed))
+            numbers = np.arange(start, min(start + _SHARD, rows))
+            negatives = passages_of(numbers, total)[1].ravel()
+            of = np.repeat(numbers, NEGATIVES)
+            datasets = [DATASETS[number % len(DATASETS)] for number in of]
+            writer.write_table(judge(datasets, of, negatives, seed))
 
 
-def write_encoder(folder: Path) -> None:
+def judge(datasets: Sequence[str], queries: npt.NDArray[Any], passages: npt.NDArray[Any], seed: int) -> pa.Table:
+    """Return a judge's P(relevant) of pairs, given by their numbers, with the columns of `SCORES`.
+
+    Two judges agree on what is relevant, and differ in how sure they are.
+    """
+    pair = queries.astype(np.int64) * 2**24 + passages.astype(np.int64) % 2**24
+    truth = draw(_SCORES, pair, 1)[:, 0] < _RELEVANT
+    noise = draw(_SCORES + 2 + seed, pair, 1)[:, 0]
+    columns = {
+        "dataset": pa.array(datasets),
+        "query_id": pa.array([f"q{number}" for number in queries]),
+        "doc_id": _as_arrow(pl.Series(passages).cast(pl.String)),
+        "score": pa.array(np.where(truth, 0.55 + 0.45 * noise, 0.45 * noise).round(4)),
+    }
+    return pa.table(columns, schema=SCORES)
+
+
+def write_encoder(folder: Path, dimensions: int = DIMENSIONS) -> None:
     """Write a sentence-transformers model that adds up one fixed vector per word, with mean pooling."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -102,7 +143,7 @@ def write_encoder(folder: Path) -> None:
     vocabulary = {"[UNK]": 0, **{word: place for place, word in enumerate(words().to_list(), start=1)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    weights = torch.randn((len(vocabulary), DIMENSIONS), generator=torch.Generator().manual_seed(0))
+    weights = torch.randn((len(vocabulary), dimensions), generator=torch.Generator().manual_seed(0))
     SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights.numpy())]).save(str(folder))
 
 
@@ -133,41 +174,27 @@ def _as_arrow(texts: pl.Series) -> pa.Array:
     return texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.string())
 
 
-def _scores(numbers: npt.NDArray[np.int64], total: int, seed: int) -> pa.Table:
-    _, negatives = passages_of(numbers, total)
-    of = np.repeat(numbers, NEGATIVES)
-    # Two judges agree on what is relevant, and differ in how sure they are.
-    truth = draw(_SCORES, of * 2**24 + negatives.ravel() % 2**24, 1)[:, 0] < _RELEVANT
-    noise = draw(_SCORES + 2 + seed, of * 2**24 + negatives.ravel() % 2**24, 1)[:, 0]
-    return pa.table(
-        {
-            "dataset": pa.array([DATASETS[number % len(DATASETS)] for number in of]),
-            "query_id": pa.array([f"q{number}" for number in of]),
-            "doc_id": _as_arrow(pl.Series(negatives.ravel()).cast(pl.String)),
-            "score": pa.array(np.where(truth, 0.55 + 0.45 * noise, 0.45 * noise).round(4)),
-        }
-    )
+def write_config(
+    path: Path, name: str, source: Path, scores: Path | None, encoder: Path, further: Mapping[str, Any] | None = None
+) -> None:
+    """Write the configuration of a curation: similarity, two judges from files, two treatments, no training.
 
-
-def write_config(path: Path, source: Path, scores: Path, encoder: Path) -> None:
-    """Write the configuration of the benchmark: similarity, two judges from files, two treatments, no training."""
+    scores: the folder with a file for each judge; None for no judges. further: sections that it also has.
+    """
     columns = {"dataset": "dataset", "query_id": "query_id", "doc_id": "doc_id", "score": "score"}
 
-    def tier(name: str, escalate: dict[str, Any]) -> dict[str, Any]:
-        engine = {"kind": "scores", "path": str(scores / f"{name}.parquet"), "columns": columns, "scale": "probability"}
-        return {"name": name, "engine": engine, "escalate": escalate}
+    def tier(judge: str, lower: float) -> dict[str, Any]:
+        file = {"path": str(scores / f"{judge}.parquet")} if scores else {}
+        engine = {"kind": "scores", **file, "columns": columns, "scale": "probability"}
+        return {"name": judge, "engine": engine, "escalate": {"lower": lower, "upper": 1.0}}
 
     config = {
-        "name": "paper-size",
+        "name": name,
         "source": {"path": str(source)},
         "treatments": ["default", "relabel"],
-        "encoder": {"model": str(encoder)},
-        "tiers": [tier("weak", {"lower": 0.0, "upper": 1.0}), tier("strong", {"lower": 0.3, "upper": 1.0})],
+        "encoder": {"model": str(encoder), "batch_size": 256},
+        "tiers": [tier("weak", 0.0), tier("strong", 0.3)] if scores else [],
         "train": None,
+        **(further or {}),
     }
     path.write_text(json.dumps(config, indent=1))  # JSON is YAML
-
-
-def count_rows(folder: Path) -> int:
-    """Count the rows of a source."""
-    return int(pl.scan_parquet(folder / "*.parquet").select(pl.len()).collect().item())

@@ -20,19 +20,19 @@ SHORTLIST = MethodStage(
 DRAW = MethodStage(
     "draw",
     "tasks.quality.sample:draw",
-    1,
+    2,
     "gather",
     every=("shortlist", "strata"),
     numbered=("shortlist",),
     columns={"shortlist": ("stratum", "hash")},
-    outputs={"drawn": made.DRAWN},
+    outputs={"drawn": made.DRAWN, "chances": made.CHANCES},
     scatters=("drawn",),
     section="sample",
 )
 SHOW_PAIRS = MethodStage(
     "show_pairs",
     "tasks.quality.sample:show_pairs",
-    1,
+    2,
     "map",
     each=("drawn", "shortlist"),
     late_each=("queries", "passages", "positives"),
@@ -44,7 +44,7 @@ SAMPLE = MethodStage(
     "tasks.quality.sample:sample",
     2,
     "gather",
-    every=("shown",),
+    every=("shown", "chances"),
     outputs={"samples": s.SAMPLES},
     directories=("sheet",),
 )

@@ -41,7 +41,7 @@ HARVEST = MethodStage(
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    5,
+    6,
     "single",
     every=("source",),  # and where an earlier ingest put its texts, if there was one (flows.method.tables.Places)
     outputs={
@@ -60,7 +60,10 @@ INGEST = MethodStage(
         "passage_places": s.PLACES,
         "generations": s.GENERATIONS,
     },
-    splits=("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
+    splits=(
+        *("queries", "positives", "given", "irrelevant", "teacher", "extras", "passages"),
+        *("query_places", "passage_places"),  # by generation
+    ),
     decides_labels=True,
 )
 READ_EVALUATION, FIND_CONTAMINATION = guarding.READ_EVALUATION, guarding.FIND_CONTAMINATION

@@ -53,10 +53,12 @@ _PAIR = dict.fromkeys(("dataset", "query_id", "doc_id"), pl.String)
 _HASHES = dict.fromkeys(("query_hash", "positives_hash", "text_hash"), pl.String)
 SHORTLIST = Schema({**_PAIR, **_HASHES, "stratum": pl.String, "hash": pl.String}, key=("hash",))
 STRATA = Schema({"stratum": pl.String, "pairs": pl.Int64}, key=("stratum",))
-# The drawn ones, by the hash of the draw; and with the texts that people read. `place` orders the sheet.
-DRAWN = Schema({"hash": pl.String, "inclusion_probability": pl.Float64}, key=("hash",))
+# The drawn ones, by the hash of the draw; the chance that a pair of each stratum had; and the drawn ones with the texts
+# that people read. `place` orders the sheet.
+DRAWN = Schema({"hash": pl.String}, key=("hash",))
+CHANCES = Schema({"stratum": pl.String, "inclusion_probability": pl.Float64}, key=("stratum",))
 _SHOWN = dict.fromkeys(("place", "query", "positives", "passage"), pl.String)
-SHOWN = Schema({**_PAIR, "stratum": pl.String, "inclusion_probability": pl.Float64, **_SHOWN}, key=tuple(_PAIR))
+SHOWN = Schema({**_PAIR, "stratum": pl.String, **_SHOWN}, key=tuple(_PAIR))
 # How each tier judged the candidates of a query, against the false negatives that are known
 # (tasks.quality.known_false_negatives). A tier is a number: 0 for the decisions, then the tiers in the order asked,
 # similarity last.
@@ -80,10 +82,12 @@ _PAIR = dict.fromkeys(("dataset", "query_id", "doc_id"), pl.String)
 _HASHES = dict.fromkeys(("query_hash", "positives_hash", "text_hash"), pl.String)
 SHORTLIST = Schema({**_PAIR, **_HASHES, "stratum": pl.String, "hash": pl.String}, key=("hash",))
 STRATA = Schema({"stratum": pl.String, "pairs": pl.Int64}, key=("stratum",))
-# The drawn ones, by the hash of the draw; and with the texts that people read. `place` orders the sheet.
-DRAWN = Schema({"hash": pl.String, "inclusion_probability": pl.Float64}, key=("hash",))
+# The drawn ones, by the hash of the draw; the chance that a pair of each stratum had; and the drawn ones with the texts
+# that people read. `place` orders the sheet.
+DRAWN = Schema({"hash": pl.String}, key=("hash",))
+CHANCES = Schema({"stratum": pl.String, "inclusion_probability": pl.Float64}, key=("stratum",))
 _SHOWN = dict.fromkeys(("place", "query", "positives", "passage"), pl.String)
-SHOWN = Schema({**_PAIR, "stratum": pl.String, "inclusion_probability": pl.Float64, **_SHOWN}, key=tuple(_PAIR))
+SHOWN = Schema({**_PAIR, "stratum": pl.String, **_SHOWN}, key=tuple(_PAIR))
 # Rows of a file of scores (tasks.quality.scores), under the ids that ingest kept and under those of the file.
 SCORE_ROWS = Schema(
     {

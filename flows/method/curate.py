@@ -161,7 +161,8 @@ def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -
     """Draw the pairs that people check (paper section 7), and write the sheet they fill in."""
     how, candidates = setup.config.sample, verdicts.candidates
     short = run(st.SHORTLIST, how, candidates=candidates, decisions=verdicts.decisions)
-    drawn: Table = run(st.DRAW, how, **short)["drawn"]
+    draw = run(st.DRAW, how, **short)
+    drawn: Table = draw["drawn"]
     shown = run(
         st.SHOW_PAIRS,
         how,
@@ -171,7 +172,7 @@ def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -
         passages=verdicts.texts,
         positives=data.positives,
     )["shown"]
-    made = run(st.SAMPLE, how, key={"candidates": candidates.content()}, shown=shown)
+    made = run(st.SAMPLE, how, key={"candidates": candidates.content()}, shown=shown, chances=draw["chances"])
     return Sampled(samples=made["samples"], sheet=made["sheet"])
 
 

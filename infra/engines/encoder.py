@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from infra.engines.specs import SentenceTransformersSpec
+
+_ROWS = 4096  # vectors that are normalised at a time
 
 
 class EncoderEngine:
@@ -45,16 +48,26 @@ class EncoderEngine:
             convert_to_numpy=True,
             show_progress_bar=False,
         )
-        # Normalised here in float64: the lengths of a bfloat16 model's vectors are wrong by up to a hundredth.
-        vectors = np.asarray(raw, dtype=np.float64)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-        return pl.Series("vector", unit.astype(np.float32), dtype=dtype)
+        return pl.Series("vector", as_unit_vectors(np.asarray(raw)), dtype=dtype)
 
     def close(self) -> None:
         """Release the model's memory; the engine cannot be used afterwards."""
         self._model = None
         gc.collect()
+
+
+def as_unit_vectors(vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Divide vectors (n, dimension) by their lengths, and return them as float32; a vector of zeros stays.
+
+    This is done in float64: the lengths of a bfloat16 model's vectors are wrong by up to a hundredth. A few rows at a
+    time, as float64 takes twice the memory of the vectors.
+    """
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    for start in range(0, len(vectors), _ROWS):
+        rows = vectors[start : start + _ROWS].astype(np.float64)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit[start : start + _ROWS] = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return unit
 
 
 def _load(spec: SentenceTransformersSpec) -> Any:  # noqa: ANN401 - sentence-transformers is not read by the checker

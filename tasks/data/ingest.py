@@ -64,7 +64,8 @@ def ingest(
         By query part: `queries`, `positives`, `given`, `irrelevant` (what people called irrelevant to a training
         query), `teacher` (scores of the source's pairs), `extras` (further fields of the source's rows). By corpus
         part: `passages`. Whole: `qrels` (all judgements of the held-out queries), `known`, `copies` (ids of merged
-        queries and passages), `rejects`; and for the next ingest `query_places`, `passage_places` and `generations`.
+        queries and passages), `rejects`; and for the next ingest `query_places` and `passage_places`, by generation,
+        and `generations`.
         And `facts`: counts (`queries_new`, `passages_new`: what the earlier ingest did not have), the number of parts
         of each generation (`query_generations`, `passage_generations`), the layout
         (`format`), and which field was read as what (`fields`).
@@ -183,8 +184,8 @@ class _Resolver:
             "known": tables.table(pairs["known"].select("query", "passage"), schemas.KNOWN),
             "copies": self._copies(),
             "rejects": self.rejects.frame(),
-            "query_places": of_queries.places,
-            "passage_places": of_passages.places,
+            "query_places": of_queries.places_by_generation(),
+            "passage_places": of_passages.places_by_generation(),
             "generations": generations_of(query=of_queries.counts, passage=of_passages.counts),
             "facts": {**self.records.facts, **counts, "rejects": dict(self.rejects.counts), **facts},
         }

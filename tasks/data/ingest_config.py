@@ -26,7 +26,7 @@ class IngestConfig(BaseModel):
         None,
         ge=1,
         description="parts of queries; null: one per 256, but 200 where that is more, and at least one per 1,000. What "
-        "the source grows by gets parts of its own, as many as null gives and no more than this",
+        "the source grows by gets parts of its own: one per 1,000, and no more than this",
     )
     passage_parts: int | None = Field(
         None, ge=1, description="parts of the corpus; null: one per 50,000. What it grows by gets its own, likewise"

@@ -7,7 +7,7 @@ modulo the number of the generation's parts (`tasks.texts.part_of`).
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,7 +54,7 @@ class Cut:
     """How texts are cut into parts.
 
     part: of each text. counts: how many parts each generation has; part numbers run on. new: how many texts were not
-    there before. places: for the next ingest.
+    there before. places: for the next ingest, generation after generation, each in the order of its keys.
     """
 
     part: npt.NDArray[np.uint32]
@@ -67,16 +67,26 @@ class Cut:
         """How many parts there are; some may be empty."""
         return sum(self.counts)
 
+    def places_by_generation(self) -> Iterator[pl.DataFrame]:
+        """Yield the places of each generation. Growth adds a generation and leaves the frames of the others equal."""
+        return (self.places.filter(pl.col("generation") == number) for number in range(len(self.counts)))
+
 
 def count_query_parts(queries: int, *, first: bool = True, wanted: int | None = None) -> int:
     """Return how many parts a generation of queries has: hundreds where there are enough, each of seconds to minutes.
+
+    A later generation has no more than it needs, so that growth by one percent has about one percent of the parts.
 
     wanted: `ingest.query_parts`; a later generation has as many only if its size asks for it.
 
     >>> [count_query_parts(n) for n in (147, 10_000, 100_000, 680_000)]
     [1, 40, 200, 680]
+    >>> [count_query_parts(n, first=False) for n in (300, 1_000, 6_800)]
+    [1, 1, 7]
     """
-    usual = max(math.ceil(queries / _QUERIES), min(math.ceil(queries / _FEW_QUERIES), _PARTS))
+    usual = math.ceil(queries / _QUERIES)
+    if first:
+        usual = max(usual, min(math.ceil(queries / _FEW_QUERIES), _PARTS))
     return _wanted(usual, wanted, first=first)
 
 
@@ -134,11 +144,13 @@ def _parts(texts: pl.DataFrame, generation: npt.NDArray[np.int32], counts: tuple
 
 
 def _places(texts: pl.DataFrame, order: npt.NDArray[np.intp], generation: npt.NDArray[np.int32]) -> pl.DataFrame:
-    """List the texts with their generations in the order of their keys, whatever order they came in."""
+    """List the texts by generation, then in the order of their keys, whatever order they came in."""
+    by_generation = np.argsort(generation, kind="stable")
+    order = order[by_generation]
     columns = {
         "dataset": _codes(texts["dataset"])[order],
         "high": texts["high"].to_numpy()[order],
-        "generation": generation.astype(np.uint16),
+        "generation": generation[by_generation].astype(np.uint16),
     }
     return pl.DataFrame(columns, schema=schemas.PLACES.columns)
 

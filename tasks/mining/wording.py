@@ -5,8 +5,8 @@ positive has and the candidate lacks is seldom the same answer (docs/experiments
 """
 
 import re
-from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from typing import NamedTuple
 
 import polars as pl
 
@@ -44,9 +44,9 @@ def missed_words(query: str, passage: str, positives: list[str]) -> float:
     >>> missed_words("pool in 2D", "It pools 1D input.", ["It pools 2D input: pool(x)."])
     0.6666666666666666
     """
-    asked = _words(query)
-    had = frozenset[str]().union(*(_words(positive) for positive in positives))
-    return len((asked & had) - _words(passage)) / len(asked) if asked else 0.0
+    asked = _parts(query).words
+    had = frozenset[str]().union(*(_parts(positive).words for positive in positives))
+    return len((asked & had) - _parts(passage).words) / len(asked) if asked else 0.0
 
 
 def shared_triples(one: str, other: str) -> float:
@@ -55,8 +55,9 @@ def shared_triples(one: str, other: str) -> float:
     >>> shared_triples("the first n rows", "the first n columns")
     0.3333333333333333
     """
-    a, b = _triples(one), _triples(other)
-    return len(a & b) / len(a | b) if a or b else 0.0
+    a, b = _parts(one).triples, _parts(other).triples
+    both = len(a & b)
+    return both / (len(a) + len(b) - both) if a or b else 0.0
 
 
 def split_words(text: str) -> list[str]:
@@ -68,13 +69,15 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(normalise(text))
 
 
-@lru_cache(_KEPT)
-def _words(text: str) -> AbstractSet[str]:
-    return frozenset(split_words(text))
+class _Parts(NamedTuple):
+    """The distinct words of a text, and its distinct triples of words in a row."""
+
+    words: frozenset[str]
+    triples: frozenset[tuple[str, ...]]
 
 
 @lru_cache(_KEPT)
-def _triples(text: str) -> AbstractSet[tuple[str, ...]]:
+def _parts(text: str) -> _Parts:
     words = split_words(text)
-    triples = {tuple(words[at : at + _LENGTH]) for at in range(len(words) - _LENGTH + 1)}
-    return frozenset(triples or ({tuple(words)} if words else ()))
+    triples = frozenset(zip(*(words[at:] for at in range(_LENGTH)), strict=False))
+    return _Parts(frozenset(words), triples or frozenset({tuple(words)} if words else ()))

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.clustered import Sample
 from tasks.prompts.prompt import clip, join_texts
 from tasks.schemas import SAMPLES, SOURCE_JUDGE
-from tasks.summaries import DRAWN, SHORTLIST, SHOWN
+from tasks.summaries import CHANCES, DRAWN, SHORTLIST, SHOWN
 from tasks.texts import combine_hashes
 
 _PAIR = ["dataset", "query_id", "doc_id"]
@@ -87,11 +87,15 @@ def draw(config: SampleConfig, *, shortlist: pl.DataFrame, strata: pl.DataFrame)
         strata: STRATA of all parts.
 
     Returns:
-        `drawn`: an iterable of query parts and DRAWN.
+        `drawn`: an iterable of query parts and DRAWN. `chances`: CHANCES. They change with every pair that is added, so
+        they are kept apart from the drawn pairs, of which few change then.
     """
     drawn = _choose(config, shortlist, strata).sort("part", "hash")
     parts = drawn.partition_by("part", as_dict=True, maintain_order=True)
-    return {"drawn": ((int(part), frame.select(*DRAWN.columns)) for (part,), frame in parts.items())}
+    return {
+        "drawn": ((int(part), frame.select(*DRAWN.columns)) for (part,), frame in parts.items()),
+        "chances": _allotted(config, strata).select(*CHANCES.columns),
+    }
 
 
 def show_pairs(
@@ -113,7 +117,7 @@ def show_pairs(
     return {"shown": _shown(config, joined).select(*SHOWN.columns).sort(SHOWN.key)}
 
 
-def sample(config: SampleConfig, *, shown: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
+def sample(config: SampleConfig, *, shown: pl.DataFrame, chances: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
     """Write `sheet.csv` and `guidelines.md` of the drawn pairs of all parts into `out`.
 
     The sheet is UTF-8 with a byte order mark, which Excel needs: read it as `utf-8-sig`.
@@ -124,7 +128,8 @@ def sample(config: SampleConfig, *, shown: pl.DataFrame, out: Path) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     _sheet(shown).write_csv(out / "sheet.csv", include_bom=True, quote_style="non_numeric")
     (out / "guidelines.md").write_text(GUIDELINES, encoding="utf-8")
-    samples = shown.with_columns(annotator=pl.lit(config.annotator)).select(*SAMPLES.columns).sort(SAMPLES.key)
+    samples = shown.join(chances, on="stratum").with_columns(annotator=pl.lit(config.annotator))
+    samples = samples.select(*SAMPLES.columns).sort(SAMPLES.key)
     return {"samples": samples}
 
 
@@ -185,17 +190,21 @@ def _shortlist(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:
     return hashed.filter(pl.int_range(pl.len()).over("stratum") < config.size)
 
 
-def _choose(config: SampleConfig, shortlisted: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
-    """Choose from each stratum the pairs with the smallest hashes, as many as are allotted to it."""
+def _allotted(config: SampleConfig, strata: pl.DataFrame) -> pl.DataFrame:
+    """Return how many pairs are drawn from each stratum, and the chance that this gives a pair."""
     sizes = dict(strata.group_by("stratum").agg(pl.col("pairs").sum()).sort("stratum").iter_rows())
-    allotted = pl.DataFrame(
+    return pl.DataFrame(
         [(stratum, share, share / sizes[stratum]) for stratum, share in _allot(sizes, config.size).items()],
         schema={"stratum": pl.String, "allotted": pl.Int64, "inclusion_probability": pl.Float64},
         orient="row",
     )
+
+
+def _choose(config: SampleConfig, shortlisted: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
+    """Choose from each stratum the pairs with the smallest hashes, as many as are allotted to it."""
     return (
         shortlisted.sort("stratum", "hash")
-        .join(allotted, on="stratum", maintain_order="left")
+        .join(_allotted(config, strata), on="stratum", maintain_order="left")
         .filter(pl.int_range(pl.len()).over("stratum") < pl.col("allotted"))
     )
 

@@ -48,7 +48,7 @@ STATE_NAMES = {"relevant": "relevant", "not_relevant": "not relevant", "unsure":
 
 _SCORED = ("relevant", "unsure", "not_relevant")  # an unparsed verdict has no score
 _BINS = 25
-_DOTS = 2_000  # pairs in the plot of two judges
+_MOST_DOTS = 4_000  # of a plot; each takes 75 bytes of the page
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
 
@@ -272,7 +272,7 @@ def _context(
         "datasets": _datasets(config, tables),
         "per_query": _per_query(config, tables),
         "distributions": {tier: _ridges(tier, verdicts) for tier, verdicts in tables.verdicts.items()},
-        "agreement_plot": _scatter(tables),
+        **_scatter(tables),
         "tiers": _tiers(tables, seconds),
         "stages": sorted(tables.costs.to_dicts(), key=lambda row: (-(row["seconds"] or 0), row["stage"])),
         "measures": _measures(tables.scores),
@@ -340,10 +340,10 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
     return plots.ridges(rows, label=f"{_name(tier)}: scores by verdict", x_title="score, P(relevant)")
 
 
-def _scatter(tables: _Tables) -> Markup | None:
+def _scatter(tables: _Tables) -> dict[str, Markup | str | None]:
     """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision.
 
-    Of more than _DOTS pairs every second, third, … of each state is shown: each is a shape of the page.
+    Of more than `_MOST_DOTS` pairs, one in two or three or more is drawn, counted in the order of states and ids.
     """
     last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
@@ -354,15 +354,13 @@ def _scatter(tables: _Tables) -> Markup | None:
         .sort("state", *_PAIR)
     )
     if both.is_empty():
-        return None
-    shown = both.gather_every(math.ceil(both.height / _DOTS))
-    of = f"{shown.height:,} of {both.height:,} candidates"
-    return plots.scatter(
-        [plots.Dot(x, y, state) for x, y, state in shown.select("x", "y", "state").iter_rows()],
-        label=f"Similarity against language model for {both.height} candidates judged by both",
-        x_title="similarity" if shown.height == both.height else f"similarity ({of} are shown)",
-        y_title="language model",
-    )
+        return {"agreement_plot": None}
+    shown = both.gather_every(math.ceil(both.height / _MOST_DOTS))
+    dots = [plots.Dot(x, y, state) for x, y, state in shown.select("x", "y", "state").iter_rows()]
+    label = f"Similarity against language model for {len(dots)} candidates judged by both"
+    plot = plots.scatter(dots, label=label, x_title="similarity", y_title="language model")
+    note = "" if len(dots) == both.height else f" {len(dots):,} of {both.height:,} are drawn."
+    return {"agreement_plot": plot, "agreement_note": note}
 
 
 def _tiers(tables: _Tables, seconds: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -82,11 +82,14 @@ class Identities:
 
 
 class _Seen:
-    """The hashes of ids and texts of earlier files, sorted by id; and those of the present file, which wait."""
+    """The hashes of ids and texts of earlier files; and those of the present file, which wait.
+
+    They are in runs that are sorted by id, and an id is in one run. A run is at least twice as long as the next one, so
+    that many files do not sort all ids again and again.
+    """
 
     def __init__(self) -> None:
-        self.ids: _Hashes = np.empty(0, np.uint64)
-        self.texts: _Hashes = np.empty(0, np.uint64)
+        self._runs: list[tuple[_Hashes, _Hashes]] = []
         self._waiting: list[tuple[_Hashes, _Hashes]] = []
 
     def note(self, ids: _Hashes, texts: _Hashes) -> None:
@@ -95,18 +98,34 @@ class _Seen:
 
     def end_file(self) -> None:
         """Add the ids of the present file. The first text of an id stays."""
-        ids, texts = zip((self.ids, self.texts), *self._waiting, strict=True)
-        self.ids, first = np.unique(np.concatenate(ids), return_index=True)
-        self.texts = np.concatenate(texts)[first]
+        if not self._waiting:
+            return
+        ids, texts = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
         self._waiting = []
+        ids, first = np.unique(ids, return_index=True)
+        new = ~self._find(ids, texts[first])[0]
+        if new.any():
+            self._runs.append((ids[new], texts[first[new]]))
+        while len(self._runs) > 1 and self._runs[-2][0].size < 2 * self._runs[-1][0].size:
+            last, before = self._runs.pop(), self._runs.pop()
+            ids, texts = (np.concatenate(column) for column in zip(before, last, strict=True))
+            order = np.argsort(ids, kind="stable")  # which merges what is sorted
+            self._runs.append((ids[order], texts[order]))
 
     def compare(self, ids: _Hashes, texts: _Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Return which ids came before with the same text, and which with another one."""
-        if not len(self.ids):
-            return np.zeros(len(ids), bool), np.zeros(len(ids), bool)
-        place = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        known, same = self.ids[place] == ids, self.texts[place] == texts
-        return known & same, known & ~same
+        known, same = self._find(ids, texts)
+        return same, known & ~same
+
+    def _find(self, ids: _Hashes, texts: _Hashes) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Return which ids are in a run, and which are there with this text."""
+        known, same = np.zeros(len(ids), bool), np.zeros(len(ids), bool)
+        for run_ids, run_texts in self._runs:
+            place = np.minimum(np.searchsorted(run_ids, ids), run_ids.size - 1)
+            found = run_ids[place] == ids
+            known |= found
+            same |= found & (run_texts[place] == texts)
+        return known, same
 
 
 def _hashes(batch: Batch, identifier: str, *texts: str) -> tuple[_Hashes, _Hashes]:

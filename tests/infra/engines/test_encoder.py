@@ -12,7 +12,8 @@ import polars as pl
 import pytest
 
 from benchmarks.paper_size_data import DIMENSIONS, write_encoder
-from infra.engines.encoder import EncoderEngine
+from infra.engines import encoder as module
+from infra.engines.encoder import EncoderEngine, as_unit_vectors
 from infra.engines.kinds import build_engine
 from infra.engines.specs import SentenceTransformersSpec
 from infra.models.random_models import build_tiny_encoder
@@ -58,6 +59,22 @@ def test_a_role_has_its_own_prompt(encoder: EncoderEngine) -> None:
 
 
 @pytest.mark.slow
+def test_many_vectors_are_divided_by_their_lengths_a_few_at_a_time_with_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(1000, 384)).astype(np.float32)
+    vectors[500] = 0
+    whole = as_unit_vectors(vectors)
+    monkeypatch.setattr(module, "_ROWS", 7)
+    assert np.array_equal(as_unit_vectors(vectors), whole)
+    exact = vectors.astype(np.float64)
+    lengths = np.linalg.norm(exact, axis=1, keepdims=True)
+    lengths[500] = 1
+    assert np.array_equal(whole, (exact / lengths).astype(np.float32))
+    assert whole.dtype == np.float32
+    assert as_unit_vectors(vectors[:0]).shape == (0, 384)
+
+
 def test_no_texts_give_no_vectors_of_the_right_dimension(encoder: EncoderEngine) -> None:
     vectors = encoder.encode([], "query")
     assert (vectors.len(), vectors.dtype) == (0, pl.Array(pl.Float32, 32))

@@ -64,7 +64,8 @@ def write_beir(folder: Path, documents: dict[str, str], queries: dict[str, str],
 
 def ingest_parts(source: Path, before: Tables | None = None, **config: object) -> Tables:
     """Ingest, after an earlier ingest if one is given, and list the frames of tables in parts."""
-    places = {} if before is None else {name: before[name] for name in PLACES}
+    said = {} if before is None else {name: before[name] for name in PLACES}
+    places = {name: pl.concat(table) if isinstance(table, list) else table for name, table in said.items()}
     out = ingest(IngestConfig.model_validate({"dataset": "d"} | config), source=source, **places)
     return {name: list(found) if isinstance(found, Iterator) else found for name, found in out.items()}
 

@@ -31,10 +31,14 @@ def places(frame: pl.DataFrame, made: Cut) -> dict[tuple[str, int], int]:
     ("queries", "parts"),
     [(1, 1), (147, 1), (256, 1), (257, 2), (51_200, 200), (51_201, 200), (200_000, 200), (200_001, 201)],
 )
-def test_queries_are_in_parts_of_256_then_in_200_parts_then_in_parts_of_1000(queries: int, parts: int) -> None:
+def test_first_queries_are_in_parts_of_256_or_200_parts_and_all_others_in_parts_of_1000(
+    queries: int, parts: int
+) -> None:
     assert count_query_parts(queries) == parts
     assert count_query_parts(queries, wanted=7) == 7
-    assert count_query_parts(queries, wanted=7, first=False) == min(parts, 7)
+    later = -(-queries // 1_000)
+    assert count_query_parts(queries, first=False) == later
+    assert count_query_parts(queries, wanted=7, first=False) == min(later, 7)
 
 
 def test_passages_are_in_parts_of_50000() -> None:
@@ -62,6 +66,10 @@ def test_new_texts_get_parts_of_their_own_and_the_others_stay_wherever_they_stan
     hashes = to_hex(mixed["high"].to_numpy(), mixed["low"].to_numpy()).to_list()
     new = {n: second.part[n] for n in (*range(1, 60, 2), 60, 61)}
     assert new == {n: 3 + part_of(hashes[n], 4) for n in new}
+    (one,), (again, added) = (list(made.places_by_generation()) for made in (first, second))
+    assert one.equals(again)
+    assert added["generation"].unique().to_list() == [1]
+    assert pl.concat([again, added]).equals(second.places)
     third = cut_by(mixed, second)
     assert (third.counts, third.part.tolist()) == (second.counts, second.part.tolist())
     assert third.places.equals(second.places)

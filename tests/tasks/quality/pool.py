@@ -58,15 +58,16 @@ def draw_from(parts: Sequence[Frames], out: Path, **settings: int | str) -> pl.D
     config = SampleConfig.model_validate(settings)
     short = [shortlist(config, candidates=part["candidates"], decisions=part["decisions"]) for part in parts]
     numbered = pl.concat(
-        made["shortlist"].select("stratum", "hash", part=pl.lit(number, pl.Int32)) for number, made in enumerate(short)
+        each["shortlist"].select("stratum", "hash", part=pl.lit(number, pl.Int32)) for number, each in enumerate(short)
     )
-    drawn = dict(module.draw(config, shortlist=numbered, strata=pl.concat(made["strata"] for made in short))["drawn"])
+    made = module.draw(config, shortlist=numbered, strata=pl.concat(each["strata"] for each in short))
+    drawn = dict(made["drawn"])
     texts = ("queries", "passages", "positives")
     shown = [
         show_pairs(config, drawn=frame, shortlist=short[part]["shortlist"], **{n: parts[part][n] for n in texts})
         for part, frame in drawn.items()
     ]
-    frame = pl.concat([pl.DataFrame(schema=SHOWN.columns), *(made["shown"] for made in shown)])
-    samples = sample(config, shown=frame, out=out)["samples"]
+    frame = pl.concat([pl.DataFrame(schema=SHOWN.columns), *(each["shown"] for each in shown)])
+    samples = sample(config, shown=frame, chances=made["chances"], out=out)["samples"]
     assert dict(samples.schema) == SAMPLES.columns
     return samples

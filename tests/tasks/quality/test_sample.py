@@ -7,7 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasks.quality.sample import SampleConfig
+from tasks.quality import sample as module
+from tasks.quality.sample import SampleConfig, shortlist
 from tasks.schemas import SOURCE_JUDGE
 from tests.tasks.quality.pool import build, draw, draw_from
 from tests.tasks.settings import settings_of
@@ -67,6 +68,21 @@ def test_the_sample_is_the_same_from_one_part_and_from_several(tmp_path: Path) -
     ]
     assert draw_from(cut, tmp_path / "8", size=9).equals(whole)
     assert (tmp_path / "1" / "sheet.csv").read_bytes() == (tmp_path / "8" / "sheet.csv").read_bytes()
+
+
+def test_growth_that_adds_no_drawn_pair_leaves_the_drawn_pairs_of_all_parts_as_they_were() -> None:
+    """Else each part with a drawn pair has another key, and reads its texts again."""
+    frames = build({("relevant", True): 20, ("not_relevant", False): 60})
+    config = SampleConfig(size=9)
+    short = shortlist(config, candidates=frames["candidates"], decisions=frames["decisions"])
+    numbered = short["shortlist"].select("stratum", "hash", part=pl.lit(0, pl.Int32))
+    one, two = (
+        module.draw(config, shortlist=numbered, strata=short["strata"].with_columns(pl.col("pairs") + more))
+        for more in (0, 5)
+    )
+    (drawn,), (again,) = (list(each["drawn"]) for each in (one, two))
+    assert drawn[1].equals(again[1])
+    assert not one["chances"].equals(two["chances"])
 
 
 def test_another_seed_draws_other_pairs(tmp_path: Path) -> None:

@@ -198,17 +198,6 @@ def test_every_plot_is_well_formed_and_named(tmp_path: Path) -> None:
         assert root.get("aria-label") or root.get("aria-hidden") == "true"
 
 
-def test_of_many_pairs_that_two_judges_scored_some_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dots() -> int:
-        return render(tmp_path, rich_tables()).count('class="dot fill-')
-
-    every = dots()
-    assert every > 10
-    monkeypatch.setattr(report_module, "_DOTS", 10)
-    assert every / 4 <= dots() <= 10
-    assert f"similarity ({dots()} of {every} candidates are shown)" in render(tmp_path, rich_tables())
-
-
 def test_tables_have_captions_and_headings_do_not_skip_a_level(tmp_path: Path) -> None:
     tags = [tag for tag, _ in Page(render(tmp_path, toy_tables())).tags]
     assert tags.count("table") == tags.count("caption")
@@ -311,3 +300,19 @@ def test_the_histogram_of_differences_reaches_the_next_round_number(value: float
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(report_module) == set()
+
+
+def test_of_many_pairs_some_are_drawn_evenly_and_the_page_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dots(html: str) -> list[str]:
+        svg = next(svg for svg in re.findall(r"<svg.*?</svg>", html, re.S) if "Similarity against" in svg)
+        return re.findall(r'class="dot fill-(\w+)"', svg)
+
+    whole = render(tmp_path / "whole", rich_tables())
+    total = len(dots(whole))
+    assert "are drawn" not in whole
+    monkeypatch.setattr(report_module, "_MOST_DOTS", total // 2)
+    some = render(tmp_path / "some", rich_tables())
+    assert dots(some) == dots(whole)[:: -(-total // (total // 2))]
+    assert f" {len(dots(some))} of {total} are drawn." in some

@@ -1,10 +1,15 @@
 """Ids that only number the rows of a file or the passages of a row."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
+from tasks.data.reading import ids
 from tasks.data.reading.source import RowSource, open_source
 from tasks.texts import hash_passage
 from tests.tasks.data.reading.made import file_of
@@ -80,3 +85,29 @@ def test_one_changed_text_among_shared_passages_leaves_their_ids(tmp_path: Path)
     file_of(tmp_path, _row("q1", "p1=water", "p2=bus", "p3=egg"), name="a.jsonl")
     file_of(tmp_path, _row("q2", "p1=tram", "p2=bus", "p3=egg"), name="b.jsonl")
     assert _read(tmp_path) == (["q1", "q2"], ["p1", "p2", "p3", "p1", "p2", "p3"], [])
+
+
+@settings(deadline=None, max_examples=100)
+@given(some.lists(some.lists(some.tuples(some.integers(0, 30), some.integers(0, 2)), max_size=12), max_size=9))
+def test_ids_are_compared_with_the_first_texts_of_all_earlier_files(files: list[list[tuple[int, int]]]) -> None:
+    seen = ids._Seen()
+    first: dict[int, int] = {}
+    for rows in files:
+        names, texts = (np.array([row[n] for row in rows], np.uint64) for n in range(2))
+        same, other = seen.compare(names, texts)
+        assert same.tolist() == [first.get(name) == text for name, text in rows]
+        assert other.tolist() == [first.get(name, text) != text for name, text in rows]
+        seen.note(names, texts)
+        seen.end_file()
+        first = dict(reversed(rows)) | first
+
+
+def test_many_files_leave_few_runs() -> None:
+    seen = ids._Seen()
+    for number in range(300):
+        names = np.arange(number * 7, number * 7 + 10, dtype=np.uint64)  # three of them came before
+        seen.note(names, names)
+        seen.end_file()
+    sizes = [run.size for run, _ in seen._runs]
+    assert sum(sizes) == 300 * 7 + 3
+    assert all(longer >= 2 * shorter for longer, shorter in pairwise(sizes))
