@@ -207,13 +207,16 @@ class Store:
         return object_key(hashlib.sha256(data).hexdigest() + suffix)
 
     def put_object(self, data: bytes, suffix: str) -> str:
-        """Store bytes under their own SHA-256 and return the key; the same bytes are stored once."""
+        """Store bytes under their own SHA-256 and return the key; the same bytes are stored once.
+
+        What is there already is compared: a failing disk or server may have cut it short or changed it.
+        """
         key = self.key_of(data, suffix)
         size = self.size(key)
         if size is None:
             self.create(key, data)
-        elif size != len(data):
-            self.repair(key, data)  # cut short by a failing disk or server
+        elif size != len(data) or self.read(key) != data:
+            self.repair(key, data)
         return key
 
     def repair(self, key: str, data: bytes) -> None:

@@ -331,13 +331,14 @@ def test_a_listing_has_sizes_and_times_and_no_temporary_files_folders_or_links_t
     assert (directory.holds("a"), directory.holds("b")) == (True, False)
 
 
-def test_an_object_that_was_cut_short_is_written_again_and_a_whole_one_is_not(directory: Store) -> None:
+@pytest.mark.parametrize("damaged", [b"cont", b"contend"], ids=["cut short", "changed"])
+def test_an_object_that_is_damaged_is_written_again_and_a_whole_one_is_not(directory: Store, damaged: bytes) -> None:
     key = directory.put_object(b"content", ".txt")
     assert key.endswith(".txt")
     inode = path_of(directory, key).stat().st_ino
     assert directory.put_object(b"content", ".txt") == key
     assert path_of(directory, key).stat().st_ino == inode
-    path_of(directory, key).write_bytes(b"cont")
+    path_of(directory, key).write_bytes(damaged)
     assert directory.put_object(b"content", ".txt") == key
     assert directory.get_object(key) == b"content"
     assert [path for path in path_of(directory, key).parent.iterdir() if path.suffix == ".tmp"] == []
