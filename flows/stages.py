@@ -33,7 +33,7 @@ _FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
 # What it reads of the long ones: at millions of pairs the other columns are most of its memory.
 _PAIR = ("dataset", "query_id", "doc_id")
 _OF_CANDIDATES = (*_PAIR, "text_hash", "retriever", "rank")
-_OF_VERDICTS = (*_PAIR, "tier", "judge", "state", "score", "call_id")
+_OF_VERDICTS = (*_PAIR, "tier", "state", "score")
 _OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
 SEARCHED_QUERIES, SEARCHED_PASSAGES = 20_480, 1_048_576  # most rows that one part of the search reads, about
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model, and of the search
@@ -329,7 +329,9 @@ REPORT = MethodStage(
     every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
     columns={
         "candidates": _OF_CANDIDATES,
-        **dict.fromkeys(("similarity", "llm_verdicts", "decisions"), _OF_VERDICTS),
+        "similarity": _OF_VERDICTS,
+        "llm_verdicts": (*_OF_VERDICTS, "judge"),
+        "decisions": (*_OF_VERDICTS, "judge", "call_id"),
     },
     directories=("page",),
 )
