@@ -5,15 +5,15 @@ from tasks import schemas as s
 from tasks import summaries as made
 
 _PAIR = ("dataset", "query_id", "doc_id")
-_VERDICT = (*_PAIR, "tier", "judge", "state", "score", "call_id")
+_VERDICT = (*_PAIR, "tier", "state", "score")
 # What the report reads of tables that grow with the data; the others are short, or it shows all of them.
 REPORT_COLUMNS = {
     "queries": ("dataset", "query_id", "text", "split"),
     "positives": _PAIR,
     "candidates": (*_PAIR, "text_hash", "retriever", "rank"),
     "similarity": _VERDICT,
-    "llm_verdicts": _VERDICT,
-    "decisions": _VERDICT,
+    "llm_verdicts": (*_VERDICT, "judge"),
+    "decisions": (*_VERDICT, "judge", "call_id"),
     "calls": ("judge", "prompt_tokens", "output_tokens"),
     "windows": (*_PAIR, "tier", "windows", "start", "start_tokens", "end_tokens"),
 }

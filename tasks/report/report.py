@@ -24,7 +24,7 @@ from tasks.report.calibration import in_summary, sum_up_calibration
 from tasks.report.checks import LabelChecks, sum_up_checks
 from tasks.report.comparison_plots import plot_differences, plot_forest
 from tasks.report.data_figures import NAMES, sum_up_data, table_of_rejects
-from tasks.report.examples import pick_examples
+from tasks.report.examples import choose_queries, pick_examples
 from tasks.report.guarantee import sum_up_guarantee
 from tasks.report.shared_errors import CommonErrors, find_common_errors, say_passed_on
 from tasks.report.summary import (
@@ -51,6 +51,7 @@ _BINS = 25
 _MOST_DOTS = 4_000  # of a plot; each takes 75 bytes of the page
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
+_VERDICT = [*_PAIR, "tier", "state", "score"]  # what the page shows of a verdict
 
 
 class ReportConfig(BaseModel):
@@ -110,8 +111,9 @@ class _Tables:
 
     @property
     def verdicts(self) -> dict[str, pl.DataFrame]:
-        asked = {tier: self.llm_verdicts.filter(pl.col("tier") == tier) for tier in self.tiers}
-        return {"similarity": self.similarity, **asked, CASCADE: self.decisions}
+        first, said, last = (frame.select(_VERDICT) for frame in (self.similarity, self.llm_verdicts, self.decisions))
+        asked = {tier: said.filter(pl.col("tier") == tier) for tier in self.tiers}
+        return {"similarity": first, **asked, CASCADE: last}
 
     def calls_of(self, tier: str) -> pl.DataFrame:
         judges = self.llm_verdicts.filter(pl.col("tier") == tier).select("judge").unique()
@@ -263,6 +265,7 @@ def _context(
 ) -> dict[str, Any]:
     """Return the variables of the template that describe judging and training."""
     seconds = dict(tables.costs.select("stage", "seconds").iter_rows())
+    chosen = pl.col("query_id").is_in([query for _, query in choose_queries(tables.edits, config.examples)])
     return {
         "config": config,
         "figures": figures,
@@ -283,7 +286,7 @@ def _context(
             queries=tables.queries,
             passages=tables.passages,
             positives=tables.positives,
-            verdicts=pl.concat(tables.verdicts.values()),
+            verdicts=pl.concat(frame.filter(chosen) for frame in tables.verdicts.values()),
             edits=tables.edits,
             known=tables.known,
             limit=config.examples,
@@ -316,12 +319,15 @@ def _per_query(config: ReportConfig, tables: _Tables) -> Markup | None:
     """Plot how many queries have how many false negatives (distinct texts), with the limit of the treatment."""
     if tables.decisions.is_empty():
         return None
-    judged = tables.decisions.join(tables.candidates.select(*_PAIR, "text_hash"), on=_PAIR, how="left")
-    texts = pl.col("text_hash").filter(pl.col("state") == "relevant").n_unique()
-    numbers = judged.group_by(_QUERY).agg(relevant=texts)["relevant"].value_counts().sort("relevant")
+    relevant = tables.decisions.filter(pl.col("state") == "relevant").select(_PAIR)
+    relevant = relevant.join(tables.candidates.select(*_PAIR, "text_hash"), on=_PAIR, how="left")
+    found = relevant.group_by(_QUERY).agg(relevant=pl.col("text_hash").n_unique())
+    without = tables.decisions.select(_QUERY).n_unique() - found.height
+    numbers = {0: without} if without else {}
+    numbers |= dict(found["relevant"].value_counts().sort("relevant").iter_rows())
     cut = config.max_false_negatives
     return plots.counts(
-        {int(number): int(queries) for number, queries in numbers.iter_rows()},
+        numbers,
         label="How many queries have how many false negatives",
         x_title="false negatives of a query",
         y_title="queries",

@@ -75,7 +75,10 @@ def find_common_errors(
         measured_by, last = list(judges.items())[-1]
         truth = last.filter(pl.col("state") != "unparsed").select(*PAIR, relevant=_RELEVANT)
         del judges[measured_by]
-    rows = shared_errors(judges, truth, kinds_of_pairs(candidates, decisions, lengths))
+    if len(judges) < 2:  # noqa: PLR2004 - errors in common need two
+        return CommonErrors("", ())
+    kinds = kinds_of_pairs(candidates.join(truth, on=PAIR, how="semi"), decisions, lengths)
+    rows = shared_errors(judges, truth, kinds)
     if rows.is_empty():
         return CommonErrors("", ())
     excess = pl.col("both_wrong") - pl.col("by_chance")

@@ -78,7 +78,8 @@ def kinds_of_pairs(
         lengths: LENGTHS of their passages; without it they are null.
     """
     asked = pl.when(pl.col("call_id").is_not_null()).then(pl.lit("asked")).otherwise(pl.lit("not asked"))
-    pairs = candidates.join(decisions.select(*PAIR, asked=asked), on=PAIR, how="left")
+    pairs = candidates.select(*PAIR, "retriever", "rank")
+    pairs = pairs.join(decisions.select(*PAIR, asked=asked), on=PAIR, how="left")
     if lengths is None:
         pairs = pairs.with_columns(chars=pl.lit(None, dtype=pl.UInt32))
     else:
