@@ -207,10 +207,7 @@ class Store:
         return object_key(hashlib.sha256(data).hexdigest() + suffix)
 
     def put_object(self, data: bytes, suffix: str) -> str:
-        """Store bytes under their own SHA-256 and return the key; the same bytes are stored once.
-
-        What is there already is compared: a failing disk or server may have cut it short or changed it.
-        """
+        """Store bytes under their own SHA-256 and return the key; what is there is written again if it is damaged."""
         key = self.key_of(data, suffix)
         size = self.size(key)
         if size is None:

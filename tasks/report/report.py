@@ -347,10 +347,7 @@ def _ridges(tier: str, verdicts: pl.DataFrame) -> Markup | None:
 
 
 def _scatter(tables: _Tables) -> dict[str, Markup | str | None]:
-    """Plot the scores of similarity and of the last tier for pairs that both judged, coloured by the decision.
-
-    Of more than `_MOST_DOTS` pairs, one in two or three or more is drawn, counted in the order of states and ids.
-    """
+    """Plot what similarity and the last tier say of pairs that both judged; of many, every second, third, … one."""
     last = tables.llm_verdicts.filter(pl.col("tier") == (tables.tiers[-1] if tables.tiers else ""))
     both = (
         tables.similarity.select(*_PAIR, x="score")
