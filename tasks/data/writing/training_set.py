@@ -98,10 +98,7 @@ class TrainingSet:
         self.extras, self.agreement, self.people = extras, agreement, people
         self.height = self.without_negatives = 0
         self.datasets, self.treatments = Counter[str](), Counter[str]()
-        self._fields, self._values = (
-            Counter[str](),
-            Counter[str](),
-        )  # values in the rows' further fields, and beside passages
+        self._fields, self._values = Counter[str](), Counter[str]()  # values in further fields, and beside passages
         self._passages = [0, 0]
         self._rows = SortedRows(scratch, "rows", tuple(_QUERY))
         self._documents = SortedRows(scratch, "documents", tuple(_PASSAGE), distinct=True) if corpus else None
