@@ -209,10 +209,10 @@ class Store:
     def put_object(self, data: bytes, suffix: str) -> str:
         """Store bytes under their own SHA-256 and return the key; what is there is written again if it is damaged."""
         key = self.key_of(data, suffix)
-        size = self.size(key)
-        if size is None:
+        found = self._attempt("compare", key, lambda: self._fs.cat_file(self._path(key)), None)
+        if found is None:
             self.create(key, data)
-        elif size != len(data) or self.read(key) != data:
+        elif found != data:
             self.repair(key, data)
         return key
 
