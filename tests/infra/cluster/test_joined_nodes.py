@@ -242,4 +242,7 @@ def test_a_worker_that_is_told_to_end_writes_what_its_ledger_holds_first(
     print(how, ended[0])  # noqa: T201
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.1)
+    if how == "drained":  # until it is gone, the next test's engine may be placed on it, and end with it
+        while any(found["Alive"] and found["NodeID"] == node for found in ray.nodes()):
+            time.sleep(0.1)
     pool.close()
