@@ -1,5 +1,6 @@
 """Facts about this machine: processor, memory, GPUs, free disk, its Ray node; and how much memory a model takes."""
 
+import ctypes
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import struct
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,25 @@ def total_memory() -> int:
         return min(machine, int(_CGROUP.read_text()))
     except (OSError, ValueError):
         return machine
+
+
+def give_back_memory() -> None:
+    """Return to the system what the C library holds of freed memory; only glibc holds any, and can be told to.
+
+    What a process frees in small pieces, such as texts, stays with it, a piece here and there on each page.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+    return found
 
 
 def gpu_memory() -> tuple[int, ...]:

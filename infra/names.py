@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 OBJECTS = "objects/"
+CHECKPOINTS = "checkpoints/"  # of unfinished trainings
 _NUMBERED = re.compile(r"(.+)-([0-9]+)", re.DOTALL)
 
 

@@ -25,6 +25,7 @@ _SHORT = 24  # characters; a shorter text is sought as a whole value only: it ma
 _EXCERPT = 200  # characters of a text by which a copy that was cut is recognised
 _PIECE = 16 * 2**20  # bytes of an unpacked file that are searched at a time
 _READ = 2**16  # bytes that are unpacked at a time
+LINE = "line"  # the name of columns that hold lines of JSON
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _ARROW = (b"ARROW1\0\0", b"\xff\xff\xff\xff")  # what a file and a stream begin with
 _OF_TEXT = ("String", "Categorical", "Enum", "Binary")  # types of columns, also inside of others
@@ -92,7 +93,10 @@ class Seeker:
         return self._in_plain(data) or (b"\\" in data and b"\0" not in data and self._in_json(data))
 
     def in_frame(self, frame: pl.DataFrame) -> bool:
-        """Tell whether any column holds the target: strings, or lists and structs of them, however deep."""
+        """Tell whether any column holds the target: strings, or lists and structs of them, however deep.
+
+        A column named `line` is searched as the file of lines that it becomes: texts are escaped there.
+        """
         return any(self._in_series(series) for series in frame.iter_columns())
 
     def _in_parquet(self, data: bytes) -> bool:
@@ -119,6 +123,8 @@ class Seeker:
             series = series.cast(pl.String, strict=False)
         if series.dtype != pl.String:
             return False
+        if series.name == LINE and any(self._in_text_file(line.encode()) for line in series.drop_nulls()):
+            return True
         found = series.is_in(self._whole).any() if self._whole else False
         return bool(found or (self._parts and series.str.contains_any(self._parts).any()))
 

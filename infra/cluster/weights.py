@@ -7,7 +7,7 @@ what it fetched in `<cache>/weights/<digest>/`, and looks there first.
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +53,24 @@ def publish(store: Store, folder: Path, digest: str, cache: Path) -> bool:
     objects = {name: put_file(store, folder / name) for name in names}
     sizes = {name: (folder / name).stat().st_size for name in names}
     return store.create(_key(digest), json.dumps({"files": objects, "sizes": sizes}, sort_keys=True).encode())
+
+
+def publish_stored(store: Store, digest: str, files: Mapping[str, str]) -> bool:
+    """Let nodes fetch a model whose files are objects of the store already; True if they could not before.
+
+    Args:
+        store: the store.
+        digest: by which engines name the model.
+        files: object by name of file.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    if is_published(store, digest):
+        return False
+    sizes = {name: store.size(key) for name, key in files.items()}
+    record = {"files": dict(files), "sizes": sizes}
+    return store.create(_key(digest), json.dumps(record, sort_keys=True).encode())
 
 
 def is_published(store: Store, digest: str) -> bool:

@@ -17,6 +17,7 @@ from infra.engines.specs import (
     CrossEncoderSpec,
     EndpointSpec,
     OpenAIBatchSpec,
+    OpenAIEmbeddingsSpec,
     OpenAISpec,
     PinnedSpec,
     ScoresSpec,
@@ -70,6 +71,11 @@ def _nothing_further(settings: Any) -> Mapping[str, str]:  # noqa: ANN401 - sett
     return {}
 
 
+def _few_arenas(settings: Any) -> Mapping[str, str]:  # noqa: ANN401 - settings of an encoder
+    """Let the threads of glibc share their memory: each of many threads would keep what it freed of a part's texts."""
+    return {"MALLOC_ARENA_MAX": "2"}
+
+
 def _vllm_variables(settings: Any) -> Mapping[str, str]:  # noqa: ANN401 - settings of vLLM
     variables = {
         "VLLM_NO_USAGE_STATS": "1",
@@ -93,7 +99,8 @@ class EngineKind:
     spec: the class of its settings; the default of its field `kind` is the kind's name.
     engine: `module:class` of the engine, imported only in the process that builds it.
     does: the engine's method that a stage calls. `answer` takes chats, `score` pairs of texts, `encode` texts (`find`
-        where the vectors are in files). `read`: there is no engine, because the verdicts are in a file.
+        where the vectors are in files, `embed` where an endpoint is paid for them). `read`: there is no engine, because
+        the verdicts are in a file.
     tokens: how the tokens of a chat are counted before it is asked. `model`: by the tokenizer in the model's folder.
         `vendor`: by the vendor's tokenizer where it is on this machine, else by an estimate. `none`: not at all.
     jobs: calls are put into jobs that take hours. They cost the share of the price that the price file calls `batch`.
@@ -179,6 +186,7 @@ _ROWS = (
         does="encode",
         tokens="none",
         libraries=("sentence-transformers", *_MODELS, "numpy"),
+        further_variables=_few_arenas,
     ),
     EngineKind(
         VectorsSpec,
@@ -187,6 +195,13 @@ _ROWS = (
         tokens="none",
         libraries=("numpy",),
         num_cpus=1.0,
+    ),
+    EngineKind(
+        OpenAIEmbeddingsSpec,
+        "infra.engines.embeddings.endpoint:OpenAIEmbeddings",
+        does="encode",
+        tokens="vendor",
+        num_cpus=0.1,
     ),
     EngineKind(
         CrossEncoderSpec,

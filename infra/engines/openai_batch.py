@@ -54,7 +54,7 @@ class OpenAIBatchEngine:
             ValueError: the variable that should hold the key is not set, or the address is missing or no HTTP one.
         """
         self._spec = spec
-        self._endpoint = Endpoint(spec)
+        self._endpoint = Endpoint(spec, partial(remedy, spec=spec))
         self._faults = EqualFaults()
 
     @property

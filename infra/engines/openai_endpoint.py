@@ -30,8 +30,8 @@ from infra.engines.openai_requests import (
     serialise,
 )
 from infra.engines.rate_limit import RateLimiter, Result, identify, run, slots, together
-from infra.engines.refusals import EqualFaults, remedy
-from infra.engines.specs import OpenAISpec
+from infra.engines.refusals import OTHERWISE, EqualFaults, remedy, remedy_of_access
+from infra.engines.specs import OpenAIAccess, OpenAISpec
 from infra.key_rules import is_loopback
 from infra.redact import hide_variable, redact
 
@@ -60,7 +60,7 @@ class OpenAIEngine:
             ValueError: the variable that should hold the key is not set, or the address is missing or no HTTP one.
         """
         self._spec = spec
-        self._endpoint = Endpoint(spec)
+        self._endpoint = Endpoint(spec, functools.partial(remedy, spec=spec))
         self._faults = EqualFaults()
         self._opened = asyncio.Event()
         self._refusal = ""
@@ -176,24 +176,33 @@ class OpenAIEngine:
             self._faults.note_answer()
             self._opened.set()
             return fault
-        if self._faults.may_be_of_the_text(fault.kind):
-            result = fault = replace(fault, fatal=False)
-        if fault.concerns_all and self._faults.add(fault.kind, fault.text, passing=fault.passing):
-            return replace(fault, fatal=True)
-        return result
+        fault = weigh(self._faults, fault)
+        return result if isinstance(result, Answer) and not fault.fatal else fault
+
+
+def weigh(faults: EqualFaults, fault: Trouble) -> Trouble:
+    """Return a fault as it counts for other requests: fatal once so many equal ones came that each would have it."""
+    if faults.may_be_of_the_text(fault.kind):
+        fault = replace(fault, fatal=False)
+    if fault.concerns_all and faults.add(fault.kind, fault.text, passing=fault.passing):
+        return replace(fault, fatal=True)
+    return fault
 
 
 class Endpoint:
     """A client with its key and its rate limit; every retry happens here."""
 
-    def __init__(self, spec: OpenAISpec) -> None:
+    def __init__(self, spec: OpenAIAccess, advise: Callable[[str, str], str] | None = None) -> None:
         """Read the key from the environment and build the client.
+
+        advise: says what to change after a fault of every request, by its kind and words.
 
         Raises:
             ValueError: the variable that should hold the key is not set, the address is missing or no HTTP one, or the
                 key may not be sent there (`refusal_of`).
         """
         self._spec = spec
+        self._advise = advise or (lambda kind, words: remedy_of_access(kind, words, spec.api_key_env) or OTHERWISE)
         self.address = _address(spec)
         hide_variable(spec.api_key_env)
         self._key = _read_key(spec)
@@ -215,6 +224,12 @@ class Endpoint:
         named = {"model": body["model"], "messages": body["messages"]}
         rest = {name: value for name, value in body.items() if name not in named}
         return await self._client.chat.completions.with_raw_response.create(**named, extra_body=rest)
+
+    async def embed(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - the client's raw response
+        """Ask for the vectors of some texts."""
+        named = {name: body[name] for name in ("model", "input", "encoding_format")}
+        rest = {name: value for name, value in body.items() if name not in named}
+        return await self._client.embeddings.with_raw_response.create(**named, extra_body=rest)
 
     async def call(
         self,
@@ -302,11 +317,11 @@ class Endpoint:
         said = trouble.text if trouble.kind == _NO_LOGPROBS.kind else str(trouble)
         return (
             f"{self.address}: no request can succeed: {said} (model {self._spec.model!r}, key from "
-            f"{self._spec.api_key_env}); {remedy(trouble.kind, trouble.text, self._spec)}"
+            f"{self._spec.api_key_env}); {self._advise(trouble.kind, trouble.text)}"
         )
 
 
-def _address(spec: OpenAISpec) -> str:
+def _address(spec: OpenAIAccess) -> str:
     """Check the endpoint's address; one with secrets in it is refused, since specs and addresses are shown and kept."""
     if spec.base_url is None and spec.api_version is not None:
         raise ValueError("base_url: the Azure resource's address expected with api_version, got none")
@@ -320,7 +335,7 @@ def _address(spec: OpenAISpec) -> str:
     return parts.geturl()
 
 
-def _read_key(spec: OpenAISpec) -> str:
+def _read_key(spec: OpenAIAccess) -> str:
     key = os.environ.get(spec.api_key_env, "").strip()
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise ValueError(f"api_key_env: the variable {spec.api_key_env} holds characters that no key can have")
@@ -331,7 +346,7 @@ def _read_key(spec: OpenAISpec) -> str:
     raise ValueError(f"api_key_env: the variable {spec.api_key_env} should hold the endpoint's key and is not set")
 
 
-def _build_client(spec: OpenAISpec, key: str) -> openai.AsyncOpenAI:
+def _build_client(spec: OpenAIAccess, key: str) -> openai.AsyncOpenAI:
     """Build the client. The spec alone decides where texts go and with what, and no variable of the vendor does."""
     timeout = openai.Timeout(spec.timeout, connect=min(_CONNECT_SECONDS, spec.timeout))
     transport = BoundedClient(

@@ -30,7 +30,7 @@ _CHARACTERS_PER_TOKEN = 4
 _TEXT_LENGTH = 300
 _MIB = 2**20
 _MOST_BYTES = 8 * _MIB  # of a reply, unpacked
-_MOST_BYTES_OF_A_FILE = 512 * _MIB  # of a batch's answers
+_LARGER = {"content": 512 * _MIB, "embeddings": 64 * _MIB}  # a batch's answers, vectors; by the end of the path
 
 _OK, _REDIRECT, _BAD_REQUEST, _FORBIDDEN, _TOO_LARGE, _UNPROCESSABLE, _BUSY, _SERVER = (
     200, 300, 400, 403, 413, 422, 429, 500,
@@ -67,7 +67,10 @@ _ENDED = {
 _PAGE = re.compile(r"\s*<(?:!doctype\s+html|html|head|body)\b", re.I)
 _TITLE = re.compile(r"<(title|h1)[^>]{0,200}>(.{1,500}?)</\1", re.I | re.S)
 _PAGE_START = 20_000  # characters of a page in which its title is sought
-_ECHO = re.compile(r"""['"]?\binput(?:_value)?['"]?\s*[:=].*""", re.S)  # a validator repeats what was sent
+# A validator repeats what was sent, and OpenAI says "Invalid 'input': maximum …".
+_ECHO = re.compile(
+    r"""['"]?\binput(?:_value)?['"]?\s*[:=](?:(?<!nvalid ['"]input['"]:)|\s*['"\[{]).*""", re.S
+)  # fmt: skip
 _NAMES_OF_WORDS = ("message", "msg", "detail", "error", "errors", "error_message", "reason", "title")
 _MOST_TOKENS = 2**31
 _DEPTH = 6  # objects in which an error's words are sought
@@ -87,7 +90,7 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
             TooLarge: the body is larger than any answer.
         """
         response = await super().send(request, stream=True, **options)
-        most = _MOST_BYTES_OF_A_FILE if request.url.path.endswith("/content") else _MOST_BYTES
+        most = _LARGER.get(request.url.path.rpartition("/")[2], _MOST_BYTES)
         body = bytearray()
         try:
             async for piece in response.aiter_bytes():
@@ -122,7 +125,7 @@ class Trouble:
 
     kind: `429`, `timeout`, `connection`, `body`, `refused`, …; failures are counted by it. text: the endpoint's words.
     passing: another try may succeed. fatal: every other request would fail too. wait: seconds the endpoint asks us to
-    wait; None where it asks for none.
+    wait; None where it asks for none. codes: of the endpoint's error.
     """
 
     kind: str
@@ -130,6 +133,7 @@ class Trouble:
     passing: bool = False
     fatal: bool = False
     wait: float | None = None
+    codes: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def concerns_all(self) -> bool:
@@ -208,9 +212,9 @@ def read_completion(reply: Reply) -> Answer | Trouble:
             text="" + (message.get("content") or ""),
             logprobs=first_logprobs(choice),
             finish_reason=_finish_reason(choice, message),
-            prompt_tokens=_tokens(usage.get("prompt_tokens")),
-            cached_tokens=_tokens(details.get("cached_tokens")),
-            output_tokens=_tokens(usage.get("completion_tokens")),
+            prompt_tokens=tokens_in(usage.get("prompt_tokens")),
+            cached_tokens=tokens_in(details.get("cached_tokens")),
+            output_tokens=tokens_in(usage.get("completion_tokens")),
             fingerprint=_cut(f"{body.get('model') or ''} {body.get('system_fingerprint') or ''}"),
         )
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
@@ -219,7 +223,7 @@ def read_completion(reply: Reply) -> Answer | Trouble:
     return answer
 
 
-def _tokens(said: Any) -> int:  # noqa: ANN401 - any JSON
+def tokens_in(said: Any) -> int:  # noqa: ANN401 - any JSON
     """Return a number of tokens; 0, as for one that is not given, for a number that no request can have used.
 
     Raises:
@@ -270,10 +274,10 @@ def read_status(reply: Reply) -> Trouble | None:
         or (status in (_BAD_REQUEST, _UNPROCESSABLE) and names_a_field(said))
         or (status == _BUSY and (codes & _NO_QUOTA or (wait is None and _SPENT.search(said))))
     ):
-        return Trouble(str(status), text, fatal=True)
+        return Trouble(str(status), text, fatal=True, codes=codes)
     if status in _MAY_PASS or status >= _SERVER:
-        return Trouble(str(status), text, passing=True, wait=wait)
-    return Trouble(str(status), text)
+        return Trouble(str(status), text, passing=True, wait=wait, codes=codes)
+    return Trouble(str(status), text, codes=codes)
 
 
 def _of_stream(text: str) -> dict[str, Any] | None:

@@ -28,16 +28,21 @@ _LOOSER = {
     "json_schema": "set `structured: json_object` or `structured: none`",
     "json_object": "set `structured: none`",
 }
-# What stands in a reply's kind and words, in this order, and what to change then.
-_REMEDIES = tuple(
+# What stands in a reply's kind and words, in this order, and what to change then. First, whatever is asked for:
+_OF_ACCESS = tuple(
     (re.compile(pattern), advice)
     for pattern, advice in (
-        (r"^no_logprobs", _LISTWISE),
         (r"text/html", "check `base_url`: it should be the address of the interface, and not that of a page"),
         (r"^401", "check the key in the variable {key}"),
         (r"^(402|429)", "the account has nothing left: add to it, or run again once its limit is renewed"),
         (r"^403", "check that the key in the variable {key} may use this model at this address"),
         (r"^(3\d\d|404|405)|model\b.{0,80}(not found|not exist)", "check `base_url` (most end in /v1) and `model`"),
+    )
+)
+_OF_CHATS = tuple(
+    (re.compile(pattern), advice)
+    for pattern, advice in (
+        (r"^no_logprobs", _LISTWISE),
         (r"max_\w*tokens.{0,80}(>=|at least|minimum|below|greater than)",
          f"the endpoint gives no answer of a single token: {_LISTWISE}"),
         (r"\bmax_(completion_)?tokens\b", "set `max_tokens_field: {other_limit}` in the tier's `engine`"),
@@ -48,7 +53,7 @@ _REMEDIES = tuple(
         (r"response_format|json_schema|guided_json", "{looser} in the tier's `engine`"),
     )
 )  # fmt: skip
-_OTHERWISE = "check the model's name, base_url, the key and its quota, and the fields that the endpoint knows"
+OTHERWISE = "check the model's name, base_url, the key and its quota, and the fields that the endpoint knows"
 
 
 def names_a_field(words: str) -> bool:
@@ -107,13 +112,26 @@ def remedy(kind: str, words: str, spec: OpenAISpec) -> str:
     said = f"{kind} {words.lower()}"
     if kind in ("400", "422") and any(re.search(rf"\b{re.escape(name.lower())}\b", said) for name in spec.extra_body):
         return "correct `extra_body` in the tier's `engine`"
-    advice = next((advice for pattern, advice in _REMEDIES if pattern.search(said)), _OTHERWISE)
+    of_access = remedy_of_access(kind, words, spec.api_key_env)
+    if of_access is not None:
+        return of_access
+    advice = next((advice for pattern, advice in _OF_CHATS if pattern.search(said)), OTHERWISE)
     return advice.format(
-        key=spec.api_key_env,
         other_limit=_OTHER_LIMIT[spec.max_tokens_field],
         top=_fewer_logprobs(words),
         looser=_LOOSER.get(spec.structured, "correct `extra_body`"),
     )
+
+
+def remedy_of_access(kind: str, words: str, key: str) -> str | None:
+    """Return what to change after a fault of address, key, account or model; None where it is another fault.
+
+    >>> remedy_of_access("401", "wrong", "OPENAI_API_KEY")
+    'check the key in the variable OPENAI_API_KEY'
+    """
+    said = f"{kind} {words.lower()}"
+    advice = next((advice for pattern, advice in _OF_ACCESS if pattern.search(said)), None)
+    return None if advice is None else advice.format(key=key)
 
 
 def _fewer_logprobs(words: str) -> str:

@@ -162,6 +162,7 @@ class SentenceTransformersSpec(PinnedSpec):
     """An embedding model under sentence-transformers; a longer text is cut at `max_seq_length` tokens.
 
     query_prompt, passage_prompt: put before each text of that role.
+    similarity: `cosine` gives unit vectors, `dot` leaves their lengths; None: unit vectors, of a model made for cosine.
     """
 
     kind: Literal["sentence_transformers"] = "sentence_transformers"
@@ -169,6 +170,7 @@ class SentenceTransformersSpec(PinnedSpec):
     max_seq_length: int = Field(256, ge=8)
     query_prompt: str = ""
     passage_prompt: str = ""
+    similarity: Literal["cosine", "dot"] | None = Field(None, json_schema_extra=KEYED_WHEN_SET)
     batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
 
 
@@ -222,40 +224,15 @@ class EndpointSpec(_Base):
         return str(getattr(self, "base_url", None) or self.vendor)
 
 
-class OpenAISpec(EndpointSpec):
-    """Any OpenAI-compatible endpoint, Azure's included.
+class OpenAIAddress(EndpointSpec):
+    """Where an OpenAI-compatible endpoint is, Azure's included.
 
-    model: the dated name the endpoint knows it by. revision: free text, for a change that the name does not show.
     base_url: None for the vendor's default. api_version: given, the endpoint is Azure's.
-    api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
-    allow_plain_http: the key may go to another machine over http://, in a private network.
-    structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.
-    temperature, seed: None leaves it out, for models that refuse it.
-    continues: how the endpoint is told to go on with an answer that a prompt begins: `message` if it does so whenever
-        the last message is the assistant's; `vllm` by `continue_final_message`, as servers of vLLM and SGLang; `prefix`
-        by a mark in that message, as DeepSeek and Mistral. `never`: such prompts are refused.
-    extra_body: further fields of the request; a credential among them is refused, because specs are kept.
-    concurrency: requests in flight, over all engines of this process that share the key.
-    requests_per_minute, tokens_per_minute: limits over all engines of the cluster that share the key; None for none.
-    timeout: seconds for one request. max_retries: further tries of a request that may succeed later.
     """
 
     vendor: ClassVar[str] = "https://api.openai.com/v1"
-    kind: Literal["openai"] = "openai"
     base_url: str | None = None
     api_version: str | None = None
-    seed: int | None = 0
-    temperature: float | None = Field(0.0, ge=0)
-    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
-    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
-    continues: Literal["never", "message", "vllm", "prefix"] = Field("never", json_schema_extra=KEYED_WHEN_SET)
-    extra_body: dict[str, Any] = Field(default_factory=dict)
-    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=OPERATIONAL)
-    concurrency: int = Field(16, ge=1, json_schema_extra=OPERATIONAL)
-    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
-    tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
-    timeout: float = Field(120.0, gt=0, json_schema_extra=OPERATIONAL)
-    max_retries: int = Field(6, ge=0, json_schema_extra=OPERATIONAL)
 
     @field_validator("base_url")
     @classmethod
@@ -267,6 +244,73 @@ class OpenAISpec(EndpointSpec):
                 "no name, password or query expected in an address; put the key into api_key_env's variable"
             )
         return base_url
+
+
+class OpenAIAccess(OpenAIAddress):
+    """How such an endpoint may be asked, whatever it is asked for.
+
+    api_key_env: the variable that holds the key, read in the worker; the key itself is never in a spec.
+    allow_plain_http: the key may go to another machine over http://, in a private network.
+    extra_body: further fields of the request; a credential among them is refused, because specs are kept.
+    concurrency: requests in flight, over all engines of this process that share the key.
+    requests_per_minute, tokens_per_minute: limits over all engines of the cluster that share the key; None for none.
+    timeout: seconds for one request. max_retries: further tries of a request that may succeed later.
+    """
+
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    api_key_env: str = Field("OPENAI_API_KEY", json_schema_extra=OPERATIONAL)
+    concurrency: int = Field(16, ge=1, json_schema_extra=OPERATIONAL)
+    requests_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
+    tokens_per_minute: float | None = Field(None, gt=0, json_schema_extra=OPERATIONAL)
+    timeout: float = Field(120.0, gt=0, json_schema_extra=OPERATIONAL)
+    max_retries: int = Field(6, ge=0, json_schema_extra=OPERATIONAL)
+
+
+class OpenAIChats(OpenAIAddress):
+    """How a chat is put to such an endpoint.
+
+    structured: how an answer's schema is enforced. max_tokens_field: what the endpoint calls the limit.
+    temperature, seed: None leaves it out, for models that refuse it.
+    continues: how the endpoint is told to go on with an answer that a prompt begins: `message` if it does so whenever
+        the last message is the assistant's; `vllm` by `continue_final_message`, as servers of vLLM and SGLang; `prefix`
+        by a mark in that message, as DeepSeek and Mistral. `never`: such prompts are refused.
+    """
+
+    seed: int | None = 0
+    temperature: float | None = Field(0.0, ge=0)
+    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
+    max_tokens_field: Literal["max_completion_tokens", "max_tokens"] = "max_completion_tokens"
+    continues: Literal["never", "message", "vllm", "prefix"] = Field("never", json_schema_extra=KEYED_WHEN_SET)
+
+
+class OpenAISpec(OpenAIAccess, OpenAIChats):
+    """Any OpenAI-compatible endpoint, Azure's included.
+
+    model: the dated name the endpoint knows it by. revision: free text, for a change that the name does not show.
+    """
+
+    kind: Literal["openai"] = "openai"
+
+
+class OpenAIEmbeddingsSpec(OpenAIAccess):
+    """The embeddings of any OpenAI-compatible endpoint: vLLM, TEI, Infinity, OpenAI, Azure.
+
+    model: the name the endpoint knows it by. revision: free text, for a change that the name does not show.
+    dimensions: numbers of a vector that are asked for; None leaves it out, and the model's own number comes.
+    query_prompt, passage_prompt: put before each text of that role, as the model's card asks.
+    max_chars: characters of a text that are sent; the rest is cut. What the endpoint then still finds too long is sent
+        shorter, and counted.
+    encoding_format: how the vectors come; `base64` takes a third of the bytes of `float`.
+    batch_size: texts in one request.
+    """
+
+    kind: Literal["openai_embeddings"] = "openai_embeddings"
+    dimensions: int | None = Field(None, ge=1)
+    query_prompt: str = ""
+    passage_prompt: str = ""
+    max_chars: int = Field(8000, ge=16)
+    encoding_format: Literal["base64", "float"] = Field("base64", json_schema_extra=OPERATIONAL)
+    batch_size: int = Field(64, ge=1, le=2048, json_schema_extra=OPERATIONAL)
 
 
 class OpenAIBatchSpec(OpenAISpec):

@@ -18,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel
 
-from infra.cluster.ray_cluster import granted, head_watched, slots_now
+from infra.cluster.ray_cluster import ClusterError, describe, granted, head_watched, slots_for, slots_now
 from infra.execution.metrics import count_part
 from infra.execution.part_logs import PartLog, PartLogs, Show
 from infra.execution.prefect_ui import StageProgress, show_stage
@@ -29,9 +29,9 @@ from infra.execution.usage_meter import Budget, BudgetReached, MeterLike, Remote
 from infra.key_rules import KeyRules
 from infra.ledger.names import ANSWERS, VECTORS
 from infra.redact import no_secrets_in_errors
-from infra.settings import max_parts, waiting_parts
+from infra.settings import autoscales, max_parts, waiting_parts
 from infra.stages.compute_part import EngineNeeded
-from infra.stages.runner import Failure, PartSpec, StageRun
+from infra.stages.runner import Failure, PartSpec
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import Manifest, Table
 from infra.storage.store import Store
@@ -40,7 +40,7 @@ _RETRY_SECONDS = 1.0
 _THREADS = 32  # parts in flight at least, each on a thread that mostly waits and takes 80 kB
 _READY = 4  # parts that stand ready for the next free place
 _PROBES = 4  # parts at a time that look up whether they need an engine
-_SHOWN = 100  # reused parts of a stage that have a task run each; of more, one stands for all
+_SHOWN = 8  # reused parts of a stage that have a task run each; of more, one stands for all
 OnPart = Callable[[str, int, int], None]
 
 
@@ -79,6 +79,8 @@ class PrefectRayExecutor:
         self._pool: Any = None
         self._logs: PartLogs | None = None
         self._watch = ExitStack()
+        self.task_runs = 0  # submitted so far
+        self._lock = threading.Lock()  # stages side by side come from several threads
         self._remembers = False  # whether anything at all is remembered of what the stage computes
         self._probes = threading.BoundedSemaphore(_PROBES)
 
@@ -103,7 +105,8 @@ class PrefectRayExecutor:
     ) -> Mapping[int, Manifest | Failure]:
         """Compute the parts of one stage; each is a Prefect task run named after stage and part.
 
-        Many reused parts are one task run, such as `judge-llm (2990 reused)`.
+        Many reused parts are one task run, such as `judge-llm (2990 reused)`. Several threads may call this at a time,
+        for stages of which none but one needs an engine.
         """
         unfinished = [spec for spec in specs if spec.number not in finished]
         results: dict[int, Manifest | Failure] = {}
@@ -114,8 +117,9 @@ class PrefectRayExecutor:
         slots: AbstractContextManager[Any] = nullcontext()
         threads = Slots(lambda: _THREADS)
         if unfinished and not given_up():  # else each part says why
-            self._prepare(unfinished[0].stage, unfinished[0].engine)
-            slots = places = _slots(unfinished[0].stage.resources)
+            with self._lock:
+                self._prepare(unfinished[0].stage, unfinished[0].engine)
+            slots = places = _slots(unfinished[0].stage.resources, unfinished[0].workers)
             threads = Slots(lambda: self._threads(unfinished[0].stage, places))
         progress = StageProgress(name, len(unfinished))
         done = _Counter(name, len(unfinished), self._on_part, progress)
@@ -126,6 +130,8 @@ class PrefectRayExecutor:
             threads.take()
             futures[spec.number] = run.submit(_PartWork(attempts, finished.get(spec.number), done))
             futures[spec.number].add_done_callback(lambda future: threads.give_back())
+        with self._lock:
+            self.task_runs += len(futures) + (len(finished) > _SHOWN)
         for spec in shown:
             futures[spec.number].wait()
             state = futures[spec.number].state
@@ -150,7 +156,8 @@ class PrefectRayExecutor:
         if over := self._end.is_over():
             raise BudgetReached(over)
         if spec.stage.engine is None:
-            return self._compute_plainly(spec, spec.stage.resources.num_cpus, show)
+            # Workers have CPUs of their own, and the part only waits for them.
+            return self._compute_plainly(spec, spec.stage.resources.num_cpus if spec.workers == 1 else 0.0, show)
         empty = not any(table.rows for i in spec.stage.each if isinstance(table := spec.inputs[i], Table))
         if (spec.stage.ledger and (self._remembers or empty)) or (spec.stage.vectors and self._remembers and not empty):
             # On no CPU of its own: the engine may hold them all, and this is little more than reading.
@@ -193,21 +200,25 @@ class PrefectRayExecutor:
             self._pool = None
 
 
-def task_runs_of(run: StageRun) -> int:
-    """Count the task runs by which a stage is shown: one for each part, and one in all for many reused ones."""
-    return run.parts - run.blocked - (run.reused - 1 if run.reused > _SHOWN else 0)
-
-
-def _slots(resources: Resources) -> Slots:
+def _slots(resources: Resources, workers: int = 1) -> Slots:
     """Bound the parts in Ray at a time, so that the clock of a part starts when it can work.
 
     The bound follows the nodes. Where the cluster grows, some parts more wait in Ray, so that its autoscaler sees them.
+    workers: how many times the resources one part takes.
+
+    Raises:
+        ClusterError: they do not fit into the cluster, which does not grow.
     """
-    granted(resources)
+    able = granted(resources)
+    if workers > 1 and not autoscales() and slots_for(able) < workers:
+        raise ClusterError(
+            f"{workers} workers with {describe(able)} each are asked for, and the cluster holds {slots_for(able)} at a "
+            "time; lower `resources` or `train.workers` in the configuration, or add nodes"
+        )
 
     def count() -> int | None:
         now = slots_now(resources)
-        return None if now is None else now + waiting_parts()
+        return None if now is None else now // workers + waiting_parts()
 
     return Slots(count)
 
@@ -315,8 +326,8 @@ def _show_reused(stage: str, parts: int) -> None:
 
 
 def _smaller_batches(spec: PartSpec) -> PartSpec:
-    """Halve the operational batch size; the key does not cover it."""
+    """Halve the batch size where it is operational; a training's decides the weights, and the key covers it."""
     size = spec.config.get("batch_size")
-    if not isinstance(size, int) or size < 2:  # noqa: PLR2004 - one is the smallest batch
+    if spec.stage.trains or not isinstance(size, int) or size < 2:  # noqa: PLR2004 - one is the smallest batch
         return spec
     return replace(spec, config={**spec.config, "batch_size": size // 2})

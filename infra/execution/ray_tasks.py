@@ -169,7 +169,12 @@ def _compute(store_url: str, sent: SentPart, cache: Path, sender: Sender | None)
         hide_variable(kind_of(spec.engine).key_variable(spec.engine))
     with relayed(sender, spec.name, expected=(EngineNeeded,)):
         refuse_other_code()
-        return pack_result(sent, compute_part(store_url, spec, cache))
+        workers = None
+        if spec.workers > 1:
+            from infra.execution.train_workers import TrainWorkers
+
+            workers = TrainWorkers(store_url, spec, cache, sender)
+        return pack_result(sent, compute_part(store_url, spec, cache, workers=workers))
 
 
 def submit_part(store_url: str, spec: PartSpec, cache: Path, num_cpus: float, sender: Sender | None = None) -> Any:  # noqa: ANN401 - a Ray reference
@@ -177,8 +182,10 @@ def submit_part(store_url: str, spec: PartSpec, cache: Path, num_cpus: float, se
 
     `unpack_result` completes the manifest that comes.
     """
-    memory = None if spec.stage.engine is not None else spec.stage.resources.memory  # that is the engine's
-    resources = granted(replace(spec.stage.resources, num_cpus=num_cpus, num_gpus=0.0, memory=memory))
+    wanted = replace(spec.stage.resources, num_cpus=num_cpus)
+    if spec.stage.engine is not None or spec.workers > 1:  # these are the engine's, or the workers'
+        wanted = replace(wanted, num_gpus=0.0, memory=None)
+    resources = granted(wanted)
     return _compute.options(
         name=spec.name, num_cpus=resources.num_cpus, num_gpus=resources.num_gpus, memory=resources.memory
     ).remote(store_url, pack(spec), cache, sender)

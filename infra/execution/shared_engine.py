@@ -85,10 +85,21 @@ class LentEngine:
         return list(scores)
 
     def encode(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - a polars Series
-        """Encode texts; the budget is for judging, so this is not metered."""
+        """Encode texts with a model of one's own; the budget is for what is paid, so this is not metered."""
         vectors, seconds = self._call("encode", texts, role)
         self.used += Usage(seconds=seconds)
         return vectors
+
+    def embed(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - what came of each text
+        """Ask an endpoint for the vectors of texts, which are paid for.
+
+        Raises:
+            BudgetReached: before anything is asked.
+        """
+        self._check()
+        made, seconds = self._call("embed", texts, role)
+        self._count(Usage(calls=made.calls, prompt_tokens=made.prompt_tokens, seconds=seconds))
+        return made
 
     def find(self, keys: Any, role: str) -> Any:  # noqa: ANN401 - polars objects
         """Find vectors in files; nothing is paid for."""

@@ -165,8 +165,8 @@ class BlockWriter:
             self._waiting = [whole.slice(full)]
             self._write(whole.head(full))
 
-    def finish(self) -> tuple[bytes, bytes]:
-        """Return the blocks with the marks, and the index; together they are the segment."""
+    def finish(self) -> tuple[bytearray, bytes]:
+        """Return the blocks with the marks, and the index; together they are the segment. It is not used afterwards."""
         self._write(pl.concat(self._waiting) if self._waiting else pl.DataFrame())
         marks = np.unique(np.concatenate(self._marks)) if self._marks else np.empty(0, np.uint32)
         held = marks.astype("<u4").tobytes()
@@ -178,7 +178,8 @@ class BlockWriter:
             np.concatenate(self._tags) if self._tags else np.empty(0, np.uint32),
             len(marks),
         )
-        return bytes(self._data + held), index.to_bytes()
+        self._data += held
+        return self._data, index.to_bytes()
 
     def _write(self, rows: pl.DataFrame) -> None:
         if rows.is_empty():

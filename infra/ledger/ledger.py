@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import polars as pl
 
-from infra.ledger.blocks import Wanted
+from infra.ledger.blocks import Wanted, with_places
 from infra.ledger.compaction import Compaction, compact, merge
 from infra.ledger.names import ANSWERS, NEW, SegmentName, folder_of, is_segment, shelf_of, touches
 from infra.ledger.rewriting import count_in, take_out
@@ -161,6 +161,18 @@ class Ledger:
             folder = f"{folder_of(judge, self._segments.root)}/{NEW}"
             self._background.submit(partial(self._write_rows, folder, held, int(self._clock())))
 
+    def remember_slices(self, judge: str, slices: Callable[[], Iterable[pl.DataFrame]]) -> None:
+        """Keep rows that are made a few at a time when they are written; as `remember` otherwise.
+
+        slices: returns, each time from the beginning, frames of `entry`, `subjects` and `payload`, sorted by the first
+            subject and the entry; it is called in another thread.
+
+        Raises:
+            ValueError: the judge's name is no path component.
+        """
+        folder = f"{folder_of(judge, self._segments.root)}/{NEW}"
+        self._background.submit(partial(self._write_slices, folder, slices, int(self._clock())))
+
     def flush(self) -> None:
         """Wait until everything remembered is durable.
 
@@ -247,6 +259,12 @@ class Ledger:
     def _write_rows(self, folder: str, rows: Sequence[Row], at: int) -> None:
         whole = [(*row, self.origin, at, self.since) for row in rows]
         key = self._segments.write(folder, pl.DataFrame(whole, schema=self._segments.schema, orient="row"))
+        self._written.setdefault(folder, set()).add(key)
+
+    def _write_slices(self, folder: str, slices: Callable[[], Iterable[pl.DataFrame]], at: int) -> None:
+        made = {"origin": pl.lit(self.origin), "at": pl.lit(at, pl.Int64), "again": pl.lit(self.since, pl.Int64)}
+        whole = (with_places(rows.with_columns(**made).select(*self._segments.schema)) for rows in slices())
+        key, _ = self._segments.write_sorted(folder, whole)
         self._written.setdefault(folder, set()).add(key)
 
     def _gather(self) -> None:

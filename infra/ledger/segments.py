@@ -189,11 +189,13 @@ class Segments:
                 writer.add(few)
         if not writer.height:
             return self._write_few(folder, blocks.without_places(few))
-        body, index = writer.finish()
-        digest, whole = hashlib.sha256(index).hexdigest()[:DIGEST], hashlib.sha256(body)
-        whole.update(index)
-        name = SegmentName(whole.hexdigest(), writer.height, len(body), len(index), digest)
-        return self._create(folder, writer.shelves, str(name), body + index), name.size
+        whole, index = writer.finish()
+        shelves, height = writer.shelves, writer.height
+        del writer  # it holds the bytes too
+        start, digest = len(whole), hashlib.sha256(index).hexdigest()[:DIGEST]
+        whole += index
+        name = SegmentName(hashlib.sha256(whole).hexdigest(), height, start, len(index), digest)
+        return self._create(folder, shelves, str(name), whole), name.size
 
     def _write_few(self, folder: str, rows: pl.DataFrame) -> tuple[str, int]:
         data = _encode(rows)
@@ -201,7 +203,7 @@ class Segments:
         name = SegmentName(hashlib.sha256(data).hexdigest())
         return self._create(folder, (shelves[0], shelves[-1]), str(name), data), len(data)
 
-    def _create(self, folder: str, shelves: tuple[str, str], name: str, data: bytes) -> str:
+    def _create(self, folder: str, shelves: tuple[str, str], name: str, data: bytes | bytearray) -> str:
         key = f"{folder}/{shelves[0]}-{shelves[1]}-{name}" if folder.endswith(f"/{NEW}") else f"{folder}/{name}"
         for pause in _PAUSES:
             if self.store.create(key, data):
@@ -212,7 +214,7 @@ class Segments:
             if there is not None:
                 break
             time.sleep(pause)  # it was there and is gone: a compactor deleted it, or the server contradicts itself
-        self.store.replace(key, data)  # the key names the bytes, so nothing else can be overwritten
+        self.store.replace(key, bytes(data))  # the key names the bytes, so nothing else can be overwritten
         return key
 
     def _read_index(self, key: str, name: SegmentName) -> Index | None:

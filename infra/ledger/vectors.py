@@ -11,7 +11,8 @@ Vectors can be computed again, so nothing is kept aside: `drop_unused` deletes t
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -20,21 +21,24 @@ import polars as pl
 
 from infra.ledger.compaction import Compaction, settle
 from infra.ledger.ledger import Forgotten, JudgeStats, Ledger
-from infra.ledger.names import NEW, VECTORS, is_segment
+from infra.ledger.names import NEW, VECTORS, is_segment, shelf_of
 from infra.ledger.segments import Segments
 from infra.storage.store import Store
 
 Role = Literal["query", "passage"]
 _FLOAT = np.dtype("<f4")
-_ENCODER = re.compile(r"(?P<encoder>.+)-(?:query|passage)-\d+")
+_AT_ONCE = 4096  # vectors that are made rows of a segment at a time
+_MODEL = "model"  # in place of a role: the folder with the name under which an endpoint answered
+_ENCODER = re.compile(rf"(?P<encoder>.+)-(?:query|passage|{_MODEL})-\d+")
 
 
 class Vectors:
     """The vectors of one encoder; fits `tasks.protocols.Vectors`. Use it as a context: leaving it waits for the writes.
 
     encoder: digest of everything that decides the vectors. version: of the stage. origin: the digest of what computes
-    those that are remembered. anew: nothing is recalled, and what is remembered counts from now on. recalled: how many
-    were recalled, by their origins.
+    those that are remembered. since: in seconds since the epoch; only what was remembered with this or a later `since`
+    is recalled, and what is remembered counts from then on; 0 for everything. recalled: how many were recalled, by
+    their origins.
     """
 
     def __init__(
@@ -43,14 +47,14 @@ class Vectors:
         encoder: str,
         version: int,
         origin: str = "",
-        *,
-        anew: bool = False,
+        since: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Keep what they are of; nothing is read."""
         self._name = f"{encoder}-{{}}-{version}"
-        self._anew = anew
-        self._ledger = Ledger(store, origin, int(clock()) if anew else 0, clock, root=VECTORS)
+        self._model_key = f"{VECTORS}/{encoder}-{_MODEL}-{version}/name"
+        self._store = store
+        self._ledger = Ledger(store, origin, since, clock, root=VECTORS)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -77,8 +81,6 @@ class Vectors:
             StoreError: the store cannot be read.
             ValueError: vectors of several dimensions are remembered.
         """
-        if self._anew:
-            return None
         found = self._ledger.recall(self._name.format(role), {text: text for text in hashes.to_list()})
         if not found:
             return None
@@ -89,17 +91,46 @@ class Vectors:
                 f"vectors of {sorted(sizes)} dimensions are remembered of one encoder: two models have one digest; "
                 f"remove `{VECTORS}/` from the store"
             )
-        matrix = np.frombuffer(b"".join(found[text] for text in known), _FLOAT).reshape(len(known), -1)
-        vectors = pl.Series(matrix.astype(np.float32), dtype=pl.Array(pl.Float32, matrix.shape[1]))
+        matrix = np.empty((len(known), sizes.pop()), np.float32)
+        for row, text in enumerate(known):
+            matrix[row] = np.frombuffer(found.pop(text), _FLOAT)
+        vectors = pl.Series(matrix, dtype=pl.Array(pl.Float32, matrix.shape[1]))
         return pl.DataFrame({"text_hash": pl.Series(known, dtype=pl.String), "vector": vectors})
 
+    def first_model(self, model: str) -> str:
+        """Return the model that is noted as that of the encoder's vectors, of both roles; if none is, note this one.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        if self._store.create(self._model_key, model.encode()):
+            return model
+        noted = self._store.read(self._model_key)
+        return model if noted is None else noted.decode()
+
     def remember(self, role: Role, embeddings: pl.DataFrame) -> None:
-        """Keep vectors (`text_hash`, `vector`), all of one call or none; returns at once."""
-        matrix = np.ascontiguousarray(embeddings["vector"].to_numpy(), dtype=_FLOAT)
-        texts = embeddings["text_hash"].to_list()
-        self._ledger.remember(
-            self._name.format(role), ((text, (text,), row.tobytes()) for text, row in zip(texts, matrix, strict=True))
-        )
+        """Keep vectors (`text_hash`, each once, and `vector`), all of one call or none; returns at once.
+
+        They are not copied, but for some at a time when they are written.
+
+        Raises:
+            ValueError: a text has another name than a hash.
+        """
+        if embeddings.is_empty():
+            return
+        for text in embeddings["text_hash"]:
+            shelf_of(text)
+        if not embeddings["text_hash"].is_sorted():
+            embeddings = embeddings.sort("text_hash")
+        self._ledger.remember_slices(self._name.format(role), partial(_rows_of, embeddings))
+
+
+def _rows_of(embeddings: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield vectors as rows of a segment, some at a time."""
+    for some in embeddings.iter_slices(_AT_ONCE):
+        matrix = np.ascontiguousarray(some["vector"].to_numpy(), dtype=_FLOAT)
+        payloads = pl.Series("payload", [row.tobytes() for row in matrix], dtype=pl.Binary)
+        yield some.select(payloads, entry="text_hash", subjects=pl.concat_list("text_hash"))
 
 
 def compact_vectors(store: Store) -> Compaction:
@@ -119,7 +150,7 @@ def stats_of_vectors(store: Store) -> dict[str, JudgeStats]:
 
 
 def drop_unused(store: Store, used: Collection[str], older: float) -> int:
-    """Delete the vectors of encoders that are not used, if nothing was written there for some seconds.
+    """Delete the vectors of encoders that are not used, if nothing of the encoder was written for some seconds.
 
     Returns:
         How many segments that were.
@@ -128,13 +159,13 @@ def drop_unused(store: Store, used: Collection[str], older: float) -> int:
     newest: dict[str, float] = {}
     entries = store.entries(VECTORS)
     for key, entry in entries.items():
-        folder = key.rpartition("/")[0]
-        newest[folder] = max(newest.get(folder, 0.0), entry.written)
+        encoder = _encoder_of(key)
+        newest[encoder] = max(newest.get(encoder, 0.0), entry.written)
     for key in entries:
-        folder = key.rpartition("/")[0]
-        if _encoder_of(folder) not in used and time.time() - newest[folder] >= older:
+        encoder = _encoder_of(key)
+        if encoder not in used and time.time() - newest[encoder] >= older:
             store.delete(key)
-            dropped += 1
+            dropped += is_segment(key)
     return dropped
 
 
@@ -148,11 +179,11 @@ def _folders(store: Store) -> dict[str, dict[str, int]]:
     return found
 
 
-def _encoder_of(folder: str) -> str:
-    """Return the encoder whose vectors are in a folder.
+def _encoder_of(key: str) -> str:
+    """Return the encoder whose vectors are in a folder, or in an object of it.
 
     >>> _encoder_of("vectors/0123abcd-passage-1/new")
     '0123abcd'
     """
-    named = _ENCODER.fullmatch(folder.split("/")[1])
+    named = _ENCODER.fullmatch(key.split("/")[1])
     return named["encoder"] if named else ""

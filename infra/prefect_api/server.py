@@ -36,6 +36,7 @@ _SLOW_SECONDS = 30.0
 _PORT_SECONDS = 15.0
 _FIRST_PORT, _CLIENT_PORTS = 10240, 32768
 _UI = "ui"
+_PROCESS = "infra.prefect_api.server_process"  # not imported: it imports the whole of Prefect's server
 # The variables for this server that users may set: how long it keeps flow runs and events.
 _RETENTION = ("PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD", "PREFECT_SERVER_EVENTS_RETENTION_PERIOD")
 _LOG = logging.getLogger(__name__)
@@ -181,7 +182,7 @@ class PrefectServer:
         port = self._last_port() or free_port()
         write_private(self._folder / "port", str(port))
         api_url = f"http://127.0.0.1:{port}/api"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        command = [sys.executable, "-m", _PROCESS, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         (self._folder / "prefect.db").touch(mode=0o600)  # SQLite gives its other files the same mode
         for file in self._folder.iterdir():
             make_private(file)
@@ -271,7 +272,7 @@ def _working_in(folder: Path) -> Iterator[int]:
         with contextlib.suppress(OSError):
             if process.name.isdigit() and (process / "cwd").readlink() == folder.resolve():
                 pid = int(process.name)
-                if b"prefect\0server\0start" in (process / "cmdline").read_bytes() and os.getpgid(pid) == pid:
+                if b"\0server\0start\0" in (process / "cmdline").read_bytes() and os.getpgid(pid) == pid:
                     yield pid
 
 

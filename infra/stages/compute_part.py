@@ -13,9 +13,10 @@ from typing import Any
 
 import polars as pl
 
-from infra.machine import where
+from infra.machine import give_back_memory, where
 from infra.provenance import Origin, here
 from infra.stages import origins
+from infra.stages.checkpoints import Checkpoints
 from infra.stages.part_spec import PartSpec
 from infra.stages.part_usage import CountingStore, peak_memory
 from infra.stages.remembered import Remembered
@@ -25,6 +26,7 @@ from infra.storage.artifacts import (
     Directory,
     Manifest,
     Piece,
+    Table,
     commit,
     materialise,
     read_table,
@@ -58,12 +60,18 @@ class NoEngine:
         """Raise, because texts have to be encoded."""
         raise EngineNeeded(f"no vectors of {len(texts)} texts are remembered")
 
+    def embed(self, texts: Sequence[str], role: str) -> Any:  # noqa: ANN401 - it returns nothing
+        """Raise, because an endpoint has to be asked."""
+        raise EngineNeeded(f"no vectors of {len(texts)} texts are remembered")
+
     def find(self, keys: pl.DataFrame, role: str) -> Any:  # noqa: ANN401 - it returns nothing
         """Raise, because vectors have to be found in files."""
         raise EngineNeeded(f"vectors of {keys.height} texts are in files")
 
 
-def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | None = None) -> Manifest:
+def compute_part(
+    store_url: str, spec: PartSpec, cache: Path, engine: object | None = None, workers: object | None = None
+) -> Manifest:
     """Compute one part and write its manifest; if another process was first, return that one's manifest.
 
     Args:
@@ -72,6 +80,7 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         cache: a folder on this machine for directory inputs.
         engine: the engine of the actor this runs in, for stages that need one; without it only what the ledger
             remembers can be used.
+        workers: lent to a stage that trains. Its checkpoints are deleted when the manifest is there.
 
     Raises:
         EngineNeeded: there is no engine, and the ledger does not remember every row.
@@ -79,18 +88,28 @@ def compute_part(store_url: str, spec: PartSpec, cache: Path, engine: object | N
         ValueError: the stage's function refused its input, or made a table that is not of its schema.
     """
     store = CountingStore(store_url)
+    lent: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
+    checkpoints = Checkpoints(store_url, spec.stored_name)
+    if spec.stage.trains:
+        lent |= {"checkpoints": checkpoints, "workers": workers}
     with peak_memory() as peak_gib:
-        made = _compute(store, spec, cache, engine)
-        return commit(store, replace(made, stats={**made.stats, "peak_gib": peak_gib()}))
+        made = _compute(store, spec, cache, lent)
+        finished = commit(store, replace(made, stats={**made.stats, "peak_gib": peak_gib()}))
+    if engine is not None:
+        give_back_memory()  # an engine's process computes many parts
+    if spec.stage.trains:
+        checkpoints.drop()
+    return finished
 
 
-def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object | None) -> Manifest:
+def _compute(store: CountingStore, spec: PartSpec, cache: Path, lent: Mapping[str, Any]) -> Manifest:
+    engine = lent.get("engine")
     function = load_function(spec.stage.function)
     config = typing.get_type_hints(function)["config"].model_validate(dict(spec.config))
     inputs = {name: _read(store, spec.stage, name, artifact, cache) for name, artifact in spec.inputs.items()}
     reads = store.counts()
     rows_in = sum(frame.height for frame in inputs.values() if isinstance(frame, pl.DataFrame | Stream))
-    extra: dict[str, Any] = {} if spec.stage.engine is None else {"engine": engine or NoEngine()}
+    extra = dict(lent)
     _log.info("%d rows in", rows_in)
     # Durable before the first answer that names it.
     origin: Origin | None = getattr(engine, "origin", None)
@@ -104,9 +123,13 @@ def _compute(store: CountingStore, spec: PartSpec, cache: Path, engine: object |
         result = dict(function(config, **inputs, **extra))
         facts = {**result.pop("facts", {}), **getattr(engine, "facts", {})}
         seconds = time.monotonic() - started - getattr(engine, "waited", 0.0)
+        if engine is not None:
+            give_back_memory()  # of the texts, before the tables are written
         tables, making = _write_tables(store, spec, result)
         reads = store.counts() if spec.stage.streams else reads  # these were not read before
-        directories = {n: dict(write_directory(store, n, Path(scratch)).files) for n in spec.stage.directories}
+        directories = {
+            n: dict(write_directory(store, n, Path(scratch), ours=True).files) for n in spec.stage.directories
+        }
     stats = {
         "seconds": round(seconds + making, 3),
         "rows_in": rows_in,
@@ -149,6 +172,7 @@ def load_function(reference: str) -> Callable[..., Any]:
 def _read(store: Store, stage: Stage, name: str, artifact: Artifact, cache: Path) -> pl.DataFrame | Stream | Path:
     if isinstance(artifact, Directory):
         return materialise(store, artifact, cache)
+    assert isinstance(artifact, Table)  # a part of files is a directory
     columns = stage.columns.get(name)
     if name in stage.streams:
         return Stream(store, artifact, columns)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from infra.stages import part_keys
-from infra.storage.artifacts import Manifest, Table, newest_attempts, read_manifest
+from infra.storage.artifacts import Artifact, Manifest, newest_attempts, read_manifest
 from infra.storage.store import Store
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class FoundParts:
         self.add(stage, read_manifests(store, stage, unread))
         return {key: known[key] for key in keys if key in known}
 
-    def note(self, what: str, tables: Iterable[Table], work: Callable[[], T]) -> T:
+    def note(self, what: str, tables: Iterable[Artifact], work: Callable[[], T]) -> T:
         """Return what a function works out from tables; for the same content it is called once in all walks."""
         key = part_keys.digest([what, [table.content() for table in tables]])
         if key not in self.noted:

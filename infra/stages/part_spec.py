@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from infra.names import PartName
+from infra.names import ManifestName, PartName
 from infra.stages.stage import Stage
 from infra.storage.artifacts import Artifact, Table
 
@@ -30,7 +30,7 @@ class SharedSpec:
 class PartSpec:
     """One part of a stage, ready to be computed anywhere: references only, no data.
 
-    since: what the ledger was told before is not recalled, in seconds since the epoch; 0: everything is (`Ledger`).
+    since: what the ledger or the vectors were told before is not recalled, in seconds since the epoch; 0: all of it is.
     shared: what it has in common with the other parts of its stage; None for a part that was made alone.
     """
 
@@ -51,6 +51,16 @@ class PartSpec:
     def stage_name(self) -> str:
         """The stage's name with its label."""
         return str(PartName.parse(self.name).stage)
+
+    @property
+    def workers(self) -> int:
+        """How many processes compute it together: those that its settings name, if its stage trains."""
+        return int(self.config.get("workers", 1)) if self.stage.trains else 1
+
+    @property
+    def stored_name(self) -> str:
+        """The stage, and the name of the manifest that the part will have."""
+        return f"{self.stage.name}/{ManifestName(self.key, self.attempt)}"
 
 
 @dataclass(frozen=True)

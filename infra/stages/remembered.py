@@ -18,13 +18,13 @@ class Remembered:
     def __init__(self, store: Store, spec: PartSpec, made_by: str) -> None:
         """Prepare; nothing is read. made_by: digest of what computes the part, empty without an engine.
 
-        Vectors of a part that is computed again on demand (a further attempt) are encoded anew. Answers are recalled
-        then too, except those from before `spec.since`.
+        What is from before `spec.since` is not recalled. For vectors that is when a `rerun` of the part began, so that
+        a retry of it pays for no text twice.
         """
         self._ledger = Ledger(store, made_by, spec.since) if spec.stage.ledger else None
         encoder = part_keys.digest(spec.ingredients.get("engine"))
-        version, anew = spec.stage.version, spec.attempt > 0
-        self._vectors = Vectors(store, encoder, version, made_by, anew=anew) if spec.stage.vectors else None
+        version, since = spec.stage.version, spec.since
+        self._vectors = Vectors(store, encoder, version, made_by, since) if spec.stage.vectors else None
 
     def lend(self, stack: ExitStack) -> dict[str, Any]:
         """Return the keywords for the stage's function; leaving `stack` waits until everything is durable."""

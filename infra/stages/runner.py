@@ -5,7 +5,10 @@ parts of a curation are finished, its results are read from the manifests and no
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -123,6 +126,7 @@ class Runner:
     since: parts that ask a ledger do not recall what it was told before, in seconds since the epoch, and are computed
         again unless that was done already; with `force` only the parts named there. 0: everything is recalled.
     resources: by stage name, with or without its label, instead of the stage table's.
+    about: begins the label of every stage, to run the same stages on other tables (`judge-heldout-llm`).
     found: the finished parts that this walk knows. With those of an earlier walk (`FoundParts.for_another_walk`), the
         store is not read for a stage whose parts were all found then.
     """
@@ -133,6 +137,7 @@ class Runner:
     only: tuple[str, int] | None = None
     since: int = 0
     resources: Mapping[str, Resources] = field(default_factory=dict)
+    about: str = ""
     found: FoundParts = field(default_factory=FoundParts)
     on_stage: Callable[[StageRun], None] = lambda run: None
     on_note: Callable[[str], None] = lambda text: None
@@ -161,27 +166,75 @@ class Runner:
         Raises:
             WorkNeeded: parts are unfinished and there is no executor.
         """
+        (made,) = self.together([self.call(stage, config, label=label, key=key, engine=engine, **inputs)])
+        return made
+
+    def call(
+        self,
+        stage: Stage,
+        config: BaseModel,
+        *,
+        label: str = "",
+        key: Mapping[str, Any] | None = None,
+        engine: BaseModel | None = None,
+        **inputs: Artifact,
+    ) -> Call:
+        """Return what `together` runs: one use of a stage, as `__call__` takes it."""
         if set(inputs) != set(stage.inputs):
             raise ValueError(f"stage {stage.name}: inputs {sorted(stage.inputs)} expected, {sorted(inputs)} came")
-        stage_name = StageName(stage.name, label)
-        name = str(stage_name)
-        stage = replace(stage, resources=self.resources.get(name, self.resources.get(stage.name, stage.resources)))
-        call = Call(stage, stage_name, config, inputs, key or {}, engine)
-        specs, blocked = cut(call, lambda number: self._since(stage, name, number))
-        specs, finished = self._find_finished(stage, name, specs)
+        name = StageName(stage.name, "-".join(filter(None, (self.about, label))))
+        stage = replace(stage, resources=self.resources.get(str(name), self.resources.get(stage.name, stage.resources)))
+        return Call(stage, name, config, inputs, key or {}, engine)
+
+    def together(self, calls: Sequence[Call]) -> list[dict[str, Any]]:
+        """Run stages of which none reads what another makes, side by side; returns the outputs of each by name.
+
+        They need no engine, or only one of them does.
+
+        Raises:
+            WorkNeeded: parts are unfinished and there is no executor.
+        """
+        planned = [self._plan(call) for call in calls]
+        working = [plan for plan in planned if len(plan.finished) < len(plan.specs)]
+        if len(working) > 1 and self.only is None:
+            return [self._finish(plan, found) for plan, found in zip(planned, self._side_by_side(planned), strict=True)]
+        return [self._finish(plan, self._results(plan)) for plan in planned]
+
+    def _plan(self, call: Call) -> "_Plan":
+        """Cut a stage into parts, and look up those that are finished."""
+        specs, blocked = cut(call, lambda number: self._since(call.stage, str(call.name), number))
+        specs, finished = self._find_finished(call.stage, str(call.name), specs)
         if self.executor is None and len(finished) < len(specs):
-            raise WorkNeeded(_summarise(name, len(finished), finished, {}, len(blocked), specs))
-        results = self._results(name, specs, finished, len(blocked))
+            raise WorkNeeded(_summarise(str(call.name), len(finished), finished, {}, len(blocked), specs))
+        return _Plan(call.stage, str(call.name), specs, finished, blocked)
+
+    def _side_by_side(self, planned: "Sequence[_Plan]") -> "list[Mapping[int, Manifest | Failure]]":
+        """Compute the parts of several stages at the same time, each stage from a thread of its own."""
+        pool = ThreadPoolExecutor(len(planned), "stages")
+        try:
+            # What the executor finds in the context of this thread (a flow run) it finds in theirs.
+            futures = [pool.submit(copy_context().run, self._results, plan) for plan in planned]
+            return [future.result() for future in futures]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # a signal must not wait for parts that are at work
+
+    def _finish(self, plan: "_Plan", results: "Mapping[int, Manifest | Failure]") -> dict[str, Any]:
+        """Note what happened to a stage, and return its outputs by name."""
         manifests = {n: m for n, m in results.items() if isinstance(m, Manifest)}
-        self.found.add(stage.name, (m for n, m in manifests.items() if n not in finished))
+        self.found.add(plan.stage.name, (m for n, m in manifests.items() if n not in plan.finished))
         failures = {n: f.reason for n, f in results.items() if isinstance(f, Failure)}
-        run = _summarise(name, len(finished), manifests, failures, len(blocked), specs)
+        run = _summarise(plan.name, len(plan.finished), manifests, failures, len(plan.blocked), plan.specs)
         self.runs.append(run)
         self.on_stage(run)
-        if self.only is not None and self.only[0] == name:
+        if self.only is not None and self.only[0] == plan.name:
             raise PartDone(run)
-        lost = blocked | {spec.index for spec in specs if spec.number not in manifests}
-        return _outputs(stage, specs, manifests, lost)
+        lost = plan.blocked | {spec.index for spec in plan.specs if spec.number not in manifests}
+        return _outputs(plan.stage, plan.specs, manifests, lost)
+
+    def find(self, stage: Stage, config: BaseModel, **inputs: Artifact) -> Manifest | None:
+        """Return the manifest of a stage of a single part if it is finished; nothing is computed or noted."""
+        (spec,), _ = cut(Call(stage, StageName(stage.name), config, inputs))
+        return self.found.look_up(self.store, stage.name, [spec.key]).get(spec.key)
 
     def _find_finished(
         self, stage: Stage, name: str, specs: list[PartSpec]
@@ -197,7 +250,9 @@ class Runner:
                 placed.append(spec)
                 continue
             again = self._is_wanted_again(stage, name, spec, manifest)
-            placed.append(replace(spec, attempt=manifest.attempt + again))
+            # Vectors are encoded anew, each once whatever is retried.
+            since = int(time.time()) if again and stage.vectors else spec.since
+            placed.append(replace(spec, attempt=manifest.attempt + again, since=since))
             if not again:
                 # Equal keys are made of equal ingredients, and these ones share what is in each part's.
                 finished[spec.number] = replace(manifest, ingredients=spec.ingredients)
@@ -208,17 +263,16 @@ class Runner:
             return (name, spec.number) in self.force
         return stage.ledger and int(manifest.stats.get("asked_since", 0)) < self.since
 
-    def _results(
-        self, name: str, specs: list[PartSpec], finished: Mapping[int, Manifest], blocked: int
-    ) -> Mapping[int, Manifest | Failure]:
+    def _results(self, plan: "_Plan") -> Mapping[int, Manifest | Failure]:
         """Compute the unfinished parts, or the one part that is wanted."""
+        name, specs, finished = plan.name, plan.specs, plan.finished
         if self.executor is None or (self.only is not None and self.only[0] != name):
             return finished
         if self.only is None:
             return self.executor.run_stage(name, specs, finished)
         wanted = [spec for spec in specs if spec.number == self.only[1]]
         if not wanted:
-            total = len(specs) + blocked
+            total = len(specs) + len(plan.blocked)
             there = self.only[1] < total
             why = "what it reads is not finished" if there else f"there are {total}, numbered from 0"
             raise PartUnready(f"{name}: part {self.only[1]} cannot be computed alone: {why}")
@@ -237,6 +291,17 @@ class Runner:
     def read(self, table: Table, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read a whole table, or some of its columns."""
         return read_table(self.store, table, columns=columns)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The parts of a stage: all that can be computed, the finished ones by number, and the indexes that wait."""
+
+    stage: Stage
+    name: str
+    specs: list[PartSpec]
+    finished: Mapping[int, Manifest]
+    blocked: frozenset[int]
 
 
 def _outputs(

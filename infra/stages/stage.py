@@ -55,6 +55,8 @@ class Stage:
         remembered needs no engine.
     vectors: the function takes `vectors=`, the embeddings that are remembered by text hash; a part whose every text is
         remembered needs no engine.
+    trains: the function takes `checkpoints=`, where it keeps its state until the part is finished, and `workers=`, by
+        which `workers` processes of its settings train together.
     libraries: the packages that decide the numbers of a stage without an engine; with none, those of tables.
     retries: further attempts of a failed part.
     """
@@ -78,6 +80,7 @@ class Stage:
     engine: Literal["encoder", "judge"] | None = None
     ledger: bool = False
     vectors: bool = False
+    trains: bool = False
     libraries: tuple[str, ...] = ()
     resources: Resources = Resources()
     retries: int = 2

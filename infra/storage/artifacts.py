@@ -8,15 +8,18 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from infra.confined import is_confined
 from infra.models.model_files import refuse_foreign_code
 from infra.names import ManifestName, object_name
 from infra.private_files import open_private_folder
-from infra.storage.large_files import get_files, put_file
+from infra.storage.large_files import get_files, place_file, put_file
 from infra.storage.store import Store, StoreError
 from infra.storage.tables import Piece, Table, read_table, write_bundle, write_table
 
@@ -24,6 +27,7 @@ __all__ = [
     "MODEL",
     "Artifact",
     "Directory",
+    "Files",
     "Manifest",
     "Piece",
     "Table",
@@ -31,6 +35,7 @@ __all__ = [
     "manifest_path",
     "materialise",
     "newest_attempts",
+    "place_directory",
     "read_manifest",
     "read_table",
     "write_bundle",
@@ -39,6 +44,7 @@ __all__ = [
 ]
 
 MODEL = "model"  # the name of directories that are loaded as models
+_PLACED = 2  # files that are written at a time
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,48 @@ class Directory:
         return [f"{name}={object_name(key)}" for name, key in sorted(self.files.items())]
 
 
-Artifact = Table | Directory
+@dataclass(frozen=True)
+class Files:
+    """Files of a directory, each a part of its own: part n has the directory with file n alone.
+
+    files: name and object of each, in the order of the parts.
+    """
+
+    name: str
+    files: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def indexes(self) -> frozenset[int]:
+        """The number of each file."""
+        return frozenset(range(len(self.files)))
+
+    @property
+    def incomplete(self) -> bool:
+        """Files of a directory that is there are all there."""
+        return False
+
+    def lacks(self, _index: int) -> bool:
+        """Tell whether a file is missing."""
+        return False
+
+    def at(self, index: int) -> Directory:
+        """Return the directory of one part."""
+        return Directory(self.name, dict((self.files[index],)))
+
+    def content(self) -> list[str]:
+        """Return names and digests, in order."""
+        return [line for index in range(len(self.files)) for line in self.at(index).content()]
 
 
-def write_directory(store: Store, name: str, folder: Path, paths: Iterable[Path] | None = None) -> Directory:
+Artifact = Table | Directory | Files
+
+
+def write_directory(
+    store: Store, name: str, folder: Path, paths: Iterable[Path] | None = None, *, ours: bool = False
+) -> Directory:
     """Store every file below a folder, or those of `paths`, which lie below it; for a link, the content of its file.
+
+    ours: the files are not written into any more, so that a local store on the same file system takes them as they are.
 
     Links of a model may lead anywhere. Others must stay in the folder, or in the cache of a hub's repository, because
     the folder may come from somebody who should not read what is elsewhere.
@@ -98,7 +141,7 @@ def write_directory(store: Store, name: str, folder: Path, paths: Iterable[Path]
             raise StoreError(f"{path}: a link to {path.resolve()}, outside of {folder}; put the file itself there")
         if not is_confined(relative):
             raise StoreError(f"directory {name}: a file cannot be kept under the name {relative!r}; rename it")
-        files[relative] = put_file(store, path)
+        files[relative] = put_file(store, path, ours=ours and not path.is_symlink())
     return Directory(name, files)
 
 
@@ -111,19 +154,57 @@ def _links_stay_in(folder: Path) -> Path:
 def materialise(store: Store, directory: Directory, cache: Path) -> Path:
     """Write a directory artifact as files below `cache`, once for the same content; returns the folder.
 
+    A file that lies there already as a directory of its own (`Files`) is not copied again. Of several processes of a
+    machine that ask at once for the same content, one writes, and the others wait for it.
+
     Only this user can enter `cache`: these are the texts of sources and of training sets.
 
     Raises:
         StoreError: an object is gone or damaged, or a name would leave the folder.
         ModelError: it is a model, and loading it would run code that it brings.
     """
-    digest = hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
+    digest = _digest_of(directory)
     final = open_private_folder(cache) / digest
     if final.exists():
         return final
-    temporary = cache / f".{digest}.{uuid.uuid4().hex}"
+    lock = cache / f".{digest}.lock"
     try:
-        get_files(store, directory.files, temporary, f"directory {directory.name}")
+        with FileLock(lock):
+            if not final.exists():
+                _write_out(store, directory, cache, final)
+    finally:
+        lock.unlink(missing_ok=True)  # who waits for it finds the folder; after a failure two may copy it, and one wins
+    return final
+
+
+def place_directory(store: Store, directory: Directory, folder: Path) -> None:
+    """Write the files of a directory artifact into a folder where people look, over what may be there.
+
+    Files that lie there already, and that nobody has changed, are left alone. They are copies: people may write into
+    them.
+
+    Raises:
+        StoreError: an object is gone or damaged, or a name would leave the folder.
+    """
+    for name in directory.files:
+        if not is_confined(name):
+            raise StoreError(f"directory {directory.name}: file name {name!r} would leave its folder; rerun its part")
+    with ThreadPoolExecutor(_PLACED, "place") as pool:
+        placed = [pool.submit(place_file, store, key, folder / name) for name, key in directory.files.items()]
+        for each in placed:
+            each.result()
+
+
+def _write_out(store: Store, directory: Directory, cache: Path, final: Path) -> None:
+    """Write a directory artifact beside its folder, then put it in place; under the lock."""
+    temporary = cache / f".{final.name}.{uuid.uuid4().hex}"
+
+    def alone(name: str, key: str) -> Path | None:
+        path = cache / _digest_of(Directory(directory.name, {name: key})) / name
+        return path if path.is_file() else None
+
+    try:
+        get_files(store, directory.files, temporary, f"directory {directory.name}", alone)
         if directory.name == MODEL:
             refuse_foreign_code(temporary)
     except BaseException:
@@ -135,7 +216,11 @@ def materialise(store: Store, directory: Directory, cache: Path) -> Path:
         if not final.exists():
             raise
         shutil.rmtree(temporary)  # another process wrote the same content first
-    return final
+
+
+def _digest_of(directory: Directory) -> str:
+    """Return the name that a directory's folder has."""
+    return hashlib.sha256("\n".join(directory.content()).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from infra.names import digest_of
+from infra.names import CHECKPOINTS, digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Entry, Store, StoreError
 
@@ -29,6 +29,7 @@ _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _BELOW = f"{TRASH}/"
 _MODELS = ("models/", "weights/")  # each a list of files by the digest of the model
 _COLLECTED = ("objects/", "parts/", *_MODELS)
+_CHECKPOINT_SECONDS = 7 * 86400.0  # after which an unfinished training is not expected to go on
 # What names other keys is moved first and put back last.
 _RANKS, _RECORD = {"objects": 0, "models": 1, "weights": 1, "parts": 2}, 3
 _APART = (
@@ -37,6 +38,7 @@ _APART = (
     "vectors/",
     "origins/",
     "probe/",
+    CHECKPOINTS,
     "published/",
     _BELOW,
 )  # no records: copies, or named by others
@@ -92,7 +94,7 @@ class Snapshot(Store):
         self._kept[key] = data
         return key
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes | bytearray) -> bool:
         """Refuse to write."""
         raise StoreError(f"store {self.url}: {key} would be written while the store is only looked at")
 
@@ -176,16 +178,32 @@ def plan(store: Store, snapshot: Snapshot, roots: Roots, grace: float, now: floa
     in_order = sorted(listed, key=lambda key: (_RANKS.get(live(key).split("/")[0], _RECORD), key))
     trashed = [key for key in in_order if key.startswith(_BELOW)]
     candidates = [key for key in in_order if key.startswith(_COLLECTED) and key in old and not reached(key)]
-    probes = [key for key in in_order if key.startswith("probe/") and key in old]
+    dead = [key for key in in_order if key.startswith("probe/") and key in old]
+    dead += _dead_checkpoints(listed, old, time_)
     places = {digest_of(live(key)) for key in listed if live(key).startswith("objects/")}
     missing = {key for path in manifests for key in _written(snapshot.manifests[path]) if digest_of(key) not in places}
     return Collection(
         back=tuple(key for key in trashed if reached(key)),
-        delete=(*probes, *(key for key in reversed(trashed) if key in old and not reached(key))),
+        delete=(*dead, *(key for key in reversed(trashed) if key in old and not reached(key))),
         move=(*(key for key in roots.records if key in listed), *reversed(candidates)),
         missing=tuple(sorted(missing)),
         sizes={key: entry.size for key, entry in listed.items()},
     )
+
+
+def _dead_checkpoints(listed: Mapping[str, Entry], old: set[str], now: float) -> list[str]:
+    """Return the checkpoints that nobody resumes from: their part is finished, or nothing was written for a week."""
+    found: dict[str, list[str]] = {}  # by the part's name: stage, key and attempt
+    for key in listed:
+        if key.startswith(CHECKPOINTS):
+            found.setdefault("/".join(key.split("/")[1:3]), []).append(key)
+    dead = []
+    for part, keys in found.items():
+        finished = f"parts/{part}.json" in listed or f"{_BELOW}parts/{part}.json" in listed
+        left = all(now - listed[key].written >= _CHECKPOINT_SECONDS for key in keys)
+        if (finished or left) and old.issuperset(keys):
+            dead += sorted(keys, reverse=True)  # records first: what is half deleted is not whole
+    return dead
 
 
 def carry_out(store: Store, collection: Collection, *, at_once: bool = False) -> None:

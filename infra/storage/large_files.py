@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,18 @@ from typing import Any
 from infra.confined import is_confined
 from infra.models.wheels import sha256_of
 from infra.names import digest_of, object_key
-from infra.storage.local_files import copy_checked
-from infra.storage.store import Store, StoreError
+from infra.storage.local_files import copy_checked, link_file
+from infra.storage.store import Store, StoreError, entry_of
 
 _PIECE = 16 * 2**20
 _PIECES = 4  # of an upload at a time
+_SAME_TIME = 0.001  # seconds; less than between two writes of a file by people
 
 
-def put_file(store: Store, path: Path, suffix: str = "") -> str:
+def put_file(store: Store, path: Path, suffix: str = "", *, ours: bool = False) -> str:
     """Store a file under its own SHA-256 and return the key; a few pieces of it at most are in memory.
+
+    ours: nobody writes into the file any more, so that a local store can take the file itself and need not copy it.
 
     Raises:
         StoreError: it could not be written, or the store is a snapshot that may only be read.
@@ -34,17 +37,30 @@ def put_file(store: Store, path: Path, suffix: str = "") -> str:
     key = object_key(digest + suffix)
     if store.size(key) == size:
         return key
+    # Overwriting is safe: the key is the content's hash, so what lies there is the same or was cut short.
+    if ours and store.local:
+        with store._errors("write", key):
+            if link_file(path, Path(store._path(key))):
+                return key
+    upload(store, path, key, digest)
+    return key
+
+
+def upload(store: Store, path: Path, key: str, digest: str) -> None:
+    """Write a file whose SHA-256 is known to a key, over what may be there.
+
+    Raises:
+        StoreError: it could not be written, or the file was changed meanwhile.
+    """
     if store.local:
         with store._errors("write", key):
             if not copy_checked(path, Path(store._path(key)), digest):
                 raise StoreError(f"{path} was changed while it was stored; leave it alone and try again")
-    else:
-        remote = store._path(key)
-        # Overwriting is safe: the key is the content's hash, so what lies there is the same or was cut short.
-        store._attempt(
-            "write", key, lambda: store._fs.put_file(str(path), remote, chunksize=_PIECE, max_concurrency=_PIECES)
-        )
-    return key
+        return
+    remote = store._path(key)
+    store._attempt(
+        "write", key, lambda: store._fs.put_file(str(path), remote, chunksize=_PIECE, max_concurrency=_PIECES)
+    )
 
 
 def get_file(store: Store, key: str, path: Path) -> None:
@@ -56,7 +72,16 @@ def get_file(store: Store, key: str, path: Path) -> None:
         StoreError: the object is gone, cannot be read, or is damaged.
     """
     place, size = store.find_object(key)
-    remote, digest = store._path(place), hashlib.sha256()
+    download(store, place, size, path, digest_of(key))
+
+
+def download(store: Store, key: str, size: int, path: Path, wanted: str) -> None:
+    """Write an object of `size` bytes to a new file and check that its SHA-256 is the wanted one, as `get_file` does.
+
+    Raises:
+        StoreError: the object is gone, cannot be read, or is damaged.
+    """
+    remote, digest = store._path(key), hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for start in range(0, size, _PIECE):
@@ -65,12 +90,49 @@ def get_file(store: Store, key: str, path: Path) -> None:
             file.write(piece)
         file.flush()
         os.fsync(file.fileno())
-    if digest.hexdigest() != digest_of(key):
+    if digest.hexdigest() != wanted:
         path.unlink()
         raise StoreError(f"store {store.url}: object {key} is damaged (SHA-256 {digest.hexdigest()}); delete it")
 
 
-def get_files(store: Store, files: Mapping[str, str], folder: Path, what: str) -> None:
+def place_file(store: Store, key: str, path: Path) -> bool:
+    """Write a content-addressed object to a file, over one that may be there, in one step; False if it lies there.
+
+    A file that was placed has the time of its object. So it lies there already if size and time are those of the
+    object, and nobody has written into it since; it is not read for that.
+
+    Raises:
+        StoreError: the object is gone, cannot be read, or is damaged.
+    """
+    place, size = store.find_object(key)
+    written = _written(store, place)
+    if path.is_file() and not path.is_symlink():
+        there = path.stat()
+        if there.st_size == size and abs(there.st_mtime - written) < _SAME_TIME:
+            return False
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        download(store, place, size, temporary, digest_of(key))
+        os.utime(temporary, (written, written))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _written(store: Store, key: str) -> float:
+    """Return when an object was written, in seconds since the epoch."""
+    store._fs.invalidate_cache()
+    return entry_of(store._attempt("look at", key, lambda: store._fs.info(store._path(key)))).written
+
+
+def get_files(
+    store: Store,
+    files: Mapping[str, str],
+    folder: Path,
+    what: str,
+    nearby: Callable[[str, str], Path | None] = lambda name, key: None,
+) -> None:
     """Write objects to files below a new folder.
 
     Args:
@@ -78,6 +140,8 @@ def get_files(store: Store, files: Mapping[str, str], folder: Path, what: str) -
         files: the files' names, relative to the folder, and the objects' keys.
         folder: where they are written.
         what: named in errors, such as `directory model`.
+        nearby: returns where a file, given by name and object, lies on this disk already, checked when it was written;
+            it is linked and not copied.
 
     Raises:
         StoreError: an object is gone or damaged, a name would leave the folder, or names a file below a file.
@@ -96,7 +160,18 @@ def get_files(store: Store, files: Mapping[str, str], folder: Path, what: str) -
             raise StoreError(
                 f"{what}: {name!r} is the same file as another name on this file system; set RENEG_CACHE to another one"
             )
-        get_file(store, key, folder / name)
+        found = nearby(name, key)
+        if found is None or not _linked(folder / name, found):
+            get_file(store, key, folder / name)
+
+
+def _linked(path: Path, target: Path) -> bool:
+    """Make a path a second name of a file; False where that is not possible."""
+    try:
+        path.hardlink_to(target)
+    except OSError:
+        return False
+    return True
 
 
 def end_uploads(store: Store, older: float) -> int:

@@ -1,6 +1,7 @@
 """Files of a local store: checked copies, links, locks, and what killed writers left."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -45,7 +46,44 @@ def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = F
     return True
 
 
-def create_file(path: Path, data: bytes, writer: str, url: str) -> bool:
+def link_file(source: Path, target: Path) -> bool:
+    """Make a durable file appear under a second name, over what may be there; False where that is not possible.
+
+    Both names are the same file afterwards, so nobody may write into it. It gets the rights and the time of a file that
+    is made now: some writers make theirs for their owner alone, and `gc` spares what is young. A file system without
+    hard links, or another one than that of the source, cannot do this.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.hardlink_to(source)
+    except OSError as error:
+        if error.errno in (*NO_LINKS, errno.EXDEV):
+            return False
+        raise
+    try:
+        temporary.chmod(0o666 & ~_umask())
+        os.utime(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _umask() -> int:
+    """Read this process's umask; asking by setting it would open the files that other threads make meanwhile."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    return 0o077
+
+
+def create_file(path: Path, data: bytes | bytearray, writer: str, url: str) -> bool:
     """Create a file whole and only if it is absent; False if it was there. `writer` names this call, `url` the store.
 
     Raises:

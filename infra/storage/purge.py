@@ -25,7 +25,7 @@ from pathlib import Path
 
 import polars as pl
 
-from infra.names import digest_of
+from infra.names import CHECKPOINTS, digest_of
 from infra.storage.artifacts import Manifest
 from infra.storage.store import TRASH, Store
 from infra.storage.tables import BUNDLE, slices_of
@@ -76,7 +76,7 @@ def make_plan(store: Store, target: Target) -> Plan:
     keys = [key for key in store.list("") if not key.startswith(f"{TRASH}/")]  # the caller moves the trash back first
     objects = [key for key in keys if key.startswith("objects/")]
     # An origin names software and a processor, and holds no text.
-    apart = ("objects/", "ledger/", "vectors/", "labels/", "origins/", "releases/", "published/")
+    apart = ("objects/", "ledger/", "vectors/", "labels/", "origins/", "releases/", "published/", CHECKPOINTS)
     described = [key for key in keys if not key.startswith(apart)]
     with ThreadPoolExecutor(_THREADS, "purge") as pool:
         read = zip(described, pool.map(store.read, described), strict=True)

@@ -136,7 +136,7 @@ class Store:
                 f"store {self.url}: {key} is damaged ({error}); restore it from a backup, or delete it"
             ) from error
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes | bytearray) -> bool:
         """Create an object; True if this call wrote it, False if it was there already (nothing is changed then).
 
         The answer is right even if a connection breaks after the server has written and the request is repeated: each
@@ -146,7 +146,7 @@ class Store:
         if self.local:
             path = Path(self._path(key))
             return bool(self._attempt("write", key, lambda: create_file(path, data, writer, self.url)))
-        return bool(self._attempt("write", key, lambda: self._create_object(key, data, writer)))
+        return bool(self._attempt("write", key, lambda: self._create_object(key, bytes(data), writer)))
 
     def _create_object(self, key: str, data: bytes, writer: str) -> bool:
         try:
@@ -189,7 +189,7 @@ class Store:
             for path, info in found.items()
             if info.get("type") != "directory" and not (info.get("islink") and self._fs.isdir(path))
         }
-        entries = {self._strip(path)[len(self._root) + 1 :]: _entry(info) for path, info in files.items()}
+        entries = {self._strip(path)[len(self._root) + 1 :]: entry_of(info) for path, info in files.items()}
         return {name: entry for name, entry in entries.items() if not name.endswith(".tmp")}
 
     def holds(self, prefix: str) -> bool:
@@ -394,6 +394,7 @@ def _is_refusal(error: OSError) -> bool:
     return isinstance(error, FileExistsError) or response.get("Error", {}).get("Code") in _PRECONDITION_CODES
 
 
-def _entry(info: Mapping[str, Any]) -> Entry:
+def entry_of(info: Mapping[str, Any]) -> Entry:
+    """Read what a listing says of an object."""
     written = info.get("LastModified", info.get("mtime", 0.0))
     return Entry(int(info.get("size", 0)), written if isinstance(written, float) else float(written.timestamp()))

@@ -193,6 +193,10 @@ class Stream:
         """Begin with the first piece."""
         return (_read_piece(self.store, self.table, piece, self.columns) for piece in self.table.pieces)
 
+    def __getitem__(self, place: int) -> pl.DataFrame:
+        """Read one piece, by its place from 0."""
+        return _read_piece(self.store, self.table, self.table.pieces[place], self.columns)
+
     @property
     def parts(self) -> list[int]:
         """The numbers of the parts, in order."""

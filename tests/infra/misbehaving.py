@@ -4,6 +4,7 @@ Troubles come by a marker in a message (`[[429]]` always, `[[429*2]]` the first 
 depends on the message and on how often it was asked, never on which thread came first. Every trouble served is counted.
 """
 
+import base64
 import hashlib
 import json
 import math
@@ -49,7 +50,7 @@ SCHEMA = {
 }
 
 Reply = Callable[[Mapping[str, Any]], tuple[str, Mapping[str, float]]]
-# Status, content type and bytes that answer a chat; None answers it as usual.
+# Status, content type and bytes that answer a chat or a request for vectors; None answers it as usual.
 Raw = Callable[[Mapping[str, Any]], tuple[int, str, bytes] | None]
 
 
@@ -90,7 +91,8 @@ class MisbehavingServer:
     key: the key that must be presented; the refusal of a wrong one repeats it. reply: (text, log-probabilities) of a
     body; the default answers Yes or No by the last message's hash, or fills the schema. hang: seconds. retry_after:
     headers of a 429. fates: what becomes of the batches, in the order of their creation. held: batches do not end.
-    raw: answers chats with bytes of its own, counted as `raw`.
+    raw: answers with bytes of its own, counted as `raw`. dimension: of vectors. longest: characters of a text that it
+    encodes; a request with a longer one is refused. embedded: the texts that were encoded, and how often.
     """
 
     def __init__(
@@ -104,8 +106,11 @@ class MisbehavingServer:
         retry_after: Mapping[str, str] | None = None,
         fates: Sequence[str] = (),
         raw: Raw | None = None,
+        dimension: int = 8,
+        longest: int = 10**6,
     ) -> None:
         self.raw = raw
+        self.dimension, self.longest, self.embedded = dimension, longest, Counter[str]()
         self.troubles, self.seed, self.key, self.hang = dict(troubles or {}), seed, key, hang
         unknown = set(self.troubles) - {*PASSING, *LASTING, *FATES}
         if unknown:
@@ -194,6 +199,29 @@ class MisbehavingServer:
         }
         return {"object": "chat.completion", "model": f"{body['model']}-dated", "system_fingerprint": "fp_1",
                 "choices": [choice], "usage": usage}  # fmt: skip
+
+    # ---- vectors ----
+
+    def embed(self, body: Mapping[str, Any]) -> tuple[str, int, Any]:
+        """Encode texts: the trouble's name or nothing, the status, and the body."""
+        texts = body["input"]
+        with self._lock:
+            trouble = next(filter(None, map(self._draw, texts)), "")
+            if not trouble and max(map(len, texts)) > self.longest:
+                trouble = "too_long"
+            self.counts[trouble or "answered"] += 1
+            if trouble in (*_REFUSALS, *PASSING):
+                status, error = _REFUSALS.get(trouble, (200, {}))
+                return trouble, status, {"error": error} if error else {"data": []}
+            self.embedded.update(texts)
+        width = body.get("dimensions") or self.dimension
+        data = [
+            {"object": "embedding", "index": place, "embedding": as_asked(vector_of(text, width), body)}
+            for place, text in enumerate(texts)
+        ]
+        tokens = sum(len(text) // 4 + 1 for text in texts)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return trouble, 200, {"object": "list", "model": f"{body['model']}-dated", "data": data, "usage": usage}
 
     # ---- batches ----
 
@@ -289,6 +317,21 @@ def as_json(body: Any, status: int = 200) -> tuple[int, str, bytes]:
     return status, "application/json", json.dumps(body).encode()
 
 
+def vector_of(text: str, width: int) -> list[float]:
+    """Count the words of a text by their hashes: texts that share words are near each other."""
+    numbers = [0.5] + [0.0] * (width - 1)
+    for word in re.findall(r"\w+", text.lower()):
+        numbers[int(hashlib.md5(word.encode()).hexdigest(), 16) % width] += 1
+    return numbers
+
+
+def as_asked(vector: Sequence[float], body: Mapping[str, Any]) -> Any:
+    """Write a vector in the encoding that was asked for."""
+    if body.get("encoding_format") == "base64":
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return list(vector)
+
+
 def answer_by_hash(body: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """Answer Yes or No, by the last message's hash; or fill the schema that is asked for."""
     content = body["messages"][-1].get("content", "")
@@ -343,12 +386,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("content-length", 0)))
         multipart = "multipart" in self.headers.get("content-type", "")
-        body = data if multipart else json.loads(data)
+        body: Any = data if multipart else json.loads(data)
         path, _ = self._note(body)
         if not self._allowed():
             return
-        if path.endswith("/chat/completions"):
-            self._chat(body)
+        if path.endswith(("/chat/completions", "/embeddings")):
+            self._answer(body, self.server_side.embed if path.endswith("/embeddings") else self.server_side.chat)
         elif path.endswith("/files"):
             self._send(200, self.server_side.add_file(_uploaded(data)))
         elif path.endswith("/batches"):
@@ -378,13 +421,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(401, {"error": {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"}})
         return False
 
-    def _chat(self, body: Mapping[str, Any]) -> None:
+    def _answer(self, body: Mapping[str, Any], answer_to: Callable[[Any], tuple[str, int, Any]]) -> None:
         raw = self.server_side.raw(body) if self.server_side.raw else None
         if raw is not None:
             self.server_side.counts["raw"] += 1
             self._write(raw[0], raw[2], {"content-type": raw[1]})
             return
-        trouble, status, answer = self.server_side.chat(body)
+        trouble, status, answer = answer_to(body)
         if trouble == "hang":
             self.server_side.closing.wait(self.server_side.hang)
             self.close_connection = True

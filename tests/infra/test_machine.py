@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra import machine
-from infra.machine import free_disk_of, gpu_memory, gpus, model_bytes, processor, total_memory, where
+from infra.machine import free_disk_of, give_back_memory, gpu_memory, gpus, model_bytes, processor, total_memory, where
 
 
 def safetensors(path: Path, **tensors: tuple[str, int, int]) -> None:
@@ -35,6 +35,15 @@ def test_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path, monkeypat
     assert total_memory() == whole
     (tmp_path / "memory.max").write_text("1048576\n")
     assert total_memory() == 2**20
+
+
+def test_freed_memory_is_given_back_and_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[int]()
+    monkeypatch.setattr(machine, "_malloc_trim", lambda: given.append)
+    give_back_memory()
+    monkeypatch.setattr(machine, "_malloc_trim", lambda: None)
+    give_back_memory()
+    assert given == [0]
 
 
 def test_gpus_are_told_by_their_driver_and_none_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,3 +188,12 @@ def test_a_large_gzip_file_is_never_in_memory_as_a_whole(monkeypatch: pytest.Mon
     pieces = list(Seeker(TARGET)._unpacked(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(b"0123456789\n" * 1_000)))))
     assert len(pieces) > 150
     assert max(len(piece) for piece in pieces) < 300
+
+
+@pytest.mark.parametrize("text", [TEXT, "red fox", 'a "red" fox'])
+def test_a_column_of_lines_is_searched_as_the_file_that_it_becomes(text: str) -> None:
+    seeker = Seeker(Target(frozenset(), frozenset({text})))
+    line = json.dumps({"query": "other", "positive_passages": [{"text": text}]}, ensure_ascii=False) + "\n"
+    assert seeker.in_bytes(parquet(line=["{}\n", line]))
+    assert not seeker.in_bytes(parquet(line=["{}\n", line.replace("fox", "badger")]))
+    assert not seeker.in_bytes(parquet(line=[3]))

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from infra.cluster import weights
-from infra.cluster.weights import ensure, publish, publish_for
+from infra.cluster.weights import ensure, publish, publish_for, publish_stored
 from infra.engines.specs import OpenAISpec, SentenceTransformersSpec
 from infra.models.model_files import directory_digest
 from infra.models.resolve import resolve
 from infra.models.wheels import ModelError
 from infra.storage import large_files
+from infra.storage.artifacts import write_directory
 from infra.storage.large_files import get_file, put_file
 from infra.storage.store import Store, StoreError
 from tests.conftest import ROOT
@@ -62,6 +63,18 @@ def test_publishing_again_reads_nothing_and_writes_nothing(
     before = store.sizes("")
     assert publish_for(store, [spec, OpenAISpec(model="gpt"), None], tmp_path / "node") == []
     assert store.sizes("") == before
+
+
+def test_a_model_that_the_store_holds_already_is_published_by_its_objects(store_url: str, tmp_path: Path) -> None:
+    store = Store.open(store_url)
+    folder = user_model(tmp_path / "trained")
+    files = dict(write_directory(store, "model", folder).files)
+    before = store.sizes("objects")
+    assert publish_stored(store, "0123", files)
+    assert not publish_stored(store, "0123", files)
+    assert store.sizes("objects") == before
+    here = Path(ensure(store, SentenceTransformersSpec(model="", digest="0123"), tmp_path / "node").model)
+    assert (here / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
 def test_a_path_that_holds_the_right_model_is_used_as_it_is_and_a_wrong_one_is_not(

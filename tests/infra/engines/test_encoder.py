@@ -108,12 +108,39 @@ def test_bfloat16_vectors_have_length_one_too(encoder_folder: Path) -> None:
 # ---- without a model: what sentence-transformers is given, and what is made of what it gives back ----
 
 
+class Vectors:
+    """Takes the place of a tensor."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows
+
+    def __getitem__(self, places: Any) -> "Vectors":
+        return Vectors(self.rows[places])
+
+    def float(self) -> "Vectors":
+        return Vectors(self.rows.astype(np.float32))
+
+    def cpu(self) -> "Vectors":
+        return self
+
+    def numpy(self) -> np.ndarray:
+        return self.rows
+
+
 class Model:
-    """Takes the place of sentence-transformers' model: a text of `n` letters is the vector (n, 0, -n)."""
+    """Takes the place of sentence-transformers' model: a text of `n` letters is the vector (n, 0, -n).
+
+    As the real one, it encodes the longest texts first, in batches, and returns what its hook made of them in the order
+    of the texts. `order`: of the texts as it encodes them, where it is another.
+    """
+
+    similarity_fn_name = "cosine"
+    order: list[int] | None = None
 
     def __init__(self, folder: str = "", positions: int | None = 256, **options: Any) -> None:
         self.options = {"folder": folder, **options}
         self.asked: list[dict[str, Any]] = []
+        self.hooks: list[Any] = []
         config = SimpleNamespace() if positions is None else SimpleNamespace(max_position_embeddings=positions)
         self.transformer = SimpleNamespace(auto_model=SimpleNamespace(config=config))
         self.max_seq_length = 0
@@ -125,9 +152,22 @@ class Model:
     def get_embedding_dimension(self) -> int:
         return 3
 
+    def register_forward_hook(self, hook: Any) -> Any:
+        self.hooks.append(hook)
+        return SimpleNamespace(remove=lambda: self.hooks.remove(hook))
+
     def encode(self, texts: list[str], **options: Any) -> np.ndarray:
         self.asked.append(options)
-        return np.array([[len(text), 0, -len(text)] for text in texts], dtype=np.float32)
+        order = self.order or np.argsort([-len(text) for text in texts]).tolist()
+        made = dict[int, Any]()
+        for start in range(0, len(texts), options["batch_size"]):
+            some = order[start : start + options["batch_size"]]
+            rows = np.array([[len(texts[n]), 0, -len(texts[n])] for n in some], dtype=np.float64)
+            output = {"sentence_embedding": Vectors(rows)}
+            for hook in self.hooks:
+                output = hook(self, (), output)
+            made.update(zip(some, np.asarray(output["sentence_embedding"]), strict=True))
+        return np.stack([made[n] for n in range(len(texts))])
 
     def eval(self) -> "Model":
         self.evaluates = True
@@ -137,7 +177,7 @@ class Model:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, members in {
-        "torch": {"float32": "f32", "bfloat16": "bf16"},
+        "torch": {"float32": "f32", "bfloat16": "bf16", "as_tensor": lambda rows: rows},
         "sentence_transformers": {"SentenceTransformer": Model},
     }.items():
         module = ModuleType(name)
@@ -156,6 +196,39 @@ def test_vectors_have_length_one_and_an_empty_ones_is_zero(stand_in: None, tmp_p
     engine.encode(["x"], "passage")
     wanted = {"batch_size": 4, "convert_to_numpy": True, "show_progress_bar": False}
     assert engine._model.asked == [{"prompt": "query: ", **wanted}, {"prompt": "", **wanted}]
+
+
+@pytest.mark.parametrize("order", [None, [3, 0, 2, 1, 4]])
+def test_vectors_come_in_the_order_of_the_texts_whatever_the_order_in_which_they_are_encoded(
+    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[int] | None
+) -> None:
+    monkeypatch.setattr(Model, "order", order)
+    engine = EncoderEngine(encoder_spec(model=str(tmp_path), batch_size=2, similarity="dot"))
+    vectors = engine.encode(["a", "bbb", "", "dd", "eeee"], "passage")
+    assert vectors.arr.first().to_list() == [1.0, 3.0, 0.0, 2.0, 4.0]
+    assert engine._model.hooks == []
+
+
+def test_a_version_that_hands_no_rows_back_is_refused(
+    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Model, "register_forward_hook", lambda self, hook: SimpleNamespace(remove=lambda: None))
+    monkeypatch.setattr(np, "asarray", lambda rows: rows.rows)
+    with pytest.raises(RuntimeError, match=r"1 numbers of rows expected .*\(1, 3\) came after 0 vectors"):
+        EncoderEngine(encoder_spec(model=str(tmp_path))).encode(["x"], "query")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("similarity", [None, "dot"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_vectors_have_the_bits_that_sentence_transformers_gives(
+    encoder_folder: Path, dtype: str, similarity: str | None
+) -> None:
+    engine = build_engine(encoder_spec(model=str(encoder_folder), dtype=dtype, similarity=similarity, batch_size=8))
+    texts = ["ab " * (n % 7) + f"text {n % 11}" for n in range(100)]  # many of one length
+    plain = engine._model.encode(texts, prompt="", batch_size=8, convert_to_numpy=True, show_progress_bar=False)
+    wanted = plain.astype(np.float32) if similarity == "dot" else as_unit_vectors(plain)
+    assert engine.encode(texts, "passage").to_numpy().tobytes() == wanted.tobytes()
 
 
 def test_no_texts_and_an_unknown_role_ask_nothing(stand_in: None, tmp_path: Path) -> None:
@@ -198,3 +271,18 @@ def test_a_model_of_word_vectors_reads_a_text_of_any_length(tmp_path: Path) -> N
     assert np.linalg.norm(long, axis=1) == pytest.approx(np.ones(2), abs=1e-6)
     assert long[0] != pytest.approx(long[1], abs=1e-6)
     engine.close()
+
+
+def test_a_model_for_dot_products_is_refused_unless_the_spec_says_how_to_compare(
+    stand_in: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, its vectors were made unit vectors without a word."""
+    monkeypatch.setattr(Model, "similarity_fn_name", "dot")
+    with pytest.raises(ValueError, match=r"made for the similarity 'dot'.* set encoder.similarity: cosine"):
+        EncoderEngine(encoder_spec(model=str(tmp_path)))
+    found = {
+        name: EncoderEngine(encoder_spec(model=str(tmp_path), similarity=name)).encode(["four"], "query")[0].to_list()
+        for name in ("cosine", "dot")
+    }
+    assert found["dot"] == [4.0, 0.0, -4.0]
+    assert found["cosine"] == pytest.approx([0.5**0.5, 0.0, -(0.5**0.5)])

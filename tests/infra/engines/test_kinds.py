@@ -72,6 +72,11 @@ def test_threads_are_left_to_ray_unless_they_are_given() -> None:
     assert environment(encoder_spec(threads=2))["OMP_NUM_THREADS"] == "2"
 
 
+def test_the_threads_of_an_encoder_share_their_memory() -> None:
+    assert environment(encoder_spec())["MALLOC_ARENA_MAX"] == "2"
+    assert "MALLOC_ARENA_MAX" not in environment(vllm_spec())
+
+
 def test_an_unknown_spec_is_refused_by_name() -> None:
     class Other(BaseModel):
         pass

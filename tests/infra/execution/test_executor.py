@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra.cluster.ray_cluster import ClusterError
 from infra.engines.specs import SentenceTransformersSpec
 from infra.execution import engine_pool, ray_tasks
 from infra.execution import executor as module
@@ -20,7 +21,7 @@ from infra.execution.ray_tasks import STOPPED, PartError, begin_anew, give_up, g
 from infra.execution.usage_meter import Budget, BudgetReached, Meter
 from infra.key_rules import KeyRules
 from infra.stages.compute_part import EngineNeeded
-from infra.stages.runner import PartSpec, StageRun
+from infra.stages.runner import PartSpec
 from infra.stages.stage import Resources, Stage
 from infra.storage.artifacts import Manifest, Piece, Table
 from infra.storage.store import Store
@@ -82,6 +83,14 @@ def test_a_part_without_an_engine_is_computed_in_a_task_of_its_stages_size(tmp_p
     executor = executor_of(tmp_path, work)
     assert executor._compute(spec_of(), silent) == "double-00003 within 20"
     assert work.calls == [("plainly", 0.5)]
+
+
+def test_a_part_with_several_workers_waits_for_them_on_no_cpu(tmp_path: Path, work: Work) -> None:
+    executor = executor_of(tmp_path, work)
+    stage = replace(DOUBLE, trains=True)
+    executor._compute(spec_of(stage, config={"workers": 2}), silent)
+    executor._compute(spec_of(stage, config={"workers": 1}), silent)
+    assert work.calls == [("plainly", 0.0), ("plainly", 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -270,6 +279,11 @@ def test_after_memory_ran_out_the_next_attempt_takes_half_the_batch(counted: Cou
     assert counted.ended == [("double", "failed")] * 4 + [("double", "computed")]
 
 
+def test_the_batch_of_a_training_decides_its_weights_and_is_not_halved() -> None:
+    spec = spec_of(replace(DOUBLE, trains=True), config={"batch_size": 8})
+    assert module._smaller_batches(spec) is spec
+
+
 @pytest.mark.parametrize("config", [{}, {"batch_size": 1}, {"batch_size": "large"}])
 def test_a_part_without_a_batch_size_to_halve_stays_as_it_is(config: dict[str, Any]) -> None:
     spec = spec_of(config=config)
@@ -305,6 +319,18 @@ def test_where_the_cluster_grows_some_parts_more_wait_in_ray(
     monkeypatch.setattr(module, "slots_now", lambda resources: slots)
     assert module._slots(Resources(num_cpus=2.0)).bound == bound
     assert asked == [Resources(num_cpus=2.0)]
+
+
+def test_parts_with_several_workers_take_as_many_places_and_are_refused_where_these_are_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RENEG_AUTOSCALE", raising=False)
+    monkeypatch.setattr(module, "granted", lambda resources: resources)
+    for name in ("slots_for", "slots_now"):
+        monkeypatch.setattr(module, name, lambda resources: 5)
+    assert module._slots(Resources(num_cpus=2.0), 2).bound == 2
+    with pytest.raises(ClusterError, match="6 workers with 2 CPUs, 0 GPUs each are asked for, and the cluster holds 5"):
+        module._slots(Resources(num_cpus=2.0), 6)
 
 
 @pytest.mark.parametrize(
@@ -376,19 +402,9 @@ def test_many_reused_parts_are_shown_as_one_and_the_results_are_theirs(
     monkeypatch.setattr(module, "show_stage", lambda name, specs, finished, results: tables.append(len(results)))
     specs = [spec_of(number=number) for number in range(101)]
     finished = {spec.number: replace(MANIFEST, part=spec.number) for spec in specs}
-    assert executor_of(tmp_path, work).run_stage("double", specs, finished) == finished
-    assert (shown, tables) == ([("double", 101)], [101])
-
-
-@pytest.mark.parametrize(
-    ("parts", "reused", "blocked", "task_runs"),
-    [(50, 30, 5, 45), (100, 100, 0, 100), (3000, 2990, 2, 9), (101, 101, 0, 1)],
-)
-def test_the_task_runs_of_a_stage_are_one_for_each_part_and_one_for_many_reused_ones(
-    parts: int, reused: int, blocked: int, task_runs: int
-) -> None:
-    run = StageRun("double", parts, reused, 0, {}, blocked, frozenset(), 0, 0.0)
-    assert module.task_runs_of(run) == task_runs
+    executor = executor_of(tmp_path, work)
+    assert executor.run_stage("double", specs, finished) == finished
+    assert (shown, tables, executor.task_runs) == ([("double", 101)], [101], 1)
 
 
 def test_a_part_that_is_finished_is_shown_as_cached_and_computes_nothing() -> None:

@@ -216,13 +216,17 @@ class Options:
          {"num_cpus": 0.5, "num_gpus": 0.0, "memory": 500}),
         (replace(WITH_ENGINE, resources=Resources(num_cpus=1.0, num_gpus=1.0, memory=500)),
          {"num_cpus": 0.5, "num_gpus": 0.0, "memory": None}),
+        (replace(DOUBLE, resources=Resources(num_cpus=1.0, num_gpus=1.0)),
+         {"num_cpus": 0.5, "num_gpus": 1.0, "memory": None}),
+        (replace(DOUBLE, trains=True, resources=Resources(num_cpus=1.0, num_gpus=1.0, memory=500)),
+         {"num_cpus": 0.5, "num_gpus": 0.0, "memory": None}),
     ],
-    ids=["plain", "the memory is the engine's"],
+    ids=["plain", "memory and GPU are the engine's", "on a GPU", "memory and GPU are the workers'"],
 )  # fmt: skip
 def test_a_part_is_submitted_by_name_with_what_it_is_granted(
     monkeypatch: pytest.MonkeyPatch, stage: Any, expected: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(ray_tasks, "_compute", remote := Options())
-    spec = PartSpec(stage, "double-00003", 3, 3, "key", 0, {}, {}, {})
+    spec = PartSpec(stage, "double-00003", 3, 3, "key", 0, {}, {"workers": 2}, {})
     assert submit_part("store", spec, Path("/cache"), 0.5) == ("store", SentPart(spec), Path("/cache"), None)
     assert remote.given == {"name": "double-00003", **expected}

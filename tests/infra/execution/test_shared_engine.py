@@ -5,13 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from infra.engines.answers import Answer
 from infra.execution.shared_engine import EngineBroken, EngineThread, LentEngine
-from infra.execution.usage_meter import Budget, BudgetReached, Meter
+from infra.execution.usage_meter import Budget, BudgetReached, Meter, Price
 
 
 @dataclass
@@ -104,3 +105,17 @@ def test_a_used_up_budget_stops_before_anything_is_asked() -> None:
 def test_what_no_request_explains_means_that_the_engine_is_broken(trouble: Exception, raised: type[Exception]) -> None:
     with pytest.raises(raised, match=str(trouble)):
         lend(Engine(trouble), Meter(Budget(), {}))[0].answer(["a"])
+
+
+def test_what_an_endpoint_encodes_is_metered_and_stops_at_the_budget() -> None:
+    class Paid:
+        def embed(self, texts: Sequence[str], role: str) -> Any:
+            return SimpleNamespace(calls=1, prompt_tokens=10 * len(texts))
+
+    meter = Meter(Budget(tokens=20), {"encode_passages": Price(input=5.0)})
+    part = LentEngine(EngineThread(Paid), meter, "encode_passages")
+    part.embed(["a", "b"], "passage")
+    used = meter.totals()["encode_passages"]
+    assert (used["calls"], used["prompt_tokens"], used["money"]) == (1, 20, 20 * 5.0 / 1e6)
+    with pytest.raises(BudgetReached, match="tokens 20 used up"):
+        part.embed(["c"], "passage")

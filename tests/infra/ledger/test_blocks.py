@@ -17,7 +17,7 @@ def written(*cuts: int, size: int = 64) -> tuple[bytes, Index]:
     for start, end in zip((0, *cuts), (*cuts, ROWS.height), strict=True):
         writer.add(ROWS.slice(start, end - start))
     body, index = writer.finish()
-    return body, Index.parse(index)
+    return bytes(body), Index.parse(index)
 
 
 def test_where_the_pieces_are_cut_makes_no_difference() -> None:

@@ -8,6 +8,8 @@ import polars as pl
 import pytest
 
 from infra.ledger.compaction import Compaction
+from infra.ledger.ledger import Ledger
+from infra.ledger.names import VECTORS
 from infra.ledger.vectors import Vectors, compact_vectors, drop_unused, forget_vectors, stats_of_vectors
 from infra.storage.store import Store
 from tests.infra.ledger.rows import Counted, hashed
@@ -45,6 +47,27 @@ def test_vectors_come_back_bit_by_bit(store_url: str, count: int) -> None:
         assert vectors.recalled == {"o": count // 2}
 
 
+@pytest.mark.parametrize("count", [3, 129, 5000])
+def test_a_segment_has_the_bytes_that_the_ledger_writes_of_the_same_rows(tmp_path: Path, count: int) -> None:
+    rows, stores = embeddings(count), [Store.open(str(tmp_path / name)) for name in "ab"]
+    with Vectors(stores[0], "e", 1, "o", 0, lambda: 7.0) as vectors:
+        vectors.remember("passage", rows)
+    with Ledger(stores[1], "o", 0, lambda: 7.0, root=VECTORS) as ledger:
+        ledger.remember("e-passage-1", ((text, (text,), vector) for text, vector in bits(rows)))
+    found = [store.sizes(VECTORS) for store in stores]
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
+def test_what_is_no_hash_is_refused_and_nothing_is_no_segment(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path))
+    with Vectors(store, "e", 1) as vectors:
+        with pytest.raises(ValueError, match=r"subject 'text one' is no hash"):
+            vectors.remember("query", embeddings(1).with_columns(text_hash=pl.lit("text one")))
+        vectors.remember("query", embeddings(1).clear())
+    assert stats_of_vectors(store) == {}
+
+
 def test_another_role_encoder_or_version_knows_nothing(tmp_path: Path) -> None:
     store, rows = Store.open(str(tmp_path)), embeddings(5)
     keep(store, rows)
@@ -58,11 +81,29 @@ def test_the_first_vector_of_a_text_stays_until_it_is_encoded_anew(tmp_path: Pat
     store, first, second = Store.open(str(tmp_path)), embeddings(2, 0), embeddings(2, 50)
     hashes = first["text_hash"]
     keep(store, first)
-    with Vectors(store, "e", 1, anew=True) as vectors:
+    with Vectors(store, "e", 1, since=1000) as vectors:
         assert vectors.recall("passage", hashes) is None
         vectors.remember("passage", second.with_columns(text_hash=hashes))
+    assert bits(Vectors(store, "e", 1, since=1000).recall("passage", hashes)) == bits(
+        second.with_columns(text_hash=hashes)
+    )
+    assert Vectors(store, "e", 1, since=1001).recall("passage", hashes) is None
     found = Vectors(store, "e", 1).recall("passage", hashes)
     assert bits(found) == bits(second.with_columns(text_hash=hashes))
+
+
+def test_the_model_that_answered_first_is_noted_for_both_roles_and_dropped_with_its_encoder(store_url: str) -> None:
+    store = Store.open(store_url)
+    assert Vectors(store, "e", 1).first_model("A") == "A"
+    assert Vectors(Store(store_url), "e", 1).first_model("B") == "A"
+    assert Vectors(store, "f", 1).first_model("B") == "B"
+    keep(store, embeddings(3))
+    assert list(stats_of_vectors(store)) == ["e-passage-1"]
+    assert compact_vectors(store) == Compaction(0, 0)
+    assert forget_vectors(store, [embeddings(3)["text_hash"][0]]).damaged == 0
+    assert drop_unused(store, {"f"}, 0.0) == 1
+    assert Vectors(store, "f", 1).first_model("C") == "B"
+    assert Vectors(store, "e", 1).first_model("C") == "C"
 
 
 def test_vectors_of_several_dimensions_are_refused(tmp_path: Path) -> None:

@@ -99,9 +99,11 @@ OF_OTHERS = {
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
     """A home whose server starts within a tenth of a second."""
-    (tmp_path / "code" / "prefect").mkdir(parents=True)
-    (tmp_path / "code" / "prefect" / "__init__.py").touch()
-    (tmp_path / "code" / "prefect" / "__main__.py").write_text(SMALL)
+    package = tmp_path / "code" / "infra" / "prefect_api"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "server_process.py").write_text(SMALL)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "code"))
     for name, value in OF_OTHERS.items():
         monkeypatch.setenv(name, value)

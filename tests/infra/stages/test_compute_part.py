@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
@@ -15,6 +16,7 @@ from infra.ledger.ledger import Ledger
 from infra.provenance import Origin, here
 from infra.stages import compute_part as module
 from infra.stages import origins
+from infra.stages.checkpoints import Checkpoints
 from infra.stages.compute_part import EngineNeeded, NoEngine, compute_part, load_function, rates
 from infra.stages.part_spec import contents_of
 from infra.stages.runner import PartSpec
@@ -113,6 +115,17 @@ def read_twice(config: Config, *, numbers: Iterable[pl.DataFrame]) -> dict[str, 
     return {"numbers": next(iter(numbers)), "facts": {"heights": heights}}
 
 
+def train_slowly(config: Config, *, numbers: pl.DataFrame, checkpoints: Checkpoints, workers: Any) -> dict[str, Any]:
+    """Stop at the first step; go on from it the next time."""
+    with TemporaryDirectory() as folder:
+        step = checkpoints.fetch(Path(folder))
+        if step is None:
+            (Path(folder) / "state").write_text("at the first step")
+            checkpoints.put(1, Path(folder))
+            raise OSError("the machine stopped")
+        return {"numbers": numbers, "facts": {"step": step, "workers": workers}}
+
+
 MULTIPLY = Stage("multiply", f"{_HERE}:multiply", 3, "map", each=("numbers",), outputs={"numbers": NUMBERS})
 ALL_COLUMNS = Stage(
     "see_columns", f"{_HERE}:see_columns", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS}
@@ -137,6 +150,9 @@ REMEMBER = Stage(
 )  # fmt: skip
 
 
+TRAIN = Stage(
+    "train_slowly", f"{_HERE}:train_slowly", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS}, trains=True
+)
 READ_TWICE = Stage(
     "read_twice", f"{_HERE}:read_twice", 1, "single", every=("numbers",), outputs={"numbers": NUMBERS},
     streams=("numbers",),
@@ -160,6 +176,20 @@ def numbers(store: Store, *pieces: Sequence[int]) -> Table:
 
 def compute(store: Store, tmp_path: Path, spec: PartSpec, engine: object | None = None) -> Manifest:
     return compute_part(store.url, spec, tmp_path / "cache", engine)
+
+
+def test_a_training_goes_on_from_its_checkpoint_which_is_deleted_when_the_part_is_finished(
+    store: Store, tmp_path: Path
+) -> None:
+    spec = spec_of(TRAIN, {"numbers": numbers(store, [1])})
+    with pytest.raises(OSError, match="the machine stopped"):
+        compute(store, tmp_path, spec)
+    assert {"/".join(key.split("/")[:3]) for key in store.list("checkpoints")} == {"checkpoints/train_slowly/key-000"}
+    with pytest.raises(OSError, match="the machine stopped"):  # another attempt has checkpoints of its own
+        compute(store, tmp_path, dataclasses.replace(spec, attempt=1))
+    manifest = compute_part(store.url, spec, tmp_path / "cache", workers="two")
+    assert manifest.stats["facts"] == {"step": 1, "workers": "two"}
+    assert {key.split("/")[2] for key in store.list("checkpoints")} == {"key-001"}
 
 
 def test_a_part_is_computed_with_its_configuration_and_its_manifest_says_all_of_it(
@@ -314,6 +344,8 @@ def test_no_engine_gives_up_on_answers_and_on_scores() -> None:
         NoEngine().answer(["a", "b", "c"])
     with pytest.raises(EngineNeeded, match="1 rows"):
         NoEngine().score(["a"])
+    with pytest.raises(EngineNeeded, match="no vectors of 2 texts"):
+        NoEngine().embed(["a", "b"], "query")
     with pytest.raises(EngineNeeded, match="vectors of 2 texts"):
         NoEngine().find(pl.DataFrame({"text_hash": ["a", "b"]}), "query")
 

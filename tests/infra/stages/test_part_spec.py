@@ -61,3 +61,11 @@ def test_a_part_and_its_own_half_cannot_be_changed() -> None:
     spec = parts()[0]
     values: list[Any] = [spec, spec.shared, own_of(spec, shared_of(spec))]
     assert [value for value in values if can_be_changed(value)] == []
+
+
+def test_only_a_stage_that_trains_has_several_workers() -> None:
+    spec = replace(parts()[0], config={"workers": 3}, key="5f3c", attempt=2)
+    assert spec.workers == 1
+    assert replace(spec, stage=replace(STAGE, trains=True)).workers == 3
+    assert replace(spec, stage=replace(STAGE, trains=True), config={}).workers == 1
+    assert spec.stored_name == "s/5f3c-002"

@@ -52,18 +52,21 @@ def test_vectors_are_those_of_the_engine_and_the_stages_version_and_both_origins
     assert remembered.stats({"encoded": 5}, "new") == {"vectors": {"new": 5, "old": 2}}
 
 
-def test_a_part_that_is_computed_again_on_demand_recalls_no_vector_but_answers(store: Store) -> None:
+def test_a_part_that_is_computed_again_recalls_what_it_remembered_in_an_earlier_try_and_nothing_older(
+    store: Store,
+) -> None:
     with ExitStack() as stack:
         lent = Remembered(store, spec_of(ledger=True, vectors=True), "old").lend(stack)
         lent["vectors"].remember("passage", ROWS)
         lent["ledger"].remember("judge", [("entry", [HASHES[0]], "Yes")])
-    again = dataclasses.replace(spec_of(ledger=True, vectors=True), attempt=1)
-    remembered = Remembered(store, again, "new")
+    again = dataclasses.replace(spec_of(ledger=True, vectors=True), attempt=1, since=1000)
     with ExitStack() as stack:
-        lent = remembered.lend(stack)
+        lent = Remembered(store, again, "new").lend(stack)
         assert lent["vectors"].recall("passage", ROWS["text_hash"]) is None
-        assert lent["ledger"].recall("judge", {"entry": HASHES[0]}) == {"entry": "Yes"}
-    assert remembered.stats({"calls": 1, "encoded": 2}, "new") == {
-        "answers": {"new": 1, "old": 1},
-        "vectors": {"new": 2},
-    }
+        assert lent["ledger"].recall("judge", {"entry": HASHES[0]}) == {}
+        lent["vectors"].remember("passage", ROWS.head(1))
+    retried = Remembered(store, again, "new")
+    with ExitStack() as stack:
+        found = retried.lend(stack)["vectors"].recall("passage", ROWS["text_hash"])
+    assert found.equals(ROWS.head(1))
+    assert retried.stats({"encoded": 1}, "new")["vectors"] == {"new": 2}

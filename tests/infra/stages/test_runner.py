@@ -2,7 +2,11 @@
 
 import contextlib
 import dataclasses
+import threading
+import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -93,6 +97,24 @@ def test_a_forced_part_is_a_new_attempt_that_later_runs_read(tmp_path: Path) -> 
     assert [m.attempt for m in later.runs[1].manifests] == [0, 1, 0, 0]
 
 
+def test_a_forced_part_recalls_no_vector_from_before_it_was_forced(tmp_path: Path) -> None:
+    class Noting:
+        """Computes nothing, and notes from when on each part recalls what is remembered."""
+
+        def run_stage(
+            self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
+        ) -> Mapping[int, Manifest | Failure]:
+            self.since = [spec.since for spec in specs]
+            return finished
+
+    url, executor, began = str(tmp_path / "store"), Noting(), int(time.time())
+    pipeline(make(tmp_path, url)[0])
+    for stage, anew in ((DOUBLE, False), (dataclasses.replace(DOUBLE, vectors=True), True)):
+        run = Runner(Store.open(url), executor, force=frozenset({("double", 1)}))
+        run(stage, ToyConfig(), numbers=run(PRODUCE, ToyConfig())["numbers"])
+        assert [since >= began for since in executor.since] == [False, anew, False, False]
+
+
 def test_a_grid_crosses_every_part_of_one_side_with_every_part_of_the_other(tmp_path: Path) -> None:
     run, executor = make(tmp_path, str(tmp_path / "store"))
     numbers = run(PRODUCE, ToyConfig())["numbers"]
@@ -114,6 +136,17 @@ def test_directories_come_back_as_they_were(tmp_path: Path, store_url: str) -> N
     run, _ = make(tmp_path, store_url)
     folder = materialise(run.store, pipeline(run)["sum"], tmp_path / "laid-out")  # type: ignore[arg-type]
     assert (folder / "folder" / "total.txt").read_text() == "384"
+
+
+def test_stages_about_something_else_have_labels_of_their_own_and_share_what_is_equal(tmp_path: Path) -> None:
+    run, executor = make(tmp_path, str(tmp_path / "store"))
+    pipeline(run)
+    executor.computed.clear()
+    pipeline(dataclasses.replace(run, about="else"))
+    assert executor.computed == []  # equal work has equal keys, whatever its label
+    names = [done.name for done in run.runs]
+    assert names[3:] == [f"{name}-else" for name in names[:3]]
+    assert str(dataclasses.replace(run, about="else").call(PRODUCE, ToyConfig(), label="a").name) == "produce-else-a"
 
 
 def test_wrong_inputs_are_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -492,3 +525,63 @@ def test_a_part_and_what_became_of_its_stage_cannot_be_changed() -> None:
     run = StageRun("double", 1, 0, 1, {}, 0, frozenset(), 3, 12.345)
     values = [PartSpec(DOUBLE, "double-00000", 0, 0, "key", 0, {}, {}, {}), Failure("why"), run]
     assert [value for value in values if can_be_changed(value)] == []
+
+
+def test_the_manifest_of_a_stage_of_one_part_is_found_and_nothing_is_computed(tmp_path: Path) -> None:
+    run, executor = make(tmp_path, str(tmp_path / "store"))
+    assert run.find(PRODUCE, ToyConfig()) is None
+    assert (executor.computed, run.runs) == ([], [])
+    run(PRODUCE, ToyConfig())
+    found = run.find(PRODUCE, ToyConfig())
+    assert found is not None
+    assert found.key == run.runs[0].manifests[0].key
+    assert run.find(PRODUCE, ToyConfig(factor=9)) is None
+
+
+WHO: ContextVar[str] = ContextVar("who", default="nobody")
+
+
+@dataclass
+class Meeting:
+    """An executor whose stages wait for each other, and note in whose context they were called."""
+
+    there: threading.Barrier = field(default_factory=lambda: threading.Barrier(2, timeout=30))
+    seen: list[str] = field(default_factory=list)
+
+    def run_stage(self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]) -> dict[int, Failure]:
+        self.seen.append(WHO.get())
+        if name == "produce-broken":
+            raise OSError("the cluster is gone")
+        self.there.wait()
+        return {spec.number: Failure(f"{name}: not computed") for spec in specs}
+
+
+def test_stages_that_read_nothing_of_each_other_run_side_by_side_and_are_noted_in_their_order(tmp_path: Path) -> None:
+    meeting = Meeting()
+    run = Runner(Store.open(str(tmp_path / "store")), meeting)
+    token = WHO.set("flow run")
+    made = run.together([run.call(PRODUCE, ToyConfig(factor=n), label=name) for n, name in ((1, "b"), (2, "a"))])
+    WHO.reset(token)
+    assert meeting.seen == ["flow run", "flow run"]
+    assert [(done.name, done.failed) for done in run.runs] == [
+        (f"produce-{name}", {0: f"produce-{name}: not computed"}) for name in "ba"
+    ]
+    assert [sorted(outputs) for outputs in made] == [["numbers"], ["numbers"]]
+
+
+def test_an_error_of_one_of_several_stages_is_raised_without_waiting_for_the_others(tmp_path: Path) -> None:
+    meeting = Meeting()
+    run = Runner(Store.open(str(tmp_path / "store")), meeting)
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="the cluster is gone"):
+        run.together([run.call(PRODUCE, ToyConfig(factor=n), label=name) for n, name in ((1, "broken"), (2, "a"))])
+    assert time.monotonic() - begun < 20
+    meeting.there.abort()
+
+
+def test_one_part_alone_is_computed_alone_though_its_stage_runs_beside_others(tmp_path: Path) -> None:
+    asked = Asked()
+    run = Runner(Store.open(str(tmp_path / "store")), asked, only=("produce-a", 0))
+    with pytest.raises(PartDone):
+        run.together([run.call(PRODUCE, ToyConfig(factor=n), label=name) for n, name in ((1, "b"), (2, "a"))])
+    assert [spec.config["factor"] for spec in asked.specs] == [2]

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,23 @@ import pytest
 from pyarrow import parquet
 
 from infra.models.wheels import ModelError
+from infra.storage import artifacts
 from infra.storage.artifacts import (
     Directory,
+    Files,
     Manifest,
     Piece,
     Table,
     commit,
     materialise,
     newest_attempts,
+    place_directory,
     read_manifest,
     read_table,
     write_directory,
     write_table,
 )
+from infra.storage.large_files import get_files
 from infra.storage.store import Store, StoreError
 from tasks.schemas import Schema
 from tests.infra.frozen import can_be_changed
@@ -292,6 +298,25 @@ def test_of_two_processes_that_write_one_directory_out_the_second_uses_the_first
     assert list((tmp_path / "cache").iterdir()) == [folder]
 
 
+def test_of_many_that_ask_for_one_directory_at_once_one_copies_it_and_the_others_wait(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Directory("source", {"a": store.put_object(b"one", "")})
+    copied = []
+
+    def slow(*given: Any) -> None:
+        copied.append(given)
+        time.sleep(0.2)
+        get_files(*given)
+
+    monkeypatch.setattr(artifacts, "get_files", slow)
+    with ThreadPoolExecutor(4) as threads:
+        folders = list(threads.map(lambda _: materialise(store, directory, tmp_path / "cache"), range(4)))
+    assert len(copied) == 1
+    assert [(folder / "a").read_bytes() for folder in folders] == [b"one"] * 4
+    assert list((tmp_path / "cache").iterdir()) == folders[:1]
+
+
 def test_a_part_that_another_writer_finished_first_keeps_the_first_manifest(store: Store) -> None:
     first = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {"seconds": 1})
     second = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {"seconds": 2})
@@ -314,3 +339,57 @@ def test_artifacts_and_manifests_cannot_be_changed() -> None:
     manifest = Manifest("toy", 1, 0, "abc", 0, {}, {}, {}, {})
     values = [Piece(0, "objects/aa/aa", 1), Table("numbers"), Directory("sum"), manifest]
     assert [value for value in values if can_be_changed(value)] == []
+
+
+def test_the_files_of_a_directory_are_parts_and_one_that_was_written_out_alone_is_not_copied_again(
+    store: Store, tmp_path: Path
+) -> None:
+    source, cache = tmp_path / "source", tmp_path / "cache"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_text(f"text of {name}")
+    whole = write_directory(store, "source", source)
+    files = Files("source", tuple(whole.files.items()))
+    assert (files.indexes, files.incomplete, files.lacks(0)) == (frozenset({0, 1}), False, False)
+    assert files.at(1) == Directory("source", {"b": whole.files["b"]})
+    assert files.content() == whole.content()
+    alone = materialise(store, files.at(0), cache) / "a"
+    folder = materialise(store, whole, cache)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "text of a", "b": "text of b"}
+    assert (folder / "a").samefile(alone)
+    assert (folder / "b").stat().st_nlink == 1
+
+
+def test_a_directory_is_placed_as_copies_and_files_that_lie_there_are_left_alone(tmp_path: Path) -> None:
+    store, made, folder = Store.open(str(tmp_path / "store")), tmp_path / "made", tmp_path / "folder"
+    (made / "a").mkdir(parents=True)
+    for name in ("one", "a/two"):
+        (made / name).write_text(name)
+    directory = write_directory(store, "export", made, ours=True)
+    assert (made / "one").samefile(tmp_path / "store" / directory.files["one"])
+    place_directory(store, directory, folder)
+    inodes = [(folder / name).stat().st_ino for name in directory.files]
+    place_directory(store, directory, folder)
+    assert [(folder / name).stat().st_ino for name in directory.files] == inodes
+    (folder / "one").write_text("changed by people")
+    assert store.get_object(directory.files["one"]) == b"one"
+    place_directory(store, directory, folder)
+    assert [(folder / name).read_text() for name in ("one", "a/two")] == ["one", "a/two"]
+
+
+def test_a_name_that_would_leave_the_folder_is_not_placed(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    forged = Directory("export", {"good": store.put_object(b"1", ""), "../bad": store.put_object(b"2", "")})
+    with pytest.raises(StoreError, match=r"'\.\./bad' would leave its folder"):
+        place_directory(store, forged, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_link_is_stored_as_the_content_of_its_file_also_where_files_are_taken(tmp_path: Path) -> None:
+    store, made = Store.open(str(tmp_path / "store")), tmp_path / "made"
+    made.mkdir()
+    (made / "file").write_text("content")
+    (made / "link").symlink_to("file")
+    directory = write_directory(store, "export", made, ours=True)
+    assert {store.get_object(key) for key in directory.files.values()} == {b"content"}
+    assert not (tmp_path / "store" / directory.files["link"]).is_symlink()

@@ -366,6 +366,24 @@ def test_old_probes_of_writers_that_died_are_deleted(tmp_path: Path) -> None:
     assert plan(store, Snapshot.take(store), Roots(), GRACE, time.time() + LATER).delete == ("probe/left",)
 
 
+def test_checkpoints_go_when_their_part_is_finished_or_when_nothing_was_written_for_a_week(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    kept, _ = pipeline(tmp_path, store.url, 1)
+    finished = sorted(kept)[0].removeprefix("parts/").removesuffix(".json")
+    for part in (finished, "train/5f3c-000"):
+        store.replace(f"checkpoints/{part}/000000010/0000/weights", b"no text, and no record")
+        store.replace(f"checkpoints/{part}/000000010/0000.json", b"{}")
+
+    def dead(after: float) -> set[str]:
+        collection = plan(store, Snapshot.take(store), Roots(kept), GRACE, time.time() + after)
+        assert not [key for key in collection.move if key.startswith("checkpoints/")]
+        return {"/".join(key.split("/")[1:3]) for key in collection.delete}
+
+    assert dead(0.0) == set()
+    assert dead(LATER) == {finished}
+    assert dead(8 * 86400.0) == {finished, "train/5f3c-000"}
+
+
 def test_what_was_decided_cannot_be_changed() -> None:
     assert not can_be_changed(Roots())
     assert not can_be_changed(Collection((), (), (), (), {}))

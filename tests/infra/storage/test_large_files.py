@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.storage import large_files
-from infra.storage.large_files import end_uploads, get_file, get_files, put_file
+from infra.storage.large_files import end_uploads, get_file, get_files, place_file, put_file
 from infra.storage.store import Store, StoreError
 
 MISSING = f"objects/00/{'0' * 64}"
@@ -46,6 +46,56 @@ def test_what_is_in_the_store_is_not_written_again_unless_it_was_cut_short(tmp_p
     store.repair(key, b"cut")
     assert put_file(store, tmp_path / "file") == key
     assert store.get_object(key) == b"content"
+
+
+def test_a_file_of_ours_is_taken_by_a_local_store_as_it_is(tmp_path: Path) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "file").write_bytes(b"content")
+    key = put_file(store, tmp_path / "file", ours=True)
+    assert (tmp_path / "store" / key).stat().st_ino == (tmp_path / "file").stat().st_ino
+    assert put_file(store, tmp_path / "file", ours=True) == key
+    (tmp_path / "file").unlink()
+    assert store.get_object(key) == b"content"
+    store.repair(key, b"cut")
+    (tmp_path / "again").write_bytes(b"content")
+    assert put_file(store, tmp_path / "again", ours=True) == key
+    assert store.get_object(key) == b"content"
+    assert [path for path in (tmp_path / "store").rglob("*.tmp")] == []
+
+
+def test_a_file_of_ours_on_another_file_system_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.open(str(tmp_path / "store"))
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr(large_files, "link_file", lambda source, target: False)
+    key = put_file(store, tmp_path / "file", ours=True)
+    assert (tmp_path / "store" / key).stat().st_ino != (tmp_path / "file").stat().st_ino
+    assert store.get_object(key) == b"content"
+
+
+def test_an_object_is_placed_once_and_again_where_somebody_changed_the_file(store_url: str, tmp_path: Path) -> None:
+    store, path = Store.open(store_url), tmp_path / "out" / "file"
+    first, second = (store.put_object(content, "") for content in (b"content", b"another"))
+    assert place_file(store, first, path)
+    assert path.read_bytes() == b"content"
+    assert not place_file(store, first, path)
+    path.write_bytes(b"changed")  # it has the size of the object
+    assert store.get_object(first) == b"content"
+    assert place_file(store, first, path)
+    assert path.read_bytes() == b"content"
+    path.write_bytes(b"longer than the object")
+    assert place_file(store, second, path)
+    assert path.read_bytes() == b"another"
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_a_damaged_object_replaces_no_file(tmp_path: Path) -> None:
+    store, path = Store.open(str(tmp_path / "store")), tmp_path / "file"
+    key = store.put_object(b"content", "")
+    store.repair(key, b"damaged")
+    path.write_bytes(b"old")
+    with pytest.raises(StoreError, match="is damaged"):
+        place_file(store, key, path)
+    assert [(found.name, found.read_bytes()) for found in tmp_path.glob("file*")] == [("file", b"old")]
 
 
 def test_a_file_that_is_changed_while_it_is_stored_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

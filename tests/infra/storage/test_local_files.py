@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from infra.storage.local_files import (
     copy_checked,
     create_file,
     folder_locked,
+    link_file,
     point_link,
     remove_abandoned,
     remove_abandoned_folders,
@@ -126,6 +128,45 @@ def test_a_file_system_without_locks_is_used_without(tmp_path: Path, monkeypatch
     began = time.monotonic()
     with folder_locked(tmp_path):
         assert time.monotonic() - began < 5
+
+
+def test_a_file_gets_a_second_name_over_what_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    target = tmp_path / "new" / "name"
+    assert link_file(tmp_path / "file", target)
+    assert link_file(tmp_path / "file", target)  # the same file already
+    target.unlink()
+    target.write_bytes(b"cut")
+    assert link_file(tmp_path / "file", target)
+    assert target.samefile(tmp_path / "file")
+    assert [path.name for path in target.parent.iterdir()] == ["name"]
+
+
+def test_a_linked_file_has_the_rights_and_the_time_of_a_new_one(tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"content")
+    source.chmod(0o600)  # as the writers of safetensors make theirs
+    os.utime(source, (1, 1))
+    (tmp_path / "new").touch()
+    assert link_file(source, tmp_path / "name")
+    made, new = ((tmp_path / name).stat() for name in ("name", "new"))
+    assert stat.S_IMODE(made.st_mode) == stat.S_IMODE(new.st_mode)
+    assert abs(made.st_mtime - new.st_mtime) < 60
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EPERM])
+def test_a_file_system_that_cannot_link_is_told_from_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(code, "no")
+
+    (tmp_path / "file").touch()
+    with pytest.raises(FileNotFoundError):
+        link_file(tmp_path / "none", tmp_path / "name")
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert not link_file(tmp_path / "file", tmp_path / "name")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_link_is_pointed_elsewhere_left_or_removed(tmp_path: Path) -> None:

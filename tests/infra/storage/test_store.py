@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra.storage.store import Entry, Store, StoreError, _entry
+from infra.storage.store import Entry, Store, StoreError, entry_of
 from tests.conftest import ACCESS_KEY, SECRET_KEY, free_port, require_binary, stop, wait_for_http
 from tests.infra.frozen import can_be_changed
 
@@ -446,9 +446,9 @@ def test_a_directorys_failures_are_raised_at_once(directory: Store, monkeypatch:
 
 def test_entries_of_files_and_of_buckets_have_the_same_times() -> None:
     moment = datetime(2026, 1, 2, tzinfo=UTC)
-    assert _entry({"size": 5, "mtime": moment.timestamp()}).written == moment.timestamp()
-    assert _entry({"size": 5, "LastModified": moment}).written == moment.timestamp()
-    assert (_entry({}).size, _entry({}).written) == (0, 0.0)
+    assert entry_of({"size": 5, "mtime": moment.timestamp()}).written == moment.timestamp()
+    assert entry_of({"size": 5, "LastModified": moment}).written == moment.timestamp()
+    assert (entry_of({}).size, entry_of({}).written) == (0, 0.0)
 
 
 def test_an_entry_of_a_listing_cannot_be_changed() -> None:

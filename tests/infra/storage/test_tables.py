@@ -44,6 +44,7 @@ def test_a_stream_reads_piece_by_piece_or_one_part_and_gives_an_empty_frame_wher
     first, second = bundle(store, (0, (1, 2)), (3, (3,))), bundle(store, (3, (4,)))
     stream = Stream(store, Table("numbers", (*first.pieces, *second.pieces), frozenset({5})))
     assert [frame["n"].to_list() for frame in stream] == [[1, 2], [3], [4]]
+    assert stream[1]["n"].to_list() == [3]
     assert (stream.parts, stream.height) == ([0, 3, 5], 4)
     assert [stream.at(part)["n"].to_list() for part in (0, 3, 5, 9)] == [[1, 2], [3, 4], [], []]
     assert stream.at(9).equals(numbers())
