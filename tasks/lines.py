@@ -128,6 +128,53 @@ def read_lines(
         yield Problem(f"{name}:1", "empty_file", "the file holds no line")
 
 
+def read_lines_within(
+    path: Path, name: str, limits: ReadLimits, within: range, before: int = 0
+) -> Iterator[tuple[str, str] | Problem]:
+    """Yield what `read_lines` yields of those lines that begin in a range of bytes, numbered from `before` + 1.
+
+    The file is plain UTF-8. What lies before the range is not read, so their numbers in the file are those only if
+    `before` lines are there.
+    """
+    with path.open("rb") as file:
+        _go_to_line(file, within)
+        number = before + 1
+        lines = split_lines(file, limits.line_bytes)
+        while (at := file.tell()) < within.stop and (found := next(lines, None)) is not None:
+            line, size = found
+            data = line.removeprefix(_BOM) if at == 0 else line
+            if size > limits.line_bytes:
+                yield Problem(f"{name}:{number}", "line_too_long", over_long(size, limits))
+            elif data.strip():
+                yield _line(data, f"{name}:{number}")
+            number += 1
+
+
+def count_lines_within(path: Path, within: range) -> int:
+    """Count the lines of a plain file that begin in a range of its bytes; nothing else is read."""
+    first = max(within.start - 1, 0)
+    found, left = int(within.start == 0 < within.stop), within.stop - 1 - first
+    with path.open("rb") as file:
+        file.seek(first)
+        while left > 0 and (piece := file.read(min(left, _SKIPPED))):
+            found, left = found + piece.count(b"\n"), left - len(piece)
+    return found
+
+
+def _go_to_line(file: IO[bytes], within: range) -> None:
+    """Go to the first line that begins in a range of bytes; if there is none, to the end of the range or behind it."""
+    file.seek(max(within.start - 1, 0))
+    while within.start and file.tell() < within.stop and (piece := file.readline(_SKIPPED)):
+        if piece.endswith(b"\n"):
+            break
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a plain file has no mark of another encoding."""
+    with path.open("rb") as file:
+        return not file.read(4).startswith(tuple(mark for mark, _ in _WIDE))
+
+
 def as_utf8(stream: IO[bytes]) -> IO[bytes]:
     """Return a stream's text in UTF-8, if it begins with the mark of UTF-16 or UTF-32; else the stream as it is.
 

@@ -4,11 +4,13 @@ A reject is a row of `tasks.schemas.REJECTS`. Its reason has an entry in `REASON
 out because the settings say so, or is only worth knowing; and a sentence for people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import polars as pl
+
+from tasks.schemas import REJECTS
 
 INGEST = "ingest"
 UNLISTED = "more"  # the key of a reject that counts others, which are not listed
@@ -122,6 +124,7 @@ REASONS: Mapping[str, Reason] = {
     "same_text_as_query": _note("The passage is the query's own text, which is no negative."),
     "same_id_as_query": _note("The passage has the query's own id, which is no negative."),
     "few_negatives": _note("The query has fewer negatives than wanted."),
+    "not_rescored": _part("The reranker gave the passage no score, so it is not picked as a negative."),
     "kept_without_negatives": _note("The query has no negative, and is kept with its positives."),
     "no_negatives": _part("The query has no negative."),
     "no_positives": _part("The query has no positive."),
@@ -227,8 +230,35 @@ def sum_up(rejects: pl.DataFrame) -> str:
     return "; ".join(f"{n} {name} (first {key}: {detail})" for name, n, key, detail in found.iter_rows())
 
 
+def add_up_rejects(rejects: pl.DataFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Add up the rejects of each stage by reason, with the first of them; those of ingest stay as they are.
+
+    Args:
+        rejects: REJECTS, or frames of it, of which one is in memory at a time.
+
+    Returns:
+        REJECTS with `count`.
+    """
+    listed, added = [with_counts(REJECTS.empty())], with_counts(REJECTS.empty())
+    for frame in [rejects] if isinstance(rejects, pl.DataFrame) else rejects:
+        counted, of_ingest = with_counts(frame), pl.col("stage") == INGEST
+        listed.append(counted.filter(of_ingest))
+        both = pl.concat([added, counted.filter(~of_ingest)]).sort("stage", "reason", "key", "detail")
+        added = (
+            both.group_by("stage", "reason", maintain_order=True)
+            .agg(pl.col("key", "detail").first(), pl.col("count").sum())
+            .select(added.columns)
+        )
+    return pl.concat([*listed, added])
+
+
 def with_counts(rejects: pl.DataFrame) -> pl.DataFrame:
-    """Add `count`: how many things a reject stands for. Some stand for many, and say so first: "41 more", "6 of 10"."""
+    """Add `count`: how many things a reject stands for. Some stand for many, and say so first: "41 more", "6 of 10".
+
+    Rejects that `add_up_rejects` made have it already.
+    """
+    if "count" in rejects.columns:
+        return rejects
     more = pl.when(pl.col("key") == UNLISTED).then(pl.col("detail").str.extract(r"^(\d+) more"))
     part = more.when(pl.col("reason").is_in(_BY_GROUP)).then(pl.col("detail").str.extract(r"^(\d+) of "))
     return rejects.with_columns(count=part.cast(pl.Int64).fill_null(1))

@@ -5,12 +5,14 @@ written, and what was left out.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from tasks.data.on_disk.sorted_file import write_sorted
+from tasks.data.rendering.merge import merge_lines
 from tasks.data.writing.beir import write_beir
 from tasks.data.writing.config import FORMATS, ExportConfig, Target
 from tasks.data.writing.dataset_folder import write_dataset_folder
@@ -19,14 +21,14 @@ from tasks.data.writing.flagembedding import write_flagembedding
 from tasks.data.writing.scores import Evidence
 from tasks.data.writing.sentence_transformers import write_sentence_transformers
 from tasks.data.writing.tevatron import write_tevatron
-from tasks.data.writing.training_set import TrainingSet, join_texts
+from tasks.data.writing.training_set import Counts, TrainingSet, join_texts
 from tasks.data.writing.trec import write_trec
+from tasks.parts import Rows, in_parts
 from tasks.protocols import InParts
 
 DO_NOT_BATCH_FILE = "do_not_batch.parquet"  # pairs of rows that must not share a batch
+_PAIR_OF_ROWS = ("dataset", "query_id", "other_dataset", "other_query_id", "reason")
 __all__ = ["FORMATS", "ExportConfig", "export"]
-
-Rows = pl.DataFrame | InParts
 
 _WRITERS: dict[Target, Callable[[ExportConfig, Path, TrainingSet], dict[str, int]]] = {
     "tevatron": write_tevatron,
@@ -41,10 +43,13 @@ _WRITERS: dict[Target, Callable[[ExportConfig, Path, TrainingSet], dict[str, int
 def export(  # noqa: PLR0913 - tables by name
     config: ExportConfig,
     *,
-    instances: Rows,
-    queries: Rows,
-    passages: Rows,
     out: Path,
+    instances: Rows | None = None,
+    queries: Rows | None = None,
+    passages: Rows | None = None,
+    index: Iterable[pl.DataFrame] = (),
+    texts: Iterable[pl.DataFrame] = (),
+    tallies: pl.DataFrame | None = None,
     positives: Rows | None = None,
     negatives: Rows | None = None,
     candidates: Rows | None = None,
@@ -53,40 +58,47 @@ def export(  # noqa: PLR0913 - tables by name
     extras: Rows | None = None,
     agreement: pl.DataFrame | None = None,
     people: pl.DataFrame | None = None,
-    do_not_batch: pl.DataFrame | None = None,
+    do_not_batch: pl.DataFrame | Iterable[pl.DataFrame] | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Write instances with their texts below `out`, sorted by dataset and query_id; docs/exports.md shows the files.
 
     Tables in parts are read part by part: the same part of each, which holds what its instances need. A passage may so
     be in several parts. The rows are sorted on disk, and written in chunks.
 
-    The tables after `out` are needed by some settings only (`ExportConfig.wanted`). `do_not_batch` lists pairs of rows
-    that must not share a batch, and becomes a file of its own.
+    Of the formats `config.rendered` the parts have written the lines: `index`, `texts` and `tallies`, as
+    `tasks.data.rendering.render` returns them. These are only merged. Instances, queries, passages and what follows
+    `tallies` are needed for the other formats.
+
+    The tables after `tallies` are needed by some settings only (`ExportConfig.wanted`). `do_not_batch` lists pairs of
+    rows that must not share a batch, and becomes a file of its own. It may come in frames.
 
     Raises:
         ValueError: a text is missing or not the one the instance was made of, an instance has no positive, an id cannot
             be written in a format, or a table that the settings need was not given.
     """
-    optional = {
-        "positives": positives,
-        "negatives": negatives,
-        "decisions": decisions,
-        "teacher": teacher,
-        "extras": extras,
-        "candidates": candidates,
-    }
-    evidence = {name: _in_parts(table) for name, table in optional.items() if table is not None}
-    fields = _fields(evidence["extras"]) if extras is not None else ()
-    rows = TrainingSet(fields, corpus="beir" in config.formats, agreement=agreement, people=people)
-    made, asked, texts = (_in_parts(table) for table in (instances, queries, passages))
-    for part in made.parts or (0,):
-        known = Evidence(**{name: table.at(part) for name, table in evidence.items()})
-        rows.add(join_texts(config, made.at(part), asked.at(part), texts.at(part), known, fields))
     out.mkdir(parents=True, exist_ok=True)
-    formats = {name: _WRITERS[name](config, out / name, rows) for name in sorted(set(config.formats))}
-    left = {name: _not_held(config, name, rows) for name in formats}
+    others = sorted(set(config.formats) - set(config.rendered))
+    formats, rows = merge_lines(out, config.rendered, index, texts) if config.rendered else {}, Counts()
+    if tallies is not None:
+        rows.add_tallies(tallies)
+    if others:
+        if instances is None or queries is None or passages is None:
+            raise ValueError(f"export: {', '.join(others)} need instances, queries and passages; they were not given")
+        optional = {
+            "positives": positives,
+            "negatives": negatives,
+            "decisions": decisions,
+            "teacher": teacher,
+            "extras": extras,
+            "candidates": candidates,
+        }
+        evidence = {name: in_parts(table) for name, table in optional.items() if table is not None}
+        tables = _Tables(in_parts(instances), in_parts(queries), in_parts(passages), evidence)
+        rows = trained = _join_parts(config, tables, agreement, people)
+        formats |= {name: _WRITERS[name](config, out / name, trained) for name in others}
+    left = {name: _not_held(config, name, rows) for name in sorted(set(config.formats))}
     summary = {
-        "config": config.model_dump(mode="json", exclude={"facts"}),
+        "config": config.model_dump(mode="json", exclude={"facts", "rendered"}),
         "datasets": rows.datasets,
         "formats": formats,
         "instances": rows.height,
@@ -95,27 +107,34 @@ def export(  # noqa: PLR0913 - tables by name
         "without_negatives": rows.without_negatives,
     }
     if do_not_batch is not None:
-        do_not_batch.sort(pl.all()).write_parquet(out / DO_NOT_BATCH_FILE)
-        summary["do_not_batch"] = do_not_batch.height
+        pairs = [do_not_batch] if isinstance(do_not_batch, pl.DataFrame) else do_not_batch
+        summary["do_not_batch"] = write_sorted(out / DO_NOT_BATCH_FILE, pairs, _PAIR_OF_ROWS)
     with Lines(out / "export.json") as file:
         file.write([json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False)])
     return {}
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A frame as a table in parts: its one part, whatever it is called."""
+class _Tables:
+    """The tables of an export in parts; `evidence` are those that only some settings need."""
 
-    frame: pl.DataFrame
-    parts: tuple[int, ...] = (0,)
-
-    def at(self, part: int) -> pl.DataFrame:
-        del part
-        return self.frame
+    instances: InParts
+    queries: InParts
+    passages: InParts
+    evidence: Mapping[str, InParts]
 
 
-def _in_parts(table: Rows) -> InParts:
-    return _Whole(table) if isinstance(table, pl.DataFrame) else table
+def _join_parts(
+    config: ExportConfig, tables: _Tables, agreement: pl.DataFrame | None, people: pl.DataFrame | None
+) -> TrainingSet:
+    """Join the instances of all parts with their texts."""
+    fields = _fields(tables.evidence["extras"]) if "extras" in tables.evidence else ()
+    rows = TrainingSet(fields, corpus="beir" in config.formats, agreement=agreement, people=people)
+    for part in tables.instances.parts or (0,):
+        known = Evidence(**{name: table.at(part) for name, table in tables.evidence.items()})
+        texts = tables.queries.at(part), tables.passages.at(part)
+        rows.add(join_texts(config, tables.instances.at(part), *texts, known, fields))
+    return rows
 
 
 def _fields(extras: InParts) -> tuple[str, ...]:
@@ -123,12 +142,12 @@ def _fields(extras: InParts) -> tuple[str, ...]:
     return tuple(sorted({name for part in extras.parts for name in extras.at(part)["name"].unique()}))
 
 
-def _not_held(config: ExportConfig, target: Target, rows: TrainingSet) -> dict[str, int]:
+def _not_held(config: ExportConfig, target: Target, rows: Counts) -> dict[str, int]:
     """Count what has no place in a format: rows with further fields of the source, and passages with scores."""
     is_pair = target == "sentence-transformers" and config.shape == "pair"
     keeps_scores = target in ("tevatron", "flagembedding", "datasets", "sentence-transformers") and not is_pair
     keeps_teacher = target == "datasets" or (target == "flagembedding" and config.soft_labels == "none")
-    found = {} if target in ("flagembedding", "datasets") else {name: rows.count_extra(name) for name in rows.extras}
+    found = {} if target in ("flagembedding", "datasets") else rows.fields
     if not (keeps_teacher or (keeps_scores and config.soft_labels == "teacher")):
         found["teacher"] = rows.count("teacher")
     if not keeps_scores and config.soft_labels != "none":

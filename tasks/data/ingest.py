@@ -5,7 +5,7 @@ leaves the texts of passages on disk. Resolving (`_Resolver`) works on these num
 contradictions, and cuts the rest into parts. Ids are unique within a dataset only, so nothing is merged across them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from tasks.data.ingest_config import IngestConfig
 from tasks.data.ingesting import records as r
 from tasks.data.ingesting.claims import first_of
 from tasks.data.ingesting.corpus_records import read_corpus
-from tasks.data.ingesting.pair_tables import PairTables
+from tasks.data.ingesting.pair_tables import PairTables, held_out_absent
 from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
 from tasks.data.ingesting.row_records import read_rows
 from tasks.data.ingesting.text_store import from_hex, hash_all, to_hex
 from tasks.data.on_disk.scratch import Scratch
 from tasks.data.partition import Before, Cut, count_passage_parts, count_query_parts, cut, generations_of
+from tasks.data.pieces.stored import ReadApart
 from tasks.data.reading.records import IngestError
 from tasks.data.reading.source import CorpusSource, open_source
 from tasks.data.splits import DEV, TEST, TRAIN, assign_splits
@@ -42,10 +43,12 @@ _COPIES = {  # by the hash that is equal: how a negative repeats a positive
 }
 
 
-def ingest(
+def ingest(  # noqa: PLR0913 - the source, what was read of it, and where its texts were
     config: IngestConfig,
     *,
     source: Path,
+    ranges: pl.DataFrame | None = None,
+    read: Iterable[pl.DataFrame] | None = None,
     query_places: pl.DataFrame | None = None,
     passage_places: pl.DataFrame | None = None,
     generations: pl.DataFrame | None = None,
@@ -57,8 +60,9 @@ def ingest(
     those of an earlier ingest: its texts stay in their parts, and texts that it did not have get parts of their own
     behind those (`tasks.data.partition`). So what was made of the old parts stays valid.
 
-    The texts of passages are never in memory all at once, and the tables in parts are generators, to be read in the
-    order in which they are listed here.
+    `ranges` and `read` hold what `tasks.data.pieces.read` read before. The outputs are the same without them. The texts
+    of passages are never in memory all at once, and the tables in parts are generators, to be read in the order in
+    which they are listed here.
 
     Returns:
         By query part: `queries`, `positives`, `given`, `irrelevant` (what people called irrelevant to a training
@@ -67,8 +71,8 @@ def ingest(
         queries and passages), `rejects`; and for the next ingest `query_places` and `passage_places`, by generation,
         and `generations`.
         And `facts`: counts (`queries_new`, `passages_new`: what the earlier ingest did not have), the number of parts
-        of each generation (`query_generations`, `passage_generations`), the layout
-        (`format`), and which field was read as what (`fields`).
+        of each generation (`query_generations`, `passage_generations`), the layout (`format`), which field was read as
+        what (`fields`); with `read`, how many files came from there (`files_read_apart`).
 
     Raises:
         IngestError: no usable query was found; the message counts the reasons.
@@ -78,13 +82,15 @@ def ingest(
     form = None if config.format == "auto" else config.format
     found = open_source(source, form, config.row_options, split=config.train_split, run=config.run)
     limits: dict[str, Any] = {"longest": config.max_chars, "most_rejects": config.limits.rejects}
-    said = {"format": found.form, "fields": dict(found.recognised)}
+    said: dict[str, Any] = {"format": found.form, "fields": dict(found.recognised)}
     before = (
         Before.of(schemas.QUERY, query_places, generations),
         Before.of(schemas.PASSAGE, passage_places, generations),
     )
     if not isinstance(found, CorpusSource):
-        records = read_rows(found.batches(), config.dataset, **limits)
+        apart = None if read is None or ranges is None else ReadApart(ranges, read, config.reading.options)
+        records = read_rows(found.batches(None if apart is None else apart.batches), config.dataset, **limits)
+        said |= {} if apart is None else {"files_read_apart": apart.files}
         return _Resolver(config, records, before, place=True).resolve(said)
     names = zip(_SPLITS, (config.train_split, config.dev_split, config.test_split), strict=True)
     splits = {name: split for name, split in names if split is not None and (found.has_split(split) or name == TRAIN)}
@@ -109,6 +115,7 @@ class _Resolver:
         queries = records.queries.with_columns(pl.col("named").cast(pl.Enum(_SPLITS)))
         queries = queries.with_columns(judged=pl.col("named").is_not_null())
         self.queries = self._split_queries(_canonical(queries, "dataset", "text_hash", "judged"))
+        self.absent = held_out_absent(records.absent, self.queries)
         self.hashes = self._hash_named()
 
     def resolve(self, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +131,8 @@ class _Resolver:
         negatives, known = self._negatives(positives), self._known(positives)
         pairs = {"labels": labels, "negatives": negatives, "known": known}
         pairs["irrelevant"] = self._irrelevant(low, positives)
-        kept, unanswered = _split_by(asked.filter(~near), positives, "query")
+        answers = [frame.filter(pl.col("value") >= self.least).select("query") for frame in (labels, self.absent)]
+        kept, unanswered = _split_by(asked.filter(~near), pl.concat(answers), "query")
         self._reject(unanswered, "no_positive", pl.format("query {} has no usable positive", "query_id"))
         self.rejects.add(self.notes.with_columns(key=pl.lit("splits")))
         if kept.is_empty():
@@ -180,7 +188,7 @@ class _Resolver:
             "teacher": tables.parts(scores.select("query", "passage", score="value"), schemas.TEACHER),
             "extras": tables.parts(self._extras(), schemas.EXTRAS),
             "passages": cut_into_parts(self.records.texts, corpus, of_passages.parts, Scratch()),
-            "qrels": tables.table(held_out.select("query", "passage", "relevance"), schemas.QRELS),
+            "qrels": tables.judged(held_out.select("query", "passage", "relevance"), self.absent),
             "known": tables.table(pairs["known"].select("query", "passage"), schemas.KNOWN),
             "copies": self._copies(),
             "rejects": self.rejects.frame(),

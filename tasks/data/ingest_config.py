@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from tasks.data.layouts.fields import FieldNames, Format
+from tasks.data.pieces.read import ReadConfig
 from tasks.data.reading.rows import RowOptions
 from tasks.data.splits import Relation, SplitRules
 from tasks.data.subset import SubsetConfig
@@ -108,6 +109,12 @@ class IngestConfig(BaseModel):
     def row_options(self) -> RowOptions:
         """What the settings say of rows."""
         return RowOptions(names=self.fields, positive_from=self.positive_from, limits=self.limits)
+
+    @property
+    def reading(self) -> ReadConfig:
+        """What decides how a file of rows is read apart; how many rejects are listed is none of it."""
+        limits = self.limits.model_copy(update={"rejects": ReadLimits().rejects})
+        return ReadConfig(format=self.format, fields=self.fields, positive_from=self.positive_from, limits=limits)
 
     @model_validator(mode="after")
     def _splits_differ(self) -> "IngestConfig":

@@ -169,7 +169,9 @@ def _read(  # noqa: PLR0913 - one keyword per table
     train = queries.filter(pl.col("split") == "train")
     labelled = positives.join(train, on=_QUERY, how="semi")
     pool = candidates.join(train, on=_QUERY, how="semi").join(
-        decisions.select(*_PAIR, state=_state(config), decided="score", because=_because()), on=_PAIR, how="left"
+        decisions.select(*_PAIR, state=decided_state(config.relevant_from), decided="score", because=_because()),
+        on=_PAIR,
+        how="left",
     )
     untouched = pl.col("dataset").is_in(config.skip) | pl.lit(config.treatment == "default")
     pool = pool.with_columns(
@@ -209,15 +211,15 @@ def _in_order(reserve: pl.DataFrame, pool: pl.DataFrame) -> pl.DataFrame:
     return order.join(pool, on=_PAIR, maintain_order="left").select(pool.columns)
 
 
-def _state(config: TreatConfig) -> pl.Expr:
-    """Return the state of each decision, by the threshold of the settings where there is one."""
-    if config.relevant_from is None:
+def decided_state(relevant_from: float | None) -> pl.Expr:
+    """Return the state of each decision, by a threshold of its score where there is one."""
+    if relevant_from is None:
         return pl.col("state")
     settled = pl.col("judge").str.starts_with(f"{HUMAN_JUDGE}:") | (pl.col("state") == "unparsed")
     return (
         pl.when(settled | pl.col("score").is_null())
         .then("state")
-        .when(pl.col("score") >= config.relevant_from)
+        .when(pl.col("score") >= relevant_from)
         .then(pl.lit("relevant"))
         .when(pl.col("state") == "relevant")
         .then(pl.lit("unsure"))

@@ -28,11 +28,20 @@ def fetch_texts(config: FetchConfig, *, wanted: pl.DataFrame, passages: pl.DataF
 
 
 def fetch_vectors(config: FetchConfig, *, wanted: pl.DataFrame, embeddings: pl.DataFrame) -> dict[str, Any]:
-    """Return `vectors`: query parts and the vectors that each wants of this corpus part, one for each distinct text."""
+    """Return `vectors`: query parts and the vectors that each wants of this corpus part, one for each distinct text.
+
+    Only the vectors that are wanted are copied, and those of one query part at a time.
+    """
     del config
     distinct = wanted.select("part", "text_hash").unique()
-    found = distinct.join(embeddings.unique("text_hash", keep="first", maintain_order=True), on="text_hash")
-    return {"vectors": _by_query_part(found, EMBEDDINGS)}
+    places = embeddings.select("text_hash").with_row_index("place").unique("text_hash", keep="first")
+    found = distinct.join(places, on="text_hash").sort("part", "text_hash")
+    vectors = embeddings["vector"]
+    sent = (
+        (part, rows.select("text_hash", vector=vectors.gather(rows["place"])).select(*EMBEDDINGS.columns))
+        for part, rows in _cut(found)
+    )
+    return {"vectors": sent}
 
 
 def _by_query_part(rows: pl.DataFrame, schema: Schema) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -40,8 +49,13 @@ def _by_query_part(rows: pl.DataFrame, schema: Schema) -> Iterator[tuple[int, pl
 
     Only one part's rows are copied at a time: a passage that many queries want is sent many times.
     """
-    ordered = rows.sort("part", *schema.key)
+    for part, own in _cut(rows.sort("part", *schema.key)):
+        yield part, own.select(*schema.columns)
+
+
+def _cut(ordered: pl.DataFrame) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yield the rows of each part, of rows that are sorted by part."""
     start = 0
     for part, count in ordered.group_by("part", maintain_order=True).len().iter_rows():
-        yield part, ordered.slice(start, count).select(*schema.columns)
+        yield part, ordered.slice(start, count)
         start += count

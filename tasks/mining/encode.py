@@ -4,7 +4,7 @@ A vector that is remembered is taken as it is, whatever part its text was in whe
 vector depend on the texts that are encoded with it (1e-7), so they are those of the first time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,14 +12,16 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.protocols import Encoder, VectorFiles
+from tasks.mining.embed import embed
+from tasks.protocols import Encoder, PaidEncoder, VectorFiles
 from tasks.protocols import Vectors as Remembered
-from tasks.texts import show_passage
+from tasks.schemas import PASSAGES
 
 Vectors = npt.NDArray[np.float32]
 Positions = npt.NDArray[np.int64]
 
 _LONG_RUN = 16  # pairs with one left row, on average
+_CHECKED_AT_ONCE = 4096
 _PAIRS_AT_ONCE = 128  # rows gathered and multiplied at a time: they stay in the cache
 
 
@@ -27,50 +29,64 @@ class EncodeConfig(BaseModel):
     """No settings: model, prompts, length and batch size are settings of the engine.
 
     found: the engine has files of vectors and is asked by id and hash; set by the flow.
+    split: of the queries that are encoded; set by the flow.
+    at_once: texts that an endpoint is asked for before their vectors are kept, 0 where the engine is none; set by the
+        flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     found: bool = Field(False, json_schema_extra={"keyed_when_set": True})
+    split: str = Field("train", json_schema_extra={"keyed_when_set": True})
+    at_once: int = Field(0, ge=0, json_schema_extra={"operational": True})
 
 
 def encode_passages(
     config: EncodeConfig,
     *,
-    passages: pl.DataFrame,
-    engine: Encoder | VectorFiles,
+    passages: pl.DataFrame | Iterable[pl.DataFrame],
+    engine: Encoder | PaidEncoder | VectorFiles,
     vectors: Remembered | None = None,
 ) -> dict[str, Any]:
     """Encode passages, title and text joined, to `embeddings` with one row per distinct text.
 
     Args:
         config: whether the vectors are in files.
-        passages: the texts.
-        engine: encodes the texts of which no vector is remembered, or finds all vectors in files.
+        passages: the texts; in frames that are read here, nobody else holds them while they are encoded.
+        engine: encodes the texts of which no vector is remembered, for money or not, or finds all vectors in files.
         vectors: what is remembered, if anything is.
 
     Returns:
-        `embeddings`; `facts`: how many vectors were `remembered` and how many texts were `encoded`, or how many were
-        `found` in files.
+        `embeddings`; `facts`: how many vectors were `remembered` and how many texts were `encoded`, of an endpoint also
+        the `calls` and the `prompt_tokens`; or how many were `found` in files.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
-    shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    texts = passages.select("dataset", "text_hash", id="doc_id", shown=pl.Series(shown, dtype=pl.String))
-    return _encode(config, texts, engine, "passage", vectors)
+    return _encode(config, _read(passages), engine, "passage", vectors)
 
 
 def encode_queries(
-    config: EncodeConfig, *, queries: pl.DataFrame, engine: Encoder | VectorFiles, vectors: Remembered | None = None
+    config: EncodeConfig,
+    *,
+    queries: pl.DataFrame,
+    engine: Encoder | PaidEncoder | VectorFiles,
+    vectors: Remembered | None = None,
 ) -> dict[str, Any]:
-    """Encode the queries of split "train" to `embeddings`, as passages are. None are mined for held-out queries.
+    """Encode the queries of one split to `embeddings`, as passages are. None are mined for held-out queries.
 
     Raises:
         ValueError: the engine did not return one finite vector per text.
     """
-    texts = queries.filter(pl.col("split") == "train").select("dataset", "text_hash", id="query_id", shown="text")
+    texts = queries.filter(pl.col("split") == config.split).select("dataset", "text_hash", id="query_id", shown="text")
     return _encode(config, texts, engine, "query", vectors)
+
+
+def _read(passages: pl.DataFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Return passages as they are shown to the encoder (`tasks.texts.show_passage`)."""
+    frames = [passages] if isinstance(passages, pl.DataFrame) else [PASSAGES.empty(), *passages]
+    shown = pl.when(pl.col("title") == "").then("text").otherwise(pl.concat_str("title", "text", separator=" "))
+    return pl.concat(frames).select("dataset", "text_hash", id="doc_id", shown=shown)
 
 
 def vectors_of(embeddings: pl.DataFrame, hashes: pl.Series, *, of: str) -> tuple[Vectors, Positions]:
@@ -133,7 +149,7 @@ def _slices(ends: Positions | int) -> Iterator[tuple[int, int]]:
 def _encode(
     config: EncodeConfig,
     texts: pl.DataFrame,
-    engine: Encoder | VectorFiles,
+    engine: Encoder | PaidEncoder | VectorFiles,
     role: Literal["query", "passage"],
     remembered: Remembered | None,
 ) -> dict[str, Any]:
@@ -148,40 +164,92 @@ def _encode(
         distinct = distinct.join(known, on="text_hash", how="anti", maintain_order="left")
         if distinct.is_empty():
             return {"embeddings": known, "facts": {"remembered": known.height, "encoded": 0}}
-    vectors = cast("Encoder", engine).encode(distinct["shown"].to_list(), role)
-    _check(vectors, distinct, role)
-    made = pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors})
-    facts = {"remembered": 0 if known is None else known.height, "encoded": made.height}
-    if known is not None and known["vector"].dtype != made["vector"].dtype:
+
+    def keep(made: pl.DataFrame, model: str = "") -> None:
+        _refuse_two_models(known, made, paid=bool(config.at_once))
+        if remembered is not None and model:
+            _refuse_another_name(remembered.first_model(model), model)
+        if remembered is not None and made.height:
+            remembered.remember(role, made)
+
+    asked: dict[str, Any] = {}
+    if config.at_once:
+        made, asked = embed(distinct, cast("PaidEncoder", engine), role, config.at_once, keep)
+        _check(made["vector"], distinct["text_hash"], role)
+    else:
+        hashes, shown = distinct["text_hash"], distinct["shown"].to_list()
+        del texts, distinct  # a part's texts are held once while they are encoded
+        made = _encode_all(hashes, shown, cast("Encoder", engine), role)
+        del shown
+        keep(made)
+    facts = {"remembered": 0 if known is None else known.height, "encoded": made.height, **asked}
+    made = made.sort("text_hash") if known is None else pl.concat([known, made]).sort("text_hash")
+    return {"embeddings": made, "facts": facts}
+
+
+def _encode_all(
+    hashes: pl.Series, shown: list[str], engine: Encoder, role: Literal["query", "passage"]
+) -> pl.DataFrame:
+    """Encode texts, and return their vectors sorted by hash; the copy in the order of the texts is dropped here."""
+    vectors = engine.encode(shown, role)
+    _check(vectors, hashes, role)
+    return pl.DataFrame({"text_hash": hashes, "vector": vectors}).sort("text_hash")
+
+
+def _refuse_two_models(known: pl.DataFrame | None, made: pl.DataFrame, *, paid: bool) -> None:
+    """Refuse vectors of another length than those that are remembered of the same encoder.
+
+    Raises:
+        ValueError: they are; with what to do.
+    """
+    if known is None or known["vector"].dtype == made["vector"].dtype:
+        return
+    why = "two models have one digest; remove `vectors/` from the store"
+    if paid:
+        why = "the endpoint has another model now; set the encoder's `revision` to a new text to encode every text anew"
+    raise ValueError(
+        f"the encoder returned {made['vector'].dtype}, and the vectors that are remembered of it are "
+        f"{known['vector'].dtype}: {why}"
+    )
+
+
+def _refuse_another_name(first: str, model: str) -> None:
+    """Refuse vectors of a model with another name than that of those that are remembered of the same endpoint.
+
+    Raises:
+        ValueError: they are; with what to do.
+    """
+    if model != first:
         raise ValueError(
-            f"the encoder returned {made['vector'].dtype}, and the vectors that are remembered of it are "
-            f"{known['vector'].dtype}: two models have one digest; remove `vectors/` from the store"
+            f"the endpoint answered as {first!r} before, and as {model!r} now; vectors of several models cannot be "
+            "compared. Name one model that does not change, and set the encoder's `revision` to a new text: then every "
+            "text is encoded anew"
         )
-    if remembered is not None and made.height:
-        remembered.remember(role, made)
-    return {"embeddings": pl.concat([made] if known is None else [known, made]).sort("text_hash"), "facts": facts}
 
 
 def _find(distinct: pl.DataFrame, files: VectorFiles, role: Literal["query", "passage"]) -> dict[str, Any]:
     """Find vectors in files: they depend on ids too, and are at hand, so none is remembered."""
     vectors = files.find(distinct.select("dataset", "id", "text_hash"), role)
-    _check(vectors, distinct, role)
+    _check(vectors, distinct["text_hash"], role)
     found = pl.DataFrame({"text_hash": distinct["text_hash"], "vector": vectors}).sort("text_hash")
     return {"embeddings": found, "facts": {"found": found.height}}
 
 
-def _check(vectors: pl.Series, texts: pl.DataFrame, role: str) -> None:
+def _check(vectors: pl.Series, hashes: pl.Series, role: str) -> None:
     """Check that the engine returned one finite Array(Float32) per text."""
-    if not isinstance(vectors.dtype, pl.Array) or vectors.dtype.inner != pl.Float32 or vectors.len() != texts.height:
+    if not isinstance(vectors.dtype, pl.Array) or vectors.dtype.inner != pl.Float32 or vectors.len() != hashes.len():
         raise ValueError(
-            f"the encoder must return Array(Float32) of length {texts.height}, "
+            f"the encoder must return Array(Float32) of length {hashes.len()}, "
             f"got {vectors.dtype} of length {vectors.len()}"
         )
-    finite = np.isfinite(matrix_of(vectors)).all(axis=1)
+    matrix, finite = matrix_of(vectors), np.empty(hashes.len(), bool)
+    for start in range(0, len(matrix), _CHECKED_AT_ONCE):
+        rows = slice(start, start + _CHECKED_AT_ONCE)
+        finite[rows] = np.isfinite(matrix[rows]).all(axis=1)
     if not finite.all():
-        first = texts["text_hash"][int(finite.argmin())]
+        first = hashes[int(finite.argmin())]
         raise ValueError(
-            f"{int((~finite).sum())} of {texts.height} {role} vectors are not finite (first text_hash: {first}); "
+            f"{int((~finite).sum())} of {hashes.len()} {role} vectors are not finite (first text_hash: {first}); "
             "check the encoder's weights and precision"
         )
 

@@ -8,6 +8,7 @@ passages are small numbers that have nothing to do with each other (Cranfield). 
 default it counts only where the two texts are near the same. A setting can say otherwise.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import polars as pl
@@ -27,7 +28,7 @@ _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
 _LEVELS = {"text_hash": "text", "shown_hash": "shown text", "guard_hash": "normalised text"}
 _SHOWN, _NORMALISED, _BODY = "shown text", "normalised text", "text without its title"
-_NEAR, _OTHER = "near the same text", "another text"
+NEAR, OTHER = "near the same text", "another text"
 _SHARED = 0.75  # share of common triples of characters from which two texts are near the same
 
 
@@ -51,13 +52,16 @@ def hash_passages(passages: pl.DataFrame) -> pl.DataFrame:
     return passages.with_columns(pl.Series(name, values, dtype=pl.String) for name, values in hashed.items())
 
 
-def pair_own(named: pl.DataFrame, queries: pl.DataFrame, hashed: pl.DataFrame) -> pl.DataFrame:
+def pair_own(
+    named: pl.DataFrame, queries: pl.DataFrame, hashed: pl.DataFrame, read: Callable[[], pl.DataFrame]
+) -> pl.DataFrame:
     """Pair queries with the passages of their dataset that repeat them, or have their id.
 
     Args:
         named: `hash_queries(queries)`; the caller makes it once for several parts of a corpus.
         queries: of one dataset.
-        hashed: passages of the same dataset, as `hash_passages` returns them.
+        hashed: passages of the same dataset, with the hashes of `hash_passages`.
+        read: returns these passages with their texts; called only where one has the id of a query.
 
     Returns:
         query_id, doc_id, `repeats` as `hash_hits` gives it; each pair once.
@@ -68,11 +72,10 @@ def pair_own(named: pl.DataFrame, queries: pl.DataFrame, hashed: pl.DataFrame) -
     body = named.join(titled.drop("dataset"), left_on="query_guard", right_on="body_hash")
     same_id = queries.select(_QUERY).join(hashed, left_on=_QUERY, right_on=["dataset", "doc_id"], coalesce=False)
     columns = ["query_id", "doc_id"]
-    found = [
-        whole.select(*columns, repeats=shown),
-        body.select(*columns, repeats=pl.lit(_BODY)),
-        _compare_same_ids(same_id.select(_PAIR), queries, hashed).select(*columns, repeats="_same_id"),
-    ]
+    found = [whole.select(*columns, repeats=shown), body.select(*columns, repeats=pl.lit(_BODY))]
+    if same_id.height:
+        compared = _compare_same_ids(same_id.select(_PAIR), queries, read())
+        found.append(compared.select(*columns, repeats="_same_id"))
     return pl.concat(found).unique(columns, keep="first", maintain_order=True)
 
 
@@ -162,7 +165,7 @@ def _compare_same_ids(pairs: pl.DataFrame, queries: pl.DataFrame, passages: pl.D
     texts = pairs.select(_PAIR).unique().join(queries.select(*_QUERY, query="text"), on=_QUERY)
     texts = texts.join(passages.select("doc_id", "title", "text"), on="doc_id")
     said = [
-        _NEAR if is_near(query, title, text) else _OTHER
+        NEAR if is_near(query, title, text) else OTHER
         for query, title, text in texts.select("query", "title", "text").iter_rows()
     ]
     return texts.select(*_PAIR, pl.Series("_same_id", said, dtype=pl.String))
@@ -197,12 +200,13 @@ def mask(pairs: pl.DataFrame, *, positives: pl.DataFrame, same_id: SameId = "aut
         positives: the labelled positives of these queries, with the three hashes.
         same_id: whether a passage with the id of the query is masked. `auto`: if their texts are near the same.
     """
-    labelled = positives.select(*_PAIR, _labelled=pl.lit(True)).unique()
-    marked = pairs.join(labelled, on=_PAIR, how="left", maintain_order="left")
+    known = positives.lazy()
+    labelled = known.select(*_PAIR, _labelled=pl.lit(True)).unique()
+    marked = pairs.lazy().join(labelled, on=_PAIR, how="left", maintain_order="left")
     for column, level in _LEVELS.items():
-        copies = positives.select(*_QUERY, column).unique().with_columns(pl.lit(level).alias(f"_{column}"))
+        copies = known.select(*_QUERY, column).unique().with_columns(pl.lit(level).alias(f"_{column}"))
         marked = marked.join(copies, on=[*_QUERY, column], how="left", maintain_order="left")
-    same = [_NEAR, _OTHER] if same_id is True else [_NEAR] if same_id == "auto" else []
+    same = [NEAR, OTHER] if same_id is True else [NEAR] if same_id == "auto" else []
     repeated, copied = pl.col("repeats"), pl.coalesce(f"_{column}" for column in _LEVELS)
     reason = (
         pl.when("_labelled")
@@ -217,10 +221,11 @@ def mask(pairs: pl.DataFrame, *, positives: pl.DataFrame, same_id: SameId = "aut
     marked = marked.with_columns(reason=reason).with_columns(
         _level=pl.when(pl.col("reason") == SAME_TEXT_AS_POSITIVE).then(copied).otherwise("repeats")
     )
-    return _mask_doubles(marked).select(*pairs.columns, "reason", detail=pl.format("{} {}", "_level", "text_hash"))
+    masked = _mask_doubles(marked).select(*pairs.columns, "reason", detail=pl.format("{} {}", "_level", "text_hash"))
+    return masked.collect()
 
 
-def _mask_doubles(marked: pl.DataFrame) -> pl.DataFrame:
+def _mask_doubles(marked: pl.LazyFrame) -> pl.LazyFrame:
     """Mask the copies of a passage that can be a negative, all but the first."""
     free, group = pl.col("reason").is_null(), [*_QUERY, "guard_hash"]
     firsts = marked.filter(free).unique(group, keep="first", maintain_order=True)

@@ -6,8 +6,12 @@ so the judges must see it. And the rank window is applied before the filters, no
 
 Passages that people called irrelevant are in the pool at any rank. They are no false negatives, so the filters that
 guard against those do not apply to them.
+
+A reranker may score the pool and the positives first (`tasks.mining.rescored`). Margins and the pick then go by its
+scores, and the pool keeps the ranks and scores of the retriever.
 """
 
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import polars as pl
@@ -17,6 +21,7 @@ from tasks import schemas
 from tasks.mining.encode import dot_pairs, vectors_of
 from tasks.mining.masks import SameId, find_repeats, hash_queries, mask, split_masked
 from tasks.mining.picks import NO_POSITIVES, count_short, join_rejects, reject, split_at, with_positives
+from tasks.mining.rescored import compare, put_pairs, rank_again
 from tasks.mining.search import merge_hits, rank_by_score
 from tasks.schemas import BY_PEOPLE, DENSE
 from tasks.texts import combine_hashes
@@ -78,6 +83,11 @@ class MineConfig(BaseModel):
         """Whether the hits are not those of the dense search alone."""
         return self.retrievers != (DENSE,)
 
+    def pool_of(self, depth: int) -> "MineConfig":
+        """Return the settings of a pool of the first `depth` ranks; no setting of what is picked is in it."""
+        kept = ("depth", "mask_same_id", "retrievers", "fusion", "rrf_k")
+        return MineConfig(range_max=depth, num_negatives=1, **{name: getattr(self, name) for name in kept})
+
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
         """Refuse settings with which nothing useful can be mined."""
@@ -117,13 +127,15 @@ def mine(  # noqa: PLR0913 - one keyword per table
     irrelevant: pl.DataFrame,
     query_embeddings: pl.DataFrame,
     passage_embeddings: pl.DataFrame,
+    rescored: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
     """Mine hard negatives for the training queries that have no usable given ones.
 
     `hits` are the hits of these queries in all parts of the corpus. The embeddings may hold more texts than needed; the
     scores of the positives are computed from them, as a positive below the depth of the search has no hit. `irrelevant`
     are pairs that people called irrelevant. Hits of several retrievers come in one order (`tasks.mining.fuse`), which
-    is kept; the dense score of those that have none is computed too.
+    is kept; the dense score of those that have none is computed too. `rescored` are the scores of a reranker, for all
+    of the pool and for the positives; without them the retriever's own count.
 
     Returns:
         candidates: the pool: ranks range_min + 1 to range_max after masking, whether or not a filter excludes them; and
@@ -131,11 +143,98 @@ def mine(  # noqa: PLR0913 - one keyword per table
         negatives: the picked ones, ranked from 1.
         reserve: those that could have been picked and were not, ranked from 1 in the order of the pick.
         rejects: what is masked (`tasks.mining.masks`) but for the positives; queries with few or no negatives, or
-            without a positive.
+            without a positive; what the reranker gave no score.
 
     Raises:
-        ValueError: a query, positive or fused hit without embedding.
+        ValueError: a query, positive or fused hit without embedding; a candidate that was not put to the reranker.
     """
+    found = find_pool(
+        config,
+        hits=hits,
+        queries=queries,
+        positives=positives,
+        given=given,
+        irrelevant=irrelevant,
+        query_embeddings=query_embeddings,
+        passage_embeddings=passage_embeddings,
+    )
+    compared, of_positives, unscored = found.candidates, found.of_positives, schemas.REJECTS.empty()
+    if rescored is not None:
+        compared, of_positives, unscored = compare(rescored, compared, of_positives)
+    passing = apply_margins(config, candidates=compared, positive_scores=of_positives)
+    if rescored is not None:
+        passing = rank_again(passing)
+    negatives, reserve = pick(config, candidates=passing)
+    counted = count_short("mine", config.num_negatives, found.labelled, found.candidates, negatives)
+    no_positives = reject("mine", found.unlabelled, NO_POSITIVES, pl.lit("nothing to mine against"))
+    return {
+        "candidates": found.candidates.sort(schemas.CANDIDATES.key),
+        "negatives": negatives.sort(schemas.NEGATIVES.key),
+        "reserve": reserve.sort(schemas.NEGATIVES.key),
+        "rejects": join_rejects(found.masked, no_positives, counted, unscored),
+    }
+
+
+def choose_pool(  # noqa: PLR0913 - one keyword per table
+    config: MineConfig,
+    *,
+    hits: pl.DataFrame,
+    queries: pl.DataFrame,
+    positives: pl.DataFrame,
+    given: pl.DataFrame,
+    irrelevant: pl.DataFrame,
+    query_embeddings: pl.DataFrame,
+    passage_embeddings: pl.DataFrame,
+) -> dict[str, pl.DataFrame]:
+    """Choose what is put to a reranker: the pool that `mine` would make of the same tables, and the positives.
+
+    Returns:
+        asked: as CANDIDATES, with the retriever's ranks and scores; the rank of a positive is 0.
+
+    Raises:
+        ValueError: as `mine`.
+    """
+    found = find_pool(
+        config,
+        hits=hits,
+        queries=queries,
+        positives=positives,
+        given=given,
+        irrelevant=irrelevant,
+        query_embeddings=query_embeddings,
+        passage_embeddings=passage_embeddings,
+    )
+    labelled = positives.join(found.of_positives, on=_PAIR).join(found.labelled, on=_QUERY)
+    return {"asked": put_pairs(found.candidates, labelled)}
+
+
+@dataclass(frozen=True)
+class FoundPool:
+    """The pool of the queries that are mined, in the retriever's order.
+
+    candidates: CANDIDATES. of_positives: the scores of the positives, by pair. labelled, unlabelled: the queries with
+    and without a positive. masked: rejects.
+    """
+
+    candidates: pl.DataFrame
+    of_positives: pl.DataFrame
+    labelled: pl.DataFrame
+    unlabelled: pl.DataFrame
+    masked: pl.DataFrame
+
+
+def find_pool(  # noqa: PLR0913 - one keyword per table
+    config: MineConfig,
+    *,
+    hits: pl.DataFrame,
+    queries: pl.DataFrame,
+    positives: pl.DataFrame,
+    given: pl.DataFrame,
+    irrelevant: pl.DataFrame,
+    query_embeddings: pl.DataFrame,
+    passage_embeddings: pl.DataFrame,
+) -> FoundPool:
+    """Merge the hits, mask what cannot be a negative, and cut the pool out of the rest. Arguments: see `mine`."""
     wanted = without_given(queries=queries, given=given, positives=positives)
     hits = hits.join(wanted, on=_QUERY, how="semi")
     positives = positives.join(wanted, on=_QUERY, how="semi")
@@ -152,17 +251,7 @@ def mine(  # noqa: PLR0913 - one keyword per table
     candidates = _pool(config, kept).join(labelled, on=_QUERY).select(*schemas.CANDIDATES.columns)
 
     of_positives = score_pairs(queries=labelled, pairs=positives, of="positives", **vectors)
-    passing = apply_margins(config, candidates=candidates, positive_scores=of_positives)
-    negatives, reserve = pick(config, candidates=passing)
-    counted = count_short("mine", config.num_negatives, labelled, candidates, negatives)
-    return {
-        "candidates": candidates.sort(schemas.CANDIDATES.key),
-        "negatives": negatives.sort(schemas.NEGATIVES.key),
-        "reserve": reserve.sort(schemas.NEGATIVES.key),
-        "rejects": join_rejects(
-            masked, reject("mine", unlabelled, NO_POSITIVES, pl.lit("nothing to mine against")), counted
-        ),
-    }
+    return FoundPool(candidates, of_positives, labelled, unlabelled, masked)
 
 
 def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.DataFrame) -> pl.DataFrame:
@@ -172,6 +261,8 @@ def without_given(*, queries: pl.DataFrame, given: pl.DataFrame, positives: pl.D
     of queries with a single one are hashed.
     """
     train = queries.filter(pl.col("split") == "train")
+    if given.is_empty():
+        return train
     guard = [*_QUERY, "guard_hash"]
     left = given.select(guard).unique().join(positives, on=guard, how="anti")
     several = left.filter(left.select(_QUERY).is_duplicated())
@@ -211,6 +302,9 @@ def add_known(
 
     A copy of such a passage counts as called irrelevant too.
     """
+    columns = list(schemas.HITS.columns)
+    if irrelevant.is_empty():
+        return hits.select(columns).sort(*_QUERY, "rank")
     said = irrelevant.select(*_QUERY, "guard_hash", _said=pl.lit(True)).unique()
     marked = hits.join(said, on=[*_QUERY, "guard_hash"], how="left", maintain_order="left")
     marked = marked.with_columns(retriever=pl.when("_said").then(pl.lit(BY_PEOPLE)).otherwise("retriever"))
@@ -226,7 +320,6 @@ def add_known(
     last = hits.group_by(_QUERY).agg(last=pl.col("rank").max())
     rank = pl.col("rank") + pl.col("last").fill_null(0)
     added = ranked.join(last, on=_QUERY, how="left").with_columns(retriever=pl.lit(BY_PEOPLE), rank=rank)
-    columns = list(schemas.HITS.columns)
     return pl.concat([marked.select(columns), added.select(columns)]).sort(*_QUERY, "rank")
 
 

@@ -20,6 +20,7 @@ from tasks.packed import TooMuchUnpackedError, Unpacked
 _LIMITS = ReadLimits()
 _ROWS = 2_000  # of a batch at most
 _BATCH_BYTES = 32 * 2**20  # of a batch, as the file's own figures foretell them
+_OBJECTS = 100  # rows that become objects at a time: who looks at the first one does not wait for the others
 _BUFFER = 2**20  # bytes of a column that are read at a time
 # Without a buffer, or with columns fetched ahead, a whole row group is read into memory.
 _STREAMED: Mapping[str, Any] = {"buffer_size": _BUFFER, "pre_buffer": False, "page_checksum_verification": True}
@@ -57,8 +58,10 @@ def read_table(file: SourceFile, limits: ReadLimits = _LIMITS) -> Iterator[tuple
             yield item
             continue
         first, batch = item
-        for number, row in enumerate(batch.to_pylist(maps_as_pydicts="lossy"), start=first):
-            yield f"{file.name}#{number}", row
+        for start in range(0, batch.num_rows, _OBJECTS):
+            rows = batch.slice(start, _OBJECTS).to_pylist(maps_as_pydicts="lossy")
+            for number, row in enumerate(rows, start=first + start):
+                yield f"{file.name}#{number}", row
 
 
 def read_batches(

@@ -20,6 +20,8 @@ from tasks.rejects import reason_of
 _AT_ONCE = 10_000  # records
 _JUDGEMENTS = {"line": pl.UInt32, "query_id": pl.String, "doc_id": pl.String, "value": pl.Float64}
 _Pair: TypeAlias = Judgement | Given
+_HELD_OUT = ("dev", "test")
+_STAYS = "; it counts as one that a model does not find"
 
 
 def read_corpus(
@@ -54,9 +56,10 @@ def read_corpus(
     store = PassageStore(scratch, longest)
     passages = reading.documents(source.documents(), store)
     queries = reading.questions(source.queries(), QueryStore(longest))
-    pairs, named = {}, r.empty({"query": pl.UInt32, "split": pl.String})
+    pairs, absent, named = {}, {}, r.empty({"query": pl.UInt32, "split": pl.String})
     for name, items in asked:
-        pairs[name], query = reading.pairs(items, queries, passages)
+        says = _STAYS if name in _HELD_OUT else ""
+        pairs[name], absent[name], query = reading.pairs(items, queries, passages, says)
         if name in splits:
             named = pl.concat([named, pl.DataFrame({"query": query}).with_columns(split=pl.lit(name))])
     last = named.unique(keep="last", subset="query", maintain_order=True).select(number="query", named="split")
@@ -76,6 +79,7 @@ def read_corpus(
         scores=pairs["given"].filter(pl.col("value").is_not_null()),
         extras=r.empty(r.EXTRAS),
         corpus=True,
+        absent={name: absent[name] for name in splits},
         facts={"rows_read": lines.count + reading.lost, "rows_kept": reading.kept},
     )
 
@@ -119,9 +123,12 @@ class _Reading:
         return queries.with_columns(text_hash=to_hex(queries["high"].to_numpy(), queries["low"].to_numpy()))
 
     def pairs(
-        self, items: Iterable[_Pair | Problem], queries: pl.DataFrame, passages: pl.DataFrame
-    ) -> tuple[pl.DataFrame, pl.Series]:
-        """Return judgements or given candidates as references, and all queries they name, also for missing passages."""
+        self, items: Iterable[_Pair | Problem], queries: pl.DataFrame, passages: pl.DataFrame, of_absent: str = ""
+    ) -> tuple[pl.DataFrame, pl.DataFrame, pl.Series]:
+        """Return judgements or given candidates as references, those of missing passages, and all queries they name.
+
+        `of_absent` is what the reject of one with a missing passage says besides.
+        """
         frames = [r.empty(_JUDGEMENTS)]
         for chunk in self._chunks(items):
             line = self.lines.add(pl.Series([item.where for item in chunk], dtype=pl.String))
@@ -137,10 +144,11 @@ class _Reading:
         self.found.add(unasked, r.QUERY, "unknown_query", pl.format(says, pl.lit("query"), "query_id"))
         every = every.filter(pl.col("query").is_not_null())
         absent = every.filter(pl.col("passage").is_null())
-        self.found.add(absent, r.QUERY, "unknown_document", pl.format(says, pl.lit("passage"), "doc_id"))
+        told = pl.format(says + of_absent, pl.lit("passage"), "doc_id")
+        self.found.add(absent, r.QUERY, "unknown_document", told)
         pairs = every.filter(pl.col("passage").is_not_null()).select(*r.PAIRS)
         self.kept += pairs.height
-        return pairs, every["query"].unique(maintain_order=True)
+        return pairs, absent.select(*r.ABSENT), every["query"].unique(maintain_order=True)
 
     def _settle(self, texts: pl.DataFrame, line: int, repeated: str, says: str) -> pl.DataFrame:
         """Keep the first record of each id; report the others. `line`: that of the first record."""

@@ -1,13 +1,36 @@
 """Cut tables of queries and of their passages into parts. Ids and hashes are joined part by part, as they are long."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from tasks import schemas
+from tasks.data.ingesting import records
 from tasks.data.ingesting.text_store import to_hex
+
+TRAIN = "train"
+
+
+def held_out_absent(absent: Mapping[str, pl.DataFrame], queries: pl.DataFrame) -> pl.DataFrame:
+    """Return the judgements of held-out queries about passages that the corpus does not hold, the highest of each pair.
+
+    No model can find such a passage, and measures say so: it is in the ideal ranking, as in BEIR and trec_eval.
+
+    Args:
+        absent: by the split that names them, as `records.ABSENT`.
+        queries: all queries by number, with `canonical`, `given` (the split that names the query) and `split`.
+    """
+    frames = [frame.with_columns(named_in=pl.lit(name)) for name, frame in absent.items()]
+    if not frames:
+        return records.empty(records.ABSENT)
+    every = pl.concat(frames)
+    every = every.with_columns(query=queries["canonical"].gather(every["query"]))
+    every = every.join(queries.select("given", "split", query="number"), on="query")
+    ours = every.filter(pl.col("split") != TRAIN, pl.col("named_in") == pl.col("given").fill_null(TRAIN))
+    highest = ours.group_by("query", "doc_id").agg(pl.col("value").max())
+    return highest.sort("query", "doc_id").select(*records.ABSENT)
 
 
 class PairTables:
@@ -33,8 +56,13 @@ class PairTables:
         part = self._queries.select("query", "part")
         ordered = frame.join(part, on="query", how="inner").sort("part")
         bounds = np.searchsorted(ordered["part"].to_numpy(), np.arange(self._count + 1))
+        empty: pl.DataFrame | None = None  # many tables have no row in most parts
         for start, end in pairwise(bounds):
-            yield self.table(ordered[int(start) : int(end)], schema)
+            if start < end:
+                yield self.table(ordered[int(start) : int(end)], schema)
+                continue
+            empty = self.table(ordered.clear(), schema) if empty is None else empty
+            yield empty
 
     def table(self, frame: pl.DataFrame, schema: schemas.Schema) -> pl.DataFrame:
         """Join ids and hashes, and sort by the key. Rows of queries that are not kept are left out."""
@@ -42,6 +70,17 @@ class PairTables:
         if "passage" in found.columns:
             found = found.with_columns(self._named(found["passage"], schema))
         return found.select(pl.col(name).cast(dtype) for name, dtype in schema.columns.items()).sort(schema.key)
+
+    def judged(self, frame: pl.DataFrame, absent: pl.DataFrame) -> pl.DataFrame:
+        """Return judgements as `schemas.QRELS`, also those of passages that the corpus does not hold.
+
+        Args:
+            frame: `query`, `passage`, `relevance`.
+            absent: `query`, `doc_id`, `value`.
+        """
+        there = self.table(frame, schemas.QRELS)
+        beside = self.table(absent.rename({"value": "relevance"}), schemas.QRELS)
+        return pl.concat([there, beside]).sort(schemas.QRELS.key)
 
     def _named(self, passages: pl.Series, schema: schemas.Schema) -> list[pl.Series]:
         of = self._passages[passages]

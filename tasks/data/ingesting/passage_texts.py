@@ -12,6 +12,7 @@ from tasks.data.ingesting.text_store import hash_all, to_hex
 from tasks.data.on_disk.scratch import Scratch, Spill
 from tasks.texts import normalise
 
+_PLAIN = r"\A[ -~]*\z"  # printable ASCII
 _FILES = 64  # most files that hold the texts of some parts each, while these are cut
 _TEXTS = {"title": pl.String, "text": pl.String, "number": pl.UInt32}
 _HASHES = {name: pl.UInt64 for name in ("shown_high", "shown_low", "guard_high", "guard_low")}
@@ -31,10 +32,23 @@ def hash_shown_texts(texts: Spill, passages: pl.DataFrame) -> pl.DataFrame:
     for numbers, frame in _walk(texts, passages):
         joined = pl.concat_str("title", "text", separator=" ")
         shown = frame.select(pl.when(pl.col("title") == "").then("text").otherwise(joined)).to_series()
-        guard = pl.Series("text", [normalise(text) for text in shown], dtype=pl.String)
+        guard = normalise_all(shown)
         halves = dict(zip(_HASHES, (*hash_all(shown), *hash_all(guard)), strict=True))
         found.append(pl.DataFrame({"passage": numbers, **halves}))
     return pl.concat(found).sort("passage")
+
+
+def normalise_all(texts: pl.Series) -> pl.Series:
+    """Normalise texts as `tasks.texts.normalise` does; those of printable ASCII all at once.
+
+    >>> normalise_all(pl.Series(["An  EGG", " Egg", "Ｅｇｇ"])).to_list()
+    ['an egg', 'egg', 'egg']
+    """
+    found = texts.str.to_lowercase().str.strip_chars(" ")
+    others = (~texts.str.contains(_PLAIN) | texts.str.contains("  ", literal=True)).arg_true()
+    if others.is_empty():
+        return found
+    return found.scatter(others, [normalise(text) for text in texts.gather(others)])
 
 
 def cut_into_parts(texts: Spill, passages: pl.DataFrame, count: int, scratch: Scratch) -> Iterator[pl.DataFrame]:

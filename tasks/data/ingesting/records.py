@@ -34,6 +34,8 @@ PASSAGES = {
 }
 # A reference from a query to a passage. `value`: a relevance, or a score (null where there is none).
 PAIRS = {"query": pl.UInt32, "passage": pl.UInt32, "line": pl.UInt32, "value": pl.Float64}
+# A judgement of a passage that the corpus does not hold.
+ABSENT = {"query": pl.UInt32, "doc_id": pl.String, "value": pl.Float64}
 EXTRAS = {"query": pl.UInt32, "name": pl.String, "value": pl.String}
 # Rejects found while reading: sorted by `line`, then `step`, then `at`.
 _FOUND = {
@@ -49,7 +51,10 @@ READER, QUERY_ID, POSITIVE, NO_POSITIVE, QUERY, NEGATIVE = range(-1, 5)  # steps
 
 @dataclass
 class Records:
-    """A source, read: each text under its first id, references as numbers. `corpus`: passages came without rows."""
+    """A source, read: each text under its first id, references as numbers.
+
+    corpus: passages came without rows. absent: by split, judgements of passages that the corpus does not hold.
+    """
 
     lines: Lines
     texts: Spill
@@ -63,6 +68,7 @@ class Records:
     extras: pl.DataFrame
     corpus: bool
     facts: Mapping[str, int] = field(default_factory=dict)
+    absent: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def empty(schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> pl.DataFrame:

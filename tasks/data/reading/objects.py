@@ -9,9 +9,9 @@ from tasks.data.containers.delimited import read_delimited
 from tasks.data.containers.json_values import read_json
 from tasks.data.containers.kinds import NotReadableError, SourceFile, source_file
 from tasks.data.containers.tables import read_frames, read_table
-from tasks.lines import Problem, ReadLimits, UnusableError, parse_object, read_lines
+from tasks.lines import Problem, ReadLimits, UnusableError, parse_object, read_lines, read_lines_within
 
-__all__ = ["parsed", "read_frames", "read_objects"]
+__all__ = ["parsed", "read_frames", "read_objects", "read_objects_of_lines"]
 _LIMITS = ReadLimits()
 _Value = TypeVar("_Value")
 _Record = TypeVar("_Record")
@@ -36,7 +36,7 @@ def read_objects(
             yield Problem(file.name, "not_read", f"this is {error}")
             return
     if file.kind == "lines":
-        yield from _read_lines(file, limits)
+        yield from read_objects_of_lines(file, limits)
     elif file.kind == "json":
         yield from read_json(file, limits)
     elif file.kind in ("parquet", "arrow"):
@@ -47,9 +47,17 @@ def read_objects(
         yield Problem(file.name, "not_read", "lines of columns between blanks, without names; objects are expected")
 
 
-def _read_lines(file: SourceFile, limits: ReadLimits) -> Iterator[tuple[str, dict[str, object]] | Problem]:
-    """Yield the objects of the lines. A broken last line without a line end says that the file was cut."""
-    lines = read_lines(file.path, file.name, limits)
+def read_objects_of_lines(
+    file: SourceFile, limits: ReadLimits, within: range | None = None, before: int = 0
+) -> Iterator[tuple[str, dict[str, object]] | Problem]:
+    """Yield the objects of the lines. A broken last line without a line end says that the file was cut.
+
+    within: bytes of the file; only the lines that begin there are read, numbered from `before` + 1. None: all.
+    """
+    if within is None:
+        lines = read_lines(file.path, file.name, limits)
+    else:
+        lines = read_lines_within(file.path, file.name, limits, within, before)
     last: Problem | None = None
     for item in parsed(lines, lambda where, text: (where, parse_object(text, limits.depth))):
         if last is not None:
@@ -58,7 +66,8 @@ def _read_lines(file: SourceFile, limits: ReadLimits) -> Iterator[tuple[str, dic
         if last is None:
             yield item
     if last is not None:
-        cut = file.compression == "none" and not _ends_with_line_end(file.path)
+        is_end = within is None or within.stop >= file.path.stat().st_size
+        cut = is_end and file.compression == "none" and not _ends_with_line_end(file.path)
         detail = f"the file ends in the middle of this line ({last.detail}); get or write it again"
         yield Problem(last.key, "broken_file", detail) if cut else last
 

@@ -84,11 +84,17 @@ class RowReader:
 
     def of_fields(self, name: str) -> Iterator[Problem]:
         """Yield, at the end of the file `name`, a problem for each field that is not read, or not there."""
-        yield from self.unread.problems(name)
-        if self._layouts:
-            there = {key for keys in self._layouts for key in keys}
-            for key in sorted(named_keys(self.options.names) - there):
-                yield Problem(name, "no_such_field", f"ingest.fields names {key!r}, which no row of the file has")
+        yield from problems_of_fields(name, self.unread, self.fields, self.options.names)
+
+    @property
+    def fields(self) -> set[str] | None:
+        """The fields that rows of the file have; None where there was no row."""
+        return {key for keys in self._layouts for key in keys} if self._layouts else None
+
+    def learn(self, other: "RowReader") -> None:
+        """Count what another reader counted in later rows of the same file."""
+        self.unread.keys.update(other.unread.keys)
+        self._layouts.update(other._layouts)
 
     def row(self, where: str, found: dict[str, object]) -> Row:
         """Read a row.
@@ -209,6 +215,14 @@ class RowReader:
         if not positives and not negatives:
             raise UnusableError(problems[0].reason, problems[0].detail)
         return positives, negatives
+
+
+def problems_of_fields(name: str, unread: Unread, there: set[str] | None, names: FieldNames) -> Iterator[Problem]:
+    """Yield a problem for each field of the file `name` that is not read, or that the settings name in vain."""
+    yield from unread.problems(name)
+    if there is not None:
+        for key in sorted(named_keys(names) - there):
+            yield Problem(name, "no_such_field", f"ingest.fields names {key!r}, which no row of the file has")
 
 
 def _require(positives: list[Passage], problems: list[Problem], found: Mapping[str, object]) -> None:

@@ -1,7 +1,7 @@
 """Open a source: find out what its folder holds, and give readers for it."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -41,26 +41,33 @@ class RowSource:
     options: RowOptions = _OPTIONS
     recognised: Mapping[str, str] = field(default_factory=dict)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of all files, in the order of the files' names; first, what is passed over."""
+    def batches(self, apart: Callable[[str], Iterator[Batch] | None] | None = None) -> Iterator[Batch]:
+        """Yield the rows of all files, in the order of the files' names; first, what is passed over.
+
+        apart: returns the batches of a file that was read before, by its name; None for a file that is read here. It is
+        asked for one file after another, each time when all batches of the file before were taken.
+        """
         if self.passed_over:
             yield from batches_of(self.passed_over)
         identities = Identities(several=len(self.files) > 1)
         for file in self.files:
-            yield from identities.of_file(file.name, self._batches(file))
+            found = None if apart is None else apart(file.name)
+            batches = batches_of_file(file, self.options) if found is None else found
+            yield from identities.of_file(file.name, batches)
 
-    def _batches(self, file: SourceFile) -> Iterator[Batch]:
-        """Yield the rows of a file: by column where its layout allows it, else row by row."""
-        if file.kind in ("parquet", "arrow"):
-            frames = read_frames(file, self.options.limits)
-            begun: list[tuple[int, pl.DataFrame] | Problem] = []
-            for item in frames:
-                begun.append(item)
-                if not isinstance(item, Problem):
-                    if fits(item[1].schema, self.options):
-                        return read_columns(chain(begun, frames), file.name, self.options)
-                    break
-        return batches_of(read_rows(read_objects(file, self.options.limits), file.name, self.options))
+
+def batches_of_file(file: SourceFile, options: RowOptions) -> Iterator[Batch]:
+    """Yield the rows of a file: by column where its layout allows it, else row by row."""
+    if file.kind in ("parquet", "arrow"):
+        frames = read_frames(file, options.limits)
+        begun: list[tuple[int, pl.DataFrame] | Problem] = []
+        for item in frames:
+            begun.append(item)
+            if not isinstance(item, Problem):
+                if fits(item[1].schema, options):
+                    return read_columns(chain(begun, frames), file.name, options)
+                break
+    return batches_of(read_rows(read_objects(file, options.limits), file.name, options))
 
 
 @dataclass(frozen=True)
@@ -182,6 +189,24 @@ def open_source(
     if layout is None:
         return RowSource(form or "tevatron", kept, passed_over, options)
     return RowSource(form or layout.form, kept, passed_over, options, layout.recognised())
+
+
+def files_of_rows(names: Iterable[str], form: str, split: str) -> list[str]:
+    """Return the files that `open_source` reads as training rows, as far as their names tell, in its order.
+
+    Which of them hold no rows is only found out when they are read. There are none where the names tell of a corpus.
+
+    Args:
+        names: of all files of a source.
+        form: the layout that is asked for, or `auto`.
+        split: whose files are read, where names of files say which split they hold.
+    """
+    ordered = sorted(names, key=lambda name: name.split("/"))
+    if form in ("beir", "tevatron-ids") or any(re.fullmatch("corpus" + _PART, name) for name in ordered):
+        return []
+    rest = [name for name in ordered if not name.startswith("runs/")] or ordered
+    kept, _ = of_split([SourceFile(Path(name), name, "lines") for name in rest], split)
+    return [file.name for file in kept]
 
 
 class _Parts:

@@ -40,6 +40,7 @@ class ExportConfig(BaseModel):
         (`positive`, `negative`, `pool`). Formats without a place for it leave it out, and export.json says so.
     licences: licence of each dataset, for the card of the `datasets` folder; `"*"` stands for all others.
     facts: what the card says of the curation; set by the flow.
+    rendered: formats whose lines the query parts have written already; set by the flow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +56,7 @@ class ExportConfig(BaseModel):
     provenance: bool = Field(False, json_schema_extra=_KEYED_WHEN_SET)
     licences: dict[str, str] = Field(default_factory=dict, json_schema_extra=_KEYED_WHEN_SET)
     facts: Facts | None = Field(None, json_schema_extra=_KEYED_WHEN_SET)
+    rendered: tuple[Target, ...] = Field((), json_schema_extra=_KEYED_WHEN_SET)
 
     @model_validator(mode="after")
     def _rows_can_be_made(self) -> Self:

@@ -14,10 +14,11 @@ _MARKS = ("score", "decided_by", "origin")
 
 def write_tevatron(_config: ExportConfig, folder: Path, rows: TrainingSet) -> dict[str, int]:
     """Write `train.jsonl`, and rows without negatives apart, because Tevatron draws from the negatives."""
-    return write_rows(folder, rows, _lines)
+    return write_rows(folder, rows, tevatron_lines)
 
 
-def _lines(chunk: Chunk) -> pl.Series:
+def tevatron_lines(chunk: Chunk) -> pl.Series:
+    """Return the line of each row, without its end."""
     passages = (json_lists(json_objects(fields_of(side)), side.counts) for side in (chunk.positives, chunk.negatives))
     query_id, query, subset = (json_values(chunk.rows[name]) for name in ("query_id", "query", "dataset"))
     return json_rows(_NAMES, (query_id, query, *passages, subset))

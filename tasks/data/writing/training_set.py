@@ -1,7 +1,7 @@
 """The training set that is written: rows with their texts, sorted on disk and read in chunks of bounded size."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby, pairwise
 
@@ -13,6 +13,7 @@ from tasks.data.on_disk.scratch import Scratch
 from tasks.data.on_disk.sorted_rows import SortedRows
 from tasks.data.writing.config import ExportConfig
 from tasks.data.writing.scores import Evidence, mark
+from tasks.schemas import Schema
 from tasks.texts import combine_hashes
 
 CHUNK_ROWS, CHUNK_BYTES = 2_000, 64 * 2**20  # of texts, per chunk; a row alone may have more
@@ -20,6 +21,8 @@ SIDES = ("positives", "negatives")
 _QUERY = ["dataset", "query_id"]
 _PASSAGE = ["dataset", "doc_id"]
 Numbers = npt.NDArray[np.int64]
+# `Counts` of a part. what: rows, without_negatives, dataset, treatment, field, passages or value. name: which of them.
+TALLIES = Schema({"what": pl.String, "name": pl.String, "count": pl.Int64}, key=("what", "name"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,73 @@ class Chunk:
         return Chunk(self.rows.filter(pl.Series(wanted)), *sides)
 
 
-class TrainingSet:
+class Counts:
+    """How much a training set holds. The counts of its parts add up to those of the whole."""
+
+    def __init__(self) -> None:
+        self._counts = Counter[tuple[str, str]]()  # by what is counted, and the name that it has
+
+    def count_rows(self, rows: pl.DataFrame, extras: Sequence[str]) -> None:
+        """Count rows as `join_texts` makes them; `extras` are the names of their further fields."""
+        found = Counter({("rows", ""): rows.height})
+        found["without_negatives", ""] = int((rows["negatives"].list.len() == 0).sum())
+        for column in ("dataset", "treatment"):
+            found.update({(column, name): count for name, count in rows[column].value_counts().iter_rows()})
+        found.update({("field", name): int((rows[name] != "").sum()) for name in extras})
+        for side in SIDES:
+            passages = passages_of(rows[side])
+            found["passages", side] += passages.height
+            found.update({("value", name): passages[name].count() for name in passages.columns})
+        self._counts.update(found)
+
+    def tally(self) -> pl.DataFrame:
+        """Return the counts as TALLIES, in the order of their names."""
+        rows = [(what, name, count) for (what, name), count in sorted(self._counts.items()) if count]
+        return pl.DataFrame(rows, schema=TALLIES.columns, orient="row")
+
+    def add_tallies(self, tallies: pl.DataFrame) -> None:
+        """Add the counts of parts."""
+        for what, name, count in tallies.iter_rows():
+            self._counts[what, name] += count
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return self._counts["rows", ""]
+
+    @property
+    def without_negatives(self) -> int:
+        """The number of rows without negatives."""
+        return self._counts["without_negatives", ""]
+
+    @property
+    def datasets(self) -> dict[str, int]:
+        """The number of rows of each dataset."""
+        return self._named("dataset")
+
+    @property
+    def treatments(self) -> dict[str, int]:
+        """The number of rows of each treatment."""
+        return self._named("treatment")
+
+    @property
+    def fields(self) -> dict[str, int]:
+        """The number of rows with a value in each further field."""
+        return self._named("field")
+
+    def count_passages(self, side: int) -> int:
+        """Count the positives (side 0) or the negatives (side 1) of the rows."""
+        return self._counts["passages", SIDES[side]]
+
+    def count(self, column: str) -> int:
+        """Count the passages with a value in a column of `mark`."""
+        return self._counts["value", column]
+
+    def _named(self, what: str) -> dict[str, int]:
+        return {name: count for (found, name), count in self._counts.items() if found == what and count}
+
+
+class TrainingSet(Counts):
     """Instances with their texts, sorted by dataset and query_id. They are added part by part, and then read.
 
     Texts are in a scratch folder; in memory are a chunk of them and the counts of all.
@@ -94,26 +163,15 @@ class TrainingSet:
         agreement: pl.DataFrame | None = None,
         people: pl.DataFrame | None = None,
     ) -> None:
+        super().__init__()
         scratch = Scratch()
         self.extras, self.agreement, self.people = extras, agreement, people
-        self.height = self.without_negatives = 0
-        self.datasets, self.treatments = Counter[str](), Counter[str]()
-        self._fields, self._values = Counter[str](), Counter[str]()  # values in further fields, and beside passages
-        self._passages = [0, 0]
         self._rows = SortedRows(scratch, "rows", tuple(_QUERY))
         self._documents = SortedRows(scratch, "documents", tuple(_PASSAGE), distinct=True) if corpus else None
 
     def add(self, rows: pl.DataFrame) -> None:
         """Add rows: dataset, query_id, query, treatment, size, the further fields, and the lists of passages."""
-        sides = [passages_of(rows[side]) for side in SIDES]
-        self.height += rows.height
-        self.datasets.update(dict(rows["dataset"].value_counts().iter_rows()))
-        self.treatments.update(dict(rows["treatment"].value_counts().iter_rows()))
-        self.without_negatives += int((rows["negatives"].list.len() == 0).sum())
-        self._fields.update({name: int((rows[name] != "").sum()) for name in self.extras})
-        for number, passages in enumerate(sides):
-            self._passages[number] += passages.height
-            self._values.update({name: passages[name].count() for name in passages.columns})
+        self.count_rows(rows, self.extras)
         self._rows.add(rows.drop("treatment"))
         if self._documents is not None:
             self._documents.add(_documents_of(rows))
@@ -123,15 +181,15 @@ class TrainingSet:
         rest = self._rows.empty
         for frame in self._rows.frames():
             rest = pl.concat([rest, frame])
-            *bounds, (start, stop) = _bounds(rest["size"].to_numpy())
-            yield from (self._chunk(rest[a:b]) for a, b in bounds)
+            *bounds, (start, stop) = bounds_of(rest["size"].to_numpy())
+            yield from (chunk_of(rest[a:b]) for a, b in bounds)
             rest = rest[start:stop]  # what comes next may belong to it
         if rest.height:
-            yield self._chunk(rest)
+            yield chunk_of(rest)
 
     def no_rows(self) -> Chunk:
         """Return a chunk without rows, for its columns."""
-        return self._chunk(self._rows.empty)
+        return chunk_of(self._rows.empty)
 
     def by_dataset(self) -> Iterator[tuple[str, Iterator[Chunk]]]:
         """Yield each dataset with its chunks, which must be read before the next dataset is asked for."""
@@ -153,26 +211,16 @@ class TrainingSet:
         pieces = (piece for frame in frames for piece in frame.partition_by("dataset", maintain_order=True))
         return groupby(pieces, lambda piece: str(piece["dataset"][0]))
 
-    def count_passages(self, side: int) -> int:
-        """Count the positives (side 0) or the negatives (side 1) of the rows."""
-        return self._passages[side]
-
     def has(self, column: str) -> bool:
         """Tell whether the passages have a column of `mark`."""
         return column in self.no_rows().positives.passages.columns
 
-    def count(self, column: str) -> int:
-        """Count the passages with a value in a column of `mark`."""
-        return self._values[column]
 
-    def count_extra(self, name: str) -> int:
-        """Count the rows with a value in a further field."""
-        return self._fields[name]
-
-    def _chunk(self, rows: pl.DataFrame) -> Chunk:
-        counts = [rows[side].list.len().cast(pl.Int64).to_numpy() for side in SIDES]
-        sides = (Side(passages_of(rows[side]), count) for side, count in zip(SIDES, counts, strict=True))
-        return Chunk(rows.drop(SIDES), *sides)
+def chunk_of(rows: pl.DataFrame) -> Chunk:
+    """Return rows, as `join_texts` makes them, without the lists of their passages, and these beside them."""
+    counts = [rows[side].list.len().cast(pl.Int64).to_numpy() for side in SIDES]
+    sides = (Side(passages_of(rows[side]), count) for side, count in zip(SIDES, counts, strict=True))
+    return Chunk(rows.drop(SIDES), *sides)
 
 
 def passages_of(lists: pl.Series) -> pl.DataFrame:
@@ -196,7 +244,7 @@ def _documents_of(rows: pl.DataFrame) -> pl.DataFrame:
     return found.unique(_PASSAGE, keep="first", maintain_order=True)
 
 
-def _bounds(sizes: Numbers) -> list[tuple[int, int]]:
+def bounds_of(sizes: Numbers) -> list[tuple[int, int]]:
     """Return the first row, and the row after the last, of each chunk of rows whose passages have so many bytes."""
     total = np.cumsum(sizes)
     bounds = [0]

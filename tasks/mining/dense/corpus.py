@@ -1,49 +1,64 @@
-"""Read a corpus part by part, each part's passages hashed and with their vectors."""
+"""Read a corpus part by part: the hashes of the passages, their vectors, and their texts only where they are needed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 import polars as pl
 
 from tasks.mining.dense.nearest import Groups
 from tasks.mining.encode import Vectors, matrix_of
-from tasks.mining.masks import hash_passages
 
 Frames = pl.DataFrame | Iterable[pl.DataFrame]
 _Item = TypeVar("_Item")
+
+
+class _Several(Protocol):
+    """Frames that are read one by one, each when it is asked for."""
+
+    def __getitem__(self, place: int, /) -> pl.DataFrame: ...
+
+
+Texts = pl.DataFrame | _Several
 
 
 @dataclass(frozen=True)
 class Block:
     """What one part of the corpus holds of one dataset.
 
-    passages: with `shown_hash`, `guard_hash` and `body_hash`, and `place`, the row of the passage's text in `vectors`.
+    passages: as `tasks.mining.hashing.HASHES`, and `place`, the row of the passage's text in `vectors`.
     vectors: one row for each distinct text.
     groups: a number for each text, equal where the texts are copies.
+    read: returns the passages with their texts.
     """
 
     dataset: str
     passages: pl.DataFrame
     vectors: Vectors
     groups: Groups
+    read: Callable[[], pl.DataFrame]
 
 
-def read_blocks(passages: Frames, embeddings: Frames, datasets: frozenset[str], dimension: int) -> Iterator[Block]:
+def read_blocks(
+    hashes: Frames, embeddings: Frames, passages: Texts, datasets: frozenset[str], dimension: int
+) -> Iterator[Block]:
     """Read the parts of a corpus one by one.
 
     Args:
-        passages: one frame for each part; a single frame is a part.
+        hashes: one frame for each part; a single frame is a part.
         embeddings: the same parts, in the same order.
+        passages: the same parts. One is read when its texts are asked for.
         datasets: others are left out.
         dimension: of the queries' vectors.
 
     Raises:
         ValueError: a passage has no embedding, or vectors have another dimension.
     """
-    for found, encoded in zip(_frames(passages), _frames(embeddings), strict=True):
+    pairs = zip(frames_of(hashes), frames_of(embeddings), strict=True)
+    for part, (found, encoded) in enumerate(pairs):
         wanted = found.filter(pl.col("dataset").is_in(datasets))
         if wanted.is_empty():
             continue
@@ -58,8 +73,8 @@ def read_blocks(passages: Frames, embeddings: Frames, datasets: frozenset[str], 
         )
         placed = wanted.join(rows, on="text_hash", how="left", maintain_order="left")
         _refuse_missing(placed)
-        for own in hash_passages(placed).partition_by("dataset", maintain_order=True):
-            yield _block(own, vectors)
+        for own in placed.partition_by("dataset", maintain_order=True):
+            yield _block(own, vectors, partial(_read, passages, part, str(own["dataset"][0])))
 
 
 def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
@@ -72,11 +87,17 @@ def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
             yield item  # type: ignore[misc]
 
 
-def _frames(several: Frames) -> Iterator[pl.DataFrame]:
+def frames_of(several: Frames) -> Iterator[pl.DataFrame]:
+    """Yield the parts of a corpus; a single frame is a part."""
     return iter([several] if isinstance(several, pl.DataFrame) else several)
 
 
-def _block(passages: pl.DataFrame, vectors: Vectors) -> Block:
+def _read(passages: Texts, part: int, dataset: str) -> pl.DataFrame:
+    found = passages if isinstance(passages, pl.DataFrame) else passages[part]
+    return found.filter(pl.col("dataset") == dataset)
+
+
+def _block(passages: pl.DataFrame, vectors: Vectors, read: Callable[[], pl.DataFrame]) -> Block:
     used, rows = np.unique(passages["place"].to_numpy(), return_inverse=True)
     of_text = np.empty(len(used), np.int64)
     of_text[rows[::-1]] = np.arange(len(rows))[::-1]  # of several passages with one text, the first
@@ -85,6 +106,7 @@ def _block(passages: pl.DataFrame, vectors: Vectors) -> Block:
         passages=passages.with_columns(place=pl.Series(rows.astype(np.int64))),
         vectors=vectors if len(used) == len(vectors) else vectors[used],
         groups=passages["guard_hash"].gather(of_text).hash().to_numpy(),
+        read=read,
     )
 
 

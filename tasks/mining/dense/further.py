@@ -4,7 +4,7 @@ from typing import Any
 
 import polars as pl
 
-from tasks.mining.dense.corpus import Frames
+from tasks.mining.dense.corpus import Frames, Texts
 from tasks.mining.dense.search import search
 from tasks.mining.search import SearchConfig
 
@@ -15,13 +15,14 @@ class SearchWithConfig(SearchConfig):
     retriever: str
 
 
-def search_with(
+def search_with(  # noqa: PLR0913 - one keyword per table
     config: SearchWithConfig,
     *,
     queries: pl.DataFrame,
     positives: pl.DataFrame,
     query_embeddings: pl.DataFrame,
-    passages: Frames,
+    passages: Texts,
+    hashes: Frames,
     passage_embeddings: Frames,
 ) -> dict[str, Any]:
     """Search as `tasks.mining.dense.search.search` does, with the vectors of another encoder.
@@ -38,6 +39,7 @@ def search_with(
         positives=positives,
         query_embeddings=query_embeddings,
         passages=passages,
+        hashes=hashes,
         passage_embeddings=passage_embeddings,
     )
     name = pl.lit(config.retriever)

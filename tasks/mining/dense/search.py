@@ -1,7 +1,8 @@
 """Find the nearest passages of each query by inner product, for some parts of the queries and some of the corpus.
 
 The corpus goes by part by part, so memory depends on the size of one part and on the number of hits. While a part is
-compared with the queries, the next one is read and hashed.
+compared with the queries, the next one is read. Of the passages only hashes are read, and texts where one has the id of
+a query.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import polars as pl
 
 from tasks import schemas
 from tasks.mining.dense.approximate import Measured, Sampled, recall_of
-from tasks.mining.dense.corpus import Block, Frames, ahead, read_blocks
+from tasks.mining.dense.corpus import Block, Frames, Texts, ahead, read_blocks
 from tasks.mining.dense.nearest import QUERIES, Groups, Nearest
 from tasks.mining.dense.ranking import Hits, Ranked, Ranking
 from tasks.mining.encode import Vectors, vectors_of
@@ -29,13 +30,14 @@ _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
 
-def search(
+def search(  # noqa: PLR0913 - one keyword per table
     config: SearchConfig,
     *,
     queries: pl.DataFrame,
     positives: pl.DataFrame,
     query_embeddings: pl.DataFrame,
-    passages: Frames,
+    passages: Texts,
+    hashes: Frames,
     passage_embeddings: Frames,
 ) -> dict[str, Any]:
     """Find the top `depth` passages of its own dataset for each query of split "train" that can be its negatives.
@@ -50,6 +52,7 @@ def search(
         positives: of these queries.
         query_embeddings: of these queries.
         passages: one frame for each part of the corpus; a single frame is a part.
+        hashes: of these passages (`tasks.mining.hashing`), part by part.
         passage_embeddings: the same parts, in the same order.
 
     Returns:
@@ -65,7 +68,7 @@ def search(
     asked = _ask(config, queries, positives, query_embeddings)
     with _workers(config.threads or 1) as work:
         dimension = next((each.dimension for each in asked.values()), 0)
-        blocks = read_blocks(passages, passage_embeddings, frozenset(asked), dimension)
+        blocks = read_blocks(hashes, passage_embeddings, passages, frozenset(asked), dimension)
         for found in ahead(asked[block.dataset].prepare(block) for block in blocks):
             asked[found.block.dataset].compare(found, work)
         ranked = [each.rank(work) for each in asked.values()]
@@ -152,7 +155,7 @@ class _Asked:
     def prepare(self, block: Block) -> _Prepared:
         """Find the pairs of the block that need no score."""
         passages = block.passages
-        own = pair_own(self._named, self._queries, passages).join(self._rows, on="query_id")
+        own = pair_own(self._named, self._queries, passages, block.read).join(self._rows, on="query_id")
         keys = passages.select("doc_id", *_HASHES)
         copies = (keys.join(self._positives.select("row", on).unique(), on=on) for on in ("doc_id", *_HASHES))
         masked = pl.concat(frame.select(_PAIR) for frame in (own, *copies)).unique()

@@ -16,6 +16,7 @@ from tasks import schemas
 from tasks.data import export as export_module
 from tasks.data.export import FORMATS, ExportConfig, export
 from tasks.data.on_disk import sorted_rows
+from tasks.guards.tables import DO_NOT_BATCH
 from tasks.texts import combine_hashes, hash_passage, hash_text
 from tests.tasks.data.inputs import ingest_parts
 from tests.tasks.data.writing.sets import Parts, Row, Texts, decided, in_parts, pairs, teacher
@@ -381,6 +382,7 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "provenance": False,
         "licences": {},
         "facts": None,
+        "rendered": (),
     }
 
 
@@ -423,7 +425,8 @@ def test_records_cannot_be_changed_after_they_were_made() -> None:
 
 
 def test_pairs_of_rows_that_must_not_share_a_batch_are_a_file_of_their_own(tmp_path: Path) -> None:
-    pairs = pl.DataFrame([("b", "q1", "a", "q1"), ("a", "q1", "b", "q1")], orient="row")
+    found = [("b", "q1", "a", "q1", "negative_is_positive", 2), ("a", "q1", "b", "q1", "same_positive", 1)]
+    pairs = pl.DataFrame(found, schema=DO_NOT_BATCH.columns, orient="row")
     export(
         ExportConfig(),
         instances=_instances(ROWS),

@@ -1,6 +1,7 @@
 """Encoding: distinct texts once, independent of the rows' order."""
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.encode import EncodeConfig, dot_pairs, encode_passages, encode_queries, vectors_of
+from tasks.texts import show_passage
+from tests.tasks.mining.test_embed import Came
 from tests.tasks.settings import settings_of
 
 CONFIG = EncodeConfig()
@@ -55,6 +58,28 @@ def test_a_title_is_read_with_its_text() -> None:
     engine = LengthEncoder()
     encode_passages(CONFIG, passages=_passages(("Title", "text", "h1"), ("", "text", "h2")), engine=engine)
     assert engine.seen == ["text", "Title text"]
+
+
+def test_frames_are_read_when_they_are_encoded_and_nobody_holds_them_then() -> None:
+    held: list[weakref.ref[pl.DataFrame]] = []
+
+    def frames() -> Iterator[pl.DataFrame]:
+        for row in (("Title", "b", "h2"), ("", "a", "h1")):
+            frame = _passages(row)
+            held.append(weakref.ref(frame))
+            yield frame
+            del frame
+
+    class Looking(LengthEncoder):
+        def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
+            assert [frame() for frame in held] == [None, None]
+            return super().encode(texts, role)
+
+    engine = Looking()
+    embeddings = encode_passages(CONFIG, passages=frames(), engine=engine)["embeddings"]
+    assert engine.seen == ["a", show_passage("Title", "b")]
+    assert embeddings["text_hash"].to_list() == ["h1", "h2"]
+    assert encode_passages(CONFIG, passages=[], engine=engine)["embeddings"].is_empty()
 
 
 def test_the_order_of_rows_reaches_neither_encoder_nor_output() -> None:
@@ -109,7 +134,7 @@ def test_equal_vectors_tie_exactly() -> None:
 
 
 def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
-    assert settings_of(EncodeConfig) == {"found": False}
+    assert settings_of(EncodeConfig) == {"found": False, "split": "train", "at_once": (0, ">=0", "operational")}
 
 
 class Returning:
@@ -190,6 +215,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, list[float]]] = {"query": {}, "passage": {}}
+        self.model = ""
 
     def recall(self, role: Literal["query", "passage"], hashes: pl.Series) -> pl.DataFrame | None:
         found = {text: self.rows[role][text] for text in sorted(hashes) if text in self.rows[role]}
@@ -200,6 +226,10 @@ class Kept:
 
     def remember(self, role: Literal["query", "passage"], embeddings: pl.DataFrame) -> None:
         self.rows[role] |= dict(embeddings.select("text_hash", "vector").rows())
+
+    def first_model(self, model: str) -> str:
+        self.model = self.model or model
+        return self.model
 
 
 def test_only_texts_without_a_remembered_vector_are_encoded_and_the_rest_is_remembered() -> None:
@@ -233,3 +263,53 @@ def test_vectors_of_two_dimensions_under_one_digest_are_refused() -> None:
     with pytest.raises(ValueError, match="two models have one digest"):
         encode_queries(CONFIG, queries=queries, engine=wide, vectors=kept)
     assert "h2" not in kept.rows["query"]
+
+
+def test_an_endpoint_is_asked_for_what_is_not_remembered_and_each_share_is_remembered() -> None:
+    kept, engine = Kept(), Paid()
+    kept.rows["passage"]["h2"] = [7.0, 7.0]
+    passages = _passages(("", "three", "h3"), ("", "ab", "h2"), ("", "a", "h1"), ("T", "three", "h4"))
+    with pytest.raises(ConnectionError, match="gone"):
+        encode_passages(EncodeConfig(at_once=1), passages=passages, engine=engine, vectors=kept)
+    assert set(kept.rows["passage"]) == {"h1", "h2", "h3"}
+    made = encode_passages(EncodeConfig(at_once=9), passages=passages, engine=engine, vectors=kept)
+    assert engine.asked == ["a", "three", "T three", "T three"]
+    assert made["embeddings"]["text_hash"].to_list() == ["h1", "h2", "h3", "h4"]
+    assert made["facts"] == {"remembered": 3, "encoded": 1, "calls": 1, "prompt_tokens": 10, "model": "m-1"}
+
+
+def test_an_endpoint_with_vectors_of_another_length_than_remembered_is_refused_before_they_are_kept() -> None:
+    kept = Kept()
+    kept.rows["query"]["h1"] = [1.0, 0.0]
+    queries = _queries(("a", "h1", "train"), ("b", "h2", "train"))
+    with pytest.raises(ValueError, match="the endpoint has another model now; set the encoder's `revision`"):
+        encode_queries(EncodeConfig(at_once=9), queries=queries, engine=Paid(width=3), vectors=kept)
+    assert "h2" not in kept.rows["query"]
+
+
+def test_vectors_of_an_endpoint_that_answers_as_another_model_than_before_are_refused_and_not_kept() -> None:
+    kept, engine, config = Kept(), Paid(), EncodeConfig(at_once=9)
+    encode_passages(config, passages=_passages(("", "a", "h1")), engine=engine, vectors=kept)
+    engine.model = "m-2"
+    both = _passages(("", "a", "h1"), ("", "b", "h2"))
+    with pytest.raises(ValueError, match=r"as 'm-1' before, and as 'm-2' now; .* set the encoder's `revision`"):
+        encode_passages(config, passages=both, engine=engine, vectors=kept)
+    assert set(kept.rows["passage"]) == {"h1"}
+    engine.calls = 0
+    with pytest.raises(ValueError, match="as 'm-1' before, and as 'm-2' now"):  # nothing is recalled, nor of this role
+        encode_queries(config, queries=_queries(("q", "h3", "train")), engine=engine, vectors=kept)
+    assert kept.rows["query"] == {}
+
+
+class Paid:
+    """An endpoint that answers each request but the third."""
+
+    def __init__(self, width: int = 2) -> None:
+        self.width, self.calls, self.asked, self.model = width, 0, list[str](), "m-1"
+
+    def embed(self, texts: Sequence[str], role: Literal["query", "passage"]) -> Came:
+        self.calls += 1
+        self.asked += texts
+        found = [] if self.calls == 3 else list(range(len(texts)))
+        vectors = pl.Series([[1.0] * self.width for _ in found], dtype=pl.Array(pl.Float32, self.width))
+        return Came(found, vectors, error=None if found else ConnectionError("gone"), model=self.model)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tasks.data.containers import tables
 from tasks.data.containers.kinds import source_file
 from tasks.data.containers.tables import read_frames, read_table
 from tasks.lines import Problem, ReadLimits
@@ -76,6 +77,14 @@ def test_frames_hold_the_wanted_columns_in_batches(tmp_path: Path, kind: str) ->
     whole = pl.concat(parts)
     assert sorted(whole.columns) == ["a", "c"]
     assert whole["a"].to_list() == [row["a"] for row in rows]
+
+
+def test_rows_become_objects_a_few_at_a_time_and_keep_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_OBJECTS", 2)
+    path = written(tmp_path / "a.parquet", pa.table({"n": list(range(5))}))
+    assert list(read_table(source_file(path))) == [(f"a.parquet#{n + 1}", {"n": n}) for n in range(5)]
 
 
 def test_a_row_that_is_no_utf8_costs_itself(tmp_path: Path) -> None:
@@ -154,6 +163,7 @@ def test_a_parquet_file_that_was_cut_says_what_to_do(tmp_path: Path) -> None:
 MEASURE = """
 import re, sys
 from pathlib import Path
+from tasks.data.containers import tables
 from tasks.data.containers.kinds import source_file
 from tasks.data.containers.tables import read_frames
 def peak():

@@ -32,6 +32,9 @@ def test_texts_are_numbered_and_judgements_name_the_numbers(tmp_path: Path, monk
     assert read.queries.select("id", "named").rows() == [("q0", "test"), ("q1", "test"), ("q2", "train")]
     assert read.labels["train"].select("query", "passage", "value").rows() == [(2, 4, 1.0), (0, 0, 2.0)]
     assert read.labels["test"].select("query", "passage").rows() == [(1, 3)]
+    assert read.absent["test"].rows() == [(0, "d9", 1.0)]
+    assert read.absent["train"].is_empty()
+    assert "counts as one that a model does not find" in read.rejects.frame()["detail"][0]
     assert read.known.select("query", "passage").rows() == [(1, 2)]
     assert read.rejects.frame().select("key", "reason").rows() == [("qrels/test.tsv:3", "unknown_document")]
     assert read.corpus

@@ -3,7 +3,8 @@
 import polars as pl
 
 from tasks import schemas
-from tasks.data.ingesting.pair_tables import PairTables
+from tasks.data.ingesting import records
+from tasks.data.ingesting.pair_tables import PairTables, held_out_absent
 from tasks.data.ingesting.passage_texts import hash_shown_texts
 from tasks.data.ingesting.text_store import hash_titled
 from tasks.data.on_disk.scratch import Scratch, Spill
@@ -49,3 +50,20 @@ def test_tables_of_queries_alone_are_cut_too() -> None:
     frame = pl.DataFrame({"query": [7], "name": ["prompt"], "value": ["x"]}, schema_overrides={"query": pl.UInt32})
     parts = list(_tables().parts(frame, schemas.EXTRAS))
     assert [part.rows() for part in parts] == [[], [], [("d", "q7", "prompt", "x")]]
+
+
+def test_judgements_of_passages_that_are_not_there_stand_beside_the_others() -> None:
+    there = _pairs((4, 2), (7, 2)).with_columns(relevance=pl.lit(1.0))
+    absent = pl.DataFrame([(7, "away", 2.0), (9, "far", 1.0)], schema=records.ABSENT, orient="row")
+    found = _tables().judged(there, absent)
+    assert found.rows() == [("d", "q4", "c", 1), ("d", "q7", "away", 2), ("d", "q7", "c", 1)]
+
+
+def test_only_what_is_judged_in_the_split_of_a_held_out_query_counts_and_the_highest_of_each_pair() -> None:
+    columns = {"number": pl.UInt32, "canonical": pl.UInt32, "given": pl.String, "split": pl.String}
+    rows = [(0, 0, "test", "test"), (1, 0, "test", "test"), (2, 2, None, "train"), (3, 3, None, "test")]
+    queries = pl.DataFrame(rows, schema=columns, orient="row")
+    test = pl.DataFrame([(0, "a", 1.0), (1, "a", 2.0)], schema=records.ABSENT, orient="row")
+    train = pl.DataFrame([(0, "b", 1.0), (2, "c", 1.0), (3, "e", 1.0)], schema=records.ABSENT, orient="row")
+    assert held_out_absent({"train": train, "test": test}, queries).rows() == [(0, "a", 2.0), (3, "e", 1.0)]
+    assert held_out_absent({}, queries).is_empty()

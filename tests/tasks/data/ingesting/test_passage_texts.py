@@ -1,12 +1,14 @@
 """Texts on disk are hashed and cut into parts."""
 
 import polars as pl
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tasks import schemas
-from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts
+from tasks.data.ingesting.passage_texts import cut_into_parts, hash_shown_texts, normalise_all
 from tasks.data.ingesting.text_store import hash_titled, part_of_hashes, to_hex
 from tasks.data.on_disk.scratch import Scratch, Spill
-from tasks.texts import hash_guard, hash_passage, hash_shown
+from tasks.texts import hash_guard, hash_passage, hash_shown, normalise
 
 _TEXTS = [("", "One"), ("A  Title", "é two"), ("t", "three"), ("", "four"), ("", "five")]
 
@@ -26,6 +28,12 @@ def test_what_is_shown_of_named_passages_is_hashed_in_the_order_of_their_numbers
     for name, hashed in (("shown", hash_shown), ("guard", hash_guard)):
         digits = to_hex(found[f"{name}_high"].to_numpy(), found[f"{name}_low"].to_numpy())
         assert digits.to_list() == [hashed(*_TEXTS[4]), hashed(*_TEXTS[1])]
+
+
+@given(st.lists(st.text() | st.text(st.characters(max_codepoint=130))))
+@example(["An  EGG ", " Egg", "egg\n", "\x7f", "Straße İ ﬁ", "", "a\tb", "~ Z"])
+def test_texts_are_normalised_together_as_each_alone(texts: list[str]) -> None:
+    assert normalise_all(pl.Series(texts, dtype=pl.String)).to_list() == [normalise(text) for text in texts]
 
 
 def test_each_part_holds_its_passages_sorted_whatever_the_number_of_files() -> None:

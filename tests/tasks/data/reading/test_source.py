@@ -1,14 +1,15 @@
 """Opening a source: what its folder holds, and in which layout."""
 
 import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from tasks.data.reading import source
-from tasks.data.reading.records import Given, IngestError, Judgement, Passage, Query
-from tasks.data.reading.source import CorpusSource, RowSource, open_source
+from tasks.data.reading.records import Batch, Given, IngestError, Judgement, Passage, Query
+from tasks.data.reading.source import CorpusSource, RowSource, batches_of_file, files_of_rows, open_source
 from tasks.lines import Problem
 from tests.tasks.data.reading.made import FLAG, TEVATRON, file_of, keys_of
 from tests.tasks.records import mutable_records
@@ -207,3 +208,43 @@ def test_the_error_of_an_unknown_format_does_not_repeat_a_whole_row(tmp_path: Pa
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(source) == set()
+
+
+@pytest.mark.parametrize(
+    ("names", "form", "rows"),
+    [
+        (["b/a.jsonl", "a.csv", "b.jsonl"], "auto", ["a.csv", "b/a.jsonl", "b.jsonl"]),
+        (["train-0.jsonl", "test.jsonl", "more.jsonl"], "tevatron", ["more.jsonl", "train-0.jsonl"]),
+        (["dev.jsonl", "test.jsonl"], "auto", ["dev.jsonl", "test.jsonl"]),
+        (["runs/a.jsonl", "b.jsonl"], "auto", ["b.jsonl"]),
+        (["runs/a.jsonl"], "auto", ["runs/a.jsonl"]),
+        (["corpus.jsonl", "queries.jsonl", "rows.jsonl"], "auto", []),
+        (["rows.jsonl"], "beir", []),
+    ],
+)
+def test_names_tell_which_files_are_read_as_rows_and_in_which_order(
+    tmp_path: Path, names: list[str], form: str, rows: list[str]
+) -> None:
+    assert files_of_rows(names, form, "train") == rows
+    if rows:
+        for name in names:
+            file_of(tmp_path, TEVATRON, name=name)
+        opened = open_source(tmp_path)
+        assert isinstance(opened, RowSource)
+        assert [file.name for file in opened.files] == rows
+
+
+def test_batches_that_were_read_apart_take_the_place_of_a_file(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        file_of(tmp_path, TEVATRON | {"query_id": name}, name=name)
+    opened = open_source(tmp_path)
+    assert isinstance(opened, RowSource)
+    (other,) = batches_of_file(opened.files[1], opened.options)
+    asked: list[str] = []
+
+    def apart(name: str) -> Iterator[Batch] | None:
+        asked.append(name)
+        return iter([other]) if name == "a.jsonl" else None
+
+    ids = [batch.rows["query_id"].to_list() for batch in opened.batches(apart)]
+    assert (ids, asked) == ([["b.jsonl"], ["b.jsonl"]], ["a.jsonl", "b.jsonl"])

@@ -82,7 +82,7 @@ def test_further_fields_of_the_source_stand_beside_the_rows() -> None:
     assert rows.extras == ("prompt", "type")
     (chunk,) = rows.chunks()
     assert chunk.rows.select("prompt", "type").rows() == [("Represent: ", ""), ("", ""), ("", "normal")]
-    assert (rows.count_extra("prompt"), rows.count("teacher"), rows.has("teacher")) == (1, 0, False)
+    assert (rows.fields, rows.count("teacher"), rows.has("teacher")) == ({"prompt": 1, "type": 1}, 0, False)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def _sampled(**settings: int) -> Sampled:
 
 
 def _block(seed: int, count: int) -> Block:
-    return Block("d", pl.DataFrame(), _vectors(seed, count), np.arange(count, dtype=np.uint64))
+    return Block("d", pl.DataFrame(), _vectors(seed, count), np.arange(count, dtype=np.uint64), pl.DataFrame)
 
 
 def test_lists_follow_the_number_of_texts_and_need_39_each() -> None:

@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from tasks import schemas
+from tasks.mining import hashing
 from tasks.mining.dense.corpus import ahead, read_blocks
+from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.texts import hash_guard
 
 _VECTOR = pl.Array(pl.Float32, 2)
@@ -28,11 +30,12 @@ def _vectors(**vectors: list[float]) -> pl.DataFrame:
 
 
 PASSAGES = _passages(("d", "p1", "One", "a"), ("d", "p2", "one", "b"), ("e", "p1", "two", "c"), ("d", "p3", "One", "a"))
+HASHES = hash_corpus(HashConfig(), passages=PASSAGES)["hashes"]
 VECTORS = _vectors(c=[0, 3], a=[0, 1], b=[0, 2], unused=[0, 9])
 
 
 def test_a_part_comes_dataset_by_dataset_with_a_vector_for_each_distinct_text() -> None:
-    first, second = read_blocks(PASSAGES, VECTORS, frozenset("de"), 2)
+    first, second = read_blocks(HASHES, VECTORS, PASSAGES, frozenset("de"), 2)
     assert (first.dataset, second.dataset) == ("d", "e")
     assert first.vectors.tolist() == [[0, 1], [0, 2]]
     assert first.passages.select("doc_id", "place").rows() == [("p1", 0), ("p2", 1), ("p3", 0)]
@@ -43,18 +46,19 @@ def test_a_part_comes_dataset_by_dataset_with_a_vector_for_each_distinct_text() 
 
 
 def test_datasets_that_nobody_asks_for_and_empty_parts_are_left_out() -> None:
-    parts = [schemas.PASSAGES.empty(), PASSAGES]
-    blocks = list(read_blocks(parts, [_vectors(), VECTORS], frozenset("e"), 2))
+    parts, hashes = [schemas.PASSAGES.empty(), PASSAGES], [hashing.HASHES.empty(), HASHES]
+    blocks = list(read_blocks(hashes, [_vectors(), VECTORS], parts, frozenset("e"), 2))
     assert [block.dataset for block in blocks] == ["e"]
+    assert blocks[0].read().equals(PASSAGES.filter(pl.col("dataset") == "e"))
 
 
 def test_a_missing_vector_and_another_dimension_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 of 3 distinct passages have no embedding \(first: b\)"):
-        list(read_blocks(PASSAGES, _vectors(a=[0, 1], c=[0, 1]), frozenset("de"), 2))
+        list(read_blocks(HASHES, _vectors(a=[0, 1], c=[0, 1]), PASSAGES, frozenset("de"), 2))
     with pytest.raises(ValueError, match="query vectors have 3 dimensions, passage vectors 2"):
-        list(read_blocks(PASSAGES, VECTORS, frozenset("de"), 3))
+        list(read_blocks(HASHES, VECTORS, PASSAGES, frozenset("de"), 3))
     with pytest.raises(ValueError, match="zip"):
-        list(read_blocks([PASSAGES, PASSAGES], VECTORS, frozenset("de"), 2))
+        list(read_blocks([HASHES, HASHES], VECTORS, PASSAGES, frozenset("de"), 2))
 
 
 def test_the_next_item_is_made_meanwhile_and_an_error_comes_out() -> None:

@@ -4,6 +4,7 @@ import polars as pl
 
 from tasks import schemas
 from tasks.mining.dense.further import SearchWithConfig, search_with
+from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.texts import hash_text
 from tests.tasks.mining.tables import EMBEDDINGS
 
@@ -18,6 +19,7 @@ def test_hits_bear_the_name_of_their_encoder() -> None:
         positives=schemas.POSITIVES.empty(),
         query_embeddings=vectors,
         passages=passages,
+        hashes=hash_corpus(HashConfig(), passages=passages)["hashes"],
         passage_embeddings=vectors,
     )["hits"]
     assert part == 0

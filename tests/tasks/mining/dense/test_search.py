@@ -9,6 +9,7 @@ import pytest
 from tasks import schemas
 from tasks.mining.dense import approximate
 from tasks.mining.dense.search import search
+from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.mining.masks import hash_hits, mask
 from tasks.mining.search import SearchConfig, rank_by_score
 from tasks.texts import hash_guard, hash_shown, hash_text
@@ -19,7 +20,14 @@ UP, RIGHT, DIAGONAL = [0.0, 1.0], [1.0, 0.0], [0.6, 0.8]
 
 def _search(config: SearchConfig, **tables: Any) -> pl.DataFrame:
     """The hits of all parts of the queries in one frame."""
-    return pl.concat(frame for _, frame in search(config, **tables)["hits"])
+    return pl.concat(frame for _, frame in _run(config, **tables)["hits"])
+
+
+def _run(config: SearchConfig, **tables: Any) -> dict[str, Any]:
+    """Hash the passages, part by part, and search."""
+    parts = [tables["passages"]] if isinstance(tables["passages"], pl.DataFrame) else tables["passages"]
+    hashes = [hash_corpus(HashConfig(), passages=part)["hashes"] for part in parts]
+    return search(config, **tables, hashes=hashes if len(parts) > 1 else hashes[0])
 
 
 def _embeddings(**vectors: list[float]) -> pl.DataFrame:
@@ -260,7 +268,7 @@ def test_hits_come_by_the_part_of_the_query_also_where_a_part_has_none() -> None
     queries = tables["queries"].with_columns(part=pl.Series([4] * 5 + [9] * 7, dtype=pl.Int32))
     held_out = queries.head(1).with_columns(query_id=pl.lit("unseen"), split=pl.lit("test"), part=pl.lit(11, pl.Int32))
     whole = _search(SearchConfig(depth=5), **tables)
-    made = list(search(SearchConfig(depth=5), **{**tables, "queries": pl.concat([queries, held_out])})["hits"])
+    made = list(_run(SearchConfig(depth=5), **{**tables, "queries": pl.concat([queries, held_out])})["hits"])
     assert [part for part, _ in made] == [4, 9, 11]
     for part, hits in made:
         own = queries.filter(pl.col("part") == part)
@@ -313,7 +321,7 @@ def _clustered(count: int) -> dict[str, pl.DataFrame]:
 def test_lists_find_most_of_the_nearest_and_say_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     tables, ivf = _clustered(4_000), {"index": "ivf", "nlist": 40, "depth": 10}
     exact = _search(SearchConfig(depth=10), **tables).select("query_id", "doc_id", "score")
-    made = search(SearchConfig(**ivf, nprobe=2), **tables)
+    made = _run(SearchConfig(**ivf, nprobe=2), **tables)
     hits = pl.concat(frame for _, frame in made["hits"])
     found = exact.join(hits, on=["query_id", "doc_id", "score"], how="semi").height
     assert made["facts"] == {
@@ -333,7 +341,7 @@ def test_lists_find_most_of_the_nearest_and_say_how_many(monkeypatch: pytest.Mon
 
 def test_too_few_texts_for_lists_are_searched_exactly_and_counted() -> None:
     tables = _clustered(100)
-    made = search(SearchConfig(index="ivf", depth=10), **tables)
+    made = _run(SearchConfig(index="ivf", depth=10), **tables)
     assert pl.concat(frame for _, frame in made["hits"]).equals(_search(SearchConfig(depth=10), **tables))
     assert made["facts"]["searched_exactly"] == 100
     assert made["facts"]["recall"] == 1.0

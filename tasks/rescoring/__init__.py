@@ -1,0 +1,1 @@
+"""Scoring the pool of mined candidates with a reranker."""
