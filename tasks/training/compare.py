@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.formatting import markdown_table, signed
-from tasks.statistics import CONFIDENCE, EQUAL
+from tasks.statistics import CONFIDENCE, EQUAL, holm
 from tasks.training.evaluate import ALL_DATASETS, MEASURES, Comparison
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +50,8 @@ def compare_models(config: CompareConfig, *, scores: pl.DataFrame, out: Path) ->
     """Compare each model with the baseline; write `comparison.json` and `comparison.md` below `out`."""
     seeds = sorted(scores["seed"].unique())
     found = {name: compare_over_seeds(scores, config.baseline, name) for name in config.models}
+    corrected = _correct(found)
+    effects = {name: _effects(scores, config.baseline, name) for name in config.models}
     summary = {
         "title": config.title,
         "baseline": config.baseline,
@@ -57,10 +59,16 @@ def compare_models(config: CompareConfig, *, scores: pl.DataFrame, out: Path) ->
         "seeds": seeds,
         "interval_covers": _COVERS[len(seeds) == 1],
         "means": mean_scores(scores),
-        "comparisons": {name: [asdict(c) for c in comparisons] for name, comparisons in found.items()},
+        "comparisons": {
+            name: [
+                {**asdict(c), "p_corrected": corrected[name, c], "effect": effects[name].get((c.dataset, c.measure))}
+                for c in comparisons
+            ]
+            for name, comparisons in found.items()
+        },
     }
     (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (out / PAGE_FILE).write_text(_page(config, summary, found), encoding="utf-8")
+    (out / PAGE_FILE).write_text(_page(config, summary), encoding="utf-8")
     return {}
 
 
@@ -186,11 +194,28 @@ def say_difference(comparison: Comparison) -> str:
     return f"{signed(comparison.difference)} ({span}), {p_value}"
 
 
-def _page(config: CompareConfig, summary: Mapping[str, Any], found: Mapping[str, Sequence[Comparison]]) -> str:
+def _correct(found: Mapping[str, Sequence[Comparison]]) -> dict[tuple[str, Comparison], float | None]:
+    """Return p-values after Holm's correction over the models and datasets of each measure."""
+    corrected: dict[tuple[str, Comparison], float | None] = {(name, c): None for name, of in found.items() for c in of}
+    for measure in {c.measure for _, c in corrected}:
+        known = [key for key in corrected if key[1].measure == measure and key[1].p_value is not None]
+        corrected |= zip(known, holm([key[1].p_value or 0.0 for key in known]), strict=True)
+    return corrected
+
+
+def _effects(scores: pl.DataFrame, baseline: str, model: str) -> dict[tuple[str, str], float]:
+    """Return by dataset and measure the mean difference in standard deviations of the queries' differences."""
+    of_query = _paired(scores, baseline, model).group_by(_QUERY).agg(pl.col("difference").mean())
+    every = of_query.with_columns(dataset=pl.lit(ALL_DATASETS))
+    made = pl.concat([every, of_query]).group_by("dataset", "measure")
+    rows = made.agg(mean=pl.col("difference").mean(), spread=pl.col("difference").std()).iter_rows()
+    return {(dataset, measure): mean / spread for dataset, measure, mean, spread in rows if (spread or 0.0) > EQUAL}
+
+
+def _page(config: CompareConfig, summary: Mapping[str, Any]) -> str:
     means = [[row["model"], row["measure"], f"{row['mean']:.3f}", _seeds(row["by_seed"])] for row in summary["means"]]
-    differences = [
-        [name, c.dataset, c.measure, str(c.queries), say_difference(c)] for name, of in found.items() for c in of
-    ]
+    differences = [_difference_row(name, row) for name, of in summary["comparisons"].items() for row in of]
+    heads = ["trained on", "held-out", "measure", "queries", "difference (95%)", "corrected p", "effect", "better on"]
     training = ", ".join(f"{name} {value}" for name, value in config.training.items())
     return "\n\n".join(
         [
@@ -199,11 +224,31 @@ def _page(config: CompareConfig, summary: Mapping[str, Any], found: Mapping[str,
             "## Mean scores on the held-out queries",
             markdown_table(["trained on", "measure", "mean", "by seed"], means),
             f"## Differences from {config.baseline}",
-            markdown_table(["trained on", "held-out", "measure", "queries", "difference (95%)"], differences),
-            f"Intervals cover {summary['interval_covers']}.",
+            markdown_table([*heads, "worse on", "shown"], differences),
+            f"Intervals cover {summary['interval_covers']}. The corrected p-value is Holm's over the models and the "
+            "datasets of a measure; a difference counts as shown if it is below 0.05. The effect is the difference "
+            "in standard deviations of the queries' differences.",
             "",
         ]
     )
+
+
+def _difference_row(name: str, row: Mapping[str, Any]) -> list[str]:
+    corrected, effect = row["p_corrected"], row["effect"]
+    is_shown = corrected is not None and corrected < 1 - CONFIDENCE
+    extra = {"p_corrected", "effect"}
+    return [
+        name,
+        row["dataset"],
+        row["measure"],
+        str(row["queries"]),
+        say_difference(Comparison(**{key: value for key, value in row.items() if key not in extra})),
+        "–" if corrected is None else f"{corrected:.3f}",
+        "–" if effect is None else f"{effect:.2f}".replace("-", "−"),
+        str(row["better"]),
+        str(row["worse"]),
+        ("better" if row["difference"] > 0 else "worse") if is_shown else "no",
+    ]
 
 
 def _seeds(values: Mapping[str, float]) -> str:

@@ -3,33 +3,38 @@
 The search is exact and over the whole corpus. The measures, and their names, are those of ir_measures. Scores are per
 query, so two models are compared on the same queries, pair by pair.
 
-Where the queries are passages too, each query would find itself first. So a passage that is the query's own text, or
-has its id and near the same text, is left out of its ranking, as in BEIR and MTEB. One that is labelled relevant stays.
+Where the queries are passages too, each query would find itself first. So the passage that is the query itself is left
+out of its ranking, as in BEIR (`tasks.evaluation.left_out`).
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from tasks.mining.masks import SameId, find_own
-from tasks.schemas import REJECTS, SCORES
+from tasks.evaluation.collections import CollectionConfig
+from tasks.evaluation.encoding import load_model
+from tasks.evaluation.left_out import LEFT_OUT, SharedIds, choose_left_out, find_same
+from tasks.evaluation.measures import USUAL, measure_queries, parse_measures, refuse_deep
+from tasks.evaluation.named_sets import expand
+from tasks.evaluation.pool import PoolConfig
+from tasks.evaluation.ranking import TopPassages
+from tasks.mining.dense.corpus import Frames, frames_of
+from tasks.mining.dense.nearest import QUERIES
+from tasks.schemas import REJECTS, SCORES, TREATMENTS
 from tasks.statistics import EQUAL
+from tasks.summaries import RUN
 from tasks.texts import show_passage
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-Vectors = npt.NDArray[np.float32]
-
-MEASURES = ("nDCG@10", "R@100", "RR@10")
+MEASURES = USUAL
 ALL_DATASETS = "all"
+PAIR = ("default", "relabel")  # the models that are compared, if both are there
+DEV: Final = "dev"  # the split by which settings are chosen
 RESAMPLES = 10_000
 
 _PAIRED = ["dataset", "measure", "query_id"]
@@ -40,14 +45,24 @@ class EvaluateConfig(BaseModel):
     """Which model is evaluated, how it reads texts, and what is measured.
 
     model_name: name of the model in the scores: "base", or the treatment it was trained on; set by the flow.
-    split: which held-out queries are asked. Choose settings by `dev`, so that `test` stays unseen.
+    split: which held-out queries the report shows. The gate and pruning choose by `dev` where it has queries, so that
+        `test` stays unseen.
     seed: seed of the training, to tell several trainings apart.
-    measures: names of ir_measures. depth: passages ranked for each query. dtype, device: of the model.
+    measures: names of ir_measures; a cutoff is at most `depth`, which files and `evaluate` are held to, and not records
+        of former runs. depth: passages ranked for each query.
+    dtype, device: of the model.
     query_prompt, passage_prompt: prefix of each text of that role.
     max_seq_length: the most tokens read of a text, limited by the model.
     batch_size: texts encoded at once.
-    ignore_same_id: whether the passage with the id of the query is left out of its ranking; `auto`: if their texts are
-        near the same. The query's own text always is.
+    min_relevance: the least label of a relevant passage, for measures that tell relevant from not relevant (R, RR, P);
+        default: `ingest.min_relevance`. nDCG reads the labels as they are.
+    ignore_same_id: whether the passage with the id of the query is left out of its ranking, as BEIR does. `auto`: not
+        where ids are plain numbers of texts that are not near the same, nor where it is labelled relevant.
+    ignore_same_text: whether the query's own text is left out too, under whatever id, if it is not labelled relevant.
+        Not in collections.
+    collections: folders or data sets of a hub that the models are evaluated on besides, as other tools would; sets of
+        BEIR and mteb by name (docs/evaluation.md).
+    pool: judges complete the labels of the test queries, and each measure is taken twice. Nothing is chosen by it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,7 +70,7 @@ class EvaluateConfig(BaseModel):
     model_name: str = "base"
     split: Literal["test", "dev"] = Field("test", json_schema_extra={"keyed_when_set": True})
     seed: int = Field(42, ge=0)
-    measures: tuple[str, ...] = Field(MEASURES, min_length=1)
+    measures: tuple[str, ...] = Field(USUAL, min_length=1)
     depth: int = Field(100, ge=1)
     max_seq_length: int = Field(128, ge=8)
     query_prompt: str = ""
@@ -63,20 +78,47 @@ class EvaluateConfig(BaseModel):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = Field(32, ge=1, json_schema_extra={"operational": True})
-    ignore_same_id: SameId = Field("auto", json_schema_extra={"keyed_when_set": True})
+    min_relevance: int | None = Field(None, json_schema_extra={"keyed_when_set": True})
+    ignore_same_id: SharedIds = Field("auto", json_schema_extra={"keyed_when_set": True})
+    ignore_same_text: bool = Field(True, json_schema_extra={"keyed_when_set": True})
+    collections: tuple[CollectionConfig, ...] = Field((), json_schema_extra={"keyed_when_set": True})
+    pool: PoolConfig | None = Field(None, json_schema_extra={"keyed_when_set": True})
+
+    @property
+    def least(self) -> int:
+        """The least label of a relevant passage."""
+        return 1 if self.min_relevance is None else self.min_relevance
+
+    @model_validator(mode="after")
+    def _pool_is_ranked(self) -> Self:
+        """Refuse a pool that is deeper than the rankings."""
+        if self.pool is not None and self.pool.depth > self.depth:
+            raise ValueError(f"pool.depth={self.pool.depth} must not be above depth={self.depth}: no more are ranked")
+        return self
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _find_named(cls, collections: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Put in the addresses of the sets that are known by name."""
+        if not isinstance(collections, list | tuple):
+            return collections
+        return [found for item in collections for found in expand(item)]
+
+    @field_validator("collections")
+    @classmethod
+    def _check_names(cls, collections: tuple[CollectionConfig, ...]) -> tuple[CollectionConfig, ...]:
+        """Refuse two collections of one name."""
+        labels = [each.label for each in collections]
+        twice = sorted({label for label in labels if labels.count(label) > 1 or not label})
+        if twice:
+            raise ValueError(f"names that differ in letters or digits expected, several are {twice}; give each a name")
+        return collections
 
     @field_validator("measures")
     @classmethod
     def _check_measures(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         """Refuse measures that ir_measures does not know, and use its spelling of the others."""
-        import ir_measures
-
-        try:
-            return tuple(str(ir_measures.parse_measure(name)) for name in names)
-        except (NameError, SyntaxError, ValueError) as error:
-            raise ValueError(
-                f"measures known to ir_measures expected, such as {', '.join(MEASURES)}: {error}"
-            ) from error
+        return parse_measures(names)
 
 
 @dataclass(frozen=True)
@@ -110,26 +152,65 @@ class Comparison:
 
 
 def evaluate(
-    config: EvaluateConfig, *, queries: pl.DataFrame, passages: pl.DataFrame, qrels: pl.DataFrame, model: Path
-) -> dict[str, pl.DataFrame]:
-    """Score a model on the queries of the configured split with a relevant passage, each dataset separately.
+    config: EvaluateConfig, *, queries: pl.DataFrame, passages: Frames, qrels: pl.DataFrame, model: Path
+) -> dict[str, Any]:
+    """Score a model on the held-out queries with a relevant passage, each dataset separately.
+
+    Passages are read twice, part by part: for the queries' own texts, and to encode and compare them.
+
+    Args:
+        config: the measures, and how texts are read.
+        queries: of all splits.
+        passages: one frame for each part of the corpus; a single frame is a part.
+        qrels: of the held-out queries. They may name passages that the corpus does not hold: the best ranking has them.
+        model: the folder of the model.
 
     Returns:
-        `scores`: one row per measure and query; 0 for a query whose relevant passages are not found. No rows if no
-            query is held out.
+        `scores`: of the configured split, one row per measure and query; 0 for a query whose relevant passages are not
+            found. No rows if no query is held out.
+        `dev_scores`: the same of the split `dev`, whatever is configured.
+        `run`: the ranked passages of all these queries, in frames of some queries each.
         `rejects`: the passages that are left out of a query's ranking.
+
+    Raises:
+        ValueError: the model was made for another similarity than cosine or dot product, or a measure looks at more
+            passages than are ranked.
     """
-    relevant = qrels.filter(pl.col("relevance") > 0)
-    held_out = queries.filter(pl.col("split") == config.split).join(relevant, on=["dataset", "query_id"], how="semi")
-    if held_out.is_empty():
-        return {"scores": SCORES.empty(), "rejects": REJECTS.empty()}
-    encoder = _load(config, model)
-    datasets = held_out["dataset"].unique().sort().to_list()
-    ignored = _ignored(config, held_out, passages, relevant)
-    frames = [_score(config, encoder, *_only(name, held_out, passages, qrels, ignored)) for name in datasets]
+    refuse_deep(config.measures, config.depth)
+    config, asked, relevant = choose_asked(config, queries, qrels)
+    if asked.is_empty():
+        none = {"scores": SCORES.empty(), "dev_scores": SCORES.empty(), "rejects": REJECTS.empty()}
+        return {**none, "run": [RUN.empty()]}
+    left_out = _left_out(config, asked, passages, relevant)
+    found = _rank(config, asked, passages, left_out, model)
+    scores = pl.concat(_score(config, asked, name, top, qrels) for name, top in found.items())
     named = {"stage": pl.lit("evaluate"), "key": pl.concat_str("dataset", "query_id", "doc_id", separator="/")}
-    rejects = ignored.with_columns(**named).select(*REJECTS.columns).sort("key")
-    return {"scores": pl.concat(frames).sort(SCORES.key), "rejects": rejects}
+    return {
+        **split_scores(config, scores, asked),
+        "run": _run(found),
+        "rejects": left_out.with_columns(**named).select(*REJECTS.columns).sort("key"),
+    }
+
+
+def choose_asked(
+    config: EvaluateConfig, queries: pl.DataFrame, qrels: pl.DataFrame
+) -> tuple[EvaluateConfig, pl.DataFrame, pl.DataFrame]:
+    """Return the held-out queries with a relevant passage, the labels of these, and the settings that hold for them."""
+    if not (qrels["relevance"] >= config.least).any():  # labels of rows are 1, whatever `min_relevance` is
+        config = config.model_copy(update={"min_relevance": None})
+    relevant = qrels.filter(pl.col("relevance") >= config.least)
+    asked = queries.filter(pl.col("split").is_in([config.split, DEV]))
+    return config, asked.join(relevant, on=["dataset", "query_id"], how="semi").sort("dataset", "query_id"), relevant
+
+
+def split_scores(config: EvaluateConfig, scores: pl.DataFrame, asked: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the scores of the configured split and those of the development queries: `scores`, `dev_scores`."""
+    splits = scores.join(asked.select("dataset", "query_id", "split"), on=["dataset", "query_id"])
+    of = {"scores": config.split, "dev_scores": DEV}
+    return {
+        name: splits.filter(pl.col("split") == split).select(*SCORES.columns).sort(SCORES.key)
+        for name, split in of.items()
+    }
 
 
 def compare(
@@ -153,6 +234,18 @@ def compare(
     return results
 
 
+def choose_pair(scores: pl.DataFrame) -> tuple[str, str]:
+    """Choose the two models that a report compares: baseline, treatment.
+
+    `default` and `relabel` if both are there; else the first of the others takes the place of the one that is not, in
+    the order of the treatments; and where no model was trained on `default`, the untrained one.
+    """
+    there = set(scores["model"].unique())
+    baseline = next((name for name in (PAIR[0], "base") if name in there), PAIR[0])
+    others = [name for name in (PAIR[1], *TREATMENTS) if name in there and name != baseline]
+    return baseline, next(iter(others), PAIR[1])
+
+
 def paired_differences(scores: pl.DataFrame, baseline: str = "default", treatment: str = "relabel") -> pl.DataFrame:
     """Join the scores of two models: dataset, measure, query_id, baseline, treatment, difference (means over seeds)."""
     sides = [
@@ -167,104 +260,52 @@ def paired_differences(scores: pl.DataFrame, baseline: str = "default", treatmen
     )
 
 
-def _load(config: EvaluateConfig, model: Path) -> "SentenceTransformer":
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    encoder = SentenceTransformer(
-        str(model),
-        device=config.device,
-        local_files_only=True,
-        model_kwargs={"dtype": getattr(torch, config.dtype)},
-    )
-    if isinstance(encoder.max_seq_length, int):  # models of static vectors have no limit
-        encoder.max_seq_length = min(config.max_seq_length, encoder.max_seq_length)
-    return encoder
-
-
-def _only(dataset: str, *frames: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    return (frame.filter(pl.col("dataset") == dataset) for frame in frames)
-
-
-def _ignored(
-    config: EvaluateConfig, queries: pl.DataFrame, passages: pl.DataFrame, relevant: pl.DataFrame
-) -> pl.DataFrame:
+def _left_out(config: EvaluateConfig, queries: pl.DataFrame, passages: Frames, relevant: pl.DataFrame) -> pl.DataFrame:
     """Return the passages that are left out of a query's ranking: dataset, query_id, doc_id, reason, detail."""
-    found = find_own(queries, passages, same_id=config.ignore_same_id)
-    return found.join(relevant, on=["dataset", "query_id", "doc_id"], how="anti")
+    found = [find_same(queries, part) for part in frames_of(passages)]
+    same = pl.concat([pl.DataFrame(schema=LEFT_OUT), *found])
+    return choose_left_out(same, relevant, same_id=config.ignore_same_id, same_text=config.ignore_same_text)
+
+
+def _rank(
+    config: EvaluateConfig, asked: pl.DataFrame, passages: Frames, left_out: pl.DataFrame, folder: Path
+) -> dict[str, TopPassages]:
+    """Search the passages of each dataset for its queries."""
+    model = load_model(folder, **config.model_dump(include={"device", "dtype", "max_seq_length", "batch_size"}))
+    found = {}
+    for own in asked.partition_by("dataset", maintain_order=True):
+        vectors = model.encode(own["text"].to_list(), config.query_prompt)
+        found[own["dataset"][0]] = TopPassages(own["query_id"], vectors, config.depth)
+    for part in frames_of(passages):
+        for own in part.filter(pl.col("dataset").is_in(list(found))).partition_by("dataset"):
+            name = own["dataset"][0]
+            shown = [show_passage(title, text) for title, text in own.select("title", "text").iter_rows()]
+            vectors = model.encode(shown, config.passage_prompt)
+            found[name].add(own["doc_id"], vectors, left_out.filter(pl.col("dataset") == name))
+    return found
 
 
 def _score(
-    config: EvaluateConfig,
-    encoder: "SentenceTransformer",
-    queries: pl.DataFrame,
-    passages: pl.DataFrame,
-    qrels: pl.DataFrame,
-    ignored: pl.DataFrame,
+    config: EvaluateConfig, asked: pl.DataFrame, dataset: str, top: TopPassages, qrels: pl.DataFrame
 ) -> pl.DataFrame:
-    """Search the passages of one dataset for its held-out queries, and measure the result."""
-    import ir_measures
-
-    queries, passages = queries.sort("query_id"), passages.sort("doc_id")
-    shown = [show_passage(title, text) for title, text in passages.select("title", "text").iter_rows()]
-    passage_vectors = _encode(config, encoder, shown, config.passage_prompt)
-    query_vectors = _encode(config, encoder, queries["text"].to_list(), config.query_prompt)
-    own: dict[str, set[str]] = {}
-    for query_id, doc_id in ignored.select("query_id", "doc_id").iter_rows():
-        own.setdefault(query_id, set()).add(doc_id)
-    run = _search(query_vectors, passage_vectors, queries["query_id"], passages["doc_id"], config.depth, own)
-    labels: dict[str, dict[str, int]] = {query_id: {} for query_id in run}
-    for query_id, doc_id, relevance in (
-        qrels.join(queries, on="query_id", how="semi").select("query_id", "doc_id", "relevance").iter_rows()
-    ):
-        labels[query_id][doc_id] = relevance
-    measures = [ir_measures.parse_measure(name) for name in config.measures]
-    values = {(query_id, name): 0.0 for query_id in run for name in config.measures}
-    values |= {(m.query_id, str(m.measure)): float(m.value) for m in ir_measures.iter_calc(measures, labels, run)}
-    rows = [
-        (config.model_name, queries["dataset"][0], name, query_id, value, config.seed)
-        for (query_id, name), value in values.items()
-    ]
-    return pl.DataFrame(rows, schema=SCORES.columns, orient="row")
+    """Measure the rankings of one dataset, some queries at a time."""
+    ours = pl.col("dataset") == dataset
+    queries, labels = asked.filter(ours), qrels.filter(ours)
+    measured = []
+    for start, ranked in top.ranked():
+        block = queries[start : start + QUERIES].select("query_id")
+        judged = labels.join(block, on="query_id", how="semi")
+        measured.append(measure_queries(config.measures, run=ranked, labels=judged, min_relevance=config.least))
+    named = {"model": pl.lit(config.model_name), "dataset": pl.lit(dataset), "seed": pl.lit(config.seed, pl.Int64)}
+    return pl.concat(measured).with_columns(**named).select(*SCORES.columns)
 
 
-def _encode(config: EvaluateConfig, encoder: "SentenceTransformer", texts: list[str], prompt: str) -> Vectors:
-    """Encode each distinct text once, so that equal passages have equal scores; the library sorts by length."""
-    distinct = sorted(set(texts))
-    vectors = encoder.encode(
-        distinct,
-        prompt=prompt or None,
-        batch_size=config.batch_size,
-        normalize_embeddings=True,
-        convert_to_tensor=True,
-        show_progress_bar=False,
-    )
-    rows = {text: row for row, text in enumerate(distinct)}
-    return np.ascontiguousarray(vectors.float().cpu().numpy()[[rows[text] for text in texts]])
-
-
-def _search(
-    queries: Vectors,
-    passages: Vectors,
-    query_ids: pl.Series,
-    doc_ids: pl.Series,
-    depth: int,
-    own: Mapping[str, set[str]],
-) -> dict[str, dict[str, float]]:
-    """Return the `depth` passages with the highest inner product for each query, without its `own`, and the scores."""
-    import faiss
-
-    index = faiss.IndexFlatIP(passages.shape[1])
-    index.add(passages)
-    reach = depth + max((len(ids) for ids in own.values()), default=0)
-    scores, rows = index.search(queries, min(reach, len(passages)))
-    names = doc_ids.to_list()
-    run: dict[str, dict[str, float]] = {}
-    for query_id, found, values in zip(query_ids, rows, scores, strict=True):
-        ranked = ((names[row], float(score)) for row, score in zip(found, values, strict=True))
-        others = ((doc_id, score) for doc_id, score in ranked if doc_id not in own.get(query_id, ()))
-        run[query_id] = dict(islice(others, depth))
-    return run
+def _run(found: Mapping[str, TopPassages]) -> Iterator[pl.DataFrame]:
+    """Yield the rankings, some queries at a time."""
+    for dataset, top in found.items():
+        for _, ranked in top.ranked():
+            rank = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("query_id")
+            yield ranked.with_columns(dataset=pl.lit(dataset), rank=rank).select(*RUN.columns)
 
 
 def _measure_order(scores: pl.DataFrame) -> dict[str, int]:

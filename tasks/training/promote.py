@@ -1,23 +1,26 @@
 """Decide whether tonight's training set replaces the one that trainers read. Each reason has a figure.
 
-Two models are compared on the same held-out queries. They are trained in the same way from the same base model: one on
-the treatment, one on `against` (`default`: the original labels). The other checks stop a promotion if a judge, a source
-or the set-up failed, whatever the scores are.
+Models are compared on the same held-out queries, over several seeds. They are trained in the same way from the same
+base model: on the treatment, and on `against` (`default`: the original labels). Where there is a release, its models
+are compared too. The other checks stop a promotion if a judge, a source or the set-up failed, whatever the scores are.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.formatting import percent, signed
+from tasks.formatting import percent
 from tasks.schemas import Treatment
-from tasks.training.evaluate import ALL_DATASETS, Comparison, compare
+from tasks.statistics import CONFIDENCE
+from tasks.training.evaluate import DEV
+from tasks.training.gate.checks import Check, Requirement, Rule, compare_systems, report_difference, sum_up
+from tasks.training.gate.differences import level_of_night, seeds_of
 
-Requirement = Literal["better", "not_worse", "none"]
+TEST = "test"
+RELEASED = "released"  # the name of the current release's models in the scores
 
 
 class PromoteConfig(BaseModel):
@@ -27,7 +30,14 @@ class PromoteConfig(BaseModel):
     measure: one of `evaluate.measures`. margin: with `not_worse`, how much worse it may be.
     require: `better`: the interval of the difference is above 0; `not_worse`: it is above -margin; `none`: models are
         not compared, and only the other checks decide.
-    min_queries: the least number of held-out queries; the intervals of fewer queries are too narrow.
+    max_loss: how much a dataset may lose at most. Against `against` it must be shown for each dataset; against the
+        release a dataset refuses if it is shown to lose and such a loss cannot be excluded.
+    seeds: trainings of each system that is compared. With 1, the interval does not cover how much another seed changes.
+    against_release: what must be shown against the models of the current release, on tonight's queries: as `require`.
+    release_margin: with `against_release: not_worse`, how much worse it may be.
+    alpha: the chance to promote without a gain, in `nights` nights together.
+    nights: so many nights without a promotion share `alpha`; then it begins anew. 1: each night has `alpha`.
+    min_queries: the least number of held-out queries; datasets with fewer are compared as one.
     max_relevant_share: the largest share of candidates judged relevant, so that a judge that accepts everything is
         noticed.
     max_unparsed_share: the largest share of candidates without a verdict.
@@ -43,12 +53,46 @@ class PromoteConfig(BaseModel):
     measure: str = "nDCG@10"
     require: Requirement = "better"
     margin: float = Field(0.01, ge=0, le=1)
+    max_loss: float = Field(0.05, ge=0, le=1)
+    seeds: int = Field(3, ge=1)
+    against_release: Requirement = "not_worse"
+    release_margin: float = Field(0.02, ge=0, le=1)
+    alpha: float = Field(0.025, gt=0, lt=0.5)
+    nights: int = Field(7, ge=1)
     min_queries: int = Field(10, ge=2)
     max_relevant_share: float = Field(0.3, ge=0, le=1)
     max_unparsed_share: float = Field(0.05, ge=0, le=1)
     min_size_ratio: float = Field(0.8, ge=0)
     hold_on_drift: bool = True
     publish_model: bool = False
+
+    def rule(self, level: float) -> Rule:
+        """Return what the comparison with `against` must show at a level."""
+        return Rule(
+            name="score",
+            treatment=self.treatment,
+            baseline=self.against,
+            said=self.against,
+            measure=self.measure,
+            require=self.require,
+            margin=self.margin,
+            max_loss=self.max_loss,
+            min_queries=self.min_queries,
+            seeds=self.seeds,
+            level=level,
+        )
+
+    def release_rule(self, level: float) -> Rule:
+        """Return what the comparison with the current release must show at a level."""
+        return replace(
+            self.rule(level),
+            name=RELEASED,
+            baseline=RELEASED,
+            said="the release",
+            require=self.against_release,
+            margin=self.release_margin,
+            needs_proof=False,
+        )
 
     def check(self, treatments: Collection[str], trained: Collection[str], measures: Collection[str]) -> None:
         """Refuse requirements that cannot be met.
@@ -82,28 +126,6 @@ class PromoteConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check before a promotion.
-
-    figure: the measured value; None where there is none. low, high: its 95% interval, if it has one.
-    threshold: the value that the figure, or the low end of the interval, is compared with.
-    passed: None where the check is only reported.
-    """
-
-    name: str
-    passed: bool | None
-    said: str
-    figure: float | None = None
-    low: float | None = None
-    high: float | None = None
-    threshold: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields for a record."""
-        return dict(self.__dict__)
-
-
-@dataclass(frozen=True)
 class Decision:
     """Whether to promote, the reason in one sentence, and all checks."""
 
@@ -112,7 +134,7 @@ class Decision:
     checks: tuple[Check, ...]
 
 
-def decide_promotion(
+def decide_promotion(  # noqa: PLR0913 - what the checks look at, by name
     config: PromoteConfig,
     *,
     scores: pl.DataFrame,
@@ -120,83 +142,91 @@ def decide_promotion(
     instances: int,
     previous: int | None = None,
     alarms: Sequence[str] = (),
+    reported: pl.DataFrame | None = None,
+    decided_by: Literal["dev", "test"] | None = None,
+    night: int = 1,
+    missing: str = "",
 ) -> Decision:
     """Decide on a promotion from the results of a curation.
 
     Args:
         config: the requirements.
-        scores: scores by model, dataset, measure, query and seed; empty if no model was trained.
+        scores: by model, dataset, measure, query and seed, of the queries that decide: those for development, if there
+            are any; empty if no model was trained. `RELEASED` names the models of the current release.
         summary: the result of `summarise`, with `candidates` and `verdicts`.
         instances: number of instances of the training set to promote.
         previous: number of instances of the current release; None if there is none.
         alarms: the drift alarms of the night, one sentence each.
+        reported: the scores of the test queries, where others decide; they are only shown.
+        decided_by: the split of `scores`; default: `test`, or `dev` where test queries are reported.
+        night: which night since the last promotion it is, from 1; earlier ones have used a part of `alpha`.
+        missing: why the models of the current release are not among the scores.
     """
+    level = level_of_night(config.alpha, night, config.nights)
     checks = (
-        *_compare_models(config, scores),
+        *_compare_models(config, scores, level),
+        *_compare_release(config, scores, level, missing if previous else None),
+        *_report_test(config, scores, reported, decided_by or (TEST if reported is None else DEV)),
+        *_report_night(config, scores, level, night),
         _check_share("relevant", int(summary["verdicts"]["relevant"]), summary, config.max_relevant_share),
         _check_share("unparsed", int(summary["verdicts"]["unparsed"]), summary, config.max_unparsed_share),
         _check_size(config, instances, previous),
         _check_drift(config, alarms),
     )
     failed = [check for check in checks if check.passed is False]
-    if failed:
-        return Decision(False, "; ".join(check.said for check in failed), checks)
-    return Decision(True, checks[0].said, checks)
+    first = next((check for check in checks if check.name == "score"), checks[0])
+    said = [check.said for check in failed] or [first.said]
+    return Decision(not failed, "; ".join([*said, *filter(None, [sum_up(checks)])]), checks)
 
 
-def _compare_models(config: PromoteConfig, scores: pl.DataFrame) -> list[Check]:
-    """Compare the difference over all queries with what is required; those of single datasets are only reported."""
+def _compare_models(config: PromoteConfig, scores: pl.DataFrame, level: float) -> list[Check]:
+    """Compare with `against`: all queries together, and each dataset."""
     if config.require == "none":
         return [Check("score", True, "no comparison of models is required")]
-    found = [c for c in compare(scores, config.against, config.treatment) if c.measure == config.measure]
-    overall = next((c for c in found if c.dataset == ALL_DATASETS), None)
-    if overall is None:
-        return [
-            Check(
-                "score",
-                False,
-                f"no model trained on {config.treatment!r} was compared with {config.against!r} in {config.measure}: "
-                "give `train`, `train_on` and held-out queries, or promote.require: none",
-            )
-        ]
-    single = [c for c in found if c.dataset != ALL_DATASETS]
-    return [_check_difference(config, overall), *(_report_dataset(config, c) for c in single)]
+    return compare_systems(config.rule(level), scores) or [
+        Check(
+            "score",
+            False,
+            f"no model trained on {config.treatment!r} was compared with {config.against!r} in {config.measure}: "
+            "give `train`, `train_on` and held-out queries, or promote.require: none",
+        )
+    ]
 
 
-def _check_difference(config: PromoteConfig, found: Comparison) -> Check:
-    bound = 0.0 if config.require == "better" else -config.margin
-    figures = {"figure": found.difference, "low": found.low, "high": found.high, "threshold": bound}
-    if found.queries < config.min_queries:
-        said = f"{config.measure} was measured on {found.queries} held-out queries, {config.min_queries} are wanted"
-        return Check("score", False, said, **figures)
-    if found.low is None or found.high is None:
-        said = f"{config.measure} differs by {signed(found.difference)} on every query: no interval can be given"
-        return Check("score", False, said, **figures)
-    wanted = "better" if config.require == "better" else f"not worse by more than {config.margin:g}"
-    if found.low > bound:
-        said = f"{wanted} than {config.against} in {config.measure}: {_span(found)}"
-        return Check("score", True, said, **figures)
-    said = f"not shown to be {wanted} than {config.against} in {config.measure}: {_span(found)}{_needed(found, bound)}"
-    return Check("score", False, said, **figures)
+def _compare_release(config: PromoteConfig, scores: pl.DataFrame, level: float, missing: str | None) -> list[Check]:
+    """Compare with the models of the current release on tonight's queries; where they are not there, say why."""
+    if "none" in (config.require, config.against_release):
+        return []
+    found = compare_systems(config.release_rule(level), scores) if seeds_of(scores, RELEASED) >= config.seeds else []
+    if found or missing is None:
+        return found
+    return [Check(RELEASED, None, f"not compared with the current release: {missing or 'its models have no scores'}")]
 
 
-def _report_dataset(config: PromoteConfig, found: Comparison) -> Check:
-    said = f"{found.dataset}: {config.measure} {_span(found)}"
-    return Check(f"score of {found.dataset}", None, said, found.difference, found.low, found.high)
+def _report_test(
+    config: PromoteConfig, scores: pl.DataFrame, reported: pl.DataFrame | None, decided_by: str
+) -> list[Check]:
+    """Show the test queries where they did not decide; say so where they did, for then they are no test."""
+    if config.require == "none" or scores.is_empty():
+        return []
+    if decided_by == DEV and reported is None:
+        said = "the development queries decided, and no test queries were scored; evaluate.split is dev"
+        return [Check("test", None, said)]
+    if reported is None:
+        said = "the test queries decided, as none is held out for development; set ingest.dev, or ingest.dev_split"
+        return [Check("test", None, said)]
+    return report_difference(config.rule((1 - CONFIDENCE) / 2), reported, "test", "on the test queries")
 
 
-def _span(found: Comparison) -> str:
-    interval = "" if found.low is None or found.high is None else f", {signed(found.low)} to {signed(found.high)}"
-    return f"{signed(found.difference)}{interval} on {found.queries:,} held-out queries"
-
-
-def _needed(found: Comparison, bound: float) -> str:
-    """Say how many queries would show this difference, as the width of the interval falls with their square root."""
-    distance, width = found.difference - bound, found.difference - (found.low or 0.0)
-    if distance <= 0 or not width:
-        return ""
-    queries = math.ceil(found.queries * (width / distance) ** 2 * 1.1 / 10) * 10  # plus 10%, rounded up to tens
-    return f"; a difference of this size shows on about {queries:,}"
+def _report_night(config: PromoteConfig, scores: pl.DataFrame, level: float, night: int) -> list[Check]:
+    """Say at which level the night is tested."""
+    if config.require == "none" or scores.is_empty():
+        return []
+    said = (
+        f"night {night} since the last promotion; each test has the one-sided level {level:.2g}, which is its share of "
+        f"{config.alpha:g} for {config.nights} nights"
+    )
+    return [Check("night", None, said, float(night), threshold=level)]
 
 
 def _check_share(name: str, count: int, summary: Mapping[str, Any], limit: float) -> Check:

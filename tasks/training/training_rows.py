@@ -1,131 +1,172 @@
-"""Build the rows that a model is trained on from instances and texts, and define the settings of training."""
+"""Build the rows that a model is trained on from instances and texts, with the pairs that are no negatives.
 
-from collections.abc import Iterator
+A row is a query. Its positives and negatives take turns: `tasks.training.rotation` says which it has in an epoch.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
-from typing import Literal
 
+import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.texts import combine_hashes, hash_text, part_of, show_passage
+from tasks.texts import combine_hashes, show_passage
+from tasks.training.losses.pairs import Pairs, name_query, name_text
+from tasks.training.train_config import TrainConfig
+
+_CUT = 0.01  # probabilities are cut at it and at 1 minus it; a positive without a verdict has the latter
+_STATES = {"none": (), "positives": (), "relevant": ("relevant",), "unsure": ("relevant", "unsure")}
 
 
-class TrainConfig(BaseModel):
-    """Settings of training; the defaults are for a small model on two cores.
+@dataclass(frozen=True)
+class Row:
+    """A query with its positives and negatives, by the numbers of their texts; the negatives may be none."""
 
-    The paper (§4) trains on 7 negatives and 350 tokens at temperature 0.01 and learning rate 2e-5.
-
-    model: directory of the base model. Its digest is in the key of the stage, the path is not. Set by the flow.
-    steps: optimiser steps, the same for each treatment.
-    batch_size: rows per step. num_negatives: hard negatives per row.
-    learning_rate, warmup_ratio: of AdamW; after the warm-up the rate falls linearly.
-    query_prompt, passage_prompt: prefix of each text of that role. seed: of the order of rows and of dropout.
-    device: device of the model. bf16: mixed precision, for GPUs.
-    positives: "all" makes one row for each positive of a query, "first" only for the first one.
-    temperature: similarities are divided by it.
-    max_seq_length: the most tokens read of a text, limited by the model.
-    threads: CPU threads. Sums are split between them, so the last bits of the weights depend on their number.
-    frozen_layers: number of lowest layers that are not trained; the token embeddings are not trained then either.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    model: str = Field("", json_schema_extra={"operational": True})
-    steps: int = Field(60, ge=1)
-    batch_size: int = Field(16, ge=2)
-    num_negatives: int = Field(3, ge=0)
-    positives: Literal["all", "first"] = "all"
-    learning_rate: float = Field(2e-5, gt=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    temperature: float = Field(0.05, gt=0)
-    max_seq_length: int = Field(128, ge=8)
-    frozen_layers: int = Field(0, ge=0)
-    query_prompt: str = ""
-    passage_prompt: str = ""
-    seed: int = Field(42, ge=0)
-    threads: int = Field(2, ge=1)
-    device: Literal["cpu", "cuda"] = "cpu"
-    bf16: bool = (
-        False  # with AVX-512-BF16 but no AMX it is slower than float32, and on a CPU there is no memory to save
-    )
+    query: int
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The training rows, and counts of instances and rows.
+    """The training rows, their texts, and counts.
 
-    columns: anchor, positive, negative_1 … negative_n, all of the same length.
-    padded: rows in which too few negatives are repeated.
-    borrowed: rows of instances without a negative, with negatives of other instances.
-    skipped: instances without a negative for which no other instance has one.
+    queries, passages: the texts by number.
+    known: pairs in which the text is no negative of the query. soft: soft labels, if the objective learns from them.
+    masked: negatives that the instances list and that are left out because the pair is known.
+    few, bare: rows with fewer negatives than wanted, and with none.
     """
 
-    columns: dict[str, list[str]]
+    rows: tuple[Row, ...]
+    queries: tuple[str, ...]
+    passages: tuple[str, ...]
+    known: Pairs
+    soft: Pairs | None
     instances: int
-    padded: int
-    borrowed: int
-    skipped: int
+    masked: int
+    few: int
+    bare: int
 
     def __len__(self) -> int:
         """Count the rows."""
-        return len(self.columns["anchor"])
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """An instance; its passages by number. name: the query in the store."""
+
+    name: int
+    query: str
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...]
 
 
 def training_rows(
-    config: TrainConfig, *, instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
+    config: TrainConfig,
+    *,
+    instances: pl.DataFrame,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    known: pl.DataFrame | None = None,
 ) -> Rows:
-    """Join the texts, check them against `texts_hash`, and build rows of equal width.
+    """Join the texts, check them against `texts_hash`, number them, and build the rows.
 
-    A row with fewer than `num_negatives` negatives repeats them in turn: n1 n2 n1. A row without any gets negatives of
-    other instances, chosen by a hash of its query: to it they are what the other texts of its batch are. If no instance
-    has a negative, the rows are pairs.
+    known: KNOWN_PAIRS: pairs that were judged relevant or unsure, and soft labels; None: nothing was judged.
+
+    Raises:
+        ValueError: a text is missing or is not the one that the instance was made with, or a query is held out.
     """
-    texts = list(_with_texts(instances, queries, passages))
-    lenders = list(dict.fromkeys(negative for _, _, negatives in texts for negative in negatives))
-    width = config.num_negatives if lenders else 0
-    table: list[tuple[str, ...]] = []
-    padded = borrowed = skipped = 0
-    for query, positives, negatives in texts:
-        lent = [] if negatives or not width else _borrow(lenders, query, positives, width)
-        if width and not negatives and not lent:
-            skipped += 1
-            continue
-        used = positives if config.positives == "all" else positives[:1]
-        hard = list(islice(cycle(negatives or lent), width))
-        table += [(query, positive, *hard) for positive in used]
-        padded += len(used) if 0 < len(negatives) < width else 0
-        borrowed += len(used) if lent else 0
-    names = ["anchor", "positive", *(f"negative_{i}" for i in range(1, width + 1))]
-    columns = {name: [row[i] for row in table] for i, name in enumerate(names)}
-    return Rows(columns, instances=instances.height, padded=padded, borrowed=borrowed, skipped=skipped)
+    numbers: dict[str, int] = {}  # of passages, by their text
+    names: dict[int, list[int]] = {}  # the numbers of the passages with a name
+    read = list(_with_texts(instances, queries, passages, numbers, names))
+    judged = _numbered(read, names, known)
+    pairs = _known_pairs(config, read, numbers, judged)
+    made, masked = [], 0
+    for query, each in enumerate(read):
+        # Soft labels are for what the judges are unsure of too, and no other row's passages are compared with them.
+        negatives = tuple(
+            number
+            for number in each.negatives
+            if not (number in each.positives if config.is_soft else pairs.holds(query, number))
+        )
+        masked += len(each.negatives) - len(negatives)
+        positives = each.positives[:1] if config.positives == "first" else each.positives
+        single = config.positives == "each"
+        made += [Row(query, one, negatives) for one in ([(p,) for p in positives] if single else [positives])]
+    return Rows(
+        rows=tuple(made),
+        queries=tuple(each.query for each in read),
+        passages=tuple(numbers),
+        known=pairs,
+        soft=_soft_labels(config, read, len(numbers), judged) if config.is_soft else None,
+        instances=instances.height,
+        masked=masked,
+        few=sum(0 < len(row.negatives) < config.num_negatives for row in made),
+        bare=sum(not row.negatives for row in made) if config.num_negatives else 0,
+    )
 
 
-def _borrow(lenders: list[str], query: str, positives: list[str], count: int) -> list[str]:
-    """Choose up to `count` of the other instances' negatives, none of which is the query or a positive of it.
+def _numbered(read: Sequence[_Instance], names: dict[int, list[int]], known: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the pairs that are judged, by the numbers of query and passage: number, passage, state, score."""
+    queries = pl.DataFrame(
+        {"query": [each.name for each in read], "number": range(len(read))},
+        schema={"query": pl.UInt64, "number": pl.Int64},
+    )
+    texts = pl.DataFrame(
+        {"text": list(names), "passage": list(names.values())},
+        schema={"text": pl.UInt64, "passage": pl.List(pl.Int64)},
+    ).explode("passage")
+    if known is None:
+        known = pl.DataFrame(schema={"query": pl.UInt64, "text": pl.UInt64, "state": pl.String, "score": pl.Float64})
+    return known.join(queries, on="query").join(texts, on="text").select("number", "passage", "state", "score")
 
-    >>> _borrow(["n1", "n2", "p"], "q", ["p"], 3)
-    ['n2', 'n1']
+
+def _known_pairs(
+    config: TrainConfig, read: Sequence[_Instance], numbers: dict[str, int], judged: pl.DataFrame
+) -> Pairs:
+    """Return the pairs in which the passage is no negative of the query, as far as `mask` says so.
+
+    These are the positives of all rows with the query's text, but those that this row itself lists as negatives, as
+    another dataset may mean something else by relevant; the query's own text; and what was judged.
     """
-    start = part_of(hash_text(query), len(lenders))
-    turned = (lenders[(start + step) % len(lenders)] for step in range(len(lenders)))
-    return list(islice((text for text in turned if text != query and text not in positives), count))
+    found: list[tuple[int, int]] = []
+    if config.mask != "none":
+        of_text: dict[str, set[int]] = {}
+        for each in read:
+            of_text.setdefault(each.query, set()).update(each.positives)
+        for query, each in enumerate(read):
+            known = {*each.positives, *(of_text[each.query] - set(each.negatives))}
+            found += [(query, passage) for passage in known]
+            if each.query in numbers:
+                found.append((query, numbers[each.query]))
+    table = judged.filter(pl.col("state").is_in(_STATES[config.mask]))
+    queries = [*(query for query, _ in found), *table["number"]]
+    passages = [*(passage for _, passage in found), *table["passage"]]
+    return Pairs.of(len(numbers), queries, passages)
+
+
+def _soft_labels(config: TrainConfig, read: Sequence[_Instance], texts: int, judged: pl.DataFrame) -> Pairs:
+    """Return the soft label of each pair that has one."""
+    scored = judged.with_columns(pl.col("score").fill_nan(None)).drop_nulls("score")
+    queries, passages, scores = (scored[name].to_numpy() for name in ("number", "passage", "score"))
+    if config.soft_labels == "teacher":
+        return Pairs.of(texts, queries, passages, scores)
+    certain = [(query, passage) for query, each in enumerate(read) for passage in each.positives]
+    asked = np.asarray(certain, dtype=np.int64).reshape(-1, 2)
+    chances = np.clip(np.concatenate([scores, np.ones(len(asked))]), _CUT, 1 - _CUT)
+    labels = np.log(chances) - np.log1p(-chances)
+    return Pairs.of(texts, np.concatenate([queries, asked[:, 0]]), np.concatenate([passages, asked[:, 1]]), labels)
 
 
 def _with_texts(
-    instances: pl.DataFrame, queries: pl.DataFrame, passages: pl.DataFrame
-) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yield the texts of query, positives and negatives of each instance, in the order of the ids."""
-    pairs = pl.concat(
-        instances.select("dataset", doc_id=side).explode("doc_id").drop_nulls() for side in ("positives", "negatives")
-    )
-    wanted = passages.join(pairs, on=["dataset", "doc_id"], how="semi")
-    shown = {
-        (dataset, doc_id): (text_hash, show_passage(title, text))
-        for dataset, doc_id, title, text, text_hash in wanted.select(
-            "dataset", "doc_id", "title", "text", "text_hash"
-        ).iter_rows()
-    }
+    instances: pl.DataFrame,
+    queries: pl.DataFrame,
+    passages: pl.DataFrame,
+    numbers: dict[str, int],
+    names: dict[int, list[int]],
+) -> Iterator[_Instance]:
+    """Yield each instance with its texts, in the order of the ids. `numbers` and `names` are filled on the way."""
+    shown = _shown(instances, passages)
     asked = {
         (dataset, query_id): (text_hash, text, split)
         for dataset, query_id, text_hash, text, split in queries.join(instances, on=["dataset", "query_id"], how="semi")
@@ -133,16 +174,35 @@ def _with_texts(
         .iter_rows()
     }
     for row in instances.sort("dataset", "query_id").iter_rows(named=True):
-        name = f"{row['dataset']}/{row['query_id']}"
+        dataset, name = row["dataset"], f"{row['dataset']}/{row['query_id']}"
         try:
-            query_hash, query, split = asked[row["dataset"], row["query_id"]]
-            positives = [shown[row["dataset"], doc_id] for doc_id in row["positives"]]
-            negatives = [shown[row["dataset"], doc_id] for doc_id in row["negatives"]]
+            query_hash, query, split = asked[dataset, row["query_id"]]
+            sides = [[shown[dataset, doc_id] for doc_id in row[side]] for side in ("positives", "negatives")]
         except KeyError as error:
             raise ValueError(f"train: no text for {'/'.join(error.args[0])} of {name}; treat the same data") from error
         if split != "train":
             raise ValueError(f"train: {name} is held out (split {split}) and must not be trained on; treat again")
-        hashes = [query_hash, *(text_hash for text_hash, _ in (*positives, *negatives))]
+        hashes = [query_hash, *(text_hash for side in sides for text_hash, _ in side)]
         if combine_hashes(hashes) != row["texts_hash"]:
             raise ValueError(f"train: the texts of {name} are not those its instance was made with; treat again")
-        yield query, [text for _, text in positives], [text for _, text in negatives]
+        for text_hash, text in (one for side in sides for one in side):
+            number = numbers.setdefault(text, len(numbers))
+            of_name = names.setdefault(name_text(text_hash), [])
+            if number not in of_name:
+                of_name.append(number)
+        positives, negatives = (tuple(dict.fromkeys(numbers[text] for _, text in side)) for side in sides)
+        yield _Instance(name_query(dataset, query_hash), query, positives, negatives)
+
+
+def _shown(instances: pl.DataFrame, passages: pl.DataFrame) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return hash and text of each passage that an instance names, by dataset and id."""
+    pairs = pl.concat(
+        instances.select("dataset", doc_id=side).explode("doc_id").drop_nulls() for side in ("positives", "negatives")
+    )
+    wanted = passages.join(pairs, on=["dataset", "doc_id"], how="semi")
+    return {
+        (dataset, doc_id): (text_hash, show_passage(title, text))
+        for dataset, doc_id, title, text, text_hash in wanted.select(
+            "dataset", "doc_id", "title", "text", "text_hash"
+        ).iter_rows()
+    }

@@ -9,7 +9,7 @@ import polars as pl
 from tasks import schemas
 from tasks.texts import combine_hashes, hash_passage, hash_text
 from tasks.training.train import train
-from tasks.training.training_rows import TrainConfig
+from tasks.training.train_config import TrainConfig
 
 TOPICS = ("cats", "dogs", "boats", "trees", "stars", "wines", "roads", "bells")
 
@@ -34,6 +34,23 @@ def build_tiny_model(folder: Path) -> Path:
     model = SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu")
     model.save_pretrained(str(folder / "model"), create_model_card=False)
     return folder / "model"
+
+
+def build_static_model(folder: Path, words: tuple[str, ...] = WORDS) -> Path:
+    """A vector for each of the few words, as a sentence-transformers model."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(("[UNK]", *words))}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=16)], device="cpu")
+    model.save_pretrained(str(folder), create_model_card=False)
+    return folder
 
 
 def queries_table(split: str = "train") -> pl.DataFrame:
@@ -78,3 +95,41 @@ def train_toy(base: Path, out: Path, **settings: Any) -> dict[str, Any]:
     assert made == {}
     summary: dict[str, Any] = json.loads((out / "training.json").read_text())
     return summary
+
+
+def build_tiny_qwen(folder: Path, hidden: int = 32) -> Path:
+    """A random two-layer Qwen2 with its kind of tokenizer, as a language model's folder, without modules.json."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_end|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    words.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=512
+    )
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer.get_vocab()),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -183,9 +183,12 @@ def test_the_page_is_these_lines(tmp_path: Path) -> None:
         "| trained on | measure | mean | by seed |\n| --- | --- | --- | --- |\n"
         "| default | nDCG@10 | 0.417 | 42: 0.417 |\n| remove | nDCG@10 | 0.667 | 42: 0.667 |",
         "## Differences from default",
-        "| trained on | held-out | measure | queries | difference (95%) |\n| --- | --- | --- | --- | --- |\n"
-        "| remove | all | nDCG@10 | 3 | +0.250, no interval can be given |",
-        "Intervals cover queries only: one seed was trained, so how much another seed would change is not known.",
+        "| trained on | held-out | measure | queries | difference (95%) | corrected p | effect | better on | worse "
+        "on | shown |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        "| remove | all | nDCG@10 | 3 | +0.250, no interval can be given | – | – | 3 | 0 | no |",
+        "Intervals cover queries only: one seed was trained, so how much another seed would change is not known. The "
+        "corrected p-value is Holm's over the models and the datasets of a measure; a difference counts as shown if it "
+        "is below 0.05. The effect is the difference in standard deviations of the queries' differences.",
         "",
     ]
     summary = json.loads((tmp_path / SUMMARY_FILE).read_text())
@@ -201,3 +204,23 @@ def test_the_page_is_these_lines(tmp_path: Path) -> None:
 def test_small_p_values_are_not_written_out(p_value: float, said: str) -> None:
     found = compare_over_seeds(scores_of(), "default", "relabel")[0]
     assert say_difference(replace(found, p_value=p_value)).endswith(said)
+
+
+def test_the_page_says_what_got_worse_as_what_got_better_corrected_over_models_and_datasets(tmp_path: Path) -> None:
+    """Before, each p-value stood alone, and no effect size was given."""
+    scores = scores_of(models=("relabel", "remove_hn"))
+    lower = pl.when(pl.col("model") == "remove_hn").then(pl.col("value") - 0.3).otherwise(pl.col("value"))
+    compare_models(
+        CompareConfig(models=("relabel", "remove_hn")), scores=scores.with_columns(value=lower), out=tmp_path
+    )
+    made = json.loads((tmp_path / SUMMARY_FILE).read_text())["comparisons"]
+    rows = [row for of in made.values() for row in of]
+    assert len(rows) == 6
+    assert min(row["p_corrected"] for row in rows) == pytest.approx(6 * min(row["p_value"] for row in rows))
+    (better, *_), (worse, *_) = made["relabel"], made["remove_hn"]
+    assert (better["effect"] > 1, worse["effect"] < -1) == (True, True)
+    lines = (tmp_path / PAGE_FILE).read_text().splitlines()
+    shown = {
+        tuple(line.strip("| ").split(" | "))[::9] for line in lines if line.startswith(("| relabel", "| remove_hn"))
+    }
+    assert {("relabel", "better"), ("remove_hn", "worse")} <= shown

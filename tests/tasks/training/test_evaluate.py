@@ -1,6 +1,7 @@
 """Evaluation: scores per held-out query, and the difference of two models on the same queries."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -8,9 +9,18 @@ import pytest
 from pydantic import ValidationError
 
 from tasks import schemas
+from tasks.evaluation.pool import PoolConfig
+from tasks.summaries import RUN
 from tasks.texts import hash_passage, hash_text
 from tasks.training import evaluate as evaluate_module
-from tasks.training.evaluate import Comparison, EvaluateConfig, compare, evaluate, paired_differences
+from tasks.training.evaluate import (
+    Comparison,
+    EvaluateConfig,
+    choose_pair,
+    compare,
+    evaluate,
+    paired_differences,
+)
 from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
@@ -79,7 +89,7 @@ def test_measures_are_those_worked_out_by_hand(bag_of_words: Path) -> None:
 
 
 def test_a_query_whose_passage_is_not_returned_scores_zero(bag_of_words: Path) -> None:
-    config = EvaluateConfig(model_name="base", depth=1)
+    config = EvaluateConfig(model_name="base", depth=1, measures=("nDCG@1", "R@1", "RR@1"))
     queries = queries_of(("toy", "q1", "red", "test"))
     qrels = qrels_of(("toy", "q1", "d3", 1))
     scores = evaluate(config, queries=queries, passages=PASSAGES, qrels=qrels, model=bag_of_words)["scores"]
@@ -124,21 +134,89 @@ def test_each_dataset_searches_its_own_passages_though_ids_repeat(bag_of_words: 
 
 
 def test_a_query_does_not_find_itself_where_queries_are_passages_too(bag_of_words: Path) -> None:
-    """Before, the query's own text took rank 1, and a passage labelled relevant rank 2."""
-    queries = queries_of(("toy", "d1", "red", "test"), ("toy", "1", "blue", "test"), ("toy", "d5", "new", "test"))
-    passages = passages_of(
-        ("toy", "d1", "Red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue blue green"), ("toy", "1", "old"),
-        ("toy", "d5", "new"), ("toy", "d6", "new new"),
+    """Before, a passage with the query's id and another text took rank 1, and one labelled relevant rank 2."""
+    queries = queries_of(
+        ("toy", "d1", "red", "test"), ("toy", "1", "blue", "test"), ("toy", "d5", "new", "test"),
+        ("toy", "d7", "old", "test"),
     )  # fmt: skip
-    qrels = qrels_of(("toy", "d1", "d2", 1), ("toy", "1", "d3", 1), ("toy", "d5", "d5", 1))
-    made = evaluate(EvaluateConfig(depth=3), queries=queries, passages=passages, qrels=qrels, model=bag_of_words)
-    assert values(made["scores"], "RR@10") == {"d1": 1.0, "1": 1.0, "d5": 1.0}
-    assert made["rejects"].select("key", "reason", "detail").rows() == [
-        ("toy/d1/d1", "same_text_as_query", f"normalised text {hash_passage('', 'Red')}")
-    ]
-    by_id = EvaluateConfig(depth=3, ignore_same_id=True)
+    passages = passages_of(
+        ("toy", "d1", "red"), ("toy", "d2", "red red green"), ("toy", "d3", "blue blue green"), ("toy", "1", "old"),
+        ("toy", "d5", "new"), ("toy", "d6", "new red"), ("toy", "d7", "old old blue"), ("toy", "d8", "old red blue"),
+    )  # fmt: skip
+    qrels = qrels_of(("toy", "d1", "d2", 1), ("toy", "1", "d3", 1), ("toy", "d5", "d5", 1), ("toy", "d7", "1", 1))
+    names = ("nDCG@3", "RR@3")
+    made = evaluate(
+        EvaluateConfig(depth=3, measures=names), queries=queries, passages=passages, qrels=qrels, model=bag_of_words
+    )
+    assert values(made["scores"], "RR@3") == {"d1": 1.0, "1": 1.0, "d5": 1.0, "d7": 1.0}
+    assert made["rejects"].select("key", "reason").rows() == [
+        ("toy/1/1", "same_id_as_query"), ("toy/d1/d1", "same_text_as_query"), ("toy/d7/d7", "same_id_as_query"),
+    ]  # fmt: skip
+    by_id = EvaluateConfig(depth=3, measures=names, ignore_same_id=True)
     made = evaluate(by_id, queries=queries, passages=passages, qrels=qrels, model=bag_of_words)
-    assert made["rejects"]["key"].to_list() == ["toy/1/1", "toy/d1/d1"]
+    assert made["rejects"]["key"].to_list() == ["toy/1/1", "toy/d1/d1", "toy/d5/d5", "toy/d7/d7"]
+    neither = EvaluateConfig(depth=3, measures=names, ignore_same_id=False, ignore_same_text=False)
+    made = evaluate(neither, queries=queries, passages=passages, qrels=qrels, model=bag_of_words)
+    assert made["rejects"].is_empty()
+    assert values(made["scores"], "RR@3")["d1"] == 1 / 2
+
+
+def test_labels_below_the_least_relevance_are_not_relevant_but_those_of_rows_are_all_alike(bag_of_words: Path) -> None:
+    queries = queries_of(("toy", "q1", "red", "test"))
+    qrels = qrels_of(("toy", "q1", "d1", 1), ("toy", "q1", "d2", 2))
+    given = {"queries": queries, "passages": PASSAGES, "model": bag_of_words}
+    made = evaluate(EvaluateConfig(min_relevance=2), qrels=qrels, **given)
+    assert values(made["scores"], "RR@10") == {"q1": 1 / 2}
+    rows = evaluate(EvaluateConfig(min_relevance=3), qrels=qrels, **given)
+    assert values(rows["scores"], "RR@10") == {"q1": 1.0}
+
+
+def test_development_queries_are_scored_apart_and_the_run_holds_the_rankings_of_both(bag_of_words: Path) -> None:
+    queries = queries_of(("toy", "q2", "blue", "test"), ("toy", "q3", "old", "dev"))
+    qrels = qrels_of(("toy", "q2", "d3", 1), ("toy", "q3", "d4", 1))
+    parts = [PASSAGES[:1], PASSAGES[1:]]
+    made = evaluate(EvaluateConfig(), queries=queries, passages=parts, qrels=qrels, model=bag_of_words)
+    assert [set(made[name]["query_id"]) for name in ("scores", "dev_scores")] == [{"q2"}, {"q3"}]
+    run = pl.concat(made["run"])
+    assert dict(run.schema) == RUN.columns
+    assert run.filter(rank=1).select("query_id", "doc_id").rows() == [("q2", "d3"), ("q3", "d4")]
+    assert run.group_by("query_id").len()["len"].to_list() == [4, 4]
+    whole = evaluate(EvaluateConfig(), queries=queries, passages=PASSAGES, qrels=qrels, model=bag_of_words)
+    assert pl.concat(whole["run"]).equals(run)
+
+
+def test_a_measure_that_looks_deeper_than_the_ranking_is_refused_where_it_is_taken(tmp_path: Path) -> None:
+    """A record of a former run with such a measure can still be read."""
+    config = EvaluateConfig(measures=("nDCG@10", "R@1000"))
+    nothing: Any = {"queries": queries_of(), "passages": PASSAGES, "qrels": qrels_of(), "model": tmp_path}
+    with pytest.raises(ValueError, match=r"R@1000 looks at 1000 passages of a ranking, and depth is 100"):
+        evaluate(config, **nothing)
+    deep = EvaluateConfig(measures=("R@1000",), depth=1000)
+    none = evaluate(deep, **nothing)
+    assert none["scores"].is_empty()
+
+
+def test_two_collections_of_one_name_are_refused() -> None:
+    found = EvaluateConfig.model_validate({"collections": ["sets/one", {"path": "sets/two", "name": "Two"}]})
+    assert [each.label for each in found.collections] == ["one", "two"]
+    with pytest.raises(ValidationError, match="give each a name"):
+        EvaluateConfig.model_validate({"collections": ["a/x", "b/X"]})
+
+
+@pytest.mark.parametrize(
+    ("models", "pair"),
+    [
+        (["base", "default", "relabel", "remove_hn"], ("default", "relabel")),
+        (["base", "default", "remove_hn"], ("default", "remove_hn")),
+        (["base", "relabel"], ("base", "relabel")),
+        (["base", "remove", "remove_hn"], ("base", "remove")),
+        (["base", "default"], ("default", "relabel")),
+        ([], ("default", "relabel")),
+    ],
+)
+def test_the_models_that_were_trained_are_compared(models: list[str], pair: tuple[str, str]) -> None:
+    """Before, only `default` and `relabel` were, and others counted as not evaluated."""
+    assert choose_pair(scores_of(**{model: [0.5, 0.25] for model in models})) == pair
 
 
 def test_without_held_out_queries_there_are_no_rows_and_no_model_is_loaded(tmp_path: Path) -> None:
@@ -263,8 +341,18 @@ def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
         "dtype": "float32",
         "device": "cpu",
         "batch_size": (32, ">=1", "operational"),
+        "min_relevance": None,
         "ignore_same_id": "auto",
+        "ignore_same_text": True,
+        "collections": (),
+        "pool": None,
     }
+
+
+def test_a_pool_is_no_deeper_than_the_rankings() -> None:
+    assert EvaluateConfig(depth=20, pool=PoolConfig()).pool == PoolConfig(depth=20)
+    with pytest.raises(ValidationError, match=r"pool.depth=20 must not be above depth=10"):
+        EvaluateConfig(depth=10, pool=PoolConfig())
 
 
 def test_interval_and_p_value_are_those_of_scipy_with_the_seed() -> None:

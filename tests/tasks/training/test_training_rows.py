@@ -1,72 +1,161 @@
-"""Training rows: one per query and positive, and nothing but what the instances were made with."""
+"""Training rows: one per query, the pairs that are no negatives, and only what the instances were made with."""
 
+import math
 from typing import Any
 
 import polars as pl
 import pytest
-from pydantic import ValidationError
 
+from tasks import schemas
+from tasks.summaries import KNOWN_PAIRS
+from tasks.texts import hash_passage, hash_text
 from tasks.training import training_rows as training_rows_module
-from tasks.training.training_rows import TrainConfig, training_rows
+from tasks.training.losses.pairs import name_query, name_text
+from tasks.training.train_config import TrainConfig
+from tasks.training.training_rows import Rows, training_rows
 from tests.tasks.records import mutable_records
-from tests.tasks.settings import settings_of
 from tests.tasks.training.tables import eight_instances, instances_table, passages_table, queries_table
 
+CATS, DOGS = "what about cats", "what about dogs"
 
-def rows_of(instances: pl.DataFrame, **settings: Any) -> Any:
+
+def rows_of(instances: pl.DataFrame, known: pl.DataFrame | None = None, **settings: Any) -> Rows:
     config = TrainConfig(model="unused", **settings)
-    return training_rows(config, instances=instances, queries=queries_table(), passages=passages_table())
+    return training_rows(config, instances=instances, queries=queries_table(), passages=passages_table(), known=known)
 
 
-def test_each_positive_makes_a_row_of_its_own() -> None:
-    rows = rows_of(instances_table([("q0", ["p0", "s0"], ["n0", "n1"])]), num_negatives=2)
-    assert rows.columns == {
-        "anchor": ["what about cats", "what about cats"],
-        "positive": ["cats are nice", "old cats and cats"],
-        "negative_1": ["not cats", "not cats"],
-        "negative_2": ["not dogs", "not dogs"],
-    }
-    assert (rows.padded, rows.skipped) == (0, 0)
-
-
-def test_only_the_first_positive_is_used_when_asked() -> None:
-    rows = rows_of(instances_table([("q0", ["p0", "s0"], ["n0"])]), num_negatives=1, positives="first")
-    assert rows.columns["positive"] == ["cats are nice"]
-
-
-def test_too_few_negatives_are_repeated_in_turn_and_counted() -> None:
-    rows = rows_of(instances_table([("q0", ["p0"], ["n0", "n1"]), ("q1", ["p1"], ["n1", "n2", "n3"])]), num_negatives=3)
-    assert [rows.columns[f"negative_{i}"][0] for i in (1, 2, 3)] == ["not cats", "not dogs", "not cats"]
-    assert (len(rows), rows.padded) == (2, 1)
-
-
-def test_an_instance_without_negatives_gets_those_of_other_instances() -> None:
-    instances = instances_table([("q0", ["p0", "n2"], []), ("q1", ["p1"], ["n1"]), ("q2", ["p2"], ["n2"])])
-    rows = rows_of(instances, num_negatives=2)
-    of_q0 = [row for row in zip(*rows.columns.values(), strict=True) if row[0] == "what about cats"]
-    assert of_q0 == [
-        ("what about cats", "cats are nice", "not dogs", "not dogs"),
-        ("what about cats", "not boats", "not dogs", "not dogs"),
+def shown(rows: Rows) -> list[tuple[str, list[str], list[str]]]:
+    return [
+        (
+            rows.queries[row.query],
+            [rows.passages[one] for one in row.positives],
+            [rows.passages[one] for one in row.negatives],
+        )
+        for row in rows.rows
     ]
-    assert (len(rows), rows.borrowed, rows.padded, rows.skipped) == (4, 2, 2, 0)
-    assert rows_of(instances, num_negatives=2) == rows
 
 
-def test_where_no_instance_has_a_negative_the_rows_are_pairs() -> None:
-    rows = rows_of(instances_table([("q0", ["p0"], []), ("q1", ["p1"], [])]), num_negatives=3)
-    assert list(rows.columns) == ["anchor", "positive"]
-    assert (len(rows), rows.borrowed, rows.skipped) == (2, 0, 0)
+def masked(rows: Rows, query: str) -> set[str]:
+    number = rows.queries.index(query)
+    return {text for place, text in enumerate(rows.passages) if rows.known.holds(number, place)}
 
 
-def test_an_instance_that_can_borrow_nothing_is_skipped_and_counted() -> None:
-    rows = rows_of(instances_table([("q0", ["p0", "n1"], []), ("q1", ["p1"], ["n1"])]), num_negatives=1)
-    assert rows.columns["anchor"] == ["what about dogs"]
-    assert rows.skipped == 1
+def judged(*pairs: tuple[str, str, str | None, float | None]) -> pl.DataFrame:
+    """KNOWN_PAIRS: query, passage (without a title), state, score."""
+    made = [
+        (name_query("toy", hash_text(query)), name_text(hash_passage("", text)), state, score)
+        for query, text, state, score in pairs
+    ]
+    return pl.DataFrame(made, schema=KNOWN_PAIRS.columns, orient="row")
 
 
-def test_without_hard_negatives_no_instance_is_skipped() -> None:
-    rows = rows_of(instances_table([("q0", ["p0"], [])]), num_negatives=0)
-    assert rows.columns == {"anchor": ["what about cats"], "positive": ["cats are nice"]}
+def test_a_query_is_one_row_with_all_its_positives_and_negatives() -> None:
+    rows = rows_of(instances_table([("q0", ["p0", "s0"], ["n0", "n1"])]))
+    assert shown(rows) == [(CATS, ["cats are nice", "old cats and cats"], ["not cats", "not dogs"])]
+    assert (rows.few, rows.bare, rows.masked, rows.instances) == (1, 0, 0, 1)
+
+
+def test_only_the_first_positive_is_used_when_asked_and_the_others_are_still_no_negatives() -> None:
+    rows = rows_of(instances_table([("q0", ["p0", "s0"], ["n0"])]), positives="first")
+    assert shown(rows) == [(CATS, ["cats are nice"], ["not cats"])]
+    assert masked(rows, CATS) == {"cats are nice", "old cats and cats"}
+
+
+def test_each_positive_makes_a_row_of_its_own_when_asked() -> None:
+    rows = rows_of(instances_table([("q0", ["p0", "s0"], ["n0"])]), positives="each")
+    assert [positives for _, positives, _ in shown(rows)] == [["cats are nice"], ["old cats and cats"]]
+    assert len(rows) == 2
+
+
+def test_a_row_without_negatives_stays_and_is_counted() -> None:
+    rows = rows_of(instances_table([("q0", ["p0"], []), ("q1", ["p1"], ["n1"])]), num_negatives=2)
+    assert [negatives for _, _, negatives in shown(rows)] == [[], ["not dogs"]]
+    assert (len(rows), rows.few, rows.bare) == (2, 1, 1)
+    assert rows_of(instances_table([("q0", ["p0"], [])]), num_negatives=0).bare == 0
+
+
+def test_what_was_judged_relevant_or_unsure_is_known_and_no_negative_of_its_row() -> None:
+    instances = instances_table([("q0", ["p0"], ["n0", "n1", "n2"]), ("q1", ["p1"], ["n3"])])
+    known = judged(
+        (CATS, "not cats", "relevant", None), (CATS, "not dogs", "unsure", None), (CATS, "gone", "unsure", 0)
+    )
+    both = rows_of(instances, known)
+    assert masked(both, CATS) == {"cats are nice", "not cats", "not dogs"}
+    assert masked(both, DOGS) == {"dogs are nice"}
+    assert shown(both)[0][2] == ["not boats"]
+    assert both.masked == 2
+    assert masked(rows_of(instances, known, mask="relevant"), CATS) == {"cats are nice", "not cats"}
+    assert masked(rows_of(instances, known, mask="positives"), CATS) == {"cats are nice"}
+    nothing = rows_of(instances, known, mask="none")
+    assert len(nothing.known) == 0
+    assert nothing.masked == 0
+
+
+def two_datasets(negatives: list[str]) -> Rows:
+    """The query about cats in two datasets; the second, `other`, has another positive, and these negatives."""
+    tables = [queries_table(), passages_table(), instances_table([("q0", ["p0"], ["n0"])])]
+    second = instances_table([("q0", ["s0"], negatives)])
+    other = [frame.with_columns(dataset=pl.lit("other")) for frame in (*tables[:2], second)]
+    queries, passages, instances = (pl.concat(both) for both in zip(tables, other, strict=True))
+    return training_rows(TrainConfig(), instances=instances, queries=queries, passages=passages)
+
+
+def test_a_query_in_two_datasets_has_the_positives_of_both_but_those_that_it_lists_as_negatives_itself() -> None:
+    rows = two_datasets(["n1"])
+    assert all(rows.known.holds(query, rows.passages.index("cats are nice")) for query in (0, 1))
+    rows = two_datasets(["p0", "n1"])
+    of_query = [rows.known.holds(query, rows.passages.index("cats are nice")) for query in range(2)]
+    names = [rows.passages[row.positives[0]] for row in rows.rows]
+    assert dict(zip(names, of_query, strict=True)) == {"cats are nice": True, "old cats and cats": False}
+
+
+def test_the_query_s_own_text_is_no_negative_of_it() -> None:
+    own = pl.DataFrame([("toy", "x", "", CATS, hash_passage("", CATS))], schema=schemas.PASSAGES.columns, orient="row")
+    instances = instances_table([("q0", ["p0"], ["n0"]), ("q1", ["p1"], ["n1"])])
+    passages = pl.concat([passages_table().filter(pl.col("doc_id") != "n1"), own.with_columns(doc_id=pl.lit("n1"))])
+    from tasks.texts import combine_hashes
+
+    hashes = [hash_text(DOGS), hash_passage("", "dogs are nice"), hash_passage("", CATS)]
+    changed = pl.when(pl.col("query_id") == "q1").then(pl.lit(combine_hashes(hashes))).otherwise("texts_hash")
+    rows = training_rows(
+        TrainConfig(), instances=instances.with_columns(texts_hash=changed), queries=queries_table(), passages=passages
+    )
+    assert masked(rows, CATS) == {"cats are nice", CATS}
+
+
+def test_soft_labels_of_judges_are_log_odds_and_a_positive_without_one_is_nearly_certain() -> None:
+    instances = instances_table([("q0", ["p0"], ["n0", "n1"])])
+    known = judged((CATS, "not cats", None, 0.5), (CATS, "not dogs", None, 0.0))
+    rows = rows_of(instances, known, objective="kl", mask="none")
+    assert rows.soft is not None
+    assert rows.soft.values is not None
+    found = dict(zip((rows.passages[key] for key in rows.soft.keys), rows.soft.values, strict=True))
+    assert found == pytest.approx({"cats are nice": 4.595, "not cats": 0.0, "not dogs": -4.595}, abs=1e-3)
+
+
+def test_soft_labels_of_a_teacher_are_its_scores_and_nothing_else() -> None:
+    instances = instances_table([("q0", ["p0"], ["n0", "n1"])])
+    known = judged(
+        (CATS, "not cats", None, -3.5), (CATS, "cats are nice", None, 8.0), (CATS, "not dogs", "unsure", None)
+    )
+    rows = rows_of(instances, known, objective="margin_mse", soft_labels="teacher")
+    assert rows.soft is not None
+    assert rows.soft.values is not None
+    assert sorted(rows.soft.values.tolist()) == [-3.5, 8.0]
+    assert rows_of(instances, known).soft is None
+
+
+def test_a_soft_label_of_what_the_judges_are_unsure_of_is_used_with_the_usual_mask() -> None:
+    instances = instances_table([("q0", ["p0"], ["n0", "n1", "n2"])])
+    known = judged((CATS, "not cats", "unsure", 0.5), (CATS, "not dogs", None, math.nan))
+    rows = rows_of(instances, known, objective="kl")
+    assert shown(rows)[0][2] == ["not cats", "not dogs", "not boats"]
+    assert rows.masked == 0
+    assert rows.soft is not None
+    assert rows.soft.values is not None
+    assert sorted(rows.soft.values.tolist()) == pytest.approx(
+        [0.0, 4.595], abs=1e-3
+    )  # a label that is no number is none
 
 
 def test_a_changed_text_is_refused() -> None:
@@ -86,50 +175,6 @@ def test_a_held_out_query_is_refused() -> None:
     config = TrainConfig(model="unused")
     with pytest.raises(ValueError, match="toy/q0 is held out"):
         training_rows(config, instances=eight_instances(), queries=queries_table("test"), passages=passages_table())
-
-
-@pytest.mark.parametrize("field", [{"steps": 0}, {"temperature": 0}, {"warmup_ratio": 1.0}, {"epochs": 3}])
-def test_settings_out_of_range_are_refused(field: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        TrainConfig(model="unused", **field)
-
-
-def test_defaults_and_limits_decide_stage_keys_and_stay_as_they_are() -> None:
-    assert settings_of(TrainConfig) == {
-        "": "finite",
-        "model": ("", "operational"),
-        "steps": (60, ">=1"),
-        "batch_size": (16, ">=2"),
-        "num_negatives": (3, ">=0"),
-        "positives": "all",
-        "learning_rate": (2e-05, ">0"),
-        "warmup_ratio": (0.1, ">=0", "<1"),
-        "temperature": (0.05, ">0"),
-        "max_seq_length": (128, ">=8"),
-        "frozen_layers": (0, ">=0"),
-        "query_prompt": "",
-        "passage_prompt": "",
-        "seed": (42, ">=0"),
-        "threads": (2, ">=1"),
-        "device": "cpu",
-        "bf16": False,
-    }
-
-
-def test_rows_are_counted_as_padded_and_as_borrowed_one_by_one() -> None:
-    instances = instances_table([("q0", ["p0", "s0"], ["n0"]), ("q1", ["p1"], ["n1", "n2"]), ("q2", ["p2", "s2"], [])])
-    rows = rows_of(instances, num_negatives=2)
-    assert (len(rows), rows.padded, rows.borrowed, rows.instances) == (5, 2, 2, 3)
-    first = rows_of(instances, num_negatives=2, positives="first")
-    assert (len(first), first.padded, first.borrowed) == (3, 1, 1)
-    none = rows_of(instances, num_negatives=0)
-    assert (len(none), none.padded, none.borrowed) == (5, 0, 0)
-
-
-def test_more_negatives_than_wanted_are_cut_and_nothing_is_padded() -> None:
-    rows = rows_of(instances_table([("q0", ["p0"], ["n0", "n1", "n2"])]), num_negatives=2)
-    assert [rows.columns[f"negative_{i}"] for i in (1, 2)] == [["not cats"], ["not dogs"]]
-    assert (list(rows.columns), rows.padded) == (["anchor", "positive", "negative_1", "negative_2"], 0)
 
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:

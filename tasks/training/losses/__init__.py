@@ -1,0 +1,1 @@
+"""The losses that a model is trained with, one file each."""
