@@ -111,6 +111,7 @@ class Sample:
 
     stratum: numbered from 0; similar strata are adjacent, as small ones are merged with their neighbours.
     query: numbered from 0. relevant: 1, 0, or NaN where the pair has no label. seed: of the draws.
+    pairs: how many pairs a row stands for, all without a label where there are several; None: each row is one pair.
 
     The labelled pairs of a stratum are treated as a random choice of its pairs.
     """
@@ -119,10 +120,12 @@ class Sample:
     query: Ints
     relevant: Floats
     seed: int = 0
+    pairs: Floats | None = None
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""
-        check_lengths("a sample", self.stratum, self.query, self.relevant)
+        pairs = self.relevant if self.pairs is None else self.pairs
+        check_lengths("a sample", self.stratum, self.query, self.relevant, pairs)
 
     @property
     def labelled(self) -> Bools:
@@ -185,14 +188,15 @@ class Sample:
         """Count the classes of the pairs that `among` selects."""
         strata, query = int(self.stratum.max(initial=-1)) + 1, self._blocks
         queries = int(query.max(initial=-1)) + 1
-        cells = np.bincount(query[among] * strata + self.stratum[among], minlength=queries * strata)
+        pairs = None if self.pairs is None else self.pairs[among]
+        cells = np.bincount(query[among] * strata + self.stratum[among], pairs, minlength=queries * strata)
         seen = among & self.labelled
         pool = cells.reshape(queries, strata).astype(float)
         return Classes.of(pool, self.stratum[seen], query[seen], kind[seen], classes)
 
 
 def share_of_groups(
-    found: Sequence[float], sizes: Sequence[float], confidence: float = CONFIDENCE, seed: int = 0
+    found: Sequence[float] | Floats, sizes: Sequence[float] | Floats, confidence: float = CONFIDENCE, seed: int = 0
 ) -> Interval:
     """Return the share of things that were found among things that come in groups, such as the candidates of queries.
 

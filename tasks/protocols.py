@@ -3,7 +3,8 @@
 The classes in infra have these methods; they do not inherit from the protocols, so tasks does not import infra.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import polars as pl
@@ -14,6 +15,53 @@ class Encoder(Protocol):
 
     def encode(self, texts: Sequence[str], role: Literal["query", "passage"]) -> pl.Series:
         """Encode `n` texts into a Series of `Array(Float32, dimension)` of length `n`, in the texts' order."""
+        ...
+
+
+class Embedded(Protocol):
+    """What came of some texts that an endpoint was asked to encode."""
+
+    @property
+    def found(self) -> Sequence[int]:
+        """The places of the texts that have a vector, ascending."""
+        ...
+
+    @property
+    def vectors(self) -> pl.Series:
+        """Their vectors, L2-normalised, as `Array(Float32, dimension)`."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[int, str]:
+        """Why a text has none, by its place; asking again would not help."""
+        ...
+
+    @property
+    def error(self) -> Exception | None:
+        """Why texts without a reason of their own were not asked; None if all were."""
+        ...
+
+    @property
+    def calls(self) -> int:
+        """Requests that were answered."""
+        ...
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that the endpoint read."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model, as the endpoint names it."""
+        ...
+
+
+class PaidEncoder(Protocol):
+    """Encodes texts for money."""
+
+    def embed(self, texts: Sequence[str], role: Literal["query", "passage"]) -> Embedded:
+        """Encode `n` texts; what is paid for is returned, also where the rest fails."""
         ...
 
 
@@ -147,6 +195,10 @@ class Vectors(Protocol):
         """Store rows of `text_hash` and `vector`. Returns at once; a kill may lose all rows of this call, or none."""
         ...
 
+    def first_model(self, model: str) -> str:
+        """Return the name under which an endpoint first answered with vectors of this encoder; else note this one."""
+        ...
+
 
 class InParts(Protocol):
     """A table that is read part by part."""
@@ -158,4 +210,27 @@ class InParts(Protocol):
 
     def at(self, part: int) -> pl.DataFrame:
         """Read one part; a part that has no rows gives an empty frame."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Keeps the state of one unfinished training, by steps; it can be sent to other machines."""
+
+    def put(self, step: int, folder: Path, worker: int = 0, workers: int = 1) -> None:
+        """Keep the files below a folder as what one of several workers has at a step; then it is durable."""
+        ...
+
+    def fetch(self, folder: Path, worker: int = 0, workers: int = 1) -> int | None:
+        """Write what the worker, and the first one, kept at the newest step that all workers kept into a folder.
+
+        Returns the step; None where there is none of so many workers.
+        """
+        ...
+
+
+class Workers(Protocol):
+    """Runs a function in several processes that torch.distributed connects."""
+
+    def run(self, work: Callable[[], None], count: int) -> None:
+        """Run `work` in `count` processes at once; returns when all have ended, and raises what one of them raised."""
         ...

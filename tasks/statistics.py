@@ -56,6 +56,19 @@ def quantile_of_t(groups: float, confidence: float = CONFIDENCE) -> float:
     return float(norm.ppf(level) if np.isinf(groups) else t.ppf(level, max(groups, _FEWEST) - 1))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values that are corrected for the number of tests (Holm 1979), in the given order.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
 def check_lengths(name: str, *columns: Sequence[object] | npt.NDArray[np.generic]) -> None:
     """Refuse columns of different lengths.
 

@@ -9,7 +9,7 @@ from tasks.calibrating.fit import PAGE_FILE, FitConfig
 from tasks.calibrating.page import calibration_page
 from tasks.verdicts.calibration import DATA, Origin, calibrate
 from tasks.verdicts.features import join_scores
-from tasks.verdicts.fitting.from_data import TRUST, FromDataConfig, labels_from_data
+from tasks.verdicts.fitting.from_data import TRUST, Frames, FromDataConfig, labels_from_data
 
 
 def fit_data(
@@ -17,8 +17,8 @@ def fit_data(
     *,
     queries: pl.DataFrame,
     positives: pl.DataFrame,
-    query_embeddings: pl.DataFrame,
-    passage_embeddings: pl.DataFrame,
+    query_embeddings: Frames,
+    passage_embeddings: Frames,
     out: Path,
 ) -> dict[str, pl.DataFrame]:
     """Fit a calibration of similarity alone; writes `calibration.json` and `calibration.md` into `out`.
@@ -29,8 +29,8 @@ def fit_data(
         config: see FitConfig; its tiers and judges are not used.
         queries: QUERIES; only training queries with several positives give labels.
         positives: POSITIVES.
-        query_embeddings: EMBEDDINGS of the queries.
-        passage_embeddings: EMBEDDINGS of the positives, and of any other texts.
+        query_embeddings: EMBEDDINGS of the queries, or frames of it.
+        passage_embeddings: EMBEDDINGS of the positives, and of any other texts; or frames of it.
         out: the folder to write.
 
     Raises:

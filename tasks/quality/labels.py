@@ -7,7 +7,8 @@ another night. The positives shown beside them are not part of it: they show wha
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from tasks.quality.sample import as_sample, with_strata
+from tasks.parts import Rows, in_parts
+from tasks.quality.sample import Queries, as_sample, with_strata
 from tasks.schemas import HUMAN, HUMAN_JUDGE, LABELLED, PEOPLE, VERDICTS
 from tasks.statistics import Interval
 
@@ -89,9 +90,9 @@ def agree_with_people(
     *,
     samples: pl.DataFrame,
     labelled: pl.DataFrame,
-    similarity: pl.DataFrame,
-    llm_verdicts: pl.DataFrame,
-    decisions: pl.DataFrame,
+    similarity: Rows,
+    llm_verdicts: Rows,
+    decisions: Rows,
 ) -> dict[str, pl.DataFrame]:
     """Compare each tier with people, over the pairs that the tier judged and people labelled.
 
@@ -99,21 +100,32 @@ def agree_with_people(
     clustered by query (tasks.clustered). Labelled pairs of a stratum are treated as a random choice. Kappa is that of
     two states: `relevant` against everything else that the tier said. Pairs that people are unsure of count as not
     labelled. A pair that a tier left `unsure` or `unparsed` counts as not found by it. `decisions` are those of the
-    judges, without labels.
+    judges, without labels. Verdicts may come in parts, which are read one by one; of pairs without a label only their
+    numbers are kept, by query, stratum and state.
 
     Returns:
         `people`: one row per tier, including `similarity` and `cascade`.
     """
-    strata = with_strata(decisions.select(_PAIR), decisions).select(*_PAIR, "stratum")
     drawn = labelled.join(samples, on=_PAIR, how="semi").select(*_PAIR, truth=_TRUTH)
-    pool = strata.join(labelled.select(*_PAIR, "label"), on=_PAIR, how="left").join(drawn, on=_PAIR, how="left")
-    asked = {tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers}
-    tiers = {_CASCADE: decisions, **asked, "similarity": similarity}
-    rows = [
-        _measure(config, tier, pool.join(verdicts.select(*_PAIR, "state"), on=_PAIR).sort(_PAIR))
-        for tier, verdicts in tiers.items()
-    ]
+    said, asked, decided = (in_parts(table) for table in (similarity, llm_verdicts, decisions))
+    queries, pools = Queries(), {tier: list[pl.DataFrame]() for tier in (_CASCADE, *config.tiers, "similarity")}
+    for part in decided.parts:
+        judged = decided.at(part)
+        strata = queries.number(with_strata(judged.select(_PAIR), judged).select(*_PAIR, "stratum"))
+        pool = strata.join(labelled.select(*_PAIR, "label"), on=_PAIR, how="left").join(drawn, on=_PAIR, how="left")
+        answers = asked.at(part)
+        tiers = {tier: answers.filter(pl.col("tier") == tier) for tier in config.tiers}
+        for tier, verdicts in {_CASCADE: judged, **tiers, "similarity": said.at(part)}.items():
+            pools[tier].append(_counted(pool.join(verdicts.select(*_PAIR, "state"), on=_PAIR)))
+    rows = [_measure(config, tier, queries.in_order(pl.concat(pool)).sort(_PAIR)) for tier, pool in pools.items()]
     return {"people": pl.DataFrame(rows, schema=PEOPLE.columns).sort(PEOPLE.key)}
+
+
+def _counted(pool: pl.DataFrame) -> pl.DataFrame:
+    """Put the pairs without a label together by query, stratum and state; `pairs` is their number."""
+    others = pool.filter(pl.col("label").is_null()).group_by("query", "stratum", "state").agg(pairs=pl.len())
+    labelled = pool.filter(pl.col("label").is_not_null()).with_columns(pairs=pl.lit(1, pl.UInt32))
+    return pl.concat([labelled, others], how="diagonal")
 
 
 def share_labelled(samples: pl.DataFrame, labelled: pl.DataFrame) -> tuple[int, int]:
@@ -122,7 +134,7 @@ def share_labelled(samples: pl.DataFrame, labelled: pl.DataFrame) -> tuple[int, 
 
 
 def _measure(config: PeopleConfig, tier: str, pool: pl.DataFrame) -> dict[str, str | int | float | None]:
-    """Measure one tier. `pool` has the pairs it judged: stratum, state, label, and `truth` of the drawn pairs."""
+    """Measure one tier. `pool` has the pairs it judged: stratum, state, label, `truth` if drawn, and their number."""
     sure = pool.filter(pl.col("label").is_in(_SURE))
     said, called = as_sample(pool, "truth", config.seed), (pool["state"] == "relevant").to_numpy()
     return {

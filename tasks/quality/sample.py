@@ -166,22 +166,51 @@ def as_sample(pairs: pl.DataFrame, relevant: str, seed: int = 0) -> Sample:
 
     Args:
         pairs: dataset, query_id, `stratum` (from `with_strata`) and a boolean column, null where there is no label.
+            Instead of the ids, `query` may have numbers in the same order; `pairs` may say how many pairs without a
+            label a row stands for.
         relevant: the name of the boolean column.
         seed: seed of the intervals.
     """
+    query = pl.col("query") if "query" in pairs.columns else pl.struct("dataset", "query_id")
+    size = pl.col("pairs").sum() if "pairs" in pairs.columns else pl.len()
     order = (
         pairs.group_by("stratum")
-        .agg(share=pl.col(relevant).count() / pl.len())
+        .agg(share=pl.col(relevant).count() / size)
         .with_columns(kind=pl.col("stratum").str.extract(r"([^/]*/[^/]*)$"))
         .sort("kind", "share", "stratum")
         .select("stratum", number=pl.int_range(pl.len()))
     )
     return Sample(
         pairs.select("stratum").join(order, on="stratum", how="left", maintain_order="left")["number"].to_numpy(),
-        pairs.select(pl.struct("dataset", "query_id").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy(),
+        pairs.select(query.rank("dense").cast(pl.Int64) - 1).to_series().to_numpy(),
         pairs[relevant].cast(pl.Float64).fill_null(np.nan).to_numpy(),
         seed,
+        pairs["pairs"].cast(pl.Float64).to_numpy() if "pairs" in pairs.columns else None,
     )
+
+
+class Queries:
+    """Numbers the queries of tables that come in parts; each query is in one part. The ids are kept once."""
+
+    def __init__(self) -> None:
+        self._named: list[pl.DataFrame] = []
+        self._next = 0
+
+    def number(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Add the number `query` to pairs with dataset and query_id, of a part that was not numbered before."""
+        named = pairs.select(_PAIR[:2]).unique().sort(_PAIR[:2])
+        named = named.with_columns(query=pl.int_range(self._next, self._next + pl.len(), dtype=pl.Int64))
+        self._named.append(named)
+        self._next += named.height
+        return pairs.join(named, on=_PAIR[:2], how="left", maintain_order="left")
+
+    def in_order(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """Replace `query` by numbers in the order of dataset and query_id."""
+        if not self._named:
+            return pairs
+        place = pl.concat(self._named).sort(_PAIR[:2]).select("query", place=pl.int_range(pl.len(), dtype=pl.Int64))
+        placed = place.sort("query")["place"]
+        return pairs.with_columns(query=placed.gather(pairs["query"]))
 
 
 def _shortlist(config: SampleConfig, pairs: pl.DataFrame) -> pl.DataFrame:

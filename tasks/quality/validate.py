@@ -9,7 +9,7 @@ The labelled pairs of a stratum are treated as a random choice, as people label 
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.agreement import SURE, alpha_interval, kappa_interval, two_state_kappa
 from tasks.clustered import Sample
 from tasks.formatting import markdown_table
+from tasks.parts import Rows, in_parts
+from tasks.protocols import InParts
 from tasks.quality.labels import newest, settle
-from tasks.quality.sample import as_sample, with_strata
+from tasks.quality.sample import Queries, as_sample, with_strata
 from tasks.schemas import VALIDATION
 from tasks.statistics import Interval
 from tasks.verdicts.shared_errors import ALL, deciding, kinds_of_pairs, shared_errors
@@ -62,9 +64,9 @@ class ValidateConfig(BaseModel):
 
 @dataclass(frozen=True)
 class _Pool:
-    """All pairs, with stratum, state, and `relevant` by people's labels."""
+    """All pairs, with stratum, and `relevant` by people's labels."""
 
-    frame: pl.DataFrame  # _PAIR, stratum, state, relevant (null: no label, or `unsure`)
+    frame: pl.DataFrame  # query (a number), stratum, relevant (null: no label, or `unsure`)
     seed: int
 
     @property
@@ -85,13 +87,31 @@ class _Pool:
         }
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of all pairs, and more of those with a clear label.
+
+    asked: for all pairs in the order of the pool: did the tier judge and call them relevant; its score or null.
+    drawn: the sampled pairs with the hashes of their texts. settled: their labels.
+    deciding, judges: the tiers but the cascade that decide anything, and their verdicts on the pairs with a clear
+    label. kinds: of these pairs (tasks.verdicts.shared_errors).
+    """
+
+    pool: _Pool
+    asked: dict[str, pl.DataFrame]
+    drawn: pl.DataFrame
+    settled: pl.DataFrame
+    judges: dict[str, pl.DataFrame]
+    kinds: pl.DataFrame
+
+
 def validate(  # noqa: PLR0913 - tables by name
     config: ValidateConfig,
     *,
-    candidates: pl.DataFrame,
-    similarity: pl.DataFrame,
-    llm_verdicts: pl.DataFrame,
-    decisions: pl.DataFrame,
+    candidates: Rows,
+    similarity: Rows,
+    llm_verdicts: Rows,
+    decisions: Rows,
     samples: pl.DataFrame,
     human: pl.DataFrame,
     out: Path,
@@ -100,7 +120,8 @@ def validate(  # noqa: PLR0913 - tables by name
 
     A label counts for the sampled pairs with its texts. Several labels are combined as in `tasks.quality.labels`. A
     pair that is `unsure` counts as not labelled. A pair that a tier did not judge, or could not read, counts as not
-    called relevant by the tier.
+    called relevant by the tier. Candidates and verdicts may come in parts, which are read one by one; of most pairs
+    only numbers are kept.
 
     Returns:
         `validation`: kappa, precision, recall and missed_share per tier; relevant_share of the pool; alpha of all
@@ -109,42 +130,78 @@ def validate(  # noqa: PLR0913 - tables by name
     Raises:
         ValueError: fewer than `min_labels` sampled pairs have a clear label, or the sample is of another curation.
     """
-    strata = with_strata(candidates, decisions)
-    drawn = _drawn(samples, strata)
-    labels = drawn.join(newest(human), on=_TEXTS).select(*_PAIR, *_TEXTS, "annotator", "label").sort(pl.all())
-    settled = drawn.join(settle(human), on=_TEXTS).select(*_PAIR, "label", "tied")
-    decided = settled.select(*_PAIR, relevant=_RELEVANT).sort(_PAIR)
-    clear = decided.filter(pl.col("relevant").is_not_null()).height
-    if clear < config.min_labels:
+    tables = {"similarity": similarity, "llm_verdicts": llm_verdicts, "decisions": decisions}
+    read = _read(config, in_parts(candidates), {n: in_parts(t) for n, t in tables.items()}, samples, human)
+    labels = read.drawn.join(newest(human), on=_TEXTS).select(*_PAIR, *_TEXTS, "annotator", "label").sort(pl.all())
+    truth = read.settled.drop_nulls("relevant").select(*_PAIR, "relevant").sort(_PAIR)
+    if truth.height < config.min_labels:
         raise ValueError(
-            f"validate: clear labels of at least {config.min_labels} sampled pairs expected, {clear} came "
+            f"validate: clear labels of at least {config.min_labels} sampled pairs expected, {truth.height} came "
             f"(of {samples.height} on the sheet); label more rows, or set min_labels lower"
         )
-    frame = strata.select(*_PAIR, "stratum", "state").join(decided, on=_PAIR, how="left", maintain_order="left")
-    pool = _Pool(frame, config.seed)
-    judged = {_CASCADE: decisions, "similarity": similarity} | {
-        tier: llm_verdicts.filter(pl.col("tier") == tier) for tier in config.tiers
-    }
-    asked = {name: _asked(pool, verdicts) for name, verdicts in judged.items()}
-    rows = list(_measure(pool, asked)) + list(_between_people(labels, config.seed))
+    rows = list(_measure(read.pool, read.asked)) + list(_between_people(labels, config.seed))
     counts = {
         "sampled": samples.height,
-        "labelled": decided.height,
-        "clear": clear,
-        "unsure": decided.height - clear,
-        "of_these_tied": settled.filter("tied").height,
+        "labelled": read.settled.height,
+        "clear": truth.height,
+        "unsure": read.settled.height - truth.height,
+        "of_these_tied": read.settled.filter("tied").height,
         "labels": labels.height,
-        "labels_elsewhere": newest(human).join(drawn, on=_TEXTS, how="anti").height,
+        "labels_elsewhere": newest(human).join(read.drawn, on=_TEXTS, how="anti").height,
         "annotators": sorted(labels["annotator"].unique()),
     }
-    judges = deciding({name: verdicts for name, verdicts in judged.items() if name != _CASCADE})
-    truth = decided.filter(pl.col("relevant").is_not_null())
-    common = shared_errors(judges, truth, kinds_of_pairs(candidates, decisions), config.seed)
-    summary = _summary(config, pool, asked, counts, rows) | {"shared_errors": common.to_dicts()}
+    common = shared_errors(read.judges, truth, read.kinds, config.seed)
+    summary = _summary(config, read.pool, read.asked, counts, rows) | {"shared_errors": common.to_dicts()}
     (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / PAGE_FILE).write_text(_page(summary), encoding="utf-8")
     table = [(subject, measure, *interval, labels_) for subject, measure, interval, labels_ in rows]
     return {"validation": pl.DataFrame(table, schema=VALIDATION.columns, orient="row").sort(VALIDATION.key)}
+
+
+def _read(
+    config: ValidateConfig,
+    candidates: InParts,
+    tables: Mapping[str, InParts],
+    samples: pl.DataFrame,
+    human: pl.DataFrame,
+) -> _Read:
+    """Read all pairs part by part; refuse a sample with other strata."""
+    combined, queries = settle(human), Queries()
+    tiers = (_CASCADE, "similarity", *config.tiers)
+    kept: dict[str, list[pl.DataFrame]] = {name: [] for name in ("pool", "drawn", "settled", "kinds")}
+    asked, judges = ({tier: list[pl.DataFrame]() for tier in tiers} for _ in range(2))
+    decides = set[str]()
+    for part in candidates.parts:
+        pairs, answers, decided = candidates.at(part), tables["llm_verdicts"].at(part), tables["decisions"].at(part)
+        said = {_CASCADE: decided, "similarity": tables["similarity"].at(part)}
+        said |= {tier: answers.filter(pl.col("tier") == tier) for tier in config.tiers}
+        strata = with_strata(pairs, decided)
+        drawn = _drawn(samples, strata)
+        settled = drawn.join(combined, on=_TEXTS).select(*_PAIR, "tied", relevant=_RELEVANT)
+        clear = settled.drop_nulls("relevant").select(_PAIR)
+        labelled = strata.join(settled, on=_PAIR, how="left", maintain_order="left")
+        kept["pool"].append(queries.number(labelled).select("query", "stratum", "relevant"))
+        kept["drawn"].append(drawn)
+        kept["settled"].append(settled)
+        kept["kinds"].append(kinds_of_pairs(pairs.join(clear, on=_PAIR, how="semi"), decided))
+        for tier, verdicts in said.items():
+            asked[tier].append(_asked(strata, verdicts))
+            judges[tier].append(verdicts.select(*_PAIR, "state").join(clear, on=_PAIR, how="semi"))
+        decides |= set(deciding(said))
+    whole = {name: pl.concat(frames) for name, frames in kept.items()}
+    if strange := samples.height - whole["drawn"].height:
+        raise ValueError(
+            f"validate: the sample's pairs in the strata they were drawn from expected, {strange} of {samples.height} "
+            "are elsewhere; validate the curation that drew the sample"
+        )
+    return _Read(
+        pool=_Pool(queries.in_order(whole["pool"]), config.seed),
+        asked={tier: pl.concat(frames) for tier, frames in asked.items()},
+        drawn=whole["drawn"],
+        settled=whole["settled"],
+        judges={tier: pl.concat(judges[tier]) for tier in tiers if tier != _CASCADE and tier in decides},
+        kinds=whole["kinds"],
+    )
 
 
 def _summary(
@@ -167,20 +224,14 @@ def _summary(
 
 
 def _drawn(samples: pl.DataFrame, strata: pl.DataFrame) -> pl.DataFrame:
-    """Return the sampled pairs with the hashes of their texts; refuse a sample with other strata."""
-    drawn = samples.join(strata.select(*_PAIR, *_TEXTS, now="stratum"), on=_PAIR, how="left")
-    strange = drawn.filter(pl.col("now").is_null() | (pl.col("now") != pl.col("stratum"))).height
-    if strange:
-        raise ValueError(
-            f"validate: the sample's pairs in the strata they were drawn from expected, {strange} of {samples.height} "
-            "are elsewhere; validate the curation that drew the sample"
-        )
-    return drawn.select(*_PAIR, *_TEXTS)
+    """Return the sampled pairs of a part that are in the strata they were drawn from, with their texts' hashes."""
+    found = samples.join(strata.select(*_PAIR, *_TEXTS, now="stratum"), on=_PAIR)
+    return found.filter(pl.col("now") == pl.col("stratum")).select(*_PAIR, *_TEXTS)
 
 
-def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
-    """Return, for all pairs in the order of the pool: did the tier judge and call them relevant; its score or null."""
-    found = pool.frame.select(_PAIR).join(
+def _asked(pairs: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
+    """Return, for all pairs in their order: did the tier judge and call them relevant; its score or null."""
+    found = pairs.select(_PAIR).join(
         verdicts.select(
             *_PAIR, called=pl.col("state") == "relevant", score=pl.col("score").fill_nan(None), judged=pl.lit(True)
         ),
@@ -188,13 +239,13 @@ def _asked(pool: _Pool, verdicts: pl.DataFrame) -> pl.DataFrame:
         how="left",
         maintain_order="left",
     )
-    return found.with_columns(pl.col("called", "judged").fill_null(False))
+    return found.select(pl.col("called", "judged").fill_null(False), "score")
 
 
 def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str, str, Interval, int]]:
     labelled = pool.labelled
     yield "pool", "relevant_share", pool.sample.share(), int(labelled.sum())
-    people, queries = pool.frame["relevant"].to_numpy(), pool.frame.select(pl.struct(_QUERY)).to_series().to_list()
+    people, queries = pool.frame["relevant"].to_numpy(), pool.frame["query"].to_numpy()
     for name, verdicts in asked.items():
         called, judged = verdicts["called"].to_numpy(), verdicts["judged"].to_numpy()
         both = np.flatnonzero(labelled & judged)
@@ -202,7 +253,7 @@ def _measure(pool: _Pool, asked: dict[str, pl.DataFrame]) -> Iterator[tuple[str,
         plain = kappa_interval(
             people[both].astype(bool).tolist(),
             called[both].tolist(),
-            [tuple(queries[row].values()) for row in both],
+            queries[both].tolist(),
             seed=pool.seed,
         )
         yield name, "kappa", weighed, len(both)

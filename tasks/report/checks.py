@@ -1,5 +1,7 @@
 """The report's part on the labels that came with the data: positives and queries that are in doubt."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,20 +43,34 @@ class LabelChecks:
         return {**counts, "unclear_queries": self.unclear, "sentences": self.sentences}
 
 
-def sum_up_checks(decisions: pl.DataFrame, queries: pl.DataFrame) -> LabelChecks:
-    """Count what is in doubt.
+def sum_up_checks(
+    decisions: pl.DataFrame | Iterable[pl.DataFrame], queries: pl.DataFrame | Iterable[pl.DataFrame]
+) -> LabelChecks:
+    """Count what is in doubt. Tables may come in frames, of which one is in memory at a time.
 
     Args:
         decisions: VERDICTS on the positives; `unsure` where the judge doubts one.
         queries: a table of QUERY_CHECKS.
     """
-    doubted = decisions.filter(pl.col("state") == "unsure")
-    first = doubted.sort("score", "dataset", "query_id", "doc_id", nulls_last=True).head(_SHOWN)
+    states, first = Counter[str](), list[pl.DataFrame]()
+    for frame in _frames(decisions):
+        states.update(frame["state"].to_list())
+        doubted = frame.filter(pl.col("state") == "unsure").select("dataset", "query_id", "doc_id", "score")
+        order = ("score", "dataset", "query_id", "doc_id")
+        first = [pl.concat([*first, doubted]).sort(order, nulls_last=True).head(_SHOWN)]
+    reasons, unclear = Counter[str](), list[pl.DataFrame]()
+    for frame in _frames(queries):
+        reasons.update(frame["reason"].to_list())
+        unclear = [pl.concat([*unclear, frame]).sort("dataset", "query_id").head(_SHOWN)]
     return LabelChecks(
-        positives=decisions.height,
-        doubted=doubted.height,
-        unparsed=decisions.filter(pl.col("state") == "unparsed").height,
-        unclear=dict(queries.group_by("reason").len().sort("reason").iter_rows()),
-        examples=tuple(first.select("dataset", "query_id", "doc_id", "score").to_dicts()),
-        queries=tuple(queries.sort("dataset", "query_id").head(_SHOWN).to_dicts()),
+        positives=states.total(),
+        doubted=states["unsure"],
+        unparsed=states["unparsed"],
+        unclear=dict(sorted(reasons.items())),
+        examples=tuple(row for frame in first for row in frame.to_dicts()),
+        queries=tuple(row for frame in unclear for row in frame.to_dicts()),
     )
+
+
+def _frames(table: pl.DataFrame | Iterable[pl.DataFrame]) -> Iterable[pl.DataFrame]:
+    return [table] if isinstance(table, pl.DataFrame) else table

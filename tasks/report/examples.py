@@ -1,7 +1,7 @@
 """Pick a few queries with relabelled passages as examples, by hash; and find what the report needs of the passages.
 
-The texts of the examples and the lengths of the candidates are found in the query parts, so that the report does not
-read the corpus.
+What the page shows of the examples, and the lengths of the candidates, are found in the query parts, so that the report
+reads neither the corpus nor all verdicts.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
-from tasks.schemas import PASSAGES
+from tasks.report.parts.sum_up import EditsConfig, first_queries
+from tasks.schemas import EDITS, KNOWN, PASSAGES, POSITIVES, QUERIES, VERDICTS
 from tasks.summaries import CHOSEN, LENGTHS
-from tasks.texts import hash_text, show_passage
+from tasks.texts import show_passage
 
 NEAR_MISSES = 2  # unsure candidates shown per query
 KEPT = 1  # candidates shown per query that stay negatives
@@ -69,7 +70,8 @@ def pick_examples(  # noqa: PLR0913 - tables by name
     passages by falling score, then the unsure ones with the highest scores, then the kept negative with the highest
     score.
     """
-    relabelled, chosen = edits.filter(pl.col("to") == "positive"), choose_queries(edits, limit)
+    relabelled = edits.filter(pl.col("to") == "positive")
+    chosen = first_queries(relabelled, limit)
     keys = pl.DataFrame(chosen, schema=dict.fromkeys(_QUERY, pl.String), orient="row")
     rows = _with_scores(verdicts.join(keys, on=_QUERY, how="semi"))
     rows = (
@@ -96,12 +98,6 @@ def pick_examples(  # noqa: PLR0913 - tables by name
         )
         for dataset, query_id in chosen
     ]
-
-
-def choose_queries(edits: pl.DataFrame, limit: int) -> list[tuple[str, str]]:
-    """Return up to `limit` queries with a relabelled passage, by dataset and id, in the order of their hashes."""
-    relabelled = edits.filter(pl.col("to") == "positive")
-    return sorted(set(relabelled.select(_QUERY).iter_rows()), key=lambda key: (hash_text("/".join(key)), key))[:limit]
 
 
 def _of(frame: pl.DataFrame, dataset: str, query_id: str) -> pl.DataFrame:
@@ -148,24 +144,16 @@ def _candidates(rows: pl.DataFrame, texts: Mapping[tuple[str, str], str]) -> lis
     ]
 
 
-class ExcerptConfig(BaseModel):
-    """How many queries the report shows as examples."""
+def choose_examples(config: EditsConfig, *, shortlist: pl.DataFrame) -> dict[str, Any]:
+    """Choose the examples of the report, as `pick_examples` does, among those that the query parts shortlisted.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    examples: int = Field(6, ge=0)
-
-
-def choose_examples(config: ExcerptConfig, *, edits: pl.DataFrame) -> dict[str, Any]:
-    """Choose the examples of the report, as `pick_examples` does.
-
-    edits: of the treatment `relabel`, with the number of their query part in `part`.
+    shortlist: CHOSEN, with the number of their query part in `part`.
 
     Returns:
         `chosen`: an iterable of query parts and CHOSEN.
     """
-    keys = pl.DataFrame(choose_queries(edits, config.examples), schema=CHOSEN.columns, orient="row")
-    chosen = edits.select(*_QUERY, "part").unique().join(keys, on=_QUERY).sort("part", *CHOSEN.key)
+    keys = pl.DataFrame(first_queries(shortlist, config.examples), schema=CHOSEN.columns, orient="row")
+    chosen = shortlist.select(*_QUERY, "part").unique().join(keys, on=_QUERY).sort("part", *CHOSEN.key)
     parts = chosen.partition_by("part", as_dict=True, maintain_order=True, include_key=False)
     return {"chosen": _numbered(parts)}
 
@@ -174,18 +162,36 @@ def _numbered(parts: dict[tuple[Any, ...], pl.DataFrame]) -> Iterator[tuple[int,
     yield from ((int(part), frame.select(*CHOSEN.columns)) for (part,), frame in parts.items())
 
 
-def excerpt(
-    config: ExcerptConfig,
+def excerpt(  # noqa: PLR0913 - tables by name
+    config: EditsConfig,
     *,
     chosen: pl.DataFrame,
+    queries: pl.DataFrame,
     candidates: pl.DataFrame,
     positives: pl.DataFrame,
+    similarity: pl.DataFrame,
+    llm_verdicts: pl.DataFrame,
+    decisions: pl.DataFrame,
+    edits: pl.DataFrame,
     passages: pl.DataFrame,
+    known: pl.DataFrame | None = None,
 ) -> dict[str, pl.DataFrame]:
-    """Return `texts`: PASSAGES, the candidates and positives of the chosen queries of one query part."""
+    """Return what the page shows of the chosen queries of one query part.
+
+    Returns:
+        `queries`, `positives`, `edits`, `known` of these queries; `verdicts` of all tiers on their candidates; and
+        `texts`: PASSAGES, their candidates and positives.
+    """
     del config
+    known = KNOWN.empty() if known is None else known
     pairs = pl.concat(frame.join(chosen, on=_QUERY).select(_PASSAGE) for frame in (candidates, positives))
-    return {"texts": passages.join(pairs.unique(), on=_PASSAGE, how="semi").sort(PASSAGES.key)}
+    verdicts = pl.concat([similarity, llm_verdicts, decisions])
+    tables = {"queries": (queries, QUERIES), "positives": (positives, POSITIVES), "verdicts": (verdicts, VERDICTS)}
+    tables |= {"edits": (edits, EDITS), "known": (known.unique(), KNOWN)}
+    of_chosen = {
+        name: frame.join(chosen, on=_QUERY, how="semi").sort(schema.key) for name, (frame, schema) in tables.items()
+    }
+    return {**of_chosen, "texts": passages.join(pairs.unique(), on=_PASSAGE, how="semi").sort(PASSAGES.key)}
 
 
 class MeasureConfig(BaseModel):

@@ -5,17 +5,15 @@ from typing import Any
 import polars as pl
 
 from tasks.formatting import percent
+from tasks.report.parts.add_up import Sums
 
 
-def sum_up_guarantee(
-    guarantee: pl.DataFrame | None, calls: pl.DataFrame, verdicts: pl.DataFrame, people: pl.DataFrame
-) -> dict[str, Any] | None:
+def sum_up_guarantee(guarantee: pl.DataFrame | None, sums: Sums, people: pl.DataFrame) -> dict[str, Any] | None:
     """Return the figures of the guarantee, and what they mean in a sentence; None where no tier has one.
 
     Args:
         guarantee: a table of `schemas.GUARANTEE`, of one row.
-        calls: the calls of all tiers, or the sums of `tasks.report.summary.add_up_calls`.
-        verdicts: those of the tiers after similarity.
+        sums: of all parts.
         people: a table of `schemas.PEOPLE`. Its recall is an estimate, and not of the oracle but of people.
 
     Returns:
@@ -28,8 +26,7 @@ def sum_up_guarantee(
         return None
     (row,) = guarantee.iter_rows(named=True)
     saved = row["questions"] - row["asked"]
-    judges = verdicts.filter(pl.col("tier") == row["tier"]).select("judge").unique()
-    spent = calls.join(judges, on="judge", how="semi").select(pl.sum("prompt_tokens") + pl.sum("output_tokens")).item()
+    spent = sums.calls_of(row["tier"]).select(pl.sum("prompt_tokens") + pl.sum("output_tokens")).item()
     estimates = people.filter((pl.col("tier") == "cascade") & pl.col("recall").is_not_null()).to_dicts()
     return {
         **row,

@@ -64,12 +64,17 @@ def bin_values(values: Sequence[float], low: float, high: float, bins: int) -> l
     >>> [bar.count for bar in bin_values([0.1, 0.4, 0.5, 1.0], 0, 1, 2)]
     [2, 2]
     """
-    counts = [0] * bins
+    counts = dict.fromkeys(range(bins), 0)
     for value in values:
         place = math.floor((value - low) / (high - low) * bins + 1e-9)
         counts[min(max(place, 0), bins - 1)] += 1
+    return bars_of(counts, low, high, bins)
+
+
+def bars_of(counts: Mapping[int, int], low: float, high: float, bins: int) -> list[Bar]:
+    """Return equal bars from `low` to `high` with counts by their number."""
     width = (high - low) / bins
-    return [Bar(low + i * width, low + (i + 1) * width, count) for i, count in enumerate(counts)]
+    return [Bar(low + i * width, low + (i + 1) * width, counts.get(i, 0)) for i in range(bins)]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

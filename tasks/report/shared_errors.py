@@ -1,21 +1,20 @@
 """The report's part on judges: where two of them are wrong together, and what to beware of in the cascade."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import polars as pl
 
-from tasks.agreement import SURE
 from tasks.formatting import percent
-from tasks.schemas import HUMAN_JUDGE, SOURCE_JUDGE
-from tasks.verdicts.pairs import PAIR
-from tasks.verdicts.shared_errors import ALL, FEWEST, deciding, kinds_of_pairs, shared_errors
+from tasks.report.parts.add_up import Sums
+from tasks.report.parts.errors import KNOWN, LABELS, PEOPLE, labels_of
+from tasks.report.parts.tallies import PASSED
+from tasks.schemas import SHARED_ERRORS
+from tasks.verdicts.shared_errors import ALL, FEWEST, KINDS, compare_errors
 
-SIMILARITY = "similarity"
 _MOST = 12  # kinds of pairs shown
-_RELEVANT = pl.col("state") == "relevant"
 
 
 @dataclass(frozen=True)
@@ -47,38 +46,21 @@ class CommonErrors:
         ]
 
 
-def find_common_errors(
-    verdicts: Mapping[str, pl.DataFrame],
-    *,
-    candidates: pl.DataFrame,
-    decisions: pl.DataFrame,
-    lengths: pl.DataFrame,
-    known: pl.DataFrame,
-) -> CommonErrors:
+def find_common_errors(judges: Sequence[str], sums: Sums) -> CommonErrors:
     """Compare judges by people's labels, by the known false negatives, or by the last tier, whichever comes first.
 
     Args:
-        verdicts: VERDICTS by judge, in the order asked. A judge that decides nothing is left out.
-        candidates: a table of CANDIDATES.
-        decisions: of the curation; people's labels are those whose judge is `human:<n>`.
-        lengths: a table of LENGTHS.
-        known: a table of KNOWN. They are all relevant, so by them only misses are seen.
+        judges: in the order asked, similarity first. A judge that decides nothing is left out.
+        sums: of all parts.
     """
-    judges = deciding(verdicts)
-    by_people = pl.col("judge").str.starts_with(f"{HUMAN_JUDGE}:") & (pl.col("judge") != SOURCE_JUDGE)
-    labelled = decisions.filter(by_people, pl.col("state").is_in(SURE)).select(*PAIR, relevant=_RELEVANT)
-    found = candidates.join(known.select(PAIR).unique(), on=PAIR, how="semi").select(*PAIR, relevant=pl.lit(True))
-    measured_by, truth = "people", labelled
-    if truth.height < FEWEST:
-        measured_by, truth = "known", found
-    if truth.height < FEWEST and judges:
-        measured_by, last = list(judges.items())[-1]
-        truth = last.filter(pl.col("state") != "unparsed").select(*PAIR, relevant=_RELEVANT)
-        del judges[measured_by]
-    if len(judges) < 2:  # noqa: PLR2004 - errors in common need two
-        return CommonErrors("", ())
-    kinds = kinds_of_pairs(candidates.join(truth, on=PAIR, how="semi"), decisions, lengths)
-    rows = shared_errors(judges, truth, kinds)
+    compared = [name for name in judges if sums.decides(name)]
+    measured_by = next((by for by in (PEOPLE, KNOWN) if sums.count(LABELS, by) >= FEWEST), "")
+    labels = measured_by
+    if not measured_by and compared:
+        measured_by = compared.pop()
+        labels = labels_of(measured_by)
+    both = pl.col("first").is_in(compared) & pl.col("second").is_in(compared)
+    rows = _compare(sums.errors.filter(pl.col("by") == labels, both), compared)
     if rows.is_empty():
         return CommonErrors("", ())
     excess = pl.col("both_wrong") - pl.col("by_chance")
@@ -87,20 +69,37 @@ def find_common_errors(
     return CommonErrors(measured_by, tuple([*every.to_dicts(), *kinds.head(_MOST).to_dicts()]))
 
 
-def say_passed_on(verdicts: Mapping[str, pl.DataFrame], warn_shares: Mapping[str, float]) -> list[str]:
+def _compare(errors: pl.DataFrame, judges: Sequence[str]) -> pl.DataFrame:
+    """Return SHARED_ERRORS of each two judges, all pairs first. What tells nothing apart is left out."""
+    rows = []
+    for first, second in combinations(judges, 2):
+        of_both = errors.filter(pl.col("first") == first, pl.col("second") == second)
+        for kind in (ALL, *KINDS):
+            found = of_both.filter(pl.col("kind") == kind).partition_by("value", as_dict=True)
+            if kind != ALL and len(found) < 2:  # noqa: PLR2004 - of one kind alone nothing is told apart
+                continue
+            for (value,), counts in sorted(found.items()):
+                compared = compare_errors(counts)
+                if compared.pairs >= FEWEST:
+                    rows.append((first, second, kind, value, *compared))
+    return pl.DataFrame(rows, schema=SHARED_ERRORS.columns, orient="row")
+
+
+def say_passed_on(judges: Sequence[str], sums: Sums, warn_shares: Mapping[str, float]) -> list[str]:
     """Warn of each tier that is asked about more than a share of what the tier before judged.
 
     Args:
-        verdicts: VERDICTS by judge, in the order asked, similarity first.
+        judges: in the order asked, similarity first.
+        sums: of all parts.
         warn_shares: by tier, the share above which a warning is due (`escalate.warn_share`).
     """
-    said, judges = [], list(verdicts.items())
-    for (before, judged), (tier, asked) in pairwise(judges):
-        passed = judged.join(asked, on=PAIR, how="semi").height
-        share = passed / judged.height if judged.height else 0.0
+    said = []
+    for before, tier in pairwise(judges):
+        judged, passed = sums.judged(before), sums.count(PASSED, before, tier)
+        share = passed / judged if judged else 0.0
         if share > warn_shares.get(tier, 1.0):
             said.append(
-                f"{before} passes {passed:,} of {judged.height:,} pairs ({percent(share)}) on to {tier}, more than "
+                f"{before} passes {passed:,} of {judged:,} pairs ({percent(share)}) on to {tier}, more than "
                 f"{percent(warn_shares[tier])} (escalate.warn_share): it saves little. A calibration "
                 "(reneg calibrate) with decide: {precision: …}, escalate.lower and upper, or max_share passes on fewer."
             )

@@ -1,24 +1,26 @@
 """Count the figures of a curation, for page, terminal and JSON, and describe them in sentences."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from tasks.clustered import share_of_groups
 from tasks.formatting import percent, signed
-from tasks.quality.imported import IMPORTED
 from tasks.rejects import with_counts
 from tasks.report.describe import PASSAGE_CHARS
-from tasks.schemas import CALLS, SOURCE_JUDGE, VERDICT_STATES
+from tasks.report.parts import tallies
+from tasks.report.parts.add_up import Sums
+from tasks.report.parts.sum_up import CASCADE
+from tasks.schemas import TREATMENTS
 from tasks.statistics import NOT_DEFINED, Interval
-from tasks.training.evaluate import Comparison
+from tasks.training.evaluate import PAIR, Comparison, choose_pair, compare
 
-CASCADE = "cascade"
 NDCG = "nDCG@10"
-TREATED = ("default", "relabel")
-MODELS = ("base", *TREATED)
+MODELS = ("base", *TREATMENTS)
+RERANKERS = tuple(f"reranker-{name}" for name in TREATMENTS)  # that were trained on a treatment
 
 NOTHING_KNOWN = (0.0, 1.0)
 
@@ -34,7 +36,7 @@ class Figures:
         or if a text has several ids.
     known, known_found: candidates known in advance to be false negatives, and those of them that the cascade found.
     known_recall, known_precision: of the decisions, counted on the known ones, with 95% intervals by query.
-    means: mean score by (measure, model), over the held-out queries.
+    means: mean score by (measure, model), over the held-out queries. pair: the two models that are compared.
     share_interval: 95% interval of the share of false negatives among the candidates, clustered by query; 0 to 1 where
         there is nothing.
     imported: candidates whose verdict is from a table.
@@ -62,6 +64,7 @@ class Figures:
     seconds: float
     evaluated_queries: int
     means: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    pair: tuple[str, str] = PAIR
     share_interval: tuple[float, float] = NOTHING_KNOWN
     imported: int = 0
     labelled: int = 0
@@ -108,79 +111,55 @@ class Figures:
             "known_precision": self.known_precision.rounded(),
             "found": self.found,
             "llm_calls": self.llm_calls,
-            "ndcg10": {model: _rounded(self.mean(model)) for model in TREATED},
+            "ndcg10": {
+                model: _rounded(self.mean(model))
+                for model in TREATMENTS
+                if model in PAIR or self.mean(model) is not None
+            },
         }
 
 
-def add_up_calls(calls: pl.DataFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Add up the calls of each judge; of several frames, one is in memory at a time.
-
-    Args:
-        calls: a table of `schemas.CALLS`, or frames of one.
-
-    Returns:
-        judge, calls (their number), prompt_tokens, output_tokens, sorted by judge.
-    """
-    tokens = [pl.sum("prompt_tokens"), pl.sum("output_tokens")]
-    frames = [calls] if isinstance(calls, pl.DataFrame) else calls
-    added = [frame.group_by("judge").agg(pl.len().cast(pl.Int64).alias("calls"), *tokens) for frame in frames]
-    empty = CALLS.empty().select("judge", "prompt_tokens", "output_tokens", calls=pl.lit(0, pl.Int64))
-    every = pl.concat([empty.select("judge", "calls", "prompt_tokens", "output_tokens"), *added])
-    return every.group_by("judge").agg(pl.sum("calls"), *tokens).sort("judge")
-
-
-def count_figures(  # noqa: PLR0913 - tables by name
+def count_figures(
     *,
-    queries: pl.DataFrame,
+    sums: Sums,
     counts: pl.DataFrame,
-    candidates: pl.DataFrame,
-    llm_verdicts: pl.DataFrame,
-    calls: pl.DataFrame,
-    decisions: pl.DataFrame,
     agreement: pl.DataFrame,
-    edits: pl.DataFrame,
     scores: pl.DataFrame,
     rejects: pl.DataFrame,
     costs: pl.DataFrame,
 ) -> Figures:
-    """Count the figures of a curation from its tables; any table may be empty. `calls` are added up before."""
-    states = dict(decisions.group_by("state").len().iter_rows())
+    """Count the figures of a curation from the sums of its query parts and from tables; any may be empty."""
     known = next(iter(agreement.filter(pl.col("tier") == CASCADE).to_dicts()), {})
-    imported = pl.col("tier") == IMPORTED
-    edited = dict(edits.group_by("to").len().iter_rows())
+    found = sums.relevant.filter(pl.col("relevant") > 0)
     return Figures(
-        queries=queries.height,
-        training_queries=queries.filter(pl.col("split") == "train").height,
-        test_queries=queries.filter(pl.col("split") == "test").height,
-        dev_queries=queries.filter(pl.col("split") == "dev").height,
+        queries=sums.count(tallies.QUERIES),
+        training_queries=sums.count(tallies.QUERIES, "train"),
+        test_queries=sums.count(tallies.QUERIES, "test"),
+        dev_queries=sums.count(tallies.QUERIES, "dev"),
         passages=int(counts.filter(pl.col("subject") == PASSAGE_CHARS)["count"].sum()),
-        candidates=candidates.height,
-        states={state: states.get(state, 0) for state in VERDICT_STATES},
-        queries_with_relevant=decisions.filter(pl.col("state") == "relevant").select(_QUERY).n_unique(),
-        found=edited.get("positive", 0),
-        removed=edited.get("removed", 0),
-        dropped=edits.filter(pl.col("to") == "dropped").select(_QUERY).n_unique(),
+        candidates=sums.count(tallies.CANDIDATES),
+        states=sums.states(CASCADE),
+        queries_with_relevant=int(found["queries"].sum()),
+        found=sums.count(tallies.EDITED, kind="positive"),
+        removed=sums.count(tallies.EDITED, kind="removed"),
+        dropped=sums.count(tallies.DROPPED),
         known=known.get("known", 0),
         known_found=known.get("known_found", 0),
         known_recall=Interval(*(known.get(name) for name in ("recall", "recall_low", "recall_high"))),
         known_precision=Interval(*(known.get(name) for name in ("precision", "precision_low", "precision_high"))),
-        llm_pairs=llm_verdicts.filter(~imported).select(*_QUERY, "doc_id").n_unique(),
-        imported=llm_verdicts.filter(imported).height,
-        labelled=decisions.filter(pl.col("judge") == SOURCE_JUDGE).height,
-        llm_calls=int(calls["calls"].sum()),
-        prompt_tokens=int(calls["prompt_tokens"].sum()),
-        output_tokens=int(calls["output_tokens"].sum()),
+        llm_pairs=sums.count(tallies.ASKED),
+        imported=sums.count(tallies.IMPORTED_PAIRS),
+        labelled=sums.count(tallies.LABELLED),
+        llm_calls=int(sums.calls["calls"].sum()),
+        prompt_tokens=int(sums.calls["prompt_tokens"].sum()),
+        output_tokens=int(sums.calls["output_tokens"].sum()),
         rejected=int(with_counts(rejects)["count"].sum()),
         seconds=float(costs["seconds"].sum()),
         evaluated_queries=scores.select(_QUERY).n_unique(),
         means=_means(scores),
-        share_interval=share_interval(decisions),
+        pair=choose_pair(scores),
+        share_interval=share_interval(sums.relevant),
     )
-
-
-def summarise(**tables: pl.DataFrame) -> dict[str, Any]:
-    """Return the figures that the terminal and the JSON line show. The tables are those of `count_figures`."""
-    return count_figures(**tables).as_dict()
 
 
 def conclude(figures: Figures, comparisons: Sequence[Comparison]) -> list[str]:
@@ -189,7 +168,7 @@ def conclude(figures: Figures, comparisons: Sequence[Comparison]) -> list[str]:
         _say_found(figures),
         _say_trust(figures),
         _say_cost(figures),
-        _say_training(comparisons),
+        _say_training(figures, comparisons),
         *_say_losses(figures),
     ]
 
@@ -284,10 +263,17 @@ def _say_known(figures: Figures) -> str:
     )
 
 
-def _say_training(comparisons: Sequence[Comparison]) -> str:
+def _say_training(figures: Figures, comparisons: Sequence[Comparison]) -> str:
     found = next((c for c in comparisons if c.measure == NDCG), None)
-    if found is None:
+    baseline, treatment = ({"relabel": "relabelled"}.get(name, name) for name in figures.pair)
+    other = (f"and on the {baseline} data", f"instead of the {baseline} data")
+    if baseline == MODELS[0]:
+        other = ("data and no training at all", "data instead of no training at all")
+    if found is None and not figures.means:
         return "Retraining was not evaluated, so whether the new labels help a model is not known."
+    if found is None:
+        named = sorted({model for _, model in figures.means})
+        return f"Nothing is compared in {NDCG}: {', '.join(named)} was evaluated, and a pair of models is needed."
     if found.low is None or found.high is None:
         return (
             f"{NDCG} differs by {signed(found.difference)} on {found.queries:,} held-out queries, on each alike: no "
@@ -296,13 +282,27 @@ def _say_training(comparisons: Sequence[Comparison]) -> str:
     span = f"({signed(found.low)} to {signed(found.high)}, 95%, {found.queries:,} held-out queries)"
     if not found.is_clear:
         return (
-            f"No difference in {NDCG} between training on the relabelled and on the default data could be shown: "
+            f"No difference in {NDCG} between training on the {treatment} {other[0]} could be shown: "
             f"{signed(found.difference)} {span}."
         )
     verb = "raised" if found.difference > 0 else "lowered"
-    return (
-        f"Training on the relabelled instead of the default data {verb} {NDCG} by {abs(found.difference):.3f} {span}."
-    )
+    return f"Training on the {treatment} {other[1]} {verb} {NDCG} by {abs(found.difference):.3f} {span}."
+
+
+def say_rerankers(scores: pl.DataFrame) -> list[str]:
+    """Compare the reranker trained on the first treatment that is there with the one trained on `default`."""
+    there = set(scores["model"].unique())
+    others = [name for name in (f"reranker-{PAIR[1]}", *RERANKERS) if name in there and name != RERANKERS[0]]
+    if RERANKERS[0] not in there or not others:
+        return []
+    found = next((c for c in compare(scores, RERANKERS[0], others[0]) if c.measure == NDCG), None)
+    if found is None:
+        return []
+    span = "no interval" if found.low is None or found.high is None else f"{signed(found.low)} to {signed(found.high)}"
+    return [
+        f"Of two rerankers of the same candidates, {others[0]} has {NDCG} {found.treatment:.3f} and {RERANKERS[0]} "
+        f"{found.baseline:.3f}: {signed(found.difference)} ({span}, 95%, {found.queries:,} held-out queries)."
+    ]
 
 
 def _say_losses(figures: Figures) -> list[str]:
@@ -318,10 +318,14 @@ def _say_losses(figures: Figures) -> list[str]:
     return said
 
 
-def share_interval(decisions: pl.DataFrame) -> tuple[float, float]:
-    """Return the 95% interval of the share of relevant pairs, clustered by query; 0 to 1 for no pairs."""
-    found = decisions.group_by(_QUERY).agg(relevant=(pl.col("state") == "relevant").sum(), pairs=pl.len()).sort(_QUERY)
-    low, high = share_of_groups(found["relevant"].to_list(), found["pairs"].to_list())[1:]
+def share_interval(relevant: pl.DataFrame) -> tuple[float, float]:
+    """Return the 95% interval of the share of relevant pairs, clustered by query; 0 to 1 for no pairs.
+
+    `relevant` is a table of `tasks.summaries.RELEVANT_BY_QUERY`: queries with the same counts are one row.
+    """
+    queries = relevant["queries"].to_numpy()
+    found, pairs = (np.repeat(relevant[name].to_numpy().astype(float), queries) for name in ("relevant", "pairs"))
+    low, high = share_of_groups(found, pairs)[1:]
     return NOTHING_KNOWN if low is None or high is None else (low, high)
 
 

@@ -7,8 +7,9 @@ By chance, two judges are both wrong on a relevant pair with the product of thei
 likewise on pairs that are not relevant (the independence of Dawid and Skene 1979, given the true class).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,13 +17,28 @@ import polars as pl
 from tasks.clustered import blocks, draw_weights, effective, interval_of
 from tasks.schemas import SHARED_ERRORS
 from tasks.statistics import CONFIDENCE, Floats
+from tasks.summaries import ERRORS
 from tasks.verdicts.pairs import PAIR
 
 ALL = "all"
 FEWEST = 20  # pairs; of fewer nothing is said
+KINDS = ("data set", "language model", "retriever", "rank", "length")  # the columns of `kinds_of_pairs`
 _QUERY = PAIR[:2]
 _RANKS = (5, 20)
 _LENGTHS = (500, 2000)  # characters of a passage
+
+
+class Errors(NamedTuple):
+    """What `SHARED_ERRORS` says of two judges; its columns of these names."""
+
+    pairs: int
+    queries: int
+    first_wrong: float
+    second_wrong: float
+    both_wrong: float
+    by_chance: float
+    excess_low: float | None
+    excess_high: float | None
 
 
 def shared_errors(
@@ -57,7 +73,7 @@ def shared_errors(
         both = both.sort(PAIR)
         for kind, value, pairs in _by_kind(both, columns):
             if pairs.height >= FEWEST:
-                rows.append((first, second, kind, value, *_compare(pairs, seed)))
+                rows.append((first, second, kind, value, *compare_errors(wrong_by_query(pairs), seed)))
     return pl.DataFrame(rows, schema=SHARED_ERRORS.columns, orient="row")
 
 
@@ -117,22 +133,40 @@ def _by_kind(both: pl.DataFrame, columns: list[str]) -> Iterator[tuple[str, str,
                 yield column, value, both.filter(pl.col(column) == value)
 
 
-def _compare(pairs: pl.DataFrame, seed: int) -> tuple[int, int, float, float, float, float, float | None, float | None]:
-    """Return a row of SHARED_ERRORS from `pairs`, after its names. The pairs of a query stand together."""
-    relevant = pairs["relevant"].to_numpy()
-    wrong = [pairs[name].to_numpy() != relevant for name in ("first", "second")]
-    begins = pl.any_horizontal(pl.col(name).ne_missing(pl.col(name).shift()) for name in _QUERY)
-    query = pairs.select(begins.cum_sum().cast(pl.Int64) - 1).to_series().to_numpy()
-    block = blocks(query, seed)
-    # Of each class by query: pairs, first wrong, second wrong, both wrong.
-    columns = [np.ones_like(relevant), *wrong, wrong[0] & wrong[1]]
-    counts = [np.stack([np.bincount(block, side & one) for one in columns], axis=1) for side in (relevant, ~relevant)]
-    cells = np.concatenate(counts, axis=1).astype(np.float64)
+def wrong_by_query(pairs: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """Count, for each query, on how many pairs two judges are wrong.
+
+    Args:
+        pairs: dataset, query_id, and the booleans `relevant` and what `first` and `second` call relevant.
+        by: further columns that tell groups apart.
+
+    Returns:
+        `by`, dataset, query_id, and the counts `ERRORS`, sorted.
+    """
+    first, second = (pl.col(name) != pl.col("relevant") for name in ("first", "second"))
+    wrongs = (pl.lit(True), first, second, first & second)
+    sides = (pl.col("relevant"), ~pl.col("relevant"))
+    counts = (side & wrong for side in sides for wrong in wrongs)
+    named = {name: count.sum().cast(pl.Int32) for name, count in zip(ERRORS, counts, strict=True)}
+    return pairs.group_by(*by, *_QUERY).agg(**named).sort(*by, *_QUERY)
+
+
+def compare_errors(counts: pl.DataFrame, seed: int = 0) -> Errors:
+    """Compare how often two judges are both wrong with what chance would give.
+
+    Args:
+        counts: `ERRORS` of each query; or of several queries with the same counts, whose number is `queries`.
+        seed: seed of the interval.
+    """
+    times = counts["queries"].to_numpy() if "queries" in counts.columns else np.ones(counts.height, dtype=np.int64)
+    block = blocks(np.arange(times.sum()), seed)
+    of_queries = (np.repeat(counts[name].to_numpy(), times) for name in ERRORS)
+    cells = np.stack([np.bincount(block, column) for column in of_queries], axis=1)
     first, second, both, expected = (float(share[0]) for share in _shares(cells.sum(axis=0)[None, :]))
     drawn = _shares(draw_weights(block, seed) @ cells)
-    of_query = (cells[:, 0] + cells[:, 4])[:, None]
+    of_query = (cells[:, 0] + cells[:, 4])[:, None].astype(np.float64)
     excess = interval_of(both - expected, drawn[2] - drawn[3], effective(of_query), CONFIDENCE, lowest=-1.0)
-    return pairs.height, int(query.max()) + 1, first, second, both, expected, excess.low, excess.high
+    return Errors(int(of_query.sum()), len(block), first, second, both, expected, excess.low, excess.high)
 
 
 def _shares(counts: Floats) -> tuple[Floats, Floats, Floats, Floats]:

@@ -5,12 +5,24 @@ import io
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks import lines as lines_module
 from tasks import packed as packed_module
-from tasks.lines import Problem, Problems, ReadLimits, UnusableError, parse_object, read_lines, split_lines
+from tasks.lines import (
+    Problem,
+    Problems,
+    ReadLimits,
+    UnusableError,
+    count_lines_within,
+    is_utf8,
+    parse_object,
+    read_lines,
+    read_lines_within,
+    split_lines,
+)
 from tests.tasks.records import mutable_records
 from tests.tasks.settings import settings_of
 
@@ -174,3 +186,49 @@ def test_the_default_limits_stay_as_they_are() -> None:
 
 def test_records_cannot_be_changed_after_they_were_made() -> None:
     assert mutable_records(lines_module) == set()
+
+
+@pytest.mark.parametrize(
+    "data", [b"one\n\ntwo\r\nthree", b"\xef\xbb\xbfone\n\xff\nthree\n", b"\n\n", b"a" * 40 + b"\nb\n"]
+)
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_ranges_of_a_file_together_hold_its_lines_each_once_under_its_number(
+    tmp_path: Path, data: bytes, count: int
+) -> None:
+    path, limits = tmp_path / "a.jsonl", ReadLimits(line_bytes=20)
+    path.write_bytes(data)
+    bounds = [len(data) * number // count for number in range(count + 1)]
+    ranges = [range(bounds[number], bounds[number + 1]) for number in range(count)]
+    found, before = [], 0
+    for within in ranges:
+        found += list(read_lines_within(path, "a", limits, within, before))
+        before += count_lines_within(path, within)
+    assert found == list(read_lines(path, "a", limits))
+    assert before == len(data.splitlines())
+
+
+def test_of_a_file_only_the_range_and_its_last_line_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"line\n" * 2**19 + b"x" * 2**22)
+    read = 0
+
+    class Counted(io.FileIO):
+        def readinto(self, buffer: Any) -> int:
+            nonlocal read
+            size = super().readinto(buffer)
+            read += size or 0
+            return size or 0
+
+    monkeypatch.setattr(Path, "open", lambda self, mode: io.BufferedReader(Counted(self, mode)))
+    within = range(2**21, 2**21 + 100)
+    assert list(read_lines_within(path, "a", FEW, within, 7)) == [(f"a:{number}", "line") for number in range(8, 28)]
+    assert count_lines_within(path, within) == 20
+    assert list(read_lines_within(path, "a", FEW, range(3 * 2**20, 3 * 2**20 + 100))) == []  # within a long line
+    assert read < 2**21
+
+
+def test_a_text_with_the_mark_of_another_encoding_is_told_from_utf8(tmp_path: Path) -> None:
+    texts = {"utf-8": True, "utf-8-sig": True, "utf-16": False, "utf-32": False}
+    for encoding in texts:
+        (tmp_path / encoding).write_bytes("text".encode(encoding))
+    assert {encoding: is_utf8(tmp_path / encoding) for encoding in texts} == texts

@@ -7,7 +7,16 @@ import polars as pl
 import pytest
 
 from tasks import schemas
-from tasks.rejects import REASONS, LeftOut, count_left_out, explain_losses, reason_of, sum_up, with_counts
+from tasks.rejects import (
+    REASONS,
+    LeftOut,
+    add_up_rejects,
+    count_left_out,
+    explain_losses,
+    reason_of,
+    sum_up,
+    with_counts,
+)
 
 SOURCE = Path(__file__).parents[2] / "tasks"
 
@@ -114,3 +123,18 @@ def test_every_reason_in_the_code_has_a_sentence() -> None:
 def test_every_sentence_is_one() -> None:
     for name, reason in REASONS.items():
         assert re.fullmatch(r"[A-Z].*\.", reason.says), name
+
+
+def test_rejects_are_added_up_by_stage_and_reason_and_those_of_ingest_stay_one_by_one() -> None:
+    mined = rejects(("d/q2", "few_negatives", "2 of 7"), ("d/q1", "few_negatives", "1 of 7"), stage="mine")
+    drawn = rejects(("nq", "not_in_subset", "85 of 92 training queries are not drawn (ingest.subset)"), stage="mine")
+    whole = pl.concat([LOST, mined, drawn])
+    for given in (whole, whole.iter_slices(1), [LOST, mined, drawn]):
+        made = add_up_rejects(given)
+        assert made.filter(pl.col("stage") == "mine").sort("reason").select("key", "detail", "count").rows() == [
+            ("d/q1", "1 of 7", 2), ("nq", "85 of 92 training queries are not drawn (ingest.subset)", 85),
+        ]  # fmt: skip
+        assert made.filter(pl.col("stage") == "ingest").select(LOST.columns).equals(LOST)
+        assert count_left_out(made, 10) == count_left_out(whole, 10)
+        assert with_counts(made)["count"].sum() == with_counts(whole)["count"].sum()
+    assert add_up_rejects([]).is_empty()

@@ -1,5 +1,7 @@
 """Labels that the data itself gives, where nobody labelled: a positive left out, and positives of other queries."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +17,7 @@ TRUST = (
     "say. The share of relevant pairs is assumed, not measured. This ranks and escalates; label pairs before you "
     "relabel by it."
 )
+Frames = pl.DataFrame | Iterable[pl.DataFrame]
 _QUERY = ["dataset", "query_id"]
 _RETRIEVER = "data"
 
@@ -40,8 +43,8 @@ def labels_from_data(
     *,
     queries: pl.DataFrame,
     positives: pl.DataFrame,
-    query_embeddings: pl.DataFrame,
-    passage_embeddings: pl.DataFrame,
+    query_embeddings: Frames,
+    passage_embeddings: Frames,
 ) -> dict[str, pl.DataFrame]:
     """Make labelled pairs of queries that have at least two positives with different texts.
 
@@ -51,8 +54,8 @@ def labels_from_data(
         config: see FromDataConfig.
         queries: QUERIES.
         positives: POSITIVES; those of queries that are not in `queries` are ignored.
-        query_embeddings: EMBEDDINGS of the queries.
-        passage_embeddings: EMBEDDINGS of the positives.
+        query_embeddings: EMBEDDINGS of the queries; or frames of it, of which one is in memory at a time.
+        passage_embeddings: EMBEDDINGS of the positives, likewise.
 
     Returns:
         `features`: the columns of FEATURES, `rank` null. `labels`: dataset, query_id, doc_id, `relevant`, `weight`. Fit
@@ -88,19 +91,20 @@ def _tables(
     config: FromDataConfig,
     rows: list[tuple[str, str, str, str, str, str, bool]],
     kept: list[tuple[str, str, str, str]],
-    query_embeddings: pl.DataFrame,
-    passage_embeddings: pl.DataFrame,
+    query_embeddings: Frames,
+    passage_embeddings: Frames,
 ) -> dict[str, pl.DataFrame]:
     names = [*_QUERY, "doc_id", "text_hash", "query_hash", "positives_hash", "relevant"]
     types = {name: pl.Boolean if name == "relevant" else pl.String for name in names}
     pairs = pl.DataFrame(rows, schema=types, orient="row").unique(
         [*_QUERY, "doc_id"], keep="first", maintain_order=True
     )
+    shown = pl.concat([pairs["text_hash"], pl.Series("text_hash", [one[3] for one in kept], pl.String)])
     candidates = pairs.with_columns(retriever=pl.lit(_RETRIEVER), rank=0, score=None)
     found = similarity_features(
         candidates=candidates.select(pl.col(name).cast(dtype) for name, dtype in CANDIDATES.columns.items()),
-        query_embeddings=query_embeddings,
-        passage_embeddings=passage_embeddings,
+        query_embeddings=_only(query_embeddings, pairs["query_hash"]),
+        passage_embeddings=_only(passage_embeddings, shown),
         positives=pl.DataFrame(kept, schema={name: pl.String for name in names[:4]}, orient="row"),
     )
     weight = pl.when("relevant").then(config.prevalence).otherwise((1 - config.prevalence) / config.others)
@@ -108,3 +112,10 @@ def _tables(
         "features": found.select(*FEATURES.columns).with_columns(rank=pl.lit(None, pl.Int32)),
         "labels": pairs.select(*_QUERY, "doc_id", "relevant", weight=weight).sort(*_QUERY, "doc_id"),
     }
+
+
+def _only(embeddings: Frames, hashes: pl.Series) -> pl.DataFrame:
+    """Keep the embeddings of these texts."""
+    wanted = pl.DataFrame({"text_hash": hashes.unique()})
+    frames = [embeddings] if isinstance(embeddings, pl.DataFrame) else embeddings
+    return pl.concat(frame.join(wanted, on="text_hash", how="semi") for frame in frames)

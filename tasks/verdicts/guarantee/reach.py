@@ -4,7 +4,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from tasks.schemas import GUARANTEE
-from tasks.summaries import FOUND
+from tasks.summaries import REACHED
 from tasks.verdicts.escalate import TargetConfig, leave_out_known
 from tasks.verdicts.guarantee.audit import aim
 from tasks.verdicts.guarantee.thresholds import Counts, reached
@@ -26,12 +26,12 @@ def count_found(
     """Count the questions of one part that the oracle was asked about, and those that it calls relevant.
 
     Returns:
-        `found`: FOUND, one row.
+        `found`: REACHED, one row.
     """
     oracle = llm_verdicts.filter(pl.col("tier") == config.tier).select(*PAIR, "state")
     asked = leave_out_known(candidates).join(oracle, on=PAIR).group_by(QUESTION).agg(pl.col("state").first())
     found = asked.filter(pl.col("state") == "relevant").height
-    return {"found": pl.DataFrame([(asked.height, found)], schema=FOUND.columns, orient="row")}
+    return {"found": pl.DataFrame([(asked.height, found)], schema=REACHED.columns, orient="row")}
 
 
 def guarantee(config: GuaranteeConfig, *, thresholds: pl.DataFrame, found: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -40,7 +40,7 @@ def guarantee(config: GuaranteeConfig, *, thresholds: pl.DataFrame, found: pl.Da
     Args:
         config: see GuaranteeConfig.
         thresholds: from the stage `set_thresholds`.
-        found: FOUND of all parts.
+        found: REACHED of all parts.
 
     Returns:
         `guarantee`: one row.

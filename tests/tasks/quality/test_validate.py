@@ -313,6 +313,36 @@ def test_report_and_validation_give_the_same_kappa_for_the_same_labels(tmp_path:
         assert tuple(rows[tier, "kappa"][name] for name in ("value", "low", "high")) == reported
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A table in three parts, by query."""
+
+    frame: pl.DataFrame
+    parts: tuple[int, ...] = (0, 1, 2)
+
+    def at(self, part: int) -> pl.DataFrame:
+        return self.frame.filter(pl.col("query_id").str.slice(1).cast(pl.Int64) % 3 == part)
+
+
+def test_parts_that_are_read_one_by_one_give_what_whole_tables_give_to_the_last_digit(tmp_path: Path) -> None:
+    world = World.make(pairs=2_000, datasets=2)
+    samples = world.sample(200)
+    human = world.labels(samples, wrong=0.2)
+    names = ("candidates", "similarity", "llm_verdicts", "decisions")
+    cut = {name: Cut(getattr(world, name)) for name in names}
+    whole = {name: pl.concat(table.at(part) for part in table.parts) for name, table in cut.items()}
+    found = []
+    for number, tables in enumerate((whole, cut)):
+        out = tmp_path / str(number)
+        out.mkdir()
+        made = validate(ValidateConfig(), samples=samples, human=human, out=out, **tables)
+        labelled = label_pairs(world.candidates, settle(human))
+        verdicts = {name: tables[name] for name in names[1:]}
+        people = agree_with_people(PeopleConfig(), samples=samples, labelled=labelled, **verdicts)
+        found.append((made["validation"].rows(), people["people"].rows(), (out / SUMMARY_FILE).read_bytes()))
+    assert found[0] == found[1]
+
+
 def test_where_the_judges_are_wrong_together_is_in_the_page_and_its_json(tmp_path: Path) -> None:
     world = World.make()
     samples = world.sample(300)

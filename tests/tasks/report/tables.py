@@ -1,11 +1,14 @@
 """The tables of a toy curation, and of one in which nothing happened."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from tasks import schemas, summaries
-from tasks.report.summary import add_up_calls
+from tasks.report.examples import excerpt
+from tasks.report.parts.add_up import Sums
+from tasks.report.parts.sum_up import EditsConfig, SumUpConfig, sum_up_edits, sum_up_verdicts
 from tasks.texts import hash_passage, hash_text
 
 
@@ -83,11 +86,42 @@ def toy_tables(query: str = "how to cook rice") -> dict[str, pl.DataFrame]:
     }  # fmt: skip
 
 
-def figure_tables(tables: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    others = ("passages", "positives", "similarity", "lengths")
-    return {
-        name: add_up_calls(frame) if name == "calls" else frame for name, frame in tables.items() if name not in others
-    }
+def summed(
+    tables: Mapping[str, pl.DataFrame], tiers: Sequence[str] = ("llm",), reads: int | None = None, examples: int = 6
+) -> dict[str, Any]:
+    """What `report` reads: the tables of a curation, counted and excerpted as one query part."""
+    tables = {"windows": schemas.WINDOWS.empty(), "known": schemas.KNOWN.empty(), **tables}
+    judged = ("queries", "candidates", "similarity", "llm_verdicts", "decisions")
+    counted = sum_up_verdicts(
+        SumUpConfig(tiers=tuple(tiers), reads=reads),
+        **{name: tables[name] for name in (*judged, "calls", "windows", "lengths", "known")},
+    )
+    config = EditsConfig(examples=examples)
+    edited = sum_up_edits(config, edits=tables["edits"])
+    shown = excerpt(
+        config,
+        chosen=edited["shortlist"],
+        **{name: tables[name] for name in (*judged, "positives", "edits", "passages", "known")},
+    )
+    others = {name: frame for name, frame in tables.items() if name not in _SUMMED}
+    sums = {"verdict_scores" if name == "scores" else name: frame for name, frame in counted.items()}
+    texts = {"passages" if name == "texts" else name: frame for name, frame in shown.items()}
+    return {**others, **sums, "edit_tallies": edited["tallies"], **texts}
+
+
+_SUMMED = ("candidates", "similarity", "llm_verdicts", "decisions", "calls", "windows", "lengths")
+
+
+def sums_of(tables: Mapping[str, pl.DataFrame], **changes: Any) -> Sums:
+    """The sums of a curation's tables."""
+    made = summed(tables, **changes)
+    return Sums.of({**made, "scores": made["verdict_scores"]})
+
+
+def figure_tables(tables: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """What `count_figures` reads."""
+    others = {name: tables[name] for name in ("counts", "agreement", "scores", "rejects", "costs")}
+    return {"sums": sums_of(tables), **others}
 
 
 def rich_tables() -> dict[str, pl.DataFrame]:

@@ -6,8 +6,9 @@ import polars as pl
 import pytest
 
 from tasks.report.beyond import sum_up_windows
+from tasks.report.parts.add_up import Sums
 from tasks.schemas import VERDICTS, WINDOWS
-from tests.tasks.report.tables import toy_tables
+from tests.tasks.report.tables import empty_tables, sums_of, toy_tables
 from tests.tasks.report.test_report import render
 
 # pair, windows, start, end, characters, tokens before the window, tokens up to its end; its state
@@ -29,6 +30,10 @@ def tables(tier: str = "llm") -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
+def sums(windows: pl.DataFrame, verdicts: pl.DataFrame, reads: int | None) -> Sums:
+    return sums_of(empty_tables() | {"windows": windows, "llm_verdicts": verdicts}, reads=reads)
+
+
 @pytest.mark.parametrize(
     ("reads", "beyond", "partly", "share"),
     [(128, 1, 1, 1 / 3), (200, 1, 1, 1 / 3), (201, 0, 2, 0.0), (512, 0, 0, 0.0), (None, None, None, None)],
@@ -36,7 +41,7 @@ def tables(tier: str = "llm") -> tuple[pl.DataFrame, pl.DataFrame]:
 def test_relevant_verdicts_whose_window_begins_behind_the_limit_are_counted(
     reads: int | None, beyond: int | None, partly: int | None, share: float | None
 ) -> None:
-    (row,) = sum_up_windows(*tables(), reads)
+    (row,) = sum_up_windows(sums(*tables(), reads), reads)
     assert row == {
         "tier": "llm", "verdicts": 4, "long": 3, "further": 2, "relevant": 3,
         "beyond": beyond, "partly": partly, "share": share,
@@ -46,9 +51,9 @@ def test_relevant_verdicts_whose_window_begins_behind_the_limit_are_counted(
 def test_each_tier_has_a_row_and_without_verdicts_there_is_none() -> None:
     both = zip(tables("weak"), tables("strong"), strict=True)
     windows, verdicts = (pl.concat(pair) for pair in both)
-    assert [row["tier"] for row in sum_up_windows(windows, verdicts, 128)] == ["strong", "weak"]
-    assert sum_up_windows(WINDOWS.empty(), VERDICTS.empty(), 128) == []
-    (row,) = sum_up_windows(tables()[0].head(0).vstack(tables()[0].tail(1)), tables()[1], 128)
+    assert [row["tier"] for row in sum_up_windows(sums(windows, verdicts, 128), 128)] == ["strong", "weak"]
+    assert sum_up_windows(sums(WINDOWS.empty(), VERDICTS.empty(), 128), 128) == []
+    (row,) = sum_up_windows(sums(tables()[0].tail(1), tables()[1], 128), 128)
     assert (row["relevant"], row["share"]) == (0, None)
 
 

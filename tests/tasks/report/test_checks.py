@@ -7,7 +7,7 @@ from tasks.report import checks as checks_module
 from tasks.report.checks import sum_up_checks
 from tasks.report.report import ReportConfig, report
 from tests.tasks.records import mutable_records
-from tests.tasks.report.tables import empty_tables, rows
+from tests.tasks.report.tables import empty_tables, rows, summed
 
 DECISIONS = rows(
     schemas.VERDICTS,
@@ -27,17 +27,18 @@ def test_positives_and_queries_in_doubt_are_counted_and_the_least_likely_come_fi
         "positives until people say otherwise.",
         "1 queries have no clear answer: no positive found relevant.",
     ]
+    assert sum_up_checks(DECISIONS.iter_slices(1), QUERIES.iter_slices(1)) == found
     nothing = sum_up_checks(schemas.VERDICTS.empty(), schemas.QUERY_CHECKS.empty())
     assert nothing.sentences == []
 
 
 def test_the_page_shows_them_only_where_the_labels_are_checked(tmp_path: Path) -> None:
-    report(ReportConfig(), out=tmp_path, **empty_tables(), positive_checks=DECISIONS, query_checks=QUERIES)
+    report(ReportConfig(), out=tmp_path, **summed(empty_tables()), positive_checks=DECISIONS, query_checks=QUERIES)
     page = (tmp_path / "report.html").read_text()
     assert "Positives in doubt" in page
     assert "Queries without a clear answer" in page
     assert '"doubted": 2' in (tmp_path / "summary.json").read_text()
-    report(ReportConfig(), out=tmp_path, **empty_tables())
+    report(ReportConfig(), out=tmp_path, **summed(empty_tables()))
     assert "The labels that came with the data" not in (tmp_path / "report.html").read_text()
 
 

@@ -16,6 +16,8 @@ def test_the_forest_shows_every_measure_over_all_queries_and_one_measure_of_each
     shown = plot_forest([comparison("all", "R@100"), comparison("nq", "nDCG@10"), comparison("nq", "R@100")])
     assert shown is not None
     assert "R@100 +0.030  [+0.010, +0.050]; nDCG@10, nq +0.030  [+0.010, +0.050]" in shown
+    assert "difference, relabel minus default" in shown
+    assert "difference, remove minus base" in (plot_forest([comparison("all", "R@100")], ("base", "remove")) or "")
     assert plot_forest([comparison("nq", "R@100")]) is None
     assert plot_forest([]) is None
 
@@ -34,3 +36,6 @@ def test_the_histogram_of_differences_reaches_the_next_round_number_and_is_left_
         assert shown is not None
         assert edge in shown
     assert plot_differences(schemas.SCORES.empty()) is None
+    other = scores(0.05).with_columns(pl.col("model").replace("relabel", "remove_hn"))
+    assert plot_differences(other) is None
+    assert "from default to remove_hn" in (plot_differences(other, ("default", "remove_hn")) or "")

@@ -6,18 +6,18 @@ from tasks import schemas, summaries
 from tasks.report import examples as examples_module
 from tasks.report.examples import (
     Example,
-    ExcerptConfig,
     MeasureConfig,
     choose_examples,
     excerpt,
     measure,
     pick_examples,
 )
+from tasks.report.parts.sum_up import EditsConfig
 from tasks.texts import hash_text
 from tests.tasks.records import mutable_records
 from tests.tasks.report.tables import rows, toy_tables, verdicts
 
-CONFIG = ExcerptConfig(examples=2)
+CONFIG = EditsConfig(examples=2)
 
 
 def test_an_example_shows_positives_then_relabelled_then_unsure_then_kept() -> None:
@@ -100,37 +100,34 @@ def test_the_positives_of_an_example_come_by_id_with_their_texts() -> None:
     assert (example.dataset, example.query_id, example.query) == ("toy", "q1", "how to cook rice")
 
 
-def edits(*queries: tuple[str, int]) -> pl.DataFrame:
-    made = [("toy", query, "d2", "pool", "positive", "judge", "relevant", 0.9) for query, _ in queries]
-    return rows(schemas.EDITS, *made).with_columns(part=pl.Series([part for _, part in queries], dtype=pl.Int32))
-
-
-def test_the_chosen_queries_are_those_that_the_report_picks_each_in_its_own_part() -> None:
-    given = edits(*[(f"q{n}", n % 3) for n in range(9)], ("q1", 1))
-    sent = dict(choose_examples(CONFIG, edits=given)["chosen"])
-    tables = toy_tables() | {"edits": given.drop("part")}
-    shown = pick_examples(
-        queries=tables["queries"],
-        passages=tables["passages"],
-        positives=tables["positives"],
-        verdicts=tables["decisions"],
-        edits=tables["edits"],
-        known=schemas.KNOWN.empty(),
-        limit=2,
+def test_the_chosen_queries_are_the_first_that_the_parts_shortlisted_each_in_its_own_part() -> None:
+    names = [(f"q{n}", n % 3) for n in range(9)]
+    given = rows(summaries.CHOSEN, *[("toy", query) for query, _ in names]).with_columns(
+        part=pl.Series([part for _, part in names], dtype=pl.Int32)
     )
-    assert sorted(query for frame in sent.values() for query in frame["query_id"]) == sorted(e.query_id for e in shown)
+    sent = dict(choose_examples(CONFIG, shortlist=given)["chosen"])
+    first = sorted((query for query, _ in names), key=lambda query: hash_text(f"toy/{query}"))[:2]
+    assert sorted(query for frame in sent.values() for query in frame["query_id"]) == sorted(first)
     for part, frame in sent.items():
         assert {int(query[1:]) % 3 for query in frame["query_id"]} == {part}
-    assert list(choose_examples(CONFIG, edits=edits())["chosen"]) == []
-    assert list(choose_examples(ExcerptConfig(examples=0), edits=given)["chosen"]) == []
+    assert list(choose_examples(CONFIG, shortlist=given.clear())["chosen"]) == []
+    assert list(choose_examples(EditsConfig(examples=0), shortlist=given)["chosen"]) == []
 
 
-def test_the_texts_are_those_of_the_candidates_and_positives_of_the_chosen_queries() -> None:
+def test_the_excerpt_holds_what_belongs_to_the_chosen_queries_and_no_more() -> None:
     tables = toy_tables()
-    chosen = rows(summaries.CHOSEN, ("toy", "q1"))
-    made = excerpt(CONFIG, chosen=chosen, **{n: tables[n] for n in ("candidates", "positives", "passages")})["texts"]
-    assert made["doc_id"].to_list() == ["d1", "d2", "d3"]
-    assert dict(made.schema) == schemas.PASSAGES.columns
+    names = ("queries", "candidates", "positives", "similarity", "llm_verdicts", "decisions", "edits", "passages")
+    known = rows(schemas.KNOWN, ("toy", "q1", "d2"), ("toy", "q2", "d1"))
+    made = excerpt(
+        CONFIG, chosen=rows(summaries.CHOSEN, ("toy", "q1")), known=known, **{name: tables[name] for name in names}
+    )
+    assert made["texts"]["doc_id"].to_list() == ["d1", "d2", "d3"]
+    assert made["verdicts"].select("doc_id", "tier").rows() == [
+        ("d2", "cascade"), ("d2", "llm"), ("d2", "similarity"), ("d3", "cascade"), ("d3", "similarity"),
+    ]  # fmt: skip
+    assert all(frame["query_id"].unique().to_list() == ["q1"] for name, frame in made.items() if name != "texts")
+    without = excerpt(CONFIG, chosen=summaries.CHOSEN.empty(), **{name: tables[name] for name in names})
+    assert {name: frame.clear().equals(without[name]) for name, frame in made.items()} == dict.fromkeys(made, True)
 
 
 def test_each_candidate_has_the_length_of_title_and_text_together() -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from tasks import schemas
 from tasks.report.guarantee import sum_up_guarantee
-from tests.tasks.report.tables import rows, toy_tables
+from tests.tasks.report.tables import empty_tables, rows, sums_of, toy_tables
 from tests.tasks.report.test_report import Page, render
 
 ROW: dict[str, Any] = {
@@ -25,7 +25,8 @@ def guarantee(**changes: Any) -> pl.DataFrame:
 def test_what_was_saved_is_counted_in_questions_and_in_the_tokens_that_they_would_have_cost() -> None:
     verdicts = rows(schemas.VERDICTS, ("toy", "q1", "d1", "llm", "a-judge", "relevant", 0.9, None, None, "call", 1))
     calls = rows(schemas.CALLS, ("call", "a-judge", None, "Yes", "stop", 19_000, 1000, None))
-    found = sum_up_guarantee(guarantee(), calls, verdicts, schemas.PEOPLE.empty())
+    asked = sums_of(empty_tables() | {"llm_verdicts": verdicts, "calls": calls})
+    found = sum_up_guarantee(guarantee(), asked, schemas.PEOPLE.empty())
     assert found is not None
     assert (found["saved"], found["asked_share"], found["tokens_saved"], found["met"]) == (800, 0.2, 80_000, True)
     assert found["people"] is None
@@ -38,9 +39,7 @@ def test_what_was_saved_is_counted_in_questions_and_in_the_tokens_that_they_woul
 
 def test_a_target_that_could_not_be_met_is_said_to_pass_everything_on() -> None:
     nothing = {"accept": None, "reject": None, "accepted": 0, "rejected": 0, "asked": 1000, "precision": None}
-    found = sum_up_guarantee(
-        guarantee(**nothing), schemas.CALLS.empty(), schemas.VERDICTS.empty(), schemas.PEOPLE.empty()
-    )
+    found = sum_up_guarantee(guarantee(**nothing), sums_of(empty_tables()), schemas.PEOPLE.empty())
     assert found is not None
     assert (found["met"], found["saved"], found["tokens_saved"]) == (False, 0, None)
     assert found["said"] == (
@@ -64,5 +63,4 @@ def test_the_page_and_the_summary_show_it_and_the_estimate_against_people_beside
 
 def test_without_a_guarantee_nothing_is_said(tmp_path: Path) -> None:
     assert "What the guarantee says" not in Page(render(tmp_path, toy_tables())).text
-    empty = (schemas.CALLS.empty(), schemas.VERDICTS.empty(), schemas.PEOPLE.empty())
-    assert sum_up_guarantee(schemas.GUARANTEE.empty(), *empty) is None
+    assert sum_up_guarantee(schemas.GUARANTEE.empty(), sums_of(empty_tables()), schemas.PEOPLE.empty()) is None

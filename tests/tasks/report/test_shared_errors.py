@@ -10,7 +10,7 @@ from tasks.report import shared_errors as shared_errors_module
 from tasks.report.report import ReportConfig, report
 from tasks.report.shared_errors import CommonErrors, find_common_errors, say_passed_on
 from tests.tasks.records import mutable_records
-from tests.tasks.report.tables import empty_tables, rows
+from tests.tasks.report.tables import empty_tables, rows, summed, sums_of
 
 PAIRS = 60
 
@@ -31,13 +31,16 @@ WRONG = ["not_relevant" if n < 12 and n % 2 == 0 else state for n, state in enum
 
 
 def find(decisions: pl.DataFrame, known: pl.DataFrame | None = None, **tiers: pl.DataFrame) -> CommonErrors:
-    return find_common_errors(
-        tiers,
-        candidates=CANDIDATES,
-        decisions=decisions,
-        lengths=LENGTHS,
-        known=schemas.KNOWN.empty() if known is None else known,
-    )
+    similarity = tiers.pop("similarity", schemas.VERDICTS.empty())
+    tables = empty_tables() | {
+        "candidates": CANDIDATES,
+        "similarity": similarity,
+        "llm_verdicts": pl.concat(tiers.values()),
+        "decisions": decisions,
+        "lengths": LENGTHS,
+        "known": schemas.KNOWN.empty() if known is None else known,
+    }
+    return find_common_errors(("similarity", *tiers), sums_of(tables, tiers=tuple(tiers)))
 
 
 def test_judges_are_measured_by_people_before_known_pairs_before_the_last_tier() -> None:
@@ -76,11 +79,12 @@ def test_judges_that_are_surely_wrong_together_are_named() -> None:
 def test_a_tier_that_passes_on_too_much_is_warned_of() -> None:
     similarity = verdicts("similarity", TRUE)
     some, few = verdicts("llm", TRUE).head(40), verdicts("strong", TRUE).head(10)
-    tiers = {"similarity": similarity, "llm": some, "strong": few}
-    (said,) = say_passed_on(tiers, {"llm": 0.5, "strong": 0.5})
+    judges, tables = ("similarity", "llm", "strong"), {"similarity": similarity, "llm_verdicts": pl.concat([some, few])}
+    sums = sums_of(empty_tables() | tables, tiers=judges[1:])
+    (said,) = say_passed_on(judges, sums, {"llm": 0.5, "strong": 0.5})
     assert said.startswith("similarity passes 40 of 60 pairs (67%) on to llm, more than 50% (escalate.warn_share)")
-    assert say_passed_on(tiers, {"llm": 0.7}) == []
-    assert say_passed_on({"similarity": schemas.VERDICTS.empty(), "llm": schemas.VERDICTS.empty()}, {"llm": 0.5}) == []
+    assert say_passed_on(judges, sums, {"llm": 0.7}) == []
+    assert say_passed_on(judges, sums_of(empty_tables()), {"llm": 0.5}) == []
 
 
 def test_the_page_shows_the_errors_in_common_and_the_warnings(tmp_path: Path) -> None:
@@ -92,7 +96,7 @@ def test_the_page_shows_the_errors_in_common_and_the_warnings(tmp_path: Path) ->
         "decisions": verdicts("cascade", TRUE, judge="human:1"),
     }
     config = ReportConfig(warn_shares={"llm": 0.5}, kinship=("one family",))
-    report(config, out=tmp_path, **tables)
+    report(config, out=tmp_path, **summed(tables))
     page = (tmp_path / "report.html").read_text()
     assert "Where two judges are wrong together" in page
     assert "By people’s labels." in page

@@ -10,36 +10,18 @@ from tasks import schemas
 from tasks.clustered import share_of_groups
 from tasks.formatting import percent
 from tasks.report import summary as summary_module
-from tasks.report.summary import Figures, add_up_calls, conclude, count_figures, say_people, share_interval, summarise
+from tasks.report.summary import Figures, conclude, count_figures, say_people, say_rerankers, share_interval
 from tasks.statistics import NOT_DEFINED
 from tasks.training.evaluate import Comparison
 from tests.tasks.records import mutable_records
-from tests.tasks.report.tables import empty_tables, figure_tables, rows, toy_tables
+from tests.tasks.report.tables import empty_tables, figure_tables, rows, sums_of, toy_tables
 
 
 def test_a_dropped_query_is_counted_and_said() -> None:
-    tables = figure_tables(toy_tables())
-    tables["edits"] = rows(schemas.EDITS, ("toy", "q1", "d2", "pool", "dropped", "judge", "relevant", 0.9))
-    figures = count_figures(**tables)
+    edits = rows(schemas.EDITS, ("toy", "q1", "d2", "pool", "dropped", "judge", "relevant", 0.9))
+    figures = count_figures(**figure_tables(toy_tables() | {"edits": edits}))
     assert (figures.found, figures.dropped) == (0, 1)
     assert conclude(figures, [])[-1] == "1 query was dropped whole, having too many false negatives to be clear."
-
-
-def test_calls_are_added_up_by_judge_whatever_the_frames_that_they_come_in() -> None:
-    calls = rows(
-        schemas.CALLS,
-        *((f"c{n}", f"judge/{n % 3}", None, "{}", "stop", 10 + n, n, None) for n in range(7)),
-    )
-    found = add_up_calls(calls)
-    assert found.rows() == [("judge/0", 3, 39, 9), ("judge/1", 2, 25, 5), ("judge/2", 2, 27, 7)]
-    assert add_up_calls(calls.iter_slices(2)).equals(found)
-    empty = add_up_calls(schemas.CALLS.empty())
-    assert (empty.height, empty.schema) == (0, found.schema)
-    assert add_up_calls([]).equals(empty)
-
-
-def test_summarise_gives_the_same_numbers_without_a_page() -> None:
-    assert summarise(**figure_tables(toy_tables()))["found"] == 1
 
 
 def figures(**changes: Any) -> Figures:
@@ -75,9 +57,10 @@ def test_every_figure_of_the_toy_curation_is_counted() -> None:
         "seconds": 75.04,
         "evaluated_queries": 1,
         "means": None,
+        "pair": ("default", "relabel"),
         "imported": 0,
         "labelled": 0,
-        "share_interval": share_interval(toy_tables()["decisions"]),
+        "share_interval": share_interval(sums_of(toy_tables()).relevant),
         "known_recall": (0.5, 0.1, 0.9),
         "known_precision": (1.0, 0.2, 1.0),
     }
@@ -90,10 +73,12 @@ def test_the_interval_of_the_share_is_clustered_by_query_and_everything_without_
     states = ["relevant" if relevant else "not_relevant" for *_, relevant in pairs]
     verdicts = [("toy", query, doc, "cascade", "j", state, 0.5, None, None, None, 1)
                 for (query, doc, _), state in zip(pairs, states, strict=True)]  # fmt: skip
-    low, high = share_interval(rows(schemas.VERDICTS, *verdicts))
+    counted = sums_of(empty_tables() | {"decisions": rows(schemas.VERDICTS, *verdicts)}).relevant
+    assert counted["queries"].to_list() == [15, 5]
+    low, high = share_interval(counted)
     assert (low, high) == pytest.approx(share_of_groups([10] * 5 + [0] * 15, [10] * 20)[1:], abs=0.02)
     assert high - low > 2 * 0.12  # over 200 single pairs it would be 0.12 wide
-    assert share_interval(schemas.VERDICTS.empty()) == (0.0, 1.0)
+    assert share_interval(counted.clear()) == (0.0, 1.0)
 
 
 def test_without_anything_there_is_no_share() -> None:
@@ -119,7 +104,7 @@ def test_a_query_scored_with_several_seeds_counts_once_in_the_mean() -> None:
 
 
 def test_the_conclusions_are_these_sentences() -> None:
-    low, high = (percent(end) for end in share_interval(toy_tables()["decisions"]))
+    low, high = (percent(end) for end in share_interval(sums_of(toy_tables()).relevant))
     assert conclude(figures(), [comparison(measure="RR@10"), comparison()]) == [
         f"1 of 4 candidates (25%, 95% interval {low} to {high}) were judged to be false negatives; they belong to "
         "1 of 2 training queries, and 1 were relabelled as positives.",
@@ -144,11 +129,30 @@ def test_the_conclusions_are_these_sentences() -> None:
             "No difference in nDCG@10 between training on the relabelled and on the default data could be",
         ),
         ({"low": None, "high": None}, "nDCG@10 differs by +0.030 on 40 held-out queries, on each alike"),
-        ({"measure": "RR@10"}, "Retraining was not evaluated"),
+        ({"measure": "RR@10"}, "Nothing is compared in nDCG@10: base, default, relabel was evaluated"),
     ],
 )
 def test_a_difference_is_said_to_be_shown_only_where_it_is(changes: dict[str, Any], said: str) -> None:
     assert said in conclude(figures(), [comparison(**changes)])[3]
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("default", "remove_hn"), "Training on the remove_hn instead of the default data raised nDCG@10 by 0.030 ("),
+        (("base", "remove"), "Training on the remove data instead of no training at all raised nDCG@10 by 0.030 ("),
+    ],
+)
+def test_other_treatments_than_relabel_are_compared_too(pair: tuple[str, str], said: str) -> None:
+    """Before, the report of `train_on: [default, remove_hn]` said that retraining was not evaluated."""
+    assert conclude(figures(pair=pair), [comparison()])[3].startswith(said)
+    names = {"default": pair[0], "relabel": pair[1]}
+    tables = figure_tables(toy_tables())
+    scores = tables["scores"].filter(pl.col("model").is_in(list(names)))
+    tables["scores"] = scores.with_columns(pl.col("model").replace(names))
+    found = count_figures(**tables)
+    assert found.pair == pair
+    assert set(found.as_dict()["ndcg10"]) == {"default", "relabel"} | set(pair) - {"base"}
 
 
 def test_only_what_is_left_of_the_candidates_was_left_to_similarity() -> None:
@@ -166,14 +170,29 @@ def test_only_what_is_left_of_the_candidates_was_left_to_similarity() -> None:
 
 
 def test_pairs_that_the_source_calls_irrelevant_are_counted() -> None:
-    tables = figure_tables(toy_tables())
-    tables["decisions"] = tables["decisions"].with_columns(judge=pl.lit("human:source"))
-    assert count_figures(**tables).labelled == tables["decisions"].height > 0
+    decisions = toy_tables()["decisions"].with_columns(judge=pl.lit("human:source"))
+    labelled = count_figures(**figure_tables(toy_tables() | {"decisions": decisions})).labelled
+    assert labelled == decisions.height > 0
 
 
 def test_queries_dropped_whole_are_counted_in_the_last_sentence() -> None:
     assert conclude(figures(dropped=1_200), [])[-1].startswith("1,200 queries were dropped whole")
     assert len(conclude(figures(dropped=0, states={**figures().states, "unparsed": 0}), [])) == 4
+
+
+def test_two_trained_rerankers_are_compared_in_a_sentence_and_one_alone_is_not() -> None:
+    scored = [
+        (f"reranker-{name}", "d", "nDCG@10", f"q{number}", value + number / 100, 42)
+        for name, value in (("default", 0.5), ("relabel", 0.6), ("base", 0.1))
+        for number in range(4)
+    ]
+    scores = rows(schemas.SCORES, *scored)
+    (said,) = say_rerankers(scores)
+    assert said.startswith("Of two rerankers of the same candidates, reranker-relabel has nDCG@10 0.615 and ")
+    assert "reranker-default 0.515: +0.100" in said
+    assert said.endswith("4 held-out queries).")
+    assert say_rerankers(scores.filter(pl.col("model") != "reranker-default")) == []
+    assert say_rerankers(schemas.SCORES.empty()) == []
 
 
 def test_people_are_quoted_with_the_figures_that_are_defined() -> None:

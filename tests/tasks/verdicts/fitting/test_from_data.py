@@ -93,3 +93,13 @@ def test_a_collection_with_one_positive_each_gives_no_labels() -> None:
     one = data["positives"].unique("query_id", keep="first", maintain_order=True)
     made = labels_from_data(FromDataConfig(), **{**data, "positives": one})
     assert made["labels"].height == 0 and made["features"].height == 0
+
+
+def test_vectors_may_come_in_frames_with_those_of_other_texts() -> None:
+    data = collection(30, floor=0.0)
+    names = ("query_embeddings", "passage_embeddings")
+    more = {name: pl.concat([data[name], data[name].with_columns(pl.col("text_hash") + " too")]) for name in names}
+    whole = labels_from_data(FromDataConfig(most_queries=8), **data)
+    in_frames = {name: more[name].iter_slices(7) for name in names}
+    made = labels_from_data(FromDataConfig(most_queries=8), **(data | in_frames))
+    assert all(frame.equals(whole[name]) for name, frame in made.items())
