@@ -29,6 +29,11 @@ CALIBRATE_DATA = MethodStage(
     "gather",
     every=("queries", "positives"),
     late=("query_embeddings", "passage_embeddings"),
+    streams=("query_embeddings", "passage_embeddings"),
+    columns={
+        "queries": ("dataset", "query_id", "text_hash", "split"),
+        "positives": ("dataset", "query_id", "doc_id", "text_hash"),
+    },
     directories=("page",),
     afterwards=True,
 )

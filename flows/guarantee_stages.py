@@ -73,7 +73,7 @@ COUNT_FOUND = MethodStage(
     1,
     "map",
     each=("candidates", "llm_verdicts"),
-    outputs={"found": made.FOUND},
+    outputs={"found": made.REACHED},
     section="tiers",
 )
 GUARANTEE = MethodStage(

@@ -1,24 +1,35 @@
-"""The stages of retrievers other than the dense search, and of their union, for the stage table."""
+"""The stages around the dense search, of other retrievers, of their union, and of rescoring, for the stage table."""
 
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
 from tasks.mining import fuse
 from tasks.mining.bm25 import index
+from tasks.mining.hashing import HASHES
+from tasks.mining.rescored import RESCORED
 
 _WORDS = ("bm25s", "PyStemmer", "numpy")
 
+HASH_PASSAGES = MethodStage(
+    "hash_passages",
+    "tasks.mining.hashing:hash_corpus",
+    1,
+    "map",
+    each=("passages",),
+    outputs={"hashes": HASHES},
+    section="search",
+)
 SEARCH_WITH = MethodStage(
     "search_with",
     "tasks.mining.dense.further:search_with",
-    1,
+    2,
     "grid",
     each=("queries", "positives", "query_embeddings"),  # each a group of parts, as of the dense search
-    across=("passages", "passage_embeddings"),
+    across=("passages", "hashes", "passage_embeddings"),
     outputs={"hits": s.HITS},
     scatters=("hits",),
     numbered=("queries",),
-    streams=("passages", "passage_embeddings"),
+    streams=("passages", "hashes", "passage_embeddings"),
     libraries=("faiss", "numpy"),
     resources=Resources(num_cpus=2.0, deadline=7200.0),
     section="search",
@@ -68,4 +79,26 @@ FUSE = MethodStage(
     outputs={"fused": fuse.FUSED, "unscored": fuse.FUSED, "found_by": fuse.FOUND_BY},
     section="mine",
     decides_labels=True,
+)
+CHOOSE_POOL = MethodStage(
+    "choose_pool",
+    "tasks.mining.mine:choose_pool",
+    1,
+    "map",
+    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
+    late_each=("passage_embeddings",),
+    outputs={"asked": s.CANDIDATES},
+    section="mine",
+)
+RESCORE = MethodStage(
+    "rescore",
+    "tasks.rescoring.rescore:rescore",
+    1,
+    "map",
+    each=("asked",),
+    late_each=("queries", "passages", "positives"),
+    outputs={"rescored": RESCORED, "calls": s.CALLS},
+    engine="judge",
+    ledger=True,
+    resources=Resources(num_cpus=2.0, deadline=7200.0),
 )

@@ -13,37 +13,44 @@ from flows import guard_stages as guarding
 from flows import report_stages as reporting
 from flows import retriever_stages as further
 from flows import sampling_stages as sampling
+from flows import training_stages as training
 from flows.method_stage import MethodStage
 from infra.stages.stage import Resources
 from tasks import schemas as s
 from tasks import summaries as made
+from tasks.data.pieces.stored import RANGES, READ
+from tasks.summaries import RUN
 
 GOLD = "gold"  # begins the label of the stages that judge the gold set: judge-gold-llm
 CHECKING = "check"  # begins the label of the stage that judges positives: judge-check-llm
+HELD_OUT = "heldout"  # begins those of the stages that judge what models rank for held-out queries: judge-heldout-llm
 
-_TRAINING = ("sentence-transformers", "torch", "transformers", "tokenizers")
 _POOL = {"candidates": s.CANDIDATES, "negatives": s.NEGATIVES, "reserve": s.NEGATIVES, "rejects": s.REJECTS}
-# What exports may read besides the instances; each only where the settings ask for it.
-_OF_PARTS = ("positives", "negatives", "candidates", "decisions", "teacher", "extras")
-_EVIDENCE = (*_OF_PARTS, "agreement", "people")
-_BATCHES = ("do_not_batch",)
-# What the report reads of the source and of the judges.
-_REPORTED = ("queries", "passages", "positives", "candidates")
-_JUDGED = ("similarity", "llm_verdicts", "calls", "windows", "decisions", "agreement")
-_FURTHER = ("known", "edits", "scores", "rejects", "costs", "counts", "lengths")
-_OPTIONAL = ("people", "guarantee", "positive_checks", "query_checks", "calibration", "guards")
 SEARCHED_QUERIES, SEARCHED_PASSAGES = 20_480, 1_048_576  # most rows that one part of the search reads, about
 _MODEL = Resources(num_cpus=2.0, deadline=7200.0)  # of stages that load a model, and of the search
 
 HARVEST = MethodStage(
     "harvest", "tasks.data.demo_corpus:harvest", 1, "single", directories=("source",), section="source"
 )
+# Of a large source of rows: its large files, or ranges of them, each read by a part (flows.method.tables.read_source).
+READ_SOURCE = MethodStage(
+    "read_source",
+    "tasks.data.pieces.read:read_source",
+    2,
+    "map",
+    each=("file", "piece"),
+    outputs={"ranges": RANGES, "read": READ},
+    scatters=("read",),
+    section="ingest",
+)
 INGEST = MethodStage(
     "ingest",
     "tasks.data.ingest:ingest",
-    6,
+    7,
     "single",
-    every=("source",),  # and where an earlier ingest put its texts, if there was one (flows.method.tables.Places)
+    # And where an earlier ingest put its texts, if there was one; and what `read_source` read, if it ran. The latter
+    # follows from the source, so the key does not cover it: a source has one key, however it is read.
+    every=("source",),
     outputs={
         "queries": s.QUERIES,
         "positives": s.POSITIVES,
@@ -76,6 +83,7 @@ ENCODE_PASSAGES = MethodStage(
     "map",
     each=("passages",),
     outputs={"embeddings": s.EMBEDDINGS},
+    streams=("passages",),  # so that nobody holds the texts twice
     engine="encoder",
     vectors=True,
     resources=_MODEL,
@@ -96,26 +104,36 @@ ENCODE_QUERIES = MethodStage(
 SEARCH = MethodStage(
     "search",
     "tasks.mining.dense.search:search",
-    3,
+    4,
     "grid",
     each=("queries", "positives", "query_embeddings"),  # each a group of parts
-    across=("passages", "passage_embeddings"),
+    across=("passages", "hashes", "passage_embeddings"),
     outputs={"hits": s.HITS},
     scatters=("hits",),
     numbered=("queries",),
-    streams=("passages", "passage_embeddings"),
+    streams=("passages", "hashes", "passage_embeddings"),
     libraries=("faiss", "numpy"),
     resources=_MODEL,
     decides_labels=True,
 )
-SEARCH_WITH, INDEX_TERMS, COUNT_TERMS = further.SEARCH_WITH, further.INDEX_TERMS, further.COUNT_TERMS
+HASH_PASSAGES, SEARCH_WITH = further.HASH_PASSAGES, further.SEARCH_WITH
+INDEX_TERMS, COUNT_TERMS = further.INDEX_TERMS, further.COUNT_TERMS
 SEARCH_BM25, FUSE = further.SEARCH_BM25, further.FUSE
+CHOOSE_POOL, RESCORE = further.CHOOSE_POOL, further.RESCORE
 MINE = MethodStage(
     "mine",
     "tasks.mining.mine:mine",
     3,
     "map",
-    each=("hits", "queries", "positives", "given", "irrelevant", "query_embeddings"),
+    each=(
+        "hits",
+        "queries",
+        "positives",
+        "given",
+        "irrelevant",
+        "query_embeddings",
+        "rescored",
+    ),  # if a reranker scores
     late_each=("passage_embeddings",),
     outputs=_POOL,
     decides_labels=True,
@@ -260,6 +278,7 @@ AGREE_PEOPLE = MethodStage(
     3,
     "gather",
     every=("samples", "labelled", "similarity", "llm_verdicts", "decisions"),
+    streams=("similarity", "llm_verdicts", "decisions"),
     columns=reporting.PEOPLE_COLUMNS,
     outputs={"people": s.PEOPLE},
 )
@@ -286,55 +305,33 @@ AGREE_GOLD = MethodStage(
     every=("gold", "similarity", "llm_verdicts", "decisions"),
     outputs={"agreement": s.GOLD_AGREEMENT, "verdicts": s.GOLD_VERDICTS},
 )
-TRAIN = MethodStage(
-    "train",
-    "tasks.training.train:train",
-    2,
-    "single",
-    every=("instances",),
-    late=("queries", "passages", "base"),
-    directories=("model",),
-    libraries=_TRAINING,
-    resources=_MODEL,
-    afterwards=True,
-)
+LIST_KNOWN_PAIRS, TRAIN = training.LIST_KNOWN_PAIRS, training.TRAIN
 EVALUATE = MethodStage(
     "evaluate",
     "tasks.training.evaluate:evaluate",
-    2,
+    3,
     "single",
     every=("queries", "passages", "qrels", "model"),
-    outputs={"scores": s.SCORES, "rejects": s.REJECTS},
-    libraries=(*_TRAINING, "faiss"),
+    outputs={"scores": s.SCORES, "dev_scores": s.SCORES, "run": RUN, "rejects": s.REJECTS},
+    splits=("run",),
+    streams=("passages",),
+    libraries=(*training.LIBRARIES, "faiss"),
     resources=_MODEL,
     afterwards=True,
 )
-EXPORT = MethodStage(
-    "export",
-    "tasks.data.export:export",
-    2,
-    "gather",
-    every=("instances", *_EVIDENCE, *_BATCHES),
-    late=("queries", "passages"),
-    directories=("export",),
-    streams=("instances", "queries", "passages", *_OF_PARTS),
-)
-CHOOSE_EXAMPLES, EXCERPT, MEASURE = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.MEASURE
-REPORT = MethodStage(
-    "report",
-    "tasks.report.report:report",
-    5,
-    "gather",
-    every=(*_REPORTED, *_JUDGED, *_FURTHER, *_OPTIONAL),
-    streams=("calls",),
-    columns=reporting.REPORT_COLUMNS,
-    directories=("page",),
-)
-
+READ_COLLECTION, SEARCH_COLLECTION = training.READ_COLLECTION, training.SEARCH_COLLECTION
+SCORE_COLLECTION, WRITE_RESULTS = training.SCORE_COLLECTION, training.WRITE_RESULTS
+RERANK, TRAIN_RERANKER = training.RERANK, training.TRAIN_RERANKER
+PICK_HELD_OUT, RERANK_HELD_OUT = training.PICK_HELD_OUT, training.RERANK_HELD_OUT
+SCORE_RERANKED = training.SCORE_RERANKED
+POOL_UNLABELLED, SCORE_COMPLETED = training.POOL_UNLABELLED, training.SCORE_COMPLETED
+RENDER, EXPORT = reporting.RENDER, reporting.EXPORT
+MEASURE, SUM_UP_VERDICTS, SUM_UP_EDITS = reporting.MEASURE, reporting.SUM_UP_VERDICTS, reporting.SUM_UP_EDITS
+CHOOSE_EXAMPLES, EXCERPT, REPORT = reporting.CHOOSE_EXAMPLES, reporting.EXCERPT, reporting.REPORT
 COMPARE = MethodStage(
     "compare",
     "tasks.training.compare:compare_models",
-    3,
+    4,
     "gather",
     every=("scores",),
     directories=("page",),
@@ -352,9 +349,9 @@ LEAVE_OUT = MethodStage(
 PRUNE = MethodStage(
     "prune",
     "tasks.training.prune:prune",
-    3,
+    6,
     "gather",
-    every=("instances", "scores"),
+    every=("instances", "scores", "reported"),
     outputs={"pruning": s.PRUNING},
     directories=("page",),
     afterwards=True,
@@ -365,6 +362,8 @@ VALIDATE = MethodStage(
     2,
     "gather",
     every=("candidates", "similarity", "llm_verdicts", "decisions", "samples", "human"),
+    streams=("candidates", "similarity", "llm_verdicts", "decisions"),
+    columns=reporting.VALIDATION_COLUMNS,
     outputs={"validation": s.VALIDATION},
     directories=("page",),
     afterwards=True,

@@ -104,9 +104,7 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
     from flows.curation.records import load_curation
     from flows.curation.workspace import Workspace
     from flows.results.verdict_layer import export_verdicts
-    from flows.stages import EXPORT
-    from infra.stages.compute_part import load_function
-    from tasks.data.export import FORMATS
+    from tasks.data.export import FORMATS, export
 
     if format_ not in (*FORMATS, _VERDICTS):
         raise ConfigError(f"unknown format {format_!r}; known: {', '.join((*FORMATS, _VERDICTS))}")
@@ -117,9 +115,10 @@ def export_to(settings: Settings, curation_id: str, format_: str, treatment: str
     if format_ == _VERDICTS:
         export_verdicts(workspace, curation, folder)
     else:
-        config, tables = training_set(workspace, curation, treatment, (format_,))
+        config, found = training_set(workspace, curation, treatment, (format_,))
+        tables: dict[str, Any] = dict(found)
         folder.mkdir(parents=True, exist_ok=True)
-        load_function(EXPORT.function)(config, **tables, out=folder)
+        export(config, **tables, out=folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         out.print(str(path), soft_wrap=True)
     if format_ != _VERDICTS:
@@ -147,23 +146,31 @@ def promote_by_hand(
     """
     from flows.cli.tables import show_release
     from flows.config.section import ConfigError
-    from flows.curation.lookup import look_at
+    from flows.curation.lookup import look
+    from flows.curation.prepare import prepare
     from flows.curation.records import load_curation, say_unfinished
     from flows.curation.workspace import Workspace
+    from flows.promotion.gating import compares_models, gate_job
     from flows.results.history import standing_alarms
     from flows.results.promotion import promote as promote_finished
     from tasks.training.promote import PromoteConfig
 
     workspace = Workspace.open(settings)
     curation = load_curation(workspace.store, curation_id)
-    outcome, _ = look_at(workspace, curation)
+    setup = prepare(workspace, curation)
+    outcome = look(workspace.store, setup)[0]
     if outcome is None:
         raise ConfigError(say_unfinished(workspace.store, curation_id))
     config = curation.config.promote or PromoteConfig()
     if treatment is not None:
         config = config.model_copy(update={"treatment": treatment})
     alarms = standing_alarms(workspace.store, curation.config.name, curation_id)
-    return show_release(promote_finished(workspace, curation_id, outcome, config, alarms, force=force), out)
+    split = curation.config.evaluate.split
+    gate = None
+    if compares_models(config, outcome):  # what is not trained yet is not trained here
+        gate = look(workspace.store, setup, gate_job(workspace.store, curation.config.name, config))[0]
+    done = promote_finished(workspace, curation_id, outcome, config, alarms, force=force, split=split, gate=gate)
+    return show_release(done, out)
 
 
 def show_releases(settings: Settings, name: str | None, out: Console) -> list[dict[str, Any]]:

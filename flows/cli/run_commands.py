@@ -139,7 +139,7 @@ def retrain(
 
 
 @app.command()
-def prune(
+def prune(  # noqa: PLR0913, PLR0917 - each option is an argument
     curation: CurationArgument,
     treatment: Annotated[Treatment, typer.Option(help="Treatment whose training set is used.")] = Treatment.relabel,
     dataset: Annotated[
@@ -147,13 +147,27 @@ def prune(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each mix of datasets, each with another seed.")] = 3,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps. Default: as configured.")] = None,
+    greedy: Annotated[
+        bool,
+        typer.Option(
+            "--greedy",
+            help="Drop the worst dataset by the development queries, then the next, as long as they get better. "
+            "Default: drop what is shown to hurt.",
+        ),
+    ] = False,
+    idle: Annotated[bool, typer.Option("--idle", help="Also drop what is shown to teach nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train without each source dataset in turn, and report which datasets make the model worse."""
-    from flows.method.afterwards.retrain import PruneConfig, prune_method
+    """Train without each source dataset in turn, report which make the model worse, and train without these."""
+    from flows.method.afterwards.prune import PruneConfig, prune_method
 
     wanted = PruneConfig(
-        treatment=treatment.value, datasets=tuple(dataset) if dataset else None, seeds=seeds, steps=steps
+        treatment=treatment.value,
+        datasets=tuple(dataset) if dataset else None,
+        seeds=seeds,
+        steps=steps,
+        greedy=greedy,
+        idle=idle,
     )
     _further(curation, "prune", partial(prune_method, wanted=wanted), as_json=as_json)
 
@@ -222,9 +236,9 @@ def run_curation(
     from flows.curation.records import open_curation
     from flows.curation.workspace import Workspace
     from flows.runs.execute import execute, execute_again
-    from flows.runs.servers import in_own_flow_run
+    from flows.runs.servers import in_own_flow_run, keep_servers
 
-    with progress(err) as hooks:
+    with progress(err) as hooks, keep_servers():
         workspace = Workspace.open(settings, hooks)
         curation = open_curation(workspace, config, own_file=True)
         err.print(f"curation [bold]{curation.id}[/bold] in {settings.store}", soft_wrap=True)
@@ -245,9 +259,9 @@ def resume_curation(
     from flows.curation.records import load_curation
     from flows.curation.workspace import Workspace
     from flows.runs.execute import execute, execute_again
-    from flows.runs.servers import in_own_flow_run
+    from flows.runs.servers import in_own_flow_run, keep_servers
 
-    with progress(err) as hooks:
+    with progress(err) as hooks, keep_servers():
         workspace = Workspace.open(settings, hooks)
         run = execute_again if ask_again else execute
         result = run(workspace, load_curation(workspace.store, curation), in_own_flow_run)
@@ -273,9 +287,9 @@ def rerun_part(  # noqa: PLR0913 - each option is an argument
     from flows.curation.workspace import Workspace
     from flows.runs.ask_again import close_order, open_order
     from flows.runs.execute import do_job, execute, rerun_job
-    from flows.runs.servers import in_own_flow_run
+    from flows.runs.servers import in_own_flow_run, keep_servers
 
-    with progress(err) as hooks:
+    with progress(err) as hooks, keep_servers():
         workspace = Workspace.open(settings, hooks)
         curation = load_curation(workspace.store, curation_id)
         job = rerun_job(workspace, curation, target, downstream=downstream)

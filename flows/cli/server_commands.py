@@ -97,10 +97,10 @@ def doctor(
     findings = examine(settings)
     if config:
         from flows.config.load import load_config
-        from flows.operations.engine_needs import look_at_keys
+        from flows.operations.engine_needs import ask_encoders, look_at_keys
 
         wanted = load_config(config)
-        findings += look_at_keys(wanted, settings)
+        findings += [*look_at_keys(wanted, settings), *ask_encoders(wanted)]
     if cluster:
         from flows.operations.cluster_doctor import examine_cluster
 

@@ -92,9 +92,12 @@ def show_release(done: Release | Held, out: Console) -> dict[str, Any]:
 
 
 def show_tier_plans(plan: Plan, out: Console) -> None:
-    """Print how much each judge would be asked and its cost, with notes on what is uncertain."""
+    """Print how much each encoder and judge would be asked and its cost, with notes on what is uncertain."""
+    if plan.encoders:
+        _show_encoder_plans(plan, out)
     if not plan.tiers:
         print_line(out, "similarity judges alone (the configuration has no tiers), so judging costs no calls")
+        _show_budget(plan, out)
         return
     table = Table("tier", "pairs are", title="what judging will cost", title_justify="left")
     for name in ("pairs", "calls", "of them known", "prompt tokens", "output tokens", "engine-hours", plan.currency):
@@ -107,6 +110,24 @@ def show_tier_plans(plan: Plan, out: Console) -> None:
     for tier in plan.tiers:
         for note in (*(["no pair was left open for it"] if tier.pairs == 0 else []), *tier.notes):
             print_line(out, f"{tier.tier}: {note}")
+    _show_budget(plan, out)
+
+
+def _show_encoder_plans(plan: Plan, out: Console) -> None:
+    table = Table("encoder", title="what encoding by endpoints will cost", title_justify="left")
+    for name in ("texts", "of them known", "requests", "tokens", "engine-hours", plan.currency):
+        table.add_column(name, justify="right")
+    for one in plan.encoders:
+        whole = (one.texts, one.known, one.requests, one.prompt_tokens)
+        amounts = ("?" if value is None else show_amount(value) for value in (one.hours, one.money))
+        table.add_row(one.encoder, *("?" if value is None else f"{value:,}" for value in whole), *amounts)
+    out.print(table)
+    for one in plan.encoders:
+        for note in one.notes:
+            print_line(out, f"{one.encoder}: {note}")
+
+
+def _show_budget(plan: Plan, out: Console) -> None:
     for line in plan.budget:
         print_line(out, line)
 

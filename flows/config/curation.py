@@ -6,11 +6,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
-from flows.config.engines import EncoderConfig, TierConfig, refuse_begun_answers
-from flows.config.resources import ResourcesConfig, resources_of
-from flows.config.schedule import NightlyConfig, check_cron
+from flows.config.engines import (
+    AnyEncoderConfig,
+    CrossEncoderConfig,
+    EncoderConfig,
+    TierConfig,
+    refuse_begun_answers,
+    refuse_without_model,
+)
+from flows.config.rescore import RescoreConfig
+from flows.config.resources import ResourcesConfig, refuse_too_few_gpus
+from flows.config.schedule import NightlyConfig, RetentionConfig
 from flows.config.section import KEYED_WHEN_SET, OPERATIONAL, Section
-from flows.stage_names import judge_stages
+from flows.config.training_recipes import SAID, with_recipe
 from flows.stages import GOLD, STAGES
 from infra.engines.kinds import kind_of
 from infra.names import StageName
@@ -36,7 +44,8 @@ from tasks.report.report import ReportConfig
 from tasks.schemas import DENSE, PAPER_TREATMENTS, Treatment
 from tasks.training.evaluate import EvaluateConfig
 from tasks.training.promote import PromoteConfig
-from tasks.training.training_rows import TrainConfig
+from tasks.training.rerankers.settings import RerankerTrainConfig
+from tasks.training.train_config import TrainConfig
 from tasks.verdicts.checks import CheckConfig
 from tasks.verdicts.complete import CompleteConfig
 from tasks.verdicts.decide import DecideConfig
@@ -84,27 +93,6 @@ class BudgetConfig(Section):
     hours: float | None = Field(None, gt=0, description="in which engines work")
 
 
-class RetentionConfig(Section):
-    """What `reneg gc` keeps of each name, and when it runs by itself. Curations of kept releases are always kept."""
-
-    curations: int = Field(30, ge=1, description="So many of the newest curations are kept.")
-    days: float = Field(30.0, ge=0, description="Curations that worked within so many days are kept too.")
-    unfinished_days: float = Field(
-        90.0,
-        ge=0,
-        description="So many days an unfinished curation is kept after its last work; it may wait for labels.",
-    )
-    releases: int = Field(5, ge=1, description="So many of the newest releases are kept, the current one included.")
-    cron: str | None = Field("0 12 * * 0", description="When `gc/any` runs, in UTC; null: not for this configuration.")
-
-    @field_validator("cron")
-    @classmethod
-    def _is_a_schedule(cls, cron: str | None) -> str | None:
-        if cron is not None:
-            check_cron(cron)
-        return cron
-
-
 class GoldSource(Section):
     """The fixed set of labelled pairs that is judged every night."""
 
@@ -149,9 +137,10 @@ class CurationConfig(Section):
     """Everything one curation needs. Defaults are the paper's values where it has one."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="lower-case letters, digits, dashes")
+    recipe: str | tuple[str, ...] = Field("", exclude=True, description=SAID, json_schema_extra=KEYED_WHEN_SET)
     source: SourceConfig
-    encoder: EncoderConfig = EncoderConfig()
-    encoders: dict[str, EncoderConfig] = Field(
+    encoder: AnyEncoderConfig = EncoderConfig()
+    encoders: dict[str, AnyEncoderConfig] = Field(
         {},
         description="by name: further embedding models that search beside `encoder`; `mine.retrievers` names them",
         json_schema_extra=KEYED_WHEN_SET,
@@ -207,13 +196,18 @@ class CurationConfig(Section):
         "that the judges are unsure of",
     )
     train_on: tuple[Treatment, ...] = Field(
-        ("default", "relabel"), description="the treatments that a model is trained on"
+        ("default", "relabel"), description="the treatments that models are trained on, retrievers and rerankers"
     )
     ingest: IngestConfig
     guards: GuardsConfig = Field(GuardsConfig(), json_schema_extra=KEYED_WHEN_SET)
     encode: EncodeConfig = EncodeConfig()
     search: SearchConfig = SearchConfig()
     bm25: Bm25Config = Field(Bm25Config(), json_schema_extra=KEYED_WHEN_SET)
+    rescore: RescoreConfig | None = Field(
+        None,
+        description="a reranker that scores the pool; margins and the pick of `mine` then go by its scores",
+        json_schema_extra=KEYED_WHEN_SET,
+    )
     mine: MineConfig = MineConfig()
     adopt: AdoptConfig = AdoptConfig()
     similarity: SimilarityConfig = SimilarityConfig()
@@ -224,14 +218,26 @@ class CurationConfig(Section):
     treat: TreatConfig = TreatConfig()
     sample: SampleConfig = SampleConfig()
     train: TrainConfig | None = TrainConfig()
+    train_reranker: RerankerTrainConfig | None = Field(None, json_schema_extra=KEYED_WHEN_SET)
     evaluate: EvaluateConfig = EvaluateConfig()
+    reranker: CrossEncoderConfig | None = Field(
+        None,
+        description="a cross-encoder that ranks again what the untrained model finds in `evaluate.collections`",
+        json_schema_extra=KEYED_WHEN_SET,
+    )
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
+
+    @property
+    def all_encoders(self) -> dict[str, AnyEncoderConfig]:
+        """The encoders, by their place in the settings: `encoder`, and `encoders.<name>`."""
+        return {"encoder": self.encoder, **{f"encoders.{name}": one for name, one in self.encoders.items()}}
 
     @model_validator(mode="before")
     @classmethod
     def _name_the_dataset(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
-        """Use the curation's name for rows that name no dataset."""
+        """Use the curation's name for rows that name no dataset; fill in a recipe, and what the encoder reads."""
+        data = with_recipe(data)
         if isinstance(data, dict) and isinstance(data.get("ingest", {}), dict) and "name" in data:
             return {**data, "ingest": {"dataset": data["name"], **data.get("ingest", {})}}
         return data
@@ -250,8 +256,8 @@ class CurationConfig(Section):
     @model_validator(mode="after")
     def _hide_what_it_names(self) -> Self:
         """Hide the values of the variables that hold its secrets, in every text that this process shows or keeps."""
-        for tier in self.tiers:
-            hide_variable(kind_of(tier.engine).key_variable(tier.engine))
+        for engine in (*self.all_encoders.values(), *(tier.engine for tier in self.tiers)):
+            hide_variable(kind_of(engine).key_variable(engine))
         hide_variable((self.notify and self.notify.webhook_env) or "")
         return self
 
@@ -301,17 +307,9 @@ class CurationConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _gpus_for_every_tier(self) -> Self:
+    def _gpus_for_every_engine(self) -> Self:
         """Refuse `resources` that leave an engine fewer GPUs than it spreads over."""
-        granted = resources_of(self.tiers, self.resources)
-        for tier in self.tiers:
-            gpus = kind_of(tier.engine).resources(tier.engine).get("num_gpus", 0.0)
-            for stage in judge_stages(tier.name):
-                if gpus > 1 and granted[stage].num_gpus < gpus:
-                    raise ValueError(
-                        f"resources: {stage} gets num_gpus={granted[stage].num_gpus:g}, but the engine of tier "
-                        f"{tier.name!r} has tensor_parallel_size={gpus:g}; remove num_gpus, or give at least {gpus:g}"
-                    )
+        refuse_too_few_gpus(self.tiers, self.resources, self.rescore)
         return self
 
     @model_validator(mode="after")
@@ -334,6 +332,8 @@ class CurationConfig(Section):
             raise ValueError(f"search.depth={self.search.depth} must not be below mine.depth={self.mine.depth}")
         if BM25 in self.mine.retrievers and self.bm25.depth < self.mine.depth:
             raise ValueError(f"bm25.depth={self.bm25.depth} must not be below mine.depth={self.mine.depth}")
+        if self.rescore is not None:
+            self.rescore.check(self.mine)
         return self
 
     @model_validator(mode="after")
@@ -359,27 +359,15 @@ class CurationConfig(Section):
     @model_validator(mode="after")
     def _vectors_encode_nothing(self) -> Self:
         """Refuse what needs a model, and settings of one, where the vectors are in files."""
-        vectors = {"encoder": self.encoder, **{f"encoders.{name}": one for name, one in self.encoders.items()}}
-        for name, encoder in vectors.items():
-            if not encoder.model.startswith("vectors:"):
-                continue
-            unset = EncoderConfig(model=encoder.model)
-            given = [field for field in EncoderConfig.model_fields if getattr(encoder, field) != getattr(unset, field)]
-            if given:
-                raise ValueError(f"{name}.{given[0]} has no effect on vectors that are in files; remove it")
-        if self.encoder.model.startswith("vectors:"):
-            for setting in ("train", "gold"):
-                if getattr(self, setting) is not None:
-                    raise ValueError(
-                        f"{setting}: null expected: it needs a model, and encoder.model names files with vectors"
-                    )
+        needs_model = {"train": self.train, "train_reranker": self.train_reranker, "gold": self.gold}
+        refuse_without_model(self.all_encoders, needs_model)
         return self
 
     @model_validator(mode="after")
     def _train_on_what_is_treated(self) -> Self:
         """Refuse to train on a treatment that is not made."""
         absent = [t for t in self.train_on if t not in self.treatments]
-        if self.train is not None and absent:
+        if (self.train is not None or self.train_reranker is not None) and absent:
             raise ValueError(f"train_on names {absent}, which treatments {list(self.treatments)} does not make")
         return self
 

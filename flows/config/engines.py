@@ -1,13 +1,22 @@
 """The settings of engines: the encoder, and the judges of the cascade (one tier each)."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from flows.config.presets import with_preset
 from flows.config.section import KEYED_WHEN_SET, OPERATIONAL, Section
 from infra.engines.kinds import KINDS, EngineKind, kind_of
-from infra.engines.specs import TEMPLATES, EndpointSpec, PairTemplate, ScoresSpec, refuse_two_ways, template_of
+from infra.engines.specs import (
+    TEMPLATES,
+    EndpointSpec,
+    OpenAIEmbeddingsSpec,
+    PairTemplate,
+    ScoresSpec,
+    refuse_two_ways,
+    template_of,
+)
 from tasks.judging.config import JudgeConfig
 from tasks.prompts.prompt import load_prompt
 from tasks.verdicts.escalate import EscalateConfig
@@ -30,14 +39,73 @@ class EncoderConfig(Section):
     batch_size: texts at once. dtype: of the weights. device: where it runs.
     """
 
+    kind: Literal["sentence_transformers"] = Field("sentence_transformers", json_schema_extra=KEYED_WHEN_SET)
     model: str = "package:minilm"
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_seq_length: int = Field(256, ge=8)
     query_prompt: str = ""
     passage_prompt: str = ""
+    similarity: Literal["cosine"] | None = Field(
+        None,
+        description="`cosine`: search by cosine though the model was made for dot products; otherwise it is refused",
+        json_schema_extra=KEYED_WHEN_SET,
+    )
     device: Literal["cpu", "cuda"] = "cpu"
     batch_size: int = Field(32, ge=1, json_schema_extra=OPERATIONAL)
     threads: int | None = Field(None, ge=1, description="default: the CPUs that its parts get")
+
+
+def _kind_of_encoder(data: Any) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Take an encoder without a `kind` for a model on one's own machines."""
+    return {"kind": "sentence_transformers", **data} if isinstance(data, Mapping) else data
+
+
+if TYPE_CHECKING:
+    AnyEncoderConfig = EncoderConfig | OpenAIEmbeddingsSpec
+else:  # the settings of an endpoint are its spec
+    AnyEncoderConfig = Annotated[
+        EncoderConfig | OpenAIEmbeddingsSpec, Field(discriminator="kind"), BeforeValidator(_kind_of_encoder)
+    ]
+
+_IN_FILES = "vectors:"  # begins a reference to vectors that were computed elsewhere
+_TOKEN = 4  # characters, about
+
+
+def tokens_read(encoder: AnyEncoderConfig) -> int:
+    """Return how many tokens of a text an encoder reads; of an endpoint estimated from the characters that it gets."""
+    return encoder.max_chars // _TOKEN if isinstance(encoder, OpenAIEmbeddingsSpec) else encoder.max_seq_length
+
+
+def refuse_without_model(encoders: Mapping[str, AnyEncoderConfig], needs_model: Mapping[str, object]) -> None:
+    """Refuse what needs a model, and settings of one, where the first encoder's vectors come from elsewhere.
+
+    encoders: by their place in the settings, the curation's own first. needs_model: by name, `train`, `train_reranker`
+        and `gold`.
+
+    Raises:
+        ValueError: a setting is given that cannot have an effect.
+    """
+    for name, encoder in encoders.items():
+        if isinstance(encoder, EndpointSpec) or not encoder.model.startswith(_IN_FILES):
+            continue
+        unset = EncoderConfig(model=encoder.model)
+        given = [field for field in EncoderConfig.model_fields if getattr(encoder, field) != getattr(unset, field)]
+        if given:
+            raise ValueError(f"{name}.{given[0]} has no effect on vectors that are in files; remove it")
+    encoder = encoders["encoder"]
+    if isinstance(encoder, EndpointSpec):
+        for setting in ("train", "train_reranker"):
+            if needs_model.get(setting) is not None:
+                raise ValueError(
+                    f"{setting}: null expected: training starts from weights, and the encoder is an endpoint. Or name "
+                    "the endpoint in `encoders` and in `mine.retrievers`: it searches then beside a model of your own"
+                )
+    elif encoder.model.startswith(_IN_FILES):
+        for setting, value in needs_model.items():
+            if value is not None:
+                raise ValueError(
+                    f"{setting}: null expected: it needs a model, and encoder.model names files with vectors"
+                )
 
 
 class VLLMConfig(Section):
@@ -133,7 +201,7 @@ else:  # every kind of infra.engines.kinds that can judge; the settings of an en
 class TierConfig(Section):
     """One judge of the cascade, after similarity: its engine, its prompts, and which pairs it judges.
 
-    name: any but `similarity`, `cascade` and `gold`. engines: how many run side by side.
+    name: any but `similarity`, `cascade`, `gold` and `heldout`. engines: how many run side by side.
     """
 
     preset: str = Field(
@@ -191,7 +259,7 @@ class TierConfig(Section):
         target = self.escalate.target
         if target is not None and target.of not in (None, self.name):
             raise ValueError(f"escalate.target.of: the tier itself, {self.name!r}, expected, got {target.of!r}")
-        if self.name in ("similarity", "cascade", "gold"):
+        if self.name in ("similarity", "cascade", "gold", "heldout"):
             raise ValueError(f"name {self.name!r} is taken")
         return self
 

@@ -11,19 +11,22 @@ from pydantic import BaseModel, ValidationError
 from flows.config.curation import PREVIEW, CurationConfig, is_no_file
 from flows.config.engines import TierConfig
 from flows.config.section import ConfigError
-from flows.config.yaml_file import YamlError, read_yaml
-from flows.config.yaml_traps import Lookup, describe, places
+from flows.config.training_recipes import refuse_other_reading
+from flows.config.yaml_files.read import YamlError, read_yaml
+from flows.config.yaml_files.traps import Lookup, describe, places
 from infra.engines.kinds import refusal_of
 from infra.engines.specs import ScoresSpec
 from infra.token_patterns import hide_tokens
+from tasks.evaluation.measures import refuse_deep
 
 
 def load_config(path: Path) -> CurationConfig:
     """Read and validate one YAML file; relative paths in it are taken from its folder.
 
     Raises:
-        ConfigError: the file cannot be read, is not YAML, does not fit, holds a secret, has the name of a preview, or
-            would send a key to another machine unencrypted; every problem on its own line.
+        ConfigError: the file cannot be read, is not YAML, does not fit, holds a secret, has the name of a preview,
+            would send a key to another machine unencrypted, trains on other prompts than it mines with, or measures
+            deeper than it ranks; every problem on its own line.
     """
     try:
         data, lookup = read_yaml(path)
@@ -37,6 +40,13 @@ def load_config(path: Path) -> CurationConfig:
     if config.name.endswith(PREVIEW):
         raise ConfigError(f"{path}: name: names that end in {PREVIEW} are those of `reneg preview`; choose another")
     _refuse_secrets(config, path)
+    told = refuse_other_reading(config.encoder, config.train, config.evaluate)
+    try:
+        refuse_deep(config.evaluate.measures, config.evaluate.depth)
+    except ValueError as error:
+        told.append(f"evaluate.{error}")
+    if told:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in told))
     source = config.source.model_copy(update={"path": _beside(path, config.source.path)})
     imported = config.imported and config.imported.model_copy(update={"path": _beside(path, config.imported.path)})
     tiers = tuple(_with_file_beside(path, tier) for tier in config.tiers)
@@ -45,8 +55,10 @@ def load_config(path: Path) -> CurationConfig:
     prices = _beside(path, config.prices) if isinstance(config.prices, str) else config.prices
     evaluation = tuple(filter(None, (_beside(path, address) for address in config.guards.evaluation)))
     guards = config.guards.model_copy(update={"evaluation": evaluation})
+    sets = tuple(s.model_copy(update={"path": _beside(path, s.path)}) for s in config.evaluate.collections)
+    evaluate = config.evaluate.model_copy(update={"collections": sets})
     found = {"source": source, "prices": prices, "gold": gold, "imported": imported, "tiers": tiers, "guards": guards}
-    return config.model_copy(update={**found, "calibration": calibration})
+    return config.model_copy(update={**found, "calibration": calibration, "evaluate": evaluate})
 
 
 def _with_file_beside(config: Path, tier: TierConfig) -> TierConfig:
@@ -69,8 +81,9 @@ def _refuse_secrets(config: CurationConfig, path: Path) -> None:
         "put it into a variable of the environment"
         for field in _secrets_in(config.model_dump(mode="json"))
     ]
-    refusals = [(number, refusal_of(tier.engine)) for number, tier in enumerate(config.tiers)]
-    told += [f"{path}: tiers.{number}.engine.{refusal}" for number, refusal in refusals if refusal]
+    asked = {f"tiers.{number}.engine": tier.engine for number, tier in enumerate(config.tiers)} | config.all_encoders
+    refusals = [(place, refusal_of(engine)) for place, engine in asked.items()]
+    told += [f"{path}: {place}.{refusal}" for place, refusal in refusals if refusal]
     if told:
         raise ConfigError("\n".join(told))
 

@@ -38,9 +38,25 @@ class Preset(Section):
     tier: Mapping[str, Any] = Field(description="as in a configuration")
 
 
+def names_in(folder: Path) -> list[str]:
+    """List the settings of a folder by name."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_named(folder: Path, what: str, name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Read settings of a folder by their name.
+
+    Raises:
+        ValueError: there are none of this name. what: `preset` or `recipe`, for the message.
+    """
+    if name not in (names := names_in(folder)):
+        raise ValueError(f"{what}: one of {', '.join(names)} expected, got {name!r}")
+    return yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
 def preset_names() -> list[str]:
     """List the presets by name."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return names_in(FOLDER)
 
 
 @cache
@@ -50,9 +66,7 @@ def load_preset(name: str) -> Preset:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in preset_names():
-        raise ValueError(f"preset: one of {', '.join(preset_names())} expected, got {name!r}")
-    return Preset.model_validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    return Preset.model_validate(read_named(FOLDER, "preset", name))
 
 
 def with_preset(tier: Mapping[str, Any]) -> dict[str, Any]:

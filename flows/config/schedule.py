@@ -1,4 +1,4 @@
-"""The schedule of the nights: when a night begins, what happens to a late one, and when it must end."""
+"""The schedule of the nights: when a night begins, what happens to a late one, when it must end; and what is kept."""
 
 import re
 from datetime import datetime, timedelta
@@ -101,3 +101,24 @@ def night_of(nightly: NightlyConfig | None, now: datetime) -> str:
     """Return the date (YYYY-MM-DD) of the night that begins at a time, in the schedule's time zone, or in UTC."""
     zone = ZoneInfo(nightly.timezone if nightly else "UTC")
     return now.astimezone(zone).date().isoformat()
+
+
+class RetentionConfig(Section):
+    """What `reneg gc` keeps of each name, and when it runs by itself. Curations of kept releases are always kept."""
+
+    curations: int = Field(30, ge=1, description="So many of the newest curations are kept.")
+    days: float = Field(30.0, ge=0, description="Curations that worked within so many days are kept too.")
+    unfinished_days: float = Field(
+        90.0,
+        ge=0,
+        description="So many days an unfinished curation is kept after its last work; it may wait for labels.",
+    )
+    releases: int = Field(5, ge=1, description="So many of the newest releases are kept, the current one included.")
+    cron: str | None = Field("0 12 * * 0", description="When `gc/any` runs, in UTC; null: not for this configuration.")
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_schedule(cls, cron: str | None) -> str | None:
+        if cron is not None:
+            check_cron(cron)
+        return cron

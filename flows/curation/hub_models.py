@@ -5,7 +5,9 @@ take the recorded one, so that nothing changes because somebody pushed to the hu
 """
 
 import json
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from flows.config.curation import CurationConfig
 from flows.curation.workspace import Workspace
@@ -13,6 +15,8 @@ from infra.engines.kinds import kind_of
 from infra.models.hub import newest_commit
 from infra.models.resolve import without_commit
 from infra.storage.store import Store
+
+_Engine = TypeVar("_Engine", bound=BaseModel)
 
 
 def pin_models(workspace: Workspace, config: CurationConfig) -> CurationConfig:
@@ -22,21 +26,24 @@ def pin_models(workspace: Workspace, config: CurationConfig) -> CurationConfig:
         ModelError: the hub does not answer; the message names the form with a commit.
     """
     pinned: dict[str, Any] = {}
-    encoder = _pin(workspace, config.encoder.model)
-    if encoder != config.encoder.model:
-        pinned["encoder"] = config.encoder.model_copy(update={"model": encoder})
-    further = {
-        name: wanted.model_copy(update={"model": _pin(workspace, wanted.model)})
-        for name, wanted in config.encoders.items()
-    }
+    encoder = _pinned(workspace, config.encoder)
+    if encoder != config.encoder:
+        pinned["encoder"] = encoder
+    further = {name: _pinned(workspace, wanted) for name, wanted in config.encoders.items()}
     if further != config.encoders:
         pinned["encoders"] = further
     tiers = []
     for tier in config.tiers:
-        model = tier.engine.model if kind_of(tier.engine).has_weights else ""
-        found = _pin(workspace, model) if model else ""
-        changed = tier.engine.model_copy(update={"model": found})
-        tiers.append(tier if found == model else tier.model_copy(update={"engine": changed}))
+        engine = _pinned(workspace, tier.engine)
+        tiers.append(tier if engine == tier.engine else tier.model_copy(update={"engine": engine}))
+    if config.rescore is not None:
+        pinned["rescore"] = config.rescore.model_copy(update={"engine": _pinned(workspace, config.rescore.engine)})
+    if config.reranker is not None:
+        pinned["reranker"] = _pinned(workspace, config.reranker)
+    if config.train_reranker is not None:
+        pinned["train_reranker"] = config.train_reranker.model_copy(
+            update={"model": _pin(workspace, config.train_reranker.model)}
+        )
     return config.model_copy(update={**pinned, "tiers": tuple(tiers)})
 
 
@@ -44,6 +51,13 @@ def recorded_commit(store: Store, repository: str) -> str | None:
     """Return the commit that this store has recorded for a model; None for one that it has not met yet."""
     record = store.read_json(_key(repository))
     return None if record is None else str(record["commit"])
+
+
+def _pinned(workspace: Workspace, engine: _Engine) -> _Engine:
+    """Return an engine's settings with the commit of its model, if it has weights."""
+    model = str(getattr(engine, "model", "")) if kind_of(engine).has_weights else ""
+    found = _pin(workspace, model) if model else ""
+    return engine if found == model else engine.model_copy(update={"model": found})
 
 
 def _pin(workspace: Workspace, reference: str) -> str:

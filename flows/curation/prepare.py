@@ -4,11 +4,11 @@ The inputs are people's labels so far, the gold set, and the date of the night. 
 that looking at a finished curation uses the inputs of its last execution. The next execution reads them anew.
 """
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,14 +18,15 @@ import yaml
 from pydantic import BaseModel
 
 from flows.config.curation import PREVIEW, CurationConfig
-from flows.config.engines import EncoderConfig, TierConfig
+from flows.config.engines import AnyEncoderConfig, TierConfig
 from flows.config.schedule import night_of
 from flows.config.section import ConfigError
 from flows.curation.kinship import related_judges
 from flows.curation.records import Curation, load_curation, sources_of
-from flows.curation.source import import_source
+from flows.curation.source import keep_sets, set_of
 from flows.curation.workspace import Workspace
 from flows.inputs.addresses import is_unreadable, open_address
+from flows.inputs.base_models import keep_base, stored_base
 from flows.inputs.calibration import keep_calibration, read_kept
 from flows.inputs.imported import keep_imported
 from flows.inputs.partition import Decision, Earlier, Reading, decide, keep, recorded
@@ -40,7 +41,7 @@ from infra.ledger.forgetting import forgotten_at
 from infra.models.resolve import digest_of, is_vectors, name_of, resolve
 from infra.provenance import versions
 from infra.stages import part_keys
-from infra.storage.artifacts import Directory, write_directory
+from infra.storage.artifacts import Directory
 from infra.storage.numbered_records import keep_next, read_newest
 from infra.storage.store import Store
 from tasks.quality.gold_set import GoldConfig, GoldError, read_gold
@@ -55,8 +56,8 @@ class Intake:
 
     labels: keys of the imports. gold: the gold set's files in the store. night: YYYY-MM-DD if some judge is asked about
     the gold set again every night, else empty. imported: the files of the imported verdicts. scores: by tier, the files
-    with its verdicts. calibration: the files of the calibration. evaluation: the files of the evaluation sets, each set
-    below its number.
+    with its verdicts. calibration: the files of the calibration. evaluation, collections: the files of the sets of
+    `guards.evaluation` and `evaluate.collections`, each set below its number.
     """
 
     labels: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class Intake:
     scores: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     calibration: Mapping[str, str] | None = None
     evaluation: Mapping[str, str] = field(default_factory=dict)
+    collections: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def now(
@@ -114,6 +116,7 @@ class Intake:
                 record.get("scores") or {},
                 record.get("calibration"),
                 record.get("evaluation") or {},
+                record.get("collections") or {},
             )
         )
 
@@ -125,6 +128,11 @@ class Intake:
     def settled(self, store: Store) -> pl.DataFrame | None:
         """Return one label per pair, settled by majority; None if there are no labels."""
         return settle(read_labels(store, self.labels)) if self.labels else None
+
+    @property
+    def sets(self) -> Mapping[str, Mapping[str, str]]:
+        """The files of the sets that a setting names, by the setting."""
+        return {"guards.evaluation": self.evaluation, "evaluate.collections": self.collections}
 
     def gold_set(self) -> Gold | None:
         """Return the gold set with its night; None if there is none."""
@@ -196,26 +204,9 @@ def intake_of(workspace: Workspace, curation: Curation, *, anew: bool = False) -
     if anew or curation.is_draft:
         hooks = workspace.hooks
         now = Intake.now(workspace.store, curation.config, workspace.clock(), known, hooks.on_message)
-        return replace(now, evaluation=_keep_evaluation(workspace, curation.config, known.evaluation))
+        kept = {setting: keep_sets(workspace, curation.config, setting, there) for setting, there in known.sets.items()}
+        return replace(now, evaluation=kept["guards.evaluation"], collections=kept["evaluate.collections"])
     return known
-
-
-def _keep_evaluation(workspace: Workspace, config: CurationConfig, known: Mapping[str, str]) -> Mapping[str, str]:
-    """Copy the evaluation sets into the store; if one cannot be read, use the copies of the last execution."""
-    files: dict[str, str] = {}
-    for number, address in enumerate(config.guards.evaluation):
-        try:
-            found = import_source(workspace.store, workspace.settings, config, address)
-        except ConfigError as error:
-            told = str(error).replace("source.path", "guards.evaluation")
-            copies = {name: key for name, key in known.items() if name.startswith(f"{number}/")}
-            if not copies or "cannot be read" not in told:
-                raise ConfigError(told) from error
-            workspace.hooks.on_message(f"{told}; the copy of the last execution is used")
-            files |= copies
-        else:
-            files |= {f"{number}/{name}": key for name, key in (found.files if found else {}).items()}
-    return files
 
 
 def keep_partition(workspace: Workspace, curation: Curation, *, anew: bool = False) -> None:
@@ -260,15 +251,14 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         ModelError: a model's reference is wrong, or its digest cannot be found out here.
     """
     config, cache, intake = curation.config, workspace.settings.cache, intake_of(workspace, curation)
-    digest = digest_of(config.encoder.model, cache)
     encoder = _encoder(config.encoder, config, cache)
-    base = None
-    if config.train is not None:
-        base = Directory("model", workspace.store.read_json(_base_model_key(digest)) or {})
+    digest = str(getattr(encoder, "digest", ""))  # an endpoint has none
+    trains, reranker = config.train is not None or config.train_reranker is not None, config.train_reranker
+    start = "" if reranker is None else digest_of(reranker.model, cache)
     setup = Setup(
         config=config,
         source=curation.source,
-        base_model=base,
+        base_model=stored_base(workspace.store, digest) if trains else None,
         encoder=encoder,
         tiers=tuple(_jobs_since_forgotten(_tier(t, config, cache, intake), workspace.store) for t in config.tiers),
         encoder_key=part_keys.digest(part_keys.semantic(encoder)),
@@ -287,10 +277,15 @@ def prepare(workspace: Workspace, curation: Curation) -> Setup:
         gold=intake.gold_set(),
         imported=None if intake.imported is None else Directory("source", intake.imported),
         evaluation=Directory("source", intake.evaluation) if intake.evaluation else None,
+        collections=tuple(set_of(intake.collections, n) for n in range(len(config.evaluate.collections))),
+        reranker=None if config.reranker is None else _pinned(config.reranker, config, cache),
         calibration=read_kept(workspace.store, intake.calibration),
         read_from=curation.read_from,
         encoders={name: _encoder(wanted, config, cache) for name, wanted in config.encoders.items()},
         before=_partition_of(workspace, curation).before,
+        rescorer=None if config.rescore is None else _tier(config.rescore.tier, config, cache, intake),
+        reranker_start=None if reranker is None else stored_base(workspace.store, start),
+        reranker_start_key=start,
         own_file=curation.own_file,
     )
     if setup.calibration is not None:
@@ -309,37 +304,43 @@ def _command(name: str) -> str:
 def fetch_models(workspace: Workspace, setup: Setup) -> Setup:
     """Fetch and verify the models of a curation; returns its setup with their paths.
 
-    The base model is stored too, by digest, so that it can be evaluated like the trained models.
+    The models that trainings start from are stored too, by digest; the base model is evaluated like the trained ones.
 
     Raises:
         ModelError: a model cannot be fetched, or is not the one that was named.
         StoreError: the base model could not be stored.
     """
-    config, store = setup.config, workspace.store
-    path = _fetch(workspace, config.encoder.model)
-    base = setup.base_model
-    if base is not None and not base.files:
-        files = dict(write_directory(store, "model", path).files)
-        store.create(_base_model_key(setup.base_model_key), json.dumps(files, sort_keys=True).encode())
-        base = Directory("model", files)
+    config, store, fetch = setup.config, workspace.store, partial(_with_weights, workspace)
+    encoder = fetch(setup.encoder, config.encoder)
+    path, base = "" if isinstance(encoder, EndpointSpec) else str(getattr(encoder, "model", "")), setup.base_model
+    if base is not None:
+        base = keep_base(store, setup.base_model_key, base, Path(path))
+    start, wanted = setup.reranker_start, config.train_reranker
+    if start is not None and wanted is not None and not start.files:
+        folder = resolve(wanted.model, workspace.settings.cache, on_message=workspace.hooks.on_message).path
+        start = keep_base(store, setup.reranker_start_key, start, folder)
     return replace(
         setup,
         base_model=base,
-        base_model_path=str(path),
-        encoder=setup.encoder.model_copy(update={"model": str(path)}),
-        encoders={
-            name: setup.encoders[name].model_copy(update={"model": str(_fetch(workspace, wanted.model))})
-            for name, wanted in config.encoders.items()
-        },
+        base_model_path=path,
+        reranker_start=start,
+        encoder=encoder,
+        encoders={name: fetch(setup.encoders[name], wanted) for name, wanted in config.encoders.items()},
+        reranker=None if setup.reranker is None or config.reranker is None else fetch(setup.reranker, config.reranker),
         tiers=tuple(
-            _with_weights(tier, _fetch(workspace, asked.engine.model)) if kind_of(asked.engine).has_weights else tier
+            replace(tier, engine=fetch(tier.engine, asked.engine))
             for tier, asked in zip(setup.tiers, config.tiers, strict=True)
         ),
+        rescorer=None
+        if setup.rescorer is None or config.rescore is None
+        else replace(setup.rescorer, engine=fetch(setup.rescorer.engine, config.rescore.engine)),
     )
 
 
-def _encoder(wanted: EncoderConfig, config: CurationConfig, cache: Path) -> BaseModel:
+def _encoder(wanted: AnyEncoderConfig, config: CurationConfig, cache: Path) -> BaseModel:
     """Build the spec of an encoder, without the path of its weights."""
+    if isinstance(wanted, EndpointSpec):
+        return _with_software(wanted, config)
     if is_vectors(wanted.model):
         return _with_software(VectorsSpec(model="", digest=digest_of(wanted.model, cache)), config)
     settings = wanted.model_dump(exclude={"model"})
@@ -353,9 +354,13 @@ def _tier(tier: TierConfig, config: CurationConfig, cache: Path, intake: Intake)
         return Tier.of_file(tier, engine, intake.scores.get(tier.name, {}))
     if kind.is_endpoint:
         return Tier.of(tier, config, _with_software(engine, config), engine.model)
+    return Tier.of(tier, config, _pinned(engine, config, cache), name_of(engine.model))
+
+
+def _pinned(engine: Any, config: CurationConfig, cache: Path) -> BaseModel:  # noqa: ANN401 - settings of any engine
+    """Build the spec of an engine with weights of its own, without their path."""
     weights = {"model": "", "digest": digest_of(engine.model, cache)}
-    spec = kind.spec.model_validate(engine.model_dump() | weights)
-    return Tier.of(tier, config, _with_software(spec, config), name_of(engine.model))
+    return _with_software(kind_of(engine).spec.model_validate(engine.model_dump() | weights), config)
 
 
 def _jobs_since_forgotten(tier: Tier, store: Store) -> Tier:
@@ -381,13 +386,10 @@ def _with_software(spec: BaseModel, config: CurationConfig) -> BaseModel:
     return spec.model_copy(update={"revision": f"{spec.revision} {here}".strip()})
 
 
-def _with_weights(tier: Tier, path: Path) -> Tier:
-    return replace(tier, engine=tier.engine.model_copy(update={"model": str(path)}))
-
-
-def _fetch(workspace: Workspace, reference: str) -> Path:
-    return resolve(reference, workspace.settings.cache, on_message=workspace.hooks.on_message).path
-
-
-def _base_model_key(digest: str) -> str:
-    return f"models/{digest}.json"
+def _with_weights(workspace: Workspace, engine: BaseModel, wanted: BaseModel) -> BaseModel:
+    """Fetch the weights that an engine's settings name, and put their path into its spec; others stay as they are."""
+    if not kind_of(wanted).has_weights:
+        return engine
+    reference = str(getattr(wanted, "model", ""))
+    path = resolve(reference, workspace.settings.cache, on_message=workspace.hooks.on_message).path
+    return engine.model_copy(update={"model": str(path)})

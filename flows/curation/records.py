@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.config.curation import CurationConfig, RetentionConfig
+from flows.config.curation import CurationConfig
 from flows.config.load import parse_config
+from flows.config.schedule import RetentionConfig
 from flows.config.section import ConfigError
 from flows.curation.hub_models import pin_models
 from flows.curation.source import import_source, pinned_source

@@ -18,6 +18,7 @@ from fsspec.implementations.zip import ZipFileSystem
 
 from flows.config.curation import CurationConfig
 from flows.config.section import ConfigError
+from flows.curation.workspace import Workspace
 from flows.inputs.addresses import (
     fixed_part,
     has_wildcard,
@@ -78,6 +79,50 @@ def import_source(
         instead = f"; give {error.archive}://::{path} to read what is in it" if error.archive else ""
         raise ConfigError(f"source.path: {path} is {error}{instead}") from error
     return Directory("source", {path.name: put_file(store, path)})
+
+
+def keep_sets(workspace: Workspace, config: CurationConfig, setting: str, known: Mapping[str, str]) -> dict[str, str]:
+    """Copy the sets that a setting names to the store, each below its number.
+
+    If one cannot be read, the copies of the last execution are used.
+
+    Args:
+        workspace: of the store.
+        config: of the curation.
+        setting: `guards.evaluation` or `evaluate.collections`.
+        known: the copies of the last execution.
+
+    Raises:
+        ConfigError: one does not exist, or cannot be read and there is no copy.
+    """
+    addresses = {
+        "guards.evaluation": config.guards.evaluation,
+        "evaluate.collections": tuple(each.path for each in config.evaluate.collections),
+    }[setting]
+    files: dict[str, str] = {}
+    for number, address in enumerate(addresses):
+        try:
+            found = import_source(workspace.store, workspace.settings, config, address)
+        except ConfigError as error:
+            told = str(error).replace("source.path", setting)
+            copies = {name: key for name, key in known.items() if name.startswith(f"{number}/")}
+            if not copies or "cannot be read" not in told:
+                raise ConfigError(told) from error
+            workspace.hooks.on_message(f"{told}; the copy of the last execution is used")
+            files |= copies
+        else:
+            files |= {f"{number}/{name}": key for name, key in (found.files if found else {}).items()}
+    return files
+
+
+def set_of(files: Mapping[str, str], number: int) -> Directory:
+    """Return one of the sets that `keep_sets` kept.
+
+    >>> set_of({"0/corpus.jsonl": "objects/a", "1/corpus.jsonl": "objects/b"}, 1).files
+    {'corpus.jsonl': 'objects/b'}
+    """
+    own = {name: key for name, key in files.items() if name.startswith(f"{number}/")}
+    return Directory("source", {name.partition("/")[2]: key for name, key in own.items()})
 
 
 def pinned_source(config: CurationConfig) -> str | None:

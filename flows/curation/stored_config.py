@@ -31,16 +31,17 @@ def key_rules(*, own_file: bool) -> KeyRules | None:
 
 
 def refused_keys(config: CurationConfig, rules: KeyRules | None) -> list[str]:
-    """Return a line for each tier whose judge may not be asked with the key it names, with what to do."""
-    refusals = [(tier.name, refusal_of(tier.engine, rules)) for tier in config.tiers]
-    return [f"{config.name}: tier {name}: engine.{refusal}" for name, refusal in refusals if refusal]
+    """Return a line for each judge and encoder that may not be asked with the key it names, with what to do."""
+    asked = {f"tier {tier.name}: engine": tier.engine for tier in config.tiers} | config.all_encoders
+    refusals = [(place, refusal_of(engine, rules)) for place, engine in asked.items()]
+    return [f"{config.name}: {place}.{refusal}" for place, refusal in refusals if refusal]
 
 
 def refuse_other_keys(config: CurationConfig, rules: KeyRules | None) -> None:
-    """Refuse a configuration with a judge that may not be asked with the key it names.
+    """Refuse a configuration with a judge or an encoder that may not be asked with the key it names.
 
     Raises:
-        ConfigError: a line for each such tier, with what to do.
+        ConfigError: a line for each, with what to do.
     """
     told = refused_keys(config, rules)
     if told:
@@ -71,6 +72,8 @@ def refuse_other_places(config: CurationConfig, settings: Settings) -> None:
         if isinstance(tier.engine, ScoresSpec)
     }
     named |= {f"guards.evaluation {number}": place for number, place in enumerate(config.guards.evaluation, start=1)}
+    sets = enumerate(config.evaluate.collections, start=1)
+    named |= {f"evaluate.collections {number}": each.path for number, each in sets}
     allowed = allowed_sources()
     told = [
         f"{config.name}: {field}: a configuration from the store may not read {place}; allowed here: "

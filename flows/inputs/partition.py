@@ -207,7 +207,8 @@ def _ingested(
     for version in versions:
         look = Runner(store)
         with suppress(WorkNeeded):
-            read_source(look, reading.config, reading.source, decision.before, stage=replace(INGEST, version=version))
+            stage = replace(INGEST, version=version)
+            read_source(look, reading.config, reading.source, decision.before, stage=stage, apart=False)
             return look.runs[-1]
     return None
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from flows.config.section import ConfigError
 from flows.curation.records import curation_names, results_of
-from flows.stages import JUDGE
+from flows.stages import JUDGE, RESCORE
 from infra.ledger.forgetting import begin, forgotten, put_back, scan, take_parts, take_rows
 from infra.ledger.ledger import Ledger
 from infra.settings import Settings
@@ -111,8 +111,8 @@ def undo(settings: Settings, number: int, *, yes: bool) -> dict[str, Any]:
 
 
 def _judging_parts(store: Store) -> dict[str, Manifest]:
-    """Read the manifests of all judging parts, every attempt of each, by key."""
-    keys = store.list(f"parts/{JUDGE.name}")
+    """Read the manifests of all parts that asked a judge or a reranker, every attempt of each, by key."""
+    keys = [key for stage in (JUDGE, RESCORE) for key in store.list(f"parts/{stage.name}")]
     with ThreadPoolExecutor(_READERS, "forget") as pool:
         found = zip(keys, pool.map(store.read, keys), strict=True)
         return {key: Manifest.from_json(data) for key, data in found if data is not None}

@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows import stages as st
-from flows.config.curation import RetentionConfig
+from flows.config.schedule import RetentionConfig
 from flows.config.section import ConfigError
 from flows.curation.prepare import prepare
 from flows.curation.records import load_curation
 from flows.curation.workspace import Workspace
 from flows.method.curate import curate_method
-from flows.method.setup import TooManyRejected, WaitingForLabels
+from flows.method.setup import Setup, TooManyRejected, WaitingForLabels
 from infra.ledger.forgetting import drop_old
 from infra.ledger.vectors import drop_unused
 from infra.models.resolve import ModelError
@@ -244,12 +244,18 @@ def _walk(settings: Settings, snapshot: Snapshot, id_: str, found: FoundParts) -
         pass
     models = {
         setup.base_model_key,
+        setup.reranker_start_key,
         *(getattr(engine, "digest", "") for engine in setup.engines),
     }
     manifests = [manifest for stage in run.runs for manifest in stage.manifests]
     encoders = {part_keys.digest(m.ingredients.get("engine")) for m in manifests if "vectors" in m.stats}
-    encoders.add(part_keys.digest(part_keys.semantic(setup.encoder)))
+    encoders |= encoders_of(setup)
     return {manifest.path for manifest in manifests}, models, encoders
+
+
+def encoders_of(setup: Setup) -> set[str]:
+    """Return the keys under which a curation's encoders keep vectors, also where no part of theirs is finished yet."""
+    return {part_keys.digest(part_keys.semantic(spec)) for spec in (setup.encoder, *setup.encoders.values())}
 
 
 def _recorded(snapshot: Snapshot, id_: str) -> set[str]:

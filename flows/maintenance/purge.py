@@ -15,6 +15,7 @@ from flows.inputs.partition import forget as forget_places
 from infra.ledger.forgetting import drop_old
 from infra.ledger.ledger import Forgotten, Ledger
 from infra.ledger.vectors import forget_vectors
+from infra.names import CHECKPOINTS
 from infra.settings import Settings
 from infra.storage.artifacts import Manifest
 from infra.storage.gc import empty_back
@@ -98,6 +99,7 @@ def purge(settings: Settings, wanted: Wanted, *, yes: bool) -> Found:
         forget_places(store, target.hashes)
         remove_paths(found.files)
         withdraw(store, found.published)
+        store.delete_folder(CHECKPOINTS.rstrip("/"))  # weights of unfinished trainings, perhaps on the text
         carry_out(store, found.plan)
     return found
 
@@ -223,7 +225,8 @@ def _sources(store: Store, plan: Plan) -> Iterator[dict[str, str]]:
         files = content.get("source") or {}
         read = {str(content["config"]["source"]["path"]): files} if files else {}
         if "/intake-" in record:
-            read = {"gold.path": content.get("gold") or {}, "guards.evaluation": content.get("evaluation") or {}}
+            sets = {"gold.path": "gold", "guards.evaluation": "evaluation", "evaluate.collections": "collections"}
+            read = {setting: content.get(name) or {} for setting, name in sets.items()}
         for path, name, key in ((Path(at), *file) for at, files in read.items() for file in sorted(files.items())):
             curation = record.split("/")[1]
             if key in plan.named and (curation, name) not in told:

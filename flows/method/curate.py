@@ -9,17 +9,16 @@ from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
 
-import polars as pl
-
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import find_duplicates
-from flows.method.exports import export, find_evidence, keep_apart, list_apart
+from flows.method.evaluating import complete_labels, evaluate, evaluate_collections, evaluate_rerankers
+from flows.method.exports import describe, export, find_evidence, keep_apart, list_apart, write_report
 from flows.method.gold_set import judge_gold
 from flows.method.human_labels import apply_people, without
 from flows.method.judging import check_labels, judge
-from flows.method.losses import counted_rows, guard_pool, guard_rows, refuse_losses
-from flows.method.retrieving import encode, search
+from flows.method.losses import guard_pool, guard_rows, refuse_losses
+from flows.method.retrieving import encode, rescore, search
 from flows.method.setup import TO_THE_END, Outcome, Setup, TooManyRejected, WaitingForLabels
 from flows.method.tables import (
     Changes,
@@ -32,19 +31,17 @@ from flows.method.tables import (
     Vectors,
     Verdicts,
     empty_table,
-    gather,
     only_asked,
     read_source,
     union,
     wait_for,
 )
-from flows.stage_names import is_of_gold
+from flows.method.training import BASE, list_known_pairs, train, train_rerankers
 from infra.stages.runner import Runner, StageRun, WorkNeeded
-from infra.storage.artifacts import Directory, Table
+from infra.stages.stage import Stage
+from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.mining.mine import without_given
-from tasks.report.describe import DescribeConfig
-from tasks.report.examples import ExcerptConfig, MeasureConfig
 from tasks.verdicts.complete import TallyConfig
 
 _QUERY = ("dataset", "query_id")
@@ -69,14 +66,24 @@ def curate_method(run: Runner, setup: Setup) -> Outcome:
     treated = {name: keep_apart(run, setup, made, each, name) for name, each in treated.items()}
     checked = check_labels(run, setup, data, made.decisions)
     evidence = find_evidence(data, pool, verdicts, made.decisions) | ({} if checked is None else checked.evidence)
-    exports = {name: export(run, setup, made, evidence, each, name) for name, each in treated.items()}
-    scores, ignored, models = train_and_evaluate(run, setup, data, treated)
-    guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
-    changes = replace(collect_changes(run, data, pool, treated, ignored), checked=checked, guards=guards)
-    page = write_report(run, setup, data, verdicts, changes, scores, made.counts)
+    exports = export(run, setup, made, evidence, treated)
     instances = {name: each.instances for name, each in treated.items()}
+    known = list_known_pairs(run, setup, made)
+    models = train(run, setup, data, instances, known)
+    rerankers = train_rerankers(run, setup, data, instances, known)
+    scored = evaluate_rerankers(run, setup, data, evaluate(run, setup, data, models), rerankers)
+    guards = (*made.guards, *(table for each in treated.values() for table in each.guards))
+    completed = complete_labels(run, setup, data, made.vectors, scored)
+    changes = collect_changes(run, data, pool, treated, scored.rejects)
+    changes = replace(changes, checked=checked, guards=guards, completed=completed)
+    page = write_report(run, setup, data, verdicts, changes, scored.scores, made.counts)
     sheet, texts = made.sampled.sheet, (data.queries, verdicts.texts)
-    return Outcome(page, sheet, exports, instances, *texts, scores, models, evidence, list_apart(treated))
+    trained = {name: model for name, model in models.items() if name != BASE}
+    scores, dev_scores = scored.scores, scored.dev_scores
+    made_apart, results = list_apart(treated), evaluate_collections(run, setup, models, rerankers)
+    return Outcome(
+        page, sheet, exports, instances, *texts, scores, trained, evidence, made_apart, dev_scores, results, rerankers
+    )
 
 
 def judge_data(run: Runner, setup: Setup) -> Judged:
@@ -101,7 +108,7 @@ def judge_data(run: Runner, setup: Setup) -> Judged:
     tally = run(st.TALLY, TallyConfig(), decisions=verdicts.decisions)["tally"]
     complete = run(st.COMPLETE, setup.config.complete, tally=tally)["completeness"]  # fails on too many unparsed
     decisions = wait_for(complete, verdicts.decisions)
-    return Judged(data, pool, verdicts, sampled, decisions, counts, duplicates, guards)
+    return Judged(data, pool, verdicts, sampled, decisions, counts, vectors, duplicates, guards)
 
 
 def ingest(run: Runner, setup: Setup) -> Ingested:
@@ -142,19 +149,15 @@ def find_candidates(run: Runner, setup: Setup, data: Ingested, vectors: Vectors)
 
 def mine(run: Runner, setup: Setup, data: Ingested, vectors: Vectors) -> Pool:
     """Search the passages for every query, and pick hard negatives among the hits (paper section 1.1)."""
-    found = search(run, setup, data, vectors)
-    mined = run(
-        st.MINE,
-        setup.config.mine,
-        key={"encoder": setup.encoder_key},
-        **found,
-        queries=data.queries,
-        positives=data.positives,
-        given=data.given,
-        irrelevant=data.irrelevant,
-        query_embeddings=vectors.queries,
-    )
-    return Pool(**mined)
+    tables = {name: getattr(data, name) for name in ("queries", "positives", "given", "irrelevant")}
+    inputs = {**search(run, setup, data, vectors), **tables, "query_embeddings": vectors.queries}
+    rescored = rescore(run, setup, data, inputs)
+    stage: Stage = st.MINE
+    if rescored is None:
+        stage = without(stage, "rescored")
+    else:
+        inputs["rescored"] = rescored
+    return Pool(**run(stage, setup.config.mine, key={"encoder": setup.encoder_key}, **inputs))
 
 
 def draw_sample(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts) -> Sampled:
@@ -194,127 +197,12 @@ def treat(run: Runner, setup: Setup, data: Ingested, pool: Pool, decisions: Tabl
     return Treated(**made)
 
 
-def train_and_evaluate(
-    run: Runner, setup: Setup, data: Ingested, treated: Mapping[str, Treated]
-) -> tuple[Table, Table, dict[str, Directory]]:
-    """Train one model per treatment from the same start, and score each and the start on the held-out queries.
-
-    Returns the scores, the passages left out of the rankings (the same for each model), and the models by treatment.
-    """
-    c = setup.config
-    if c.train is None or not data.qrels.rows or setup.base_model is None:
-        return empty_table(run, "scores", schemas.SCORES), empty_table(run, "rejects", schemas.REJECTS), {}
-    models, scores = {"base": setup.base_model}, []
-    ignored = Table("rejects")
-    for name in c.train_on:
-        models[name] = run(
-            st.TRAIN,
-            c.train.model_copy(update={"model": setup.base_model_path}),
-            label=name,
-            key={"base": setup.base_model_key, **setup.software(st.TRAIN, c.train.device)},
-            instances=treated[name].instances,
-            queries=data.queries,
-            passages=data.passages,
-            base=setup.base_model,
-        )["model"]
-    for model_name, model in models.items():
-        made = run(
-            st.EVALUATE,
-            c.evaluate.model_copy(update={"model_name": model_name}),
-            label=model_name,
-            key=setup.software(st.EVALUATE, c.evaluate.device),
-            model=model,
-            queries=data.queries,
-            passages=data.passages,
-            qrels=data.qrels,
-        )
-        scores.append(made["scores"])
-        ignored = made["rejects"]
-    return union("scores", *scores), ignored, {name: models[name] for name in c.train_on}
-
-
 def collect_changes(run: Runner, data: Ingested, pool: Pool, treated: Mapping[str, Treated], ignored: Table) -> Changes:
     """Gather the labels that relabelling changed and the rows that any stage left out."""
-    edits = treated["relabel"].edits if "relabel" in treated else empty_table(run, "edits", schemas.EDITS)
+    parts = pool.candidates.indexes
+    edits = treated["relabel"].edits if "relabel" in treated else empty_table(run, "edits", schemas.EDITS, parts)
     rejects = union("rejects", data.rejects, pool.rejects, *(made.rejects for made in treated.values()), ignored)
     return Changes(edits, rejects)
-
-
-def describe(run: Runner, data: Ingested, pool: Pool) -> Table:
-    """Count what queries, passages and negatives look like, part by part."""
-    config = DescribeConfig()
-    queries = run(
-        st.DESCRIBE_QUERIES,
-        config,
-        queries=data.queries,
-        positives=data.positives,
-        candidates=pool.candidates,
-        negatives=pool.negatives,
-    )["counts"]
-    passages = run(st.DESCRIBE_PASSAGES, config, passages=data.passages)["counts"]
-    return union("counts", queries, passages)
-
-
-def write_report(  # noqa: PLR0913, PLR0917 - what the page is about
-    run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, changes: Changes, scores: Table, counts: Table
-) -> Directory:
-    """Write the page that people read, with its summary.json."""
-    c = setup.config
-    facts = {**setup.page, "max_false_negatives": c.treat.max_false_negatives, "tiers": setup.judges}
-    facts |= counted_rows(run.runs)
-    facts |= {"warn_shares": {tier.name: tier.escalate.warn_share for tier in setup.tiers}}
-    facts["reads"] = c.encoder.max_seq_length if c.train is None else c.train.max_seq_length
-    calibration = None if setup.calibration is None else setup.calibration.directory
-    found = {"people": verdicts.people, "guarantee": verdicts.guarantee, "calibration": calibration}
-    checked = changes.checked
-    found |= {
-        "positive_checks": None if checked is None else checked.decisions,
-        "query_checks": None if checked is None else checked.queries,
-        "guards": union("guards", *changes.guards) if changes.guards else None,
-    }
-    further: dict[str, Any] = {name: table for name, table in found.items() if table is not None}
-    if setup.calibration is not None:
-        facts["decided"] = setup.decided
-    texts, lengths = excerpt(run, setup, data, verdicts, changes.edits)
-    page: Directory = run(
-        without(st.REPORT, *(found.keys() - further.keys())),
-        c.report.model_copy(update=facts),
-        queries=data.queries,
-        passages=texts,
-        positives=data.positives,
-        candidates=verdicts.candidates,
-        similarity=verdicts.similarity,
-        llm_verdicts=verdicts.llm_verdicts,
-        calls=verdicts.calls,
-        windows=gather(run, "windows", st.JUDGE.name, schemas.WINDOWS),
-        decisions=verdicts.decisions,
-        agreement=verdicts.agreement,
-        known=data.known,
-        edits=changes.edits,
-        scores=scores,
-        rejects=changes.rejects,
-        costs=run.keep_table("costs", costs(run), schemas.COSTS),
-        counts=counts,
-        lengths=lengths,
-        **further,
-    )["page"]
-    return page
-
-
-def excerpt(run: Runner, setup: Setup, data: Ingested, verdicts: Verdicts, edits: Table) -> tuple[Table, Table]:
-    """Find the passages of the report's examples, and the lengths of the candidates' passages."""
-    config, candidates = ExcerptConfig(examples=setup.config.report.examples), verdicts.candidates
-    chosen: Table = run(st.CHOOSE_EXAMPLES, config, edits=edits)["chosen"]
-    texts = run(
-        st.EXCERPT,
-        config,
-        chosen=chosen,
-        candidates=only_asked(chosen, candidates),
-        positives=only_asked(chosen, data.positives),
-        passages=verdicts.texts,
-    )["texts"]
-    lengths = run(st.MEASURE, MeasureConfig(), candidates=candidates, passages=verdicts.texts)["lengths"]
-    return texts, lengths
 
 
 def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> Finished:
@@ -330,22 +218,6 @@ def finished_curation(run: Runner, setup: Setup, *, to_the_end: bool = True) -> 
         if to_the_end:
             raise ConfigError(f"{setup.config.name} is unfinished ({unfinished}); {TO_THE_END}") from None
     return Finished({done.name: done for done in look.runs})
-
-
-def costs(run: Runner) -> pl.DataFrame:
-    """Sum up what each stage so far cost. The figures come from the manifests, so they do not change later."""
-    rows = [
-        {
-            "stage": done.name,
-            "parts": len(done.manifests),
-            "seconds": done.seconds,
-            "rows_in": sum(int(m.stats["rows_in"]) for m in done.manifests),
-            "rows_out": sum(int(m.stats["rows_out"]) for m in done.manifests),
-        }
-        for done in run.runs
-        if not is_of_gold(done.name)
-    ]
-    return pl.DataFrame(rows, schema=schemas.COSTS.columns)
 
 
 def _library_versions(setup: Setup) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 from flows import stages as st
 from flows.method.human_labels import without
 from flows.method.judging import combine
+from flows.method.retrieving import encode_config
 from flows.method.setup import Gold, Setup, Tier
 from flows.method.tables import empty_table, union
 from infra.stages.runner import Runner
@@ -70,8 +71,8 @@ def judge_gold(run: Runner, setup: Setup, gold: Gold) -> dict[str, Table]:
 def _similarity(run: Runner, setup: Setup, data: dict[str, Any]) -> tuple[Table, Table]:
     """Judge the gold set by similarity; returns the verdicts and the features."""
     c, engine = setup.config, setup.encoder
-    passages = run(st.ENCODE_PASSAGES, c.encode, label=st.GOLD, engine=engine, passages=data["passages"])
-    queries = run(st.ENCODE_QUERIES, c.encode, label=st.GOLD, engine=engine, queries=data["queries"])
+    passages = run(st.ENCODE_PASSAGES, encode_config(engine), label=st.GOLD, engine=engine, passages=data["passages"])
+    queries = run(st.ENCODE_QUERIES, encode_config(engine), label=st.GOLD, engine=engine, queries=data["queries"])
     made = run(
         st.JUDGE_SIMILARITY,
         c.similarity,

@@ -125,8 +125,10 @@ def still_wanted(run: Runner, setup: Setup, samples: Table, labelled: Table) -> 
 
 def without(stage: Stage, *names: str) -> Stage:
     """Return a stage without some inputs, for when there are none: its key is the one it had before they existed."""
-    each, every = (tuple(name for name in inputs if name not in names) for inputs in (stage.each, stage.every))
-    return replace(stage, each=each, every=every)
+    each, every, late = (
+        tuple(name for name in inputs if name not in names) for inputs in (stage.each, stage.every, stage.late)
+    )
+    return replace(stage, each=each, every=every, late=late)
 
 
 def label_keys(store: Store) -> list[str]:

@@ -9,7 +9,7 @@ from flows.guarantee_stages import AUDITED
 from flows.method.fetching import fetch_passages, fetch_texts
 from flows.method.human_labels import without
 from flows.method.setup import Setup, Tier
-from flows.method.tables import Checked, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
+from flows.method.tables import Checked, Fetched, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
 from infra.stages.runner import Runner
 from infra.storage.artifacts import Table
 from tasks import schemas
@@ -30,30 +30,8 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
     fetched = fetch_passages(run, data, vectors, candidates)  # also of those that are not judged: exports hold them
     if setup.skipped:
         candidates = run(st.ADMIT, AdmitConfig(skip=setup.skipped), candidates=candidates)["admitted"]
-    made = run(
-        st.JUDGE_SIMILARITY,
-        c.similarity,
-        key={"encoder": setup.encoder_key},
-        candidates=candidates,
-        query_embeddings=vectors.queries,
-        passage_embeddings=fetched.vectors,
-        positives=data.positives,
-        queries=data.queries,
-        passages=fetched.texts,
-    )
-    similarity, features = made["verdicts"], made["features"]
-    asked = ask_tiers(run, setup, data, fetched.texts, candidates, (similarity, features))
-    p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
-    optional = {"combined": p, "settled": asked.settled}
-    extra: dict[str, Any] = {name: table for name, table in optional.items() if table is not None}
-    decided = run(
-        without(st.DECIDE, *(name for name in optional if name not in extra)),
-        setup.decide,
-        candidates=candidates,
-        verdicts=similarity,
-        llm_verdicts=asked.verdicts,
-        **extra,
-    )["decisions"]
+    decided = decide_pairs(run, setup, data, fetched, candidates, vectors.queries)
+    similarity, asked = decided.similarity, decided.asked
     guarantee: Table | None = None
     if asked.thresholds is not None:
         found = run(st.COUNT_FOUND, setup.guaranteed, candidates=candidates, llm_verdicts=asked.verdicts)["found"]
@@ -66,12 +44,12 @@ def judge(run: Runner, setup: Setup, data: Ingested, vectors: Vectors, pool: Poo
         candidates=candidates,
         similarity=similarity,
         llm_verdicts=asked.verdicts,
-        decisions=decided,
+        decisions=decided.decisions,
         known=data.known,
     )
     agreement = run(st.AGREE, agree, **compared)["agreement"]
     said = (candidates, similarity, asked.verdicts, asked.calls)
-    return Verdicts(*said, decided, agreement, features, fetched.texts, guarantee=guarantee)
+    return Verdicts(*said, decided.decisions, agreement, decided.features, fetched.texts, guarantee=guarantee)
 
 
 @dataclass(frozen=True)
@@ -87,6 +65,50 @@ class Asked:
     combined: Table | None
     settled: Table | None = None
     thresholds: Table | None = None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What all judges said of some pairs, and what was decided."""
+
+    similarity: Table
+    features: Table
+    asked: Asked
+    decisions: Table
+
+
+def decide_pairs(
+    run: Runner, setup: Setup, data: Ingested, fetched: Fetched, candidates: Table, query_vectors: Table
+) -> Decided:
+    """Judge pairs by similarity, ask the tiers about what is open, and decide on each pair.
+
+    data: the queries and positives of the pairs. fetched: their passages, by query part.
+    """
+    made = run(
+        st.JUDGE_SIMILARITY,
+        setup.config.similarity,
+        key={"encoder": setup.encoder_key},
+        candidates=candidates,
+        query_embeddings=query_vectors,
+        passage_embeddings=fetched.vectors,
+        positives=data.positives,
+        queries=data.queries,
+        passages=fetched.texts,
+    )
+    similarity, features = made["verdicts"], made["features"]
+    asked = ask_tiers(run, setup, data, fetched.texts, candidates, (similarity, features))
+    p = asked.combined if setup.decided_by is not None else None  # a calibration that only ranks has one too
+    optional = {"combined": p, "settled": asked.settled}
+    extra: dict[str, Any] = {name: table for name, table in optional.items() if table is not None}
+    decisions = run(
+        without(st.DECIDE, *(name for name in optional if name not in extra)),
+        setup.decide,
+        candidates=candidates,
+        verdicts=similarity,
+        llm_verdicts=asked.verdicts,
+        **extra,
+    )["decisions"]
+    return Decided(similarity, features, asked, decisions)
 
 
 def ask_tiers(
@@ -108,7 +130,7 @@ def ask_tiers(
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
         candidates = made["left"]
-    calls = [empty_table(run, "calls", schemas.CALLS)]
+    calls = [empty_table(run, "calls", schemas.CALLS, candidates.indexes)]
     combined = combine(run, setup, features, union("verdicts", *answers), 0)
     settled: dict[str, Table] = {}
     for number, wanted in enumerate(setup.tiers, start=1):

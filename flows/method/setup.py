@@ -211,17 +211,34 @@ class Setup:
     gold: Gold | None = None
     imported: Directory | None = None  # the table of imported verdicts, as kept in the store
     evaluation: Directory | None = None  # the evaluation sets of `guards.evaluation`, as kept in the store
+    collections: tuple[Directory, ...] = ()  # those of `evaluate.collections`, as kept in the store
+    reranker: BaseModel | None = None  # ranks again what the base model finds in collections
     calibration: Calibrated | None = None
     read_from: str = ""  # the source's address with its commit, if it is a data set of a hub
     encoders: Mapping[str, BaseModel] = field(default_factory=dict)  # that search beside `encoder`, by name
     before: Places | None = None  # where an earlier ingest put its texts: they stay there (flows.inputs.partition)
+    rescorer: Tier | None = None  # the reranker that scores the pool, asked as a judge is
+    reranker_start: Directory | None = None  # the model that the training of a reranker starts from
+    reranker_start_key: str = ""  # its weights alone
     own_file: bool = False  # of the user who runs it; a configuration from the store is bound to RENEG_ALLOWED_KEYS
 
     @property
     def engines(self) -> tuple[BaseModel, ...]:
         """The specs of everything that encodes or is asked."""
-        judges = (tier.engine for tier in self.tiers if tier.scores is None)
-        return (self.encoder, *self.encoders.values(), *judges)
+        reranker = () if self.reranker is None else (self.reranker,)
+        return (self.encoder, *self.encoders.values(), *(tier.engine for tier in self.asked), *reranker)
+
+    @property
+    def asked(self) -> tuple[Tier, ...]:
+        """Everything that is asked about pairs, and whose answers are remembered: the judges and the reranker."""
+        judges = tuple(tier for tier in self.tiers if tier.scores is None)
+        return judges if self.rescorer is None else (*judges, self.rescorer)
+
+    @property
+    def rescored_depth(self) -> int:
+        """How many of the nearest passages of each query the reranker scores; 0 without one."""
+        wanted = self.config.rescore
+        return 0 if wanted is None else wanted.depth or self.config.mine.range_max
 
     def software(self, stage: Stage, device: str = "cpu") -> dict[str, dict[str, str]]:
         """Return what the key of a stage without an engine covers of the software; nothing unless the settings say so.
@@ -334,6 +351,8 @@ class Outcome:
     passages: by query part, those of the candidates and of the training queries' positives.
     models: by the treatment each was trained on. evidence: the tables that an export by hand may read besides.
     do_not_batch: by treatment, the pairs of rows that must not share a batch, if the settings ask for them.
+    scores, dev_scores: of the split that is reported, and of the development queries, by which is chosen.
+    evaluations: results on collections, by model and collection. rerankers: by the treatment each was trained on.
     """
 
     page: Directory
@@ -346,3 +365,6 @@ class Outcome:
     models: Mapping[str, Directory] = field(default_factory=dict)
     evidence: Mapping[str, Table] = field(default_factory=dict)
     do_not_batch: Mapping[str, Table] = field(default_factory=dict)
+    dev_scores: Table = field(default_factory=lambda: Table("dev_scores"))
+    evaluations: Mapping[str, Directory] = field(default_factory=dict)
+    rerankers: Mapping[str, Directory] = field(default_factory=dict)

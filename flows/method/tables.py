@@ -6,18 +6,28 @@ from dataclasses import dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
 
+import polars as pl
+
 from flows import stages as st
 from flows.config.section import ConfigError
 from flows.guards.guarding import Duplicates
-from flows.stage_names import is_check, is_of_gold
+from flows.stage_names import is_check, is_of_gold, is_of_held_out
 from infra.names import StageName
 from infra.stages.runner import Runner, StageRun
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Directory, Table
+from infra.storage.artifacts import Directory, Files, Manifest, Table
 from tasks import schemas
 from tasks.data.ingest_config import IngestConfig
+from tasks.data.pieces.read import PIECE
+from tasks.data.reading.source import files_of_rows
 
 _FIRST = frozenset({0})
+# Bytes. Smaller files are read by ingest itself, as a part costs about a second; and larger ones, which it reads as a
+# stream, as their rows would not fit into the memory of a part. A source with less in such files is read by one part.
+# Files of JSON lines are cut into ranges. Ingest reads parquet and Arrow by column, which is not much slower than to
+# read what a part read of them.
+LEAST_FILE, MOST_FILE, LEAST_APART, RANGE_BYTES = 2**22, 2**29, 2**25, 2**26
+_LINES, _BY_COLUMN = (".jsonl", ".ndjson"), (".parquet", ".arrow")
 
 
 @dataclass(frozen=True)
@@ -169,8 +179,8 @@ class Sampled:
 class Judged:
     """What every treatment is made of, and the counts of it.
 
-    decisions: missing where too many pairs have no verdict. duplicates: near duplicates of the corpus, if the settings
-    ask for them. guards: the figures of the guards.
+    decisions: missing where too many pairs have no verdict. vectors: of training queries and passages. duplicates:
+    near duplicates of the corpus, if the settings ask for them. guards: the figures of the guards.
     """
 
     data: Ingested
@@ -179,6 +189,7 @@ class Judged:
     sampled: Sampled
     decisions: Table
     counts: Table
+    vectors: Vectors
     duplicates: Duplicates | None = None
     guards: tuple[Table, ...] = ()
 
@@ -217,16 +228,30 @@ class Treated:
 
 
 @dataclass(frozen=True)
+class Completed:
+    """The scores of models on the test queries by two sets of labels, on the same rankings.
+
+    labelled: by the labels alone. completed: with what the judges call relevant besides. decisions: on the unlabelled
+    pairs that they were put.
+    """
+
+    labelled: Table
+    completed: Table
+    decisions: Table
+
+
+@dataclass(frozen=True)
 class Changes:
     """What the report lists: labels that relabelling changed, rows that a stage left out, labels that are in doubt.
 
-    guards: the figures of the guards.
+    guards: the figures of the guards. completed: the scores of models with labels that judges completed.
     """
 
     edits: Table
     rejects: Table
     checked: Checked | None = None
     guards: tuple[Table, ...] = ()
+    completed: Completed | None = None
 
 
 @dataclass(frozen=True)
@@ -257,19 +282,78 @@ class Finished:
 
 
 def read_source(
-    run: Runner, config: IngestConfig, source: Directory, before: Places | None, *, stage: Stage | None = None
+    run: Runner,
+    config: IngestConfig,
+    source: Directory,
+    before: Places | None,
+    *,
+    stage: Stage | None = None,
+    apart: bool = True,
 ) -> Ingested:
-    """Run ingest.
+    """Run ingest; before it, of a large source, the stage whose parts read its large files, or ranges of their lines.
 
-    before: where an earlier ingest put its texts; None: the source is cut into parts anew. stage: of another version.
+    An ingest that is finished stays as it was made: the files are not read for it now if they were not then. Where a
+    part failed, ingest reads all files itself.
+
+    Args:
+        run: runs the stages.
+        config: of ingest.
+        source: the files.
+        before: where an earlier ingest put its texts; None: the source is cut into parts anew.
+        stage: of another version.
+        apart: False: ingest reads all files itself. Its outputs and its key are the same.
     """
     stage = st.INGEST if stage is None else stage
-    inputs: dict[str, Any] = {} if before is None else before.inputs
-    made = run(replace(stage, every=(*stage.every, *inputs)), config, source=source, **inputs)
+    inputs: dict[str, Any] = {"source": source, **({} if before is None else before.inputs)}
+    stage = replace(stage, every=tuple(inputs))
+    apart = apart and not source.incomplete and _is_read_apart(run.find(stage, config, **inputs))
+    if apart and (cut := _cut_files(run, config, source)):
+        read = run(st.READ_SOURCE, config.reading, **_parts_of(run, source, cut))
+        if any(table.incomplete for table in read.values()):
+            why = "".join(f" ({reason})" for reason in list(run.runs[-1].failed.values())[:1])
+            run.on_note(f"read_source: some of its parts are not finished{why}; ingest reads all files itself")
+            run.runs[-1] = replace(run.runs[-1], failed={})  # nothing that the curation makes is lacking
+        else:
+            stage, inputs = replace(stage, late=tuple(read), streams=("read",)), {**inputs, **read}
+    made = run(stage, config, **inputs)
     facts: Mapping[str, Any] = next((manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests), {})
     generations = Generations.of(facts, made["queries"], made["passages"])
     tables = {name: table for name, table in made.items() if name not in {each.name for each in fields(Places)}}
     return Ingested(**tables, generations=generations)
+
+
+def _cut_files(run: Runner, config: IngestConfig, source: Directory) -> dict[str, int]:
+    """Return the files that are read apart, and into how many ranges each is cut; none of a small one or a corpus."""
+    names = files_of_rows(source.files, config.format, config.train_split)
+
+    def large() -> dict[str, int]:
+        found = {name: run.store.find(source.files[name]) for name in names}
+        sizes = {name: 0 if place is None else place[1] for name, place in found.items()}
+        lines = {name for name in names if name.endswith(_LINES)}
+        fit = (name for name in names if name in lines or (sizes[name] <= MOST_FILE and not name.endswith(_BY_COLUMN)))
+        chosen = [name for name in fit if sizes[name] >= LEAST_FILE]
+        if sum(sizes[name] for name in chosen) < LEAST_APART:
+            return {}
+        return {name: math.ceil(sizes[name] / RANGE_BYTES) if name in lines else 1 for name in chosen}
+
+    return run.found.note(f"files apart {config.format} {config.train_split}", [source], large)
+
+
+def _parts_of(run: Runner, source: Directory, cut: Mapping[str, int]) -> dict[str, Any]:
+    """Return the inputs of the parts that read files: for each part its file, and which range of it."""
+    ranges = [(name, number, count) for name, count in cut.items() for number in range(count)]
+    kept = {
+        which: run.keep_table("piece", pl.DataFrame([which], schema=PIECE.columns, orient="row"), PIECE).pieces[0]
+        for which in sorted({(number, count) for _, number, count in ranges})
+    }
+    pieces = (replace(kept[number, count], index=part) for part, (_, number, count) in enumerate(ranges))
+    files = tuple((name, source.files[name]) for name, *_ in ranges)
+    return {"file": Files("source", files), "piece": Table("piece", tuple(pieces))}
+
+
+def _is_read_apart(finished: Manifest | None) -> bool:
+    """Whether files are read apart for an ingest: for one that is to come, or where they were."""
+    return finished is None or "files_read_apart" in finished.stats.get("facts", {})
 
 
 def union(name: str, *tables: Table) -> Table:
@@ -291,12 +375,18 @@ def only_asked(wanted: Table, table: Table) -> Table:
     return table if wanted.partial else only_parts(table, wanted.indexes)
 
 
-def gather(run: Runner, name: str, stage: str, schema: schemas.Schema) -> Table:
-    """Join one output of a stage over all its labels, as the run has made it so far; that on the candidates only."""
+def gather(run: Runner, name: str, stage: str, schema: schemas.Schema, parts: frozenset[int]) -> Table:
+    """Join one output of a stage over all its labels, as the run has made it so far; that on the candidates only.
+
+    Each of the parts has a piece, which may be empty.
+    """
     named = (done for done in run.runs if StageName.parse(done.name).stage == stage)
-    made = (done for done in named if not is_of_gold(done.name) and not is_check(done.name))
+    others = (is_of_gold, is_check, is_of_held_out)
+    made = (done for done in named if not any(is_other(done.name) for is_other in others))
     pieces = (piece for done in made for manifest in done.manifests for piece in manifest.tables[name])
-    return union(name, empty_table(run, name, schema), Table(name, tuple(pieces)))
+    # Parts that were asked about nothing share a manifest, whose piece has the number of one of them.
+    with_rows = tuple(piece for piece in pieces if piece.rows)
+    return union(name, empty_table(run, name, schema, parts), Table(name, with_rows))
 
 
 def empty_table(run: Runner, name: str, schema: schemas.Schema, parts: frozenset[int] = _FIRST) -> Table:

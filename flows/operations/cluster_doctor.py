@@ -245,7 +245,7 @@ def _machine_of(node: Node, found: Probe, wanted: Wanted, engines: Sequence[Engi
 
 def _resources(config: CurationConfig, engines: Sequence[Engine], nodes: Sequence[Node]) -> Iterator[Finding]:
     """Yield resources that no node has: Ray would wait for them for ever."""
-    table = resources_of(config.tiers, config.resources)
+    table = resources_of(config.tiers, config.resources, config.all_encoders, config.rescore)
     for name in sorted({engine.stage for engine in engines}):
         resources = table[name]
         if fits_somewhere(replace(resources, num_cpus=0.0)):  # CPUs are cut to what there is

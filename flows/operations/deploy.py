@@ -25,6 +25,7 @@ from flows.config.prices import with_prices
 from flows.curation.records import collection_times, keep_config
 from flows.operations import deployed_flows
 from flows.operations.notifications import SHARED, register_notifications
+from infra.prefect_api.automations import ensure_automation
 from infra.prefect_api.client import Api, connected
 from infra.prefect_api.events import POOL, TAG
 from infra.prefect_api.health import check_named
@@ -64,7 +65,7 @@ def deploy(settings: Settings, configs: Sequence[CurationConfig], pool: str = PO
         keep_config(store, with_prices(config))
     with api(settings), get_client(sync_client=True) as client:
         _ensure_pool(client, pool)
-        _ensure_automation(client, _dead_runs())
+        ensure_automation(client, _dead_runs())
         for config in configs:
             register_notifications(client, config.name, config.notify)
         wanted = [
@@ -172,14 +173,6 @@ def _ensure_pool(client: SyncPrefectClient, pool: str) -> None:
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         except ObjectAlreadyExists:
             return  # another `reneg deploy` created it at the same moment
-
-
-def _ensure_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
-    known = client.read_automations_by_name(automation.name)
-    if known:
-        client.update_automation(known[0].id, automation)
-    else:
-        client.create_automation(automation)
 
 
 def _dead_runs(silence: timedelta = _SILENCE) -> AutomationCore:

@@ -28,7 +28,8 @@ from flows.curation.prepare import prepare
 from flows.curation.records import Curation, load_curation, open_curation, read_config
 from flows.curation.workspace import Hooks, Workspace
 from flows.maintenance.gc import Wanted, collect, collection_page
-from flows.method.afterwards.retrain import PruneConfig, RetrainConfig, prune_method, retrain_method
+from flows.method.afterwards.prune import PruneConfig, prune_method
+from flows.method.afterwards.retrain import RetrainConfig, retrain_method
 from flows.method.afterwards.validate import ValidateConfig, validate_method
 from flows.method.setup import CurationFailed, Setup, TooManyRejected, WaitingForLabels
 from flows.runs.execute import do_job, execute, rerun_job, work_further

@@ -2,19 +2,22 @@
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from flows.config.curation import CurationConfig
 from flows.config.engines import CrossEncoderConfig, EncoderConfig, VLLMConfig
 from flows.curation.stored_config import key_rules
 from flows.operations.doctor import Finding
 from flows.stage_names import judge_stage
-from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, TRAIN
+from flows.stages import ENCODE_PASSAGES, ENCODE_QUERIES, RERANK_HELD_OUT, RESCORE, TRAIN, TRAIN_RERANKER
 from infra.cluster.nodes import Node, Probe
-from infra.engines.kinds import kind_of, on_gpu, refusal_of
-from infra.engines.specs import EndpointSpec, ScoresSpec
+from infra.engines.kinds import build_engine, kind_of, on_gpu, refusal_of
+from infra.engines.specs import EndpointSpec, OpenAIEmbeddingsSpec, ScoresSpec
 from infra.key_rules import is_loopback, origin
 from infra.machine import model_bytes
 from infra.models.resolve import ModelError, digest_of, is_present, is_vectors, resolve, without_commit
@@ -22,6 +25,8 @@ from infra.settings import Settings
 from infra.stages.stage import Resources
 
 _GIB = 2**30
+_PATIENCE = 30.0  # seconds for its answer
+_WORD = "reneg"  # that an endpoint is asked to encode
 _PROCESS = 2 * _GIB  # Python, torch, a batch's activations
 
 
@@ -52,6 +57,7 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
     for stage, wanted in [
         *((ENCODE_PASSAGES.name, encoder) for encoder in (config.encoder, *config.encoders.values())),
         *((judge_stage(t.name), t.engine) for t in config.tiers if not isinstance(t.engine, ScoresSpec)),
+        *([] if config.rescore is None else [(RESCORE.name, config.rescore.engine)]),
     ]:
         if isinstance(wanted, EndpointSpec):
             engines.append(Engine(wanted.model, stage, key_variable=kind_of(wanted).key_variable(wanted)))
@@ -71,20 +77,21 @@ def engines_of(config: CurationConfig, cache: Path) -> tuple[list[Engine], list[
 def look_at_keys(config: CurationConfig, settings: Settings) -> Iterator[Finding]:
     """Yield what is known here of the variables that a configuration names: set or not, and allowed once deployed."""
     rules = key_rules(own_file=False)
-    for tier in config.tiers:
-        variable = kind_of(tier.engine).key_variable(tier.engine)
-        if not isinstance(tier.engine, EndpointSpec) or not variable:
+    asked: dict[str, BaseModel] = {f"tier {tier.name}": tier.engine for tier in config.tiers}
+    for place, engine in (asked | config.all_encoders).items():
+        variable = kind_of(engine).key_variable(engine)
+        if not isinstance(engine, EndpointSpec) or not variable:
             continue
         if os.environ.get(variable):
-            yield Finding(f"{variable} for tier {tier.name}", "ok", "set here")
-        elif is_loopback(tier.engine.address):
-            yield Finding(f"{variable} for tier {tier.name}", "note", "not set here; an endpoint on loopback gets none")
+            yield Finding(f"{variable} for {place}", "ok", "set here")
+        elif is_loopback(engine.address):
+            yield Finding(f"{variable} for {place}", "note", "not set here; an endpoint on loopback gets none")
         else:
             state = "missing" if settings.ray_address is None else "note"
             remedy = "set it where the engines work: here, or on the Ray nodes"
-            yield Finding(f"{variable} for tier {tier.name}", state, "not set here", remedy)
-        refusal = refusal_of(tier.engine, rules)
-        allowed = "" if refusal else f"may be sent to {origin(tier.engine.address)}"
+            yield Finding(f"{variable} for {place}", state, "not set here", remedy)
+        refusal = refusal_of(engine, rules)
+        allowed = "" if refusal else f"may be sent to {origin(engine.address)}"
         yield Finding(f"{variable} once deployed", "note" if refusal else "ok", allowed or "refused", refusal)
     if config.notify is not None and config.notify.webhook_env is not None:
         variable = config.notify.webhook_env
@@ -92,13 +99,41 @@ def look_at_keys(config: CurationConfig, settings: Settings) -> Iterator[Finding
         yield Finding(f"{variable} for notify", "ok" if os.environ.get(variable) else "note", found)
 
 
+def ask_encoders(config: CurationConfig) -> Iterator[Finding]:
+    """Ask each endpoint that encodes for the vector of one word, and yield what came; nothing is kept."""
+    for place, encoder in config.all_encoders.items():
+        if not isinstance(encoder, OpenAIEmbeddingsSpec):
+            continue
+        what = f"{place}, {encoder.model}"
+        started = time.monotonic()
+        try:
+            once = {"max_retries": 0, "timeout": min(encoder.timeout, _PATIENCE)}
+            engine = build_engine(encoder.model_copy(update=once))
+            try:
+                came = engine.embed([_WORD], "query")
+            finally:
+                engine.close()
+        except ValueError as error:
+            yield Finding(what, "missing", "cannot be asked", str(error))
+            continue
+        told = came.error or came.refused.get(0)
+        if told:
+            yield Finding(what, "missing", "gave no vector", str(told))
+        else:
+            seconds = time.monotonic() - started
+            named = f" as {came.model}" if came.model and came.model != encoder.model else ""
+            size, tokens = came.vectors.dtype.size, came.prompt_tokens
+            yield Finding(what, "ok", f"answers{named}: {size} numbers, {tokens} tokens, {seconds:.1f} s")
+
+
 def _without_gpu(config: CurationConfig) -> Iterator[Finding]:
     """Yield stages that are set to work on a GPU but ask for none: Ray hides every GPU from them."""
-    encoders = (config.encoder, *config.encoders.values())
-    device = "cuda" if any(encoder.device == "cuda" for encoder in encoders) else "cpu"
+    device = "cuda" if any(map(on_gpu, config.all_encoders.values())) else "cpu"
     devices = {ENCODE_PASSAGES.name: device, ENCODE_QUERIES.name: device}
     if config.train is not None:
         devices[TRAIN.name] = config.train.device
+    if config.train_reranker is not None:
+        devices |= {TRAIN_RERANKER.name: config.train_reranker.device, RERANK_HELD_OUT.name: config.evaluate.device}
     for stage, device in devices.items():
         wanted = config.resources.get(stage)
         if device == "cuda" and not (wanted and wanted.num_gpus):

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from infra.prefect_api.automations import ensure_automation
 from infra.prefect_api.events import TAG, resource
 from infra.redact import hide_variable
 
@@ -49,14 +50,10 @@ def register_notifications(
         NotifyError: the block does not exist or cannot notify, or the variable is not set.
     """
     wanted = [] if config is None else _automations(client, name, config, environ)
-    for title in (_failure_title(name), _release_title(name)):
-        known = client.read_automations_by_name(title)
-        new = next((automation for automation in wanted if automation.name == title), None)
-        if new is not None and known:
-            client.update_automation(known[0].id, new)
-        elif new is not None:
-            client.create_automation(new)
-        for surplus in known if new is None else known[1:]:
+    for automation in wanted:
+        ensure_automation(client, automation)
+    for title in {_failure_title(name), _release_title(name)} - {automation.name for automation in wanted}:
+        for surplus in client.read_automations_by_name(title):
             client.delete_automation(surplus.id)
     if config is None or config.webhook_env is None:
         _forget_webhook(client, name)

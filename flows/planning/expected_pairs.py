@@ -21,6 +21,7 @@ from infra.storage.artifacts import Directory, Manifest, Table, materialise, rea
 from tasks import schemas
 from tasks.data.ingest import IngestError, ingest
 from tasks.mining.adopt import AdoptConfig, adopt
+from tasks.mining.rescored import put_pairs
 from tasks.verdicts.escalate import AdmitConfig, EscalateConfig, admit, escalate, fitting, leave_out_known
 
 _Frames = Callable[[], Iterator[pl.DataFrame]]
@@ -111,8 +112,9 @@ class Prospects:
         tier = self.setup.tiers[place]
         if tier.escalate.target is not None:
             return self._guaranteed(place)
-        if self._is_finished(str(StageName(st.ESCALATE.name, tier.name))):
-            return self._escalated(st.ESCALATE.name, tier.name, tier.stage)
+        escalated = str(StageName(st.ESCALATE.name, tier.name))
+        if self._is_finished(escalated):
+            return self._put(escalated, tier.stage)
         before, output = self._read_before(place)
         if not self._is_finished(before):
             return None
@@ -146,10 +148,11 @@ class Prospects:
         """Return the audit sample and what is passed on; before the thresholds are known, all that the audit leaves."""
         tier = self.setup.tiers[place]
         parts: list[Asked] = []
-        if self._is_finished(str(StageName(st.AUDIT.name, tier.name))):
-            parts.append(self._escalated(st.AUDIT.name, tier.name, tier.stages[0]))
-        if self._is_finished(str(StageName(st.SETTLE.name, tier.name))):
-            parts.append(self._escalated(st.SETTLE.name, tier.name, tier.stage))
+        audit, settled = (str(StageName(stage.name, tier.name)) for stage in (st.AUDIT, st.SETTLE))
+        if self._is_finished(audit):
+            parts.append(self._put(audit, tier.stages[0]))
+        if self._is_finished(settled):
+            parts.append(self._put(settled, tier.stage))
         else:
             before, output = self._read_before(place)
             if not self._is_finished(before):
@@ -166,10 +169,10 @@ class Prospects:
             calls_done=sum(part.calls_done for part in parts),
         )
 
-    def _escalated(self, maker: str, tier: str, judge: str) -> Asked:
-        """Return the pairs that one stage of a tier picked. judge: the stage that asks about them, with its label."""
-        made = self.runs[str(StageName(maker, tier))].finished
-        pairs = self._read_parts(made)
+    def _put(self, maker: str, judge: str, output: str = "escalated") -> Asked:
+        """Return the pairs that one stage picked. judge: the stage that asks about them; both with their labels."""
+        made = self.runs[maker].finished
+        pairs = self._read_parts(made, output)
         judged = self.runs.get(judge)
         if judged is None:
             return Asked(pairs, pairs, "exact")
@@ -178,12 +181,33 @@ class Prospects:
             return Asked(pairs, pairs.clear(), "finished", calls_done=calls)
         # The parts of both stages are those of the queries.
         left = {number: manifest for number, manifest in made.items() if number in judged.unfinished}
-        return Asked(pairs, self._read_parts(left), "exact", calls_done=calls)
+        return Asked(pairs, self._read_parts(left, output), "exact", calls_done=calls)
 
-    def _read_parts(self, made: Mapping[int, Manifest]) -> pl.DataFrame:
-        """Read what some parts of a stage picked for a tier."""
-        pieces = tuple(piece for manifest in made.values() for piece in manifest.tables["escalated"])
-        return read_table(self.workspace.store, Table("escalated", pieces), schemas.CANDIDATES)
+    def _read_parts(self, made: Mapping[int, Manifest], output: str) -> pl.DataFrame:
+        """Read what some parts of a stage picked to be asked about."""
+        pieces = tuple(piece for manifest in made.values() for piece in manifest.tables[output])
+        return read_table(self.workspace.store, Table(output, pieces), schemas.CANDIDATES)
+
+    @cached_property
+    def rescored(self) -> Asked:
+        """The pairs that the reranker scores: the pool of each query that is mined, and its positives.
+
+        Raises:
+            NotKnown: there is no source yet.
+        """
+        if self._is_finished(st.CHOOSE_POOL.name):
+            return self._put(st.CHOOSE_POOL.name, st.RESCORE.name, "asked")
+        texts, queries = self.texts, _looked_at(self.texts.queries)
+        bare = queries.join(texts.given, on=_QUERY, how="anti")
+        if bare.is_empty():
+            return Asked(schemas.CANDIDATES.empty(), schemas.CANDIDATES.empty(), "exact")
+        drawn, said = self._draw(bare, self.setup.rescored_depth), schemas.IRRELEVANT.empty()
+        made = adopt(AdoptConfig(), given=drawn, queries=bare, positives=texts.positives, irrelevant=said)
+        hashes = made["candidates"].select(*_QUERY, *_ROW).unique()
+        positives = texts.positives.join(hashes, on=_QUERY).with_columns(score=pl.lit(None, pl.Float64))
+        pairs = put_pairs(made["candidates"], positives)
+        train = texts.queries.filter(pl.col("split") == "train")
+        return Asked(pairs, pairs, "estimated", train.height / queries.height)
 
     def _at_most(self, place: int) -> Asked:
         """Return the most pairs that a tier can get, by its budget and by the pairs of the tier before."""
@@ -214,7 +238,9 @@ class Prospects:
         if not bare.is_empty() and self._is_finished(st.MINE.name):
             found.append(self._read(st.MINE.name, "candidates").join(queries, on=_QUERY, how="semi"))
         elif not bare.is_empty():
-            given, basis = pl.concat([given, self._draw(bare)]), "estimated"
+            mine = self.setup.config.mine
+            given = pl.concat([given, self._draw(bare, mine.range_max - mine.range_min)])
+            basis = "estimated"
         said = schemas.IRRELEVANT.empty()
         made = adopt(AdoptConfig(), given=given, queries=queries, positives=texts.positives, irrelevant=said)
         found.append(made["candidates"])
@@ -222,10 +248,9 @@ class Prospects:
         train = texts.queries.filter(pl.col("split") == "train")
         return Asked(pairs, pairs, basis, train.height / max(1, queries.height))
 
-    def _draw(self, queries: pl.DataFrame) -> pl.DataFrame:
-        """Draw for each query as many passages of its dataset as mining would find, without its positives."""
-        mine, texts = self.setup.config.mine, self.texts
-        wanted = mine.range_max - mine.range_min
+    def _draw(self, queries: pl.DataFrame, wanted: int) -> pl.DataFrame:
+        """Draw for each query so many passages of its dataset, as mining would find, without its positives."""
+        texts = self.texts
         corpus = texts.passages.ids.sort("dataset", "doc_id").with_row_index("place")
         spans = corpus.group_by("dataset").agg(first=pl.col("place").min(), size=pl.len())
         labelled = texts.positives.group_by(_QUERY).agg(labelled=pl.len())

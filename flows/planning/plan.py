@@ -1,4 +1,4 @@
-"""Estimates what each judging tier would cost: calls, tokens, engine-hours, money.
+"""Estimates what judging tiers, a reranker of the pool, and endpoints that encode would cost: calls, hours, money.
 
 `flows.planning.expected_pairs` finds the pairs, `flows.planning.expected_calls` the calls that would be sent. The
 model's own tokenizer counts their tokens. Speed and length of answers come from parts that the engine has judged.
@@ -18,10 +18,11 @@ from flows.curation.prepare import check_gold
 from flows.curation.workspace import Workspace
 from flows.method.judging import check_of, checking_tier
 from flows.method.setup import Setup, Tier
+from flows.planning.encoding import EncoderPlan, plan_encoders
 from flows.planning.expected_calls import Census, take_census
 from flows.planning.expected_pairs import MOST_QUERIES, Asked, Basis, NotKnown, Prospects
 from flows.planning.token_counts import TokenCounter, counter_of
-from flows.stages import CHECKING, JUDGE
+from flows.stages import CHECKING, JUDGE, RESCORE
 from infra.execution.usage_meter import Usage
 from infra.ledger.ledger import Ledger
 from infra.stages import part_keys
@@ -63,11 +64,12 @@ class TierPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plans of all tiers in their order, and how far the budget reaches."""
+    """The plans of all tiers in their order, how far the budget reaches, and the plans of encoders that are paid."""
 
     tiers: tuple[TierPlan, ...]
     currency: str
     budget: tuple[str, ...]
+    encoders: tuple[EncoderPlan, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return what a script reads."""
@@ -90,16 +92,23 @@ class Experience:
 
 
 def plan_tiers(workspace: Workspace, setup: Setup, runs: Sequence[StageRun]) -> Plan:
-    """Plan every tier. runs: the stages as a look at the manifests found them, up to the first unfinished one."""
+    """Plan every tier, and every encoder that is an endpoint.
+
+    runs: the stages as a look at the manifests found them, up to the first unfinished one.
+    """
     config, prices = setup.config, load_prices(setup.config)
-    planner = _Planner(config, prices, Prospects(workspace, setup, {run.name: run for run in runs}))
+    prospects = Prospects(workspace, setup, {run.name: run for run in runs})
+    planner = _Planner(config, prices, prospects)
     tiers = tuple(planner.plan(place) for place in range(len(setup.tiers)))
+    if setup.rescorer is not None and config.rescore is not None:
+        tiers = (planner.plan_rescoring(setup.rescorer, config.rescore.engine), *tiers)
     if config.check.positives:
         tiers = (*tiers, planner.plan_check())
-    return Plan(tiers, prices.currency, tuple(compare_with_budget(config.budget, tiers)))
+    encoders = plan_encoders(prospects, prices)
+    return Plan(tiers, prices.currency, tuple(compare_with_budget(config.budget, [*encoders, *tiers])), encoders)
 
 
-def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iterator[str]:
+def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan | EncoderPlan]) -> Iterator[str]:
     """Yield a line per limit: whether a run reaches it, and after which share of the work; none if nothing is spent.
 
     >>> tier = TierPlan("llm", "exact", prompt_tokens=900, output_tokens=100)
@@ -115,12 +124,14 @@ def compare_with_budget(budget: BudgetConfig, tiers: Sequence[TierPlan]) -> Iter
             used = f"{show_amount(limit)} are used up after {share}"
             yield f"budget.{name}: {used}; the run would stop there and can be continued"
         elif None in spent:
-            yield f"budget.{name}: {show_amount(limit)} cannot be compared while a tier's {name} are unknown"
+            unknown = next(tier for tier, amount in zip(tiers, spent, strict=True) if amount is None)
+            whose = "a tier's" if isinstance(unknown, TierPlan) else "an encoder's"
+            yield f"budget.{name}: {show_amount(limit)} cannot be compared while {whose} {name} are unknown"
         elif total:
             yield f"budget.{name}: {show_amount(limit)} are enough for {bound}{show_amount(total)}"
 
 
-def _spent(tier: TierPlan, name: str) -> float | None:
+def _spent(tier: TierPlan | EncoderPlan, name: str) -> float | None:
     if name != "tokens":
         return tier.hours if name == "hours" else tier.money
     return None if tier.prompt_tokens is None else float(tier.prompt_tokens + (tier.output_tokens or 0))
@@ -143,26 +154,42 @@ class _Planner:
 
     def plan(self, place: int) -> TierPlan:
         """Plan the tier at a place."""
-        tier, prospects = self.prospects.setup.tiers[place], self.prospects
+        tier = self.prospects.setup.tiers[place]
         try:
-            asked = prospects.asked(place)
+            asked = self.prospects.asked(place)
             if tier.scores is not None:
                 return _of_file(tier, asked, tuple(self._on_pairs(tier, asked)))
-            ledger = Ledger(prospects.workspace.store)
-            census = Census() if asked.open.is_empty() else take_census(tier.judge, asked, prospects.texts, ledger)
+            notes = (*self._on_pairs(tier, asked), *self._on_gold(tier), *self._on_held_out(place))
+            return self._plan_asked(tier, self.config.tiers[place].engine, asked, notes)
         except NotKnown as reason:
             return TierPlan(tier.name, "unknown", notes=(str(reason),))
+
+    def plan_rescoring(self, reranker: Tier, engine: EngineConfig) -> TierPlan:
+        """Plan the reranker that scores the pool, and the positives, before negatives are picked."""
+        try:
+            asked = self.prospects.rescored
+            depth = self.prospects.setup.rescored_depth
+            assumed = f"pairs: assumed: {depth} for each query to be mined, drawn at random, and its positives"
+            notes = (assumed, *_on_scale(asked)) if asked.basis == "estimated" else ()
+            return self._plan_asked(reranker, engine, asked, notes)
+        except NotKnown as reason:
+            return TierPlan(reranker.name, "unknown", notes=(str(reason),))
+
+    def _plan_asked(self, tier: Tier, engine: EngineConfig, asked: Asked, notes: tuple[str, ...]) -> TierPlan:
+        """Count the calls about some pairs, and weigh those that are not known."""
+        ledger = Ledger(self.prospects.workspace.store)
+        census = Census() if asked.open.is_empty() else take_census(tier.judge, asked, self.prospects.texts, ledger)
         plan = TierPlan(
             tier=tier.name,
             basis=asked.basis,
             pairs=round(asked.pairs.height * asked.scale),
             calls=asked.calls_done + round((census.calls + census.known) * asked.scale),
             known=asked.calls_done + round(census.known * asked.scale),
-            notes=(*self._on_pairs(tier, asked), *self._on_gold(tier)),
+            notes=notes,
         )
         if not census.calls:
             return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
-        return self._weigh(plan, place, census, asked.scale)
+        return self._weigh(plan, (tier, engine), census, asked.scale)
 
     def plan_check(self) -> TierPlan:
         """Plan the check of the positives (`check.positives`), which a tier is asked about besides its pairs."""
@@ -181,11 +208,11 @@ class _Planner:
         plan = TierPlan(name, "exact", asked.height, census.calls + census.known, census.known)
         if not census.calls:
             return replace(plan, prompt_tokens=0, output_tokens=0, hours=0.0, money=0.0)
-        return self._weigh(plan, place, census, 1.0)
+        return self._weigh(plan, (tier, self.config.tiers[place].engine), census, 1.0)
 
-    def _weigh(self, plan: TierPlan, place: int, census: Census, scale: float) -> TierPlan:
-        """Add tokens, hours and money, with notes on how each was found."""
-        tier, engine = self.prospects.setup.tiers[place], self.config.tiers[place].engine
+    def _weigh(self, plan: TierPlan, asked: tuple[Tier, EngineConfig], census: Census, scale: float) -> TierPlan:
+        """Add tokens, hours and money, with notes on how each was found. asked: a tier, and its engine's settings."""
+        tier, engine = asked
         experience = learn(tier, self._earlier)
         counter = counter_of(engine, self.prospects.workspace.settings.cache)
         counts = [counter.count(call.chat) for call in census.sample]
@@ -223,6 +250,21 @@ class _Planner:
         )
         yield f"gold: not counted above, {pairs:,} pairs; they are judged {often}"
 
+    def _on_held_out(self, place: int) -> Iterator[str]:
+        """Say how many pairs of held-out queries the tier may get, which nobody knows before models are trained."""
+        c = self.config
+        if c.evaluate.pool is None or (c.train is None and c.train_reranker is None):
+            return
+        queries = self.prospects.texts.queries.filter(split=c.evaluate.split).height
+        models = 1 + (len(c.train_on) if c.train is not None else 0)  # rerankers rank what the untrained one finds
+        most = queries * c.evaluate.pool.depth * models
+        limit = c.tiers[place].escalate.max_pairs
+        yield (
+            f"evaluate.pool: not counted above, at most {most if limit is None else min(most, limit):,} pairs "
+            f"({queries:,} {c.evaluate.split} queries, the first {c.evaluate.pool.depth} of {models} models); they are "
+            "known once the models are trained"
+        )
+
     def _on_pairs(self, tier: Tier, asked: Asked) -> Iterator[str]:
         mine = self.config.mine
         if asked.basis == "at most" and tier.escalate.target is not None:
@@ -232,12 +274,16 @@ class _Planner:
         if asked.basis == "estimated":
             each = mine.range_max - mine.range_min
             yield f"pairs: at most, and assumed: {each} for each query to be mined, with passages drawn at random"
-        if asked.scale > 1:
-            yield f"all figures: scaled up from {MOST_QUERIES:,} queries"
+        yield from _on_scale(asked)
 
     @cached_property
     def _earlier(self) -> list[Manifest]:
         return earlier_parts(self.prospects.workspace.store)
+
+
+def _on_scale(asked: Asked) -> Iterator[str]:
+    if asked.scale > 1:
+        yield f"all figures: scaled up from {MOST_QUERIES:,} queries"
 
 
 def _of_file(tier: Tier, asked: Asked, notes: tuple[str, ...]) -> TierPlan:
@@ -257,9 +303,12 @@ def _of_file(tier: Tier, asked: Asked, notes: tuple[str, ...]) -> TierPlan:
 
 
 def earlier_parts(store: Store) -> list[Manifest]:
-    """Read finished judging parts of the store, of any tier."""
-    found = sorted(newest_attempts(store, JUDGE.name).items())[:_MOST_READ]
-    return read_manifests(store, JUDGE.name, found)
+    """Read finished parts of the store that asked a judge, of any tier, or a reranker."""
+    earlier: list[Manifest] = []
+    for stage in (JUDGE.name, RESCORE.name):
+        found = sorted(newest_attempts(store, stage).items())[:_MOST_READ]
+        earlier += read_manifests(store, stage, found)
+    return earlier
 
 
 def money_of(

@@ -12,13 +12,16 @@ from typing import Any
 
 import polars as pl
 
-from flows.config.curation import PREVIEW, CurationConfig, RetentionConfig
+from flows.config.curation import PREVIEW, CurationConfig
+from flows.config.engines import EngineConfig
 from flows.config.prices import Prices, load_prices
+from flows.config.schedule import RetentionConfig
 from flows.curation.workspace import Workspace
 from flows.method.setup import Setup, Tier
 from flows.method.tables import Finished
+from flows.planning.encoding import scale_up
 from flows.planning.plan import Plan, TierPlan, compare_with_budget, earlier_parts, learn, money_of
-from flows.stages import DECIDE, ENCODE_PASSAGES, INGEST, MINE
+from flows.stages import DECIDE, ENCODE_PASSAGES, INGEST, MINE, RESCORE
 from infra.execution.usage_meter import Usage
 from infra.stages.runner import StageRun
 from infra.storage.artifacts import Manifest, read_table
@@ -111,7 +114,7 @@ def preview_config(config: CurationConfig, wanted: Wanted) -> CurationConfig:
         "notify": None,
         "retention": _KEPT,
     }
-    return config.model_copy(update=changes if wanted.train else {**changes, "train": None})
+    return config.model_copy(update=changes if wanted.train else {**changes, "train": None, "train_reranker": None})
 
 
 def look_ahead(workspace: Workspace, config: CurationConfig, setup: Setup, runs: Sequence[StageRun]) -> Preview:
@@ -137,7 +140,9 @@ def look_ahead(workspace: Workspace, config: CurationConfig, setup: Setup, runs:
     passages, corpus = int(read.stats["rows"]["passages"]), int(facts["passages"])
     mined = MINE.name in stages
     scale, same_pairs = whole / max(1, drawn), not mined or passages == corpus
-    tiers = _Scaled(workspace, config, load_prices(config), stages, scale, same_pairs).tiers(setup)
+    prices, encoded = load_prices(config), corpus if mined or whole > drawn else passages
+    tiers = _Scaled(workspace, config, prices, stages, scale, same_pairs).tiers(setup)
+    encoders = scale_up(setup, prices, stages, {"passage": encoded, "query": whole})
     size = f"scaled up from {drawn:,} queries" if drawn < whole else "those of all training queries"
     recalled = ["the whole recalls the answers of the preview"] if same_pairs and tiers else []
     return Preview(
@@ -148,8 +153,8 @@ def look_ahead(workspace: Workspace, config: CurationConfig, setup: Setup, runs:
         pairs=decisions.height,
         false=share_of_groups(queries["found"].to_list(), queries["len"].to_list()),
         queries_with=share,
-        plan=Plan(tiers, load_prices(config).currency, tuple(compare_with_budget(config.budget, tiers))),
-        encode_hours=_encoding(stages, corpus if mined or whole > drawn else passages),
+        plan=Plan(tiers, prices.currency, tuple(compare_with_budget(config.budget, [*encoders, *tiers])), encoders),
+        encode_hours=_encoding(stages, encoded),
         notes=(f"all figures: {size}", *_on_corpus(passages, corpus, mined=mined), *recalled, *_doubt(queries)),
     )
 
@@ -194,8 +199,23 @@ class _Scaled:
     same_pairs: bool
 
     def tiers(self, setup: Setup) -> tuple[TierPlan, ...]:
-        earlier = earlier_parts(self.workspace.store) if setup.tiers else []
-        return tuple(self._tier(place, tier, earlier) for place, tier in enumerate(setup.tiers))
+        earlier = earlier_parts(self.workspace.store) if setup.asked else []
+        tiers = tuple(self._tier(place, tier, earlier) for place, tier in enumerate(setup.tiers))
+        wanted = self.config.rescore
+        if setup.rescorer is None or wanted is None or RESCORE.name not in self.stages:
+            return tiers
+        return (self._reranker(setup.rescorer, wanted.engine, earlier), *tiers)
+
+    def _reranker(self, reranker: Tier, engine: EngineConfig, earlier: Sequence[Manifest]) -> TierPlan:
+        """Scale what the reranker of the pool was asked; it counts no tokens."""
+        rows = [manifest.stats["rows"] for manifest in self.stages[RESCORE.name].manifests]
+        asked, calls = (sum(int(row[name]) for row in rows) for name in ("rescored", "calls"))
+        count, known = round(calls * self.scale), calls if self.same_pairs else 0
+        hours = learn(reranker, earlier).hours(count - known, 0) if count > known else 0.0
+        money, unpriced = money_of(self.config, self.prices, engine, Usage(max(0, count - known)), hours)
+        notes = (unpriced,) if unpriced else ()
+        pairs = round(asked * self.scale)
+        return TierPlan(reranker.name, "estimated", pairs, count, known, 0, 0, hours, money, notes)
 
     def _tier(self, place: int, tier: Tier, earlier: Sequence[Manifest]) -> TierPlan:
         """Scale one tier. Answers that the whole will recall are not paid again."""

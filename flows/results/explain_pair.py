@@ -30,6 +30,7 @@ class PairExplained:
     features: by name, as `schemas.FEATURES` explains them. verdicts: of each judge that was asked, in order. p: by the
     judge after which it was computed; empty without a calibration. decision: the final verdict. thresholds: of its
     score. found_by: the retrievers that found it, with rank and score of each; empty where one alone searched.
+    rescored: what the reranker of the pool scored, if there is one; it decides only what is picked.
     """
 
     dataset: str
@@ -41,6 +42,7 @@ class PairExplained:
     thresholds: Mapping[str, float]
     p: Mapping[str, float | None] = field(default_factory=dict)
     found_by: tuple[Mapping[str, Any], ...] = ()
+    rescored: tuple[Mapping[str, Any], ...] = ()
 
     def lines(self) -> list[str]:
         """Say it in lines."""
@@ -49,6 +51,7 @@ class PairExplained:
         ]
         told = [f"{self.dataset}: query {self.query_id}, passage {self.doc_id}", f"known: {', '.join(known)}"]
         told += [f"found by {one['retriever']}: rank {one['rank']}, score {one['score']:.4g}" for one in self.found_by]
+        told += [f"rescored, for picking negatives: {_score(one['score'])}" for one in self.rescored]
         told += [f"{one['tier']} said {one['state']}, score {_score(one['score'])}" for one in self.verdicts]
         told += [f"P(relevant) after {tier}: {_score(value)}" for tier, value in self.p.items()]
         upper, lower = self.thresholds["relevant_from"], self.thresholds["not_relevant_below"]
@@ -93,15 +96,20 @@ def explain_pair(workspace: Workspace, curation: str, query: str, doc: str, data
         decision={name: decision[name] for name in ("state", "score", "judge")},
         thresholds={name: getattr(setup.decide, name) for name in ("relevant_from", "not_relevant_below")},
         p=_p_after(store, setup, done, chosen),
-        found_by=_found_by(store, done, chosen),
+        found_by=_of_stage(store, done, (st.FUSE.name, "found_by"), chosen),
+        rescored=_of_stage(store, done, (st.RESCORE.name, "rescored"), chosen),
     )
 
 
-def _found_by(store: Store, done: Finished, chosen: pl.Expr) -> tuple[Mapping[str, Any], ...]:
-    """Return who found the pair; nothing where one retriever searched alone, or the row brought the passage."""
-    if st.FUSE.name not in done.runs:
+def _of_stage(store: Store, done: Finished, made: tuple[str, str], chosen: pl.Expr) -> tuple[Mapping[str, Any], ...]:
+    """Return retriever, rank and score of the pair in one output of a stage; nothing where the stage did not run.
+
+    That is so where one retriever searched alone, there is no reranker, or the row brought the passage.
+    """
+    stage, output = made
+    if stage not in done.runs:
         return ()
-    rows = _find(store, done.table("found_by", st.FUSE.name), chosen)
+    rows = _find(store, done.table(output, stage), chosen)
     return tuple({name: row[name] for name in ("retriever", "rank", "score")} for row in rows)
 
 

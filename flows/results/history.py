@@ -14,7 +14,7 @@ from flows.method.setup import Setup
 from flows.results.calibration_nights import alarms_of, observe_calibration
 from flows.results.night_metrics import answer_keys, cost, judge_ids, judging, mixes, part_names
 from flows.results.output_folder import Result
-from flows.stage_names import tier_of
+from flows.stage_names import is_of_held_out, tier_of
 from infra.names import StageName
 from infra.prefect_api import events
 from infra.stages import part_keys
@@ -231,9 +231,14 @@ def _night(record: Record) -> Night:
 
 
 def _origins(record: Record) -> dict[str, frozenset[str]]:
-    """Return what computed the answers of each tier; for similarity, what computed the embeddings."""
+    """Return what computed the answers of each tier; for similarity, what computed the embeddings.
+
+    What judged held-out queries is left out.
+    """
     found: dict[str, frozenset[str]] = {}
     for stage, made in record.get("computed_by", {}).items():
+        if is_of_held_out(stage):
+            continue
         name = StageName.parse(stage).stage
         if name in (st.JUDGE.name, st.ENCODE_PASSAGES.name, st.ENCODE_QUERIES.name):
             tier = tier_of(stage) if name == st.JUDGE.name else SIMILARITY

@@ -9,9 +9,9 @@ import polars as pl
 
 from flows import stages as st
 from flows.config.curation import CurationConfig
-from flows.config.prices import load_prices
+from flows.config.prices import encoding_endpoints, load_prices
 from flows.method.setup import Setup
-from flows.stage_names import is_of_gold, tier_of
+from flows.stage_names import is_of_gold, is_of_held_out, tier_of
 from infra.execution.usage_meter import Usage
 from infra.names import ManifestName, StageName, object_key
 from infra.stages import part_keys
@@ -47,8 +47,11 @@ def part_names(runs: Iterable[StageRun]) -> list[str]:
 
 
 def answer_keys(runs: Sequence[StageRun]) -> list[str]:
-    """Return the keys of the parts that hold judges' answers about the data (not about the gold set), sorted."""
-    asked = (run for run in judging(runs) if not is_of_gold(run.name))
+    """Return the keys of the parts that hold judges' answers about the candidates, sorted.
+
+    Those about the gold set and about held-out queries decide no label of a training set.
+    """
+    asked = (run for run in judging(runs) if not is_of_gold(run.name) and not is_of_held_out(run.name))
     return sorted({m.key for run in asked for m in run.manifests})
 
 
@@ -58,24 +61,27 @@ def judging(runs: Sequence[StageRun]) -> list[StageRun]:
 
 
 def cost(config: CurationConfig, runs: Sequence[StageRun], known: frozenset[str]) -> dict[str, Any]:
-    """Sum up the cost of judging in parts that no earlier night has; money only if every engine has a price.
+    """Sum up the cost of judging, of rescoring, and of encoding by endpoints, in parts that no earlier night has.
 
-    gold_calls: how many of the calls were about the gold set.
+    gold_calls: how many of the calls were about the gold set. money: only if every engine has a price.
     """
     total: dict[str, Any] = dict.fromkeys((*_COUNTS, "gold_calls"), 0) | {"engine_seconds": 0.0}
     prices, money, unpriced = load_prices(config), [], []
-    engines = {tier.name: tier.engine for tier in config.tiers}
-    for run in judging(runs):
-        tier = tier_of(run.name)
+    tiers = {tier.name: tier.engine for tier in config.tiers}
+    engines: dict[str, Any] = {run.name: tiers[tier_of(run.name)] for run in judging(runs)}
+    engines |= encoding_endpoints(config)
+    if config.rescore is not None:
+        engines[st.RESCORE.name] = config.rescore.engine
+    for run in (run for run in runs if run.name in engines):
         facts = [m.stats.get("facts", {}) for m in run.manifests if str(m.name) not in known]
         counts = {name: sum(int(fact.get(name, 0)) for fact in facts) for name in _COUNTS}
         seconds = math.fsum(float(fact.get("engine_seconds", 0.0)) for fact in facts)
         total |= {name: total[name] + counts[name] for name in _COUNTS}
         total["engine_seconds"] += seconds
         total["gold_calls"] += counts["calls"] if is_of_gold(run.name) else 0
-        price = prices.of(engines[tier])
+        price = prices.of(engines[run.name])
         if price is None:
-            unpriced.append(tier)
+            unpriced.append(run.name)
         else:
             usage = {name: counts[name] for name in _COUNTS if name != "recalled"}
             money.append(price.of(Usage(**usage, seconds=seconds)))

@@ -1,7 +1,7 @@
 """The nights as a table: the cells of a row, and the section in the report of the curation's folder."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,15 @@ def add_to_report(report: Path, records: Sequence[Record]) -> None:
 
     The page in the store does not change: it would have to be made again every night for this section.
     """
+    if records:
+        add_section(report, _section(records))
+
+
+def add_section(report: Path, section: str) -> None:
+    """Insert a section at the top of a report; a page without a place for it stays as it is."""
     page = report.read_text(encoding="utf-8")
-    if _PLACE not in page or not records:
-        return
-    replace_text(report, page.replace(_PLACE, _PLACE + _section(records), 1))
+    if _PLACE in page:
+        replace_text(report, page.replace(_PLACE, _PLACE + section, 1))
 
 
 def _section(records: Sequence[Record]) -> str:
@@ -73,9 +78,19 @@ def night_cells(record: Record) -> list[str]:
         _number(record.get("churn", {}).get(CASCADE)),
         _number(gold.get("kappa")),
         _number(people.get("kappa")),
-        f"{_number(scores.get('default'), 3)} → {_number(scores.get('relabel'), 3)}" if any(scores.values()) else "–",
+        _trained(scores),
         ", ".join(f"{alarm['kind']} {alarm['tier']}" for alarm in record["alarms"]) or "–",
     ]
+
+
+def _trained(scores: Mapping[str, float | None]) -> str:
+    """Show the score of the default data, and that of the treatment that was trained on beside it."""
+    if not any(scores.values()):
+        return "–"
+    others = [name for name in ("relabel", *scores) if name != "default" and scores.get(name) is not None]
+    shown = others[0] if others else "relabel"
+    named = "" if shown == "relabel" else f" ({shown})"
+    return f"{_number(scores.get('default'), 3)} → {_number(scores.get(shown), 3)}{named}"
 
 
 def _number(value: Any, digits: int = 2) -> str:  # noqa: ANN401 - a figure of a record, or None

@@ -4,6 +4,7 @@ import filecmp
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ from flows.method.setup import Outcome
 from flows.results.promotion import Held, Release
 from infra.names import digest_of
 from infra.stages.runner import StageRun
-from infra.storage.artifacts import Directory, materialise
+from infra.storage.artifacts import Directory, materialise, place_directory
 
+EVALUATION = "evaluation"  # the folder of results on collections
+RERANKERS = "rerankers"  # the subfolder of the trained rerankers
 SAMPLE = "sample"  # the folder of the sheet that people fill in
+_AT_ONCE = 4  # directories that are copied at a time
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,25 @@ class Result(Further):
 
 
 def lay_out(workspace: Workspace, curation: str, outcome: Outcome) -> Path:
-    """Lay out the report, the sheet for people and the exports; returns the curation's folder."""
+    """Lay out report, sheet, exports, trained rerankers and results on collections; returns the curation's folder."""
     exports = [(directory, f"export/{treatment}") for treatment, directory in outcome.exports.items()]
-    return place(workspace, curation, (outcome.page, ""), (outcome.sheet, SAMPLE), *exports)
+    results = [(directory, EVALUATION) for directory in outcome.evaluations.values()]
+    results += [(directory, f"{RERANKERS}/{treatment}") for treatment, directory in outcome.rerankers.items()]
+    return place(workspace, curation, (outcome.page, ""), (outcome.sheet, SAMPLE), *exports, *results)
 
 
 def place(workspace: Workspace, curation: str, *placed: tuple[Directory, str]) -> Path:
     """Copy each directory into its subfolder; a sheet that people may have filled in is never overwritten."""
     folder = workspace.folder(curation)
-    for directory, below in placed:
+    sheets = [directory for directory, below in placed if below == SAMPLE]
+    with ThreadPoolExecutor(_AT_ONCE, "place") as pool:
+        others = [(directory, folder / below) for directory, below in placed if below != SAMPLE]
+        for done in [pool.submit(copy_files, workspace, *each) for each in others]:
+            done.result()
+    for directory in sheets:
         laid_out = materialise(workspace.store, directory, workspace.settings.scratch)
         for name in directory.files:
-            target: Path | None = folder / below / name
-            if below == SAMPLE:
-                target = _beside(workspace, folder / below / name, laid_out / name, directory.files[name])
+            target = _beside(workspace, folder / SAMPLE / name, laid_out / name, directory.files[name])
             if target is not None:
                 _replace(laid_out / name, target)
     return folder
@@ -79,9 +88,7 @@ def place(workspace: Workspace, curation: str, *placed: tuple[Directory, str]) -
 
 def copy_files(workspace: Workspace, directory: Directory, folder: Path) -> None:
     """Copy all files of a directory of the store into a folder, which is made if need be."""
-    laid_out = materialise(workspace.store, directory, workspace.settings.scratch)
-    for name in directory.files:
-        _replace(laid_out / name, folder / name)
+    place_directory(workspace.store, directory, folder)
 
 
 def _beside(workspace: Workspace, target: Path, new: Path, key: str) -> Path | None:

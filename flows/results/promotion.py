@@ -8,11 +8,14 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from flows.config.section import ConfigError
 from flows.curation.workspace import Workspace
+from flows.method.afterwards.gate import Gated
 from flows.method.setup import Outcome
+from flows.promotion.gating import released_models
+from flows.promotion.nights import keep_test, night_of_test
 from infra.names import NumberedId
 from infra.prefect_api import events
 from infra.storage.artifacts import read_table
@@ -32,9 +35,12 @@ from infra.storage.release_pointers import (
 )
 from infra.storage.store import Store, StoreError
 from tasks.schemas import SCORES
-from tasks.training.promote import Check, Decision, PromoteConfig, decide_promotion
+from tasks.training.evaluate import DEV
+from tasks.training.gate.checks import Check
+from tasks.training.promote import Decision, PromoteConfig, decide_promotion
 
 PROMOTED = "promoted"
+Split = Literal["test", "dev"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,11 @@ _Told = TypeVar("_Told", Release, Held)
 
 @dataclass(frozen=True)
 class Candidate:
-    """The training set of a finished curation, as a release would publish it."""
+    """The training set of a finished curation, as a release would publish it.
+
+    scores: of the queries that decide: those for development, or else the test queries. reported: of the test queries,
+    where others decide. split: of the queries that decide. models: of the treatment, by seed, for later comparisons.
+    """
 
     name: str
     curation: str
@@ -107,10 +117,22 @@ class Candidate:
     report: Mapping[str, str]
     model: Mapping[str, str] | None
     scores: Any = field(repr=False)
+    reported: Any = field(default=None, repr=False)
+    split: Split = "test"
+    models: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: Store, curation: str, outcome: Outcome, config: PromoteConfig) -> "Candidate":
-        """Collect the contents of a release of one treatment.
+    def of(
+        cls,
+        store: Store,
+        curation: str,
+        outcome: Outcome,
+        config: PromoteConfig,
+        split: Split = "test",
+        *,
+        gate: Gated | None = None,
+    ) -> "Candidate":
+        """Collect the contents of a release of one treatment. split: of the outcome's scores. gate: of several seeds.
 
         Raises:
             ConfigError: the curation did not make that treatment.
@@ -119,6 +141,8 @@ class Candidate:
         if chosen not in outcome.exports:
             raise ConfigError(f"{curation} made {', '.join(outcome.exports)}, not {chosen!r}; see `treatments`")
         model = outcome.models.get(chosen)
+        made = outcome if gate is None else gate
+        scores, dev_scores = (read_table(store, table, SCORES) for table in (made.scores, made.dev_scores))
         return cls(
             name=NumberedId.parse(curation).name,
             curation=curation,
@@ -128,19 +152,35 @@ class Candidate:
             summary=json.loads(store.get_object(outcome.page.files["summary.json"])),
             report=dict(outcome.page.files),
             model=None if model is None else dict(model.files),
-            scores=read_table(store, outcome.scores, SCORES),
+            scores=dev_scores if dev_scores.height else scores,
+            reported=scores if dev_scores.height and split != DEV else None,
+            split=DEV if dev_scores.height else split,
+            models={} if gate is None else {seed: dict(each.files) for seed, each in gate.models.items()},
         )
 
-    def decide(self, known: Sequence[Record], alarms: Sequence[str]) -> Decision:
-        """Compare this candidate with the requirements and with the current release."""
-        return decide_promotion(
+    def decide(self, store: Store, known: Sequence[Record], alarms: Sequence[str]) -> Decision:
+        """Compare this candidate with the requirements and with the current release; the gate's test is kept."""
+        content, promotions = content_of({"exports": self.exports}), count_promotions(known)
+        night = night_of_test(store, self.name, content, promotions)
+        decision = decide_promotion(
             self.config,
             scores=self.scores,
             summary=self.summary,
             instances=self.instances,
             previous=int(known[-1]["instances"]) if known else None,
             alarms=alarms,
+            reported=self.reported,
+            decided_by=self.split,
+            night=night,
+            missing=released_models(store, self.name, self.config).missing,
         )
+        if any(check.queries is not None and check.passed is not None for check in decision.checks):
+            checks = [check.as_dict() for check in decision.checks]
+            about = {"curation": self.curation, "at": _now(), "treatment": self.config.treatment}
+            said = {"promote": decision.promote, "because": decision.because, "checks": checks}
+            test = {"content": content, "promotions": promotions, "night": night}
+            keep_test(store, self.name, {**test, **about, **said})
+        return decision
 
     def record(self, decision: Decision, forced: bool) -> Record:
         """Return the record of the release, without its number, which `advance` adds."""
@@ -149,6 +189,7 @@ class Candidate:
             "treatment": self.config.treatment,
             "exports": self.exports,
             "model": self.model,
+            "models": {str(seed): files for seed, files in self.models.items()},
             "publish_model": self.config.publish_model,
             "report": self.report,
             "summary": self.summary,
@@ -161,7 +202,7 @@ class Candidate:
         }
 
 
-def promote(
+def promote(  # noqa: PLR0913 - the last have defaults
     workspace: Workspace,
     curation: str,
     outcome: Outcome,
@@ -169,6 +210,8 @@ def promote(
     alarms: Sequence[str] = (),
     *,
     force: bool = False,
+    split: Split = "test",
+    gate: Gated | None = None,
 ) -> Release | Held:
     """Promote a finished curation if it is better, and publish the current release at the stable path.
 
@@ -182,19 +225,21 @@ def promote(
         config: what is promoted, and the requirements.
         alarms: the alarms of the night's drift checks.
         force: promote whatever the checks say.
+        split: of the outcome's scores (`evaluate.split`).
+        gate: the scores of several seeds; without it, those of the curation count, which has trained one.
 
     Raises:
         ConfigError: the treatment to promote was not made.
     """
     store = workspace.store
-    candidate = Candidate.of(store, curation, outcome, config)
+    candidate = Candidate.of(store, curation, outcome, config, split, gate=gate)
     held: list[Held] = []
 
     def make(known: list[Record]) -> Record | None:
         held[:] = _standing(candidate, known, force)
         if held:
             return None
-        decision = candidate.decide(known, alarms)
+        decision = candidate.decide(store, known, alarms)
         if not decision.promote and not force:
             number = int(known[-1]["number"]) if known else None
             held.append(Held(candidate.name, candidate.curation, decision.because, decision.checks, current=number))
@@ -209,6 +254,21 @@ def promote(
     if not held[0].because:
         return Release(candidate.name, read_all(store, candidate.name)[-1], new=False)
     return held[0] if held[0].standing else _tell_once(store, held[0])
+
+
+def is_open(store: Store, curation: str, outcome: Outcome, config: PromoteConfig) -> bool:
+    """Tell whether checks decide on a curation: it is not current already, nor rolled back, nor older than a release.
+
+    Raises:
+        ConfigError: the treatment to promote was not made.
+    """
+    candidate = Candidate.of(store, curation, outcome, config)
+    return not _standing(candidate, read_all(store, candidate.name), force=False)
+
+
+def count_promotions(known: Sequence[Record]) -> int:
+    """Return how many releases were promoted; a rollback is none."""
+    return sum(record["because"] == PROMOTED for record in known)
 
 
 def _tell_once(store: Store, held: Held) -> Held:

@@ -12,12 +12,15 @@ from flows.curation.prepare import fetch_models, intake_of, keep_partition, prep
 from flows.curation.records import Curation, failures_of
 from flows.curation.stored_config import refuse_other_places
 from flows.curation.workspace import Workspace
-from flows.method.setup import Setup, WaitingForLabels
+from flows.method.afterwards.gate import Gated
+from flows.method.setup import Outcome, Setup, WaitingForLabels
+from flows.promotion.gating import compares_models, gate_job
+from flows.promotion.page import promotion_section
 from flows.results.computed_by import add_to_folder
 from flows.results.history import read_history, record_night
-from flows.results.nights_page import add_to_report
+from flows.results.nights_page import add_section, add_to_report
 from flows.results.output_folder import SAMPLE, Further, Result, lay_out, place
-from flows.results.promotion import mend, promote
+from flows.results.promotion import is_open, mend, promote
 from flows.runs.ask_again import close_order, engines_since, open_order
 from infra.ledger.ledger import Ledger
 from infra.ledger.vectors import compact_vectors
@@ -58,9 +61,14 @@ def execute(workspace: Workspace, curation: Curation, compute: Compute, job: Job
     alarms = record_night(workspace, setup, result)
     add_to_report(folder / "report.html", read_history(workspace.store, setup.config.name))
     wanted = setup.config.promote
-    promotion = None if wanted is None else promote(workspace, curation.id, outcome, wanted, alarms)
+    promotion = None
     if wanted is None:
         mend(workspace, setup.config.name)
+    else:
+        gate = _measure_gate(workspace, curation, outcome, job, compute)
+        split = setup.config.evaluate.split
+        promotion = promote(workspace, curation.id, outcome, wanted, alarms, split=split, gate=gate)
+        add_section(folder / "report.html", promotion_section(promotion.as_json()))
     return replace(result, summary={**summary, "alarms": alarms}, promotion=promotion)
 
 
@@ -128,9 +136,25 @@ def rerun_job(workspace: Workspace, curation: Curation, target: tuple[str, int],
     return Job("rerun-part", force=frozenset({target}), only=None if downstream else target, found=found)
 
 
+def _measure_gate(
+    workspace: Workspace, curation: Curation, outcome: Outcome, job: Job, compute: Compute
+) -> Gated | None:
+    """Train and score what the gate compares; None where no models are compared, or no check decides.
+
+    Raises:
+        CurationFailed: trainings failed; nothing is promoted, and the curation's own results are recorded.
+    """
+    store, config = workspace.store, curation.config.promote
+    if config is None or not compares_models(config, outcome) or not is_open(store, curation.id, outcome, config):
+        return None
+    setup = prepare(workspace, curation)  # anew: the base model may have come into the store since
+    gate: Gated = do_job(workspace, setup, gate_job(store, curation.config.name, config, job), compute)[0]
+    return gate
+
+
 def _compact_ledgers(workspace: Workspace, setup: Setup) -> None:
     """Merge small segments of answers and vectors, so that the next run reads fewer."""
-    for tier in (tier for tier in setup.tiers if tier.scores is None):
+    for tier in setup.asked:
         try:
             Ledger(workspace.store).compact(tier.judge.ledger_name, min_segments=_SEGMENTS)
         except StoreError as error:

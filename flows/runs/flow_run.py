@@ -27,7 +27,7 @@ from flows.curation.workspace import Workspace
 from flows.method.setup import CurationFailed, Setup, WaitingForLabels
 from flows.results.summary_page import summary_markdown
 from flows.runs.failures import failure_of
-from infra.execution.executor import PrefectRayExecutor, task_runs_of
+from infra.execution.executor import PrefectRayExecutor
 from infra.execution.prefect_ui import show_summary
 from infra.execution.usage_meter import Budget, RemoteMeter
 from infra.names import NumberedId
@@ -87,15 +87,15 @@ def run_flow(workspace: Workspace, setup: Setup, job: Job, api: Api) -> Done:
     """
     done: list[Done] = []
     ended: list[Exception] = []
-    work = Work(lambda: done.append(compute_parts(workspace, setup, job)), ended.append)
+    task_runs: list[int] = []
+    work = Work(lambda: done.append(compute_parts(workspace, setup, job, task_runs.append)), ended.append)
     token = WORK.set(work)
     try:
         with connected(api), tags(TAG, owner_tag(), setup.config.name):
             with contextlib.suppress(httpx.HTTPError):  # a failed clean-up of old runs stops no work
                 sweep_dead_runs()
             state = curate(setup.curation, return_state=True)
-            task_runs = sum(task_runs_of(run) for run in done[0][1]) if done else 0
-            await_history(str(state.state_details.flow_run_id), task_runs)
+            await_history(str(state.state_details.flow_run_id), sum(task_runs))
     finally:
         WORK.reset(token)
     if ended:
@@ -105,8 +105,12 @@ def run_flow(workspace: Workspace, setup: Setup, job: Job, api: Api) -> Done:
     return done[0]
 
 
-def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
+def compute_parts(
+    workspace: Workspace, setup: Setup, job: Job, on_task_runs: Callable[[int], None] = lambda count: None
+) -> Done:
     """Do a job inside a flow run, on the Ray that this process is connected to.
+
+    `on_task_runs` is called at the end, however it comes, with the number of task runs that show the parts.
 
     Returns:
         What the job's method returned (None for a job of one part), and what each stage did.
@@ -136,7 +140,9 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         only=job.only,
         since=job.since,
         found=FoundParts() if job.found is None else job.found.for_another_walk(),
-        resources=resources_of(setup.config.tiers, setup.config.resources),
+        resources=resources_of(
+            setup.config.tiers, setup.config.resources, setup.config.all_encoders, setup.config.rescore
+        ),
         on_stage=hooks.on_stage,
         on_note=hooks.on_message,
     )
@@ -149,6 +155,7 @@ def compute_parts(workspace: Workspace, setup: Setup, job: Job) -> Done:
         except PartDone:
             pass
         finally:
+            on_task_runs(executor.task_runs)
             failed = [(r.name, number, reason) for r in run.runs for number, reason in sorted(r.failed.items())]
             if failed:
                 raise failure_of(setup.curation, failed, job.again)

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 from flows.curation.lookup import Done, Job
 from flows.curation.stored_config import key_rules, refuse_other_keys
@@ -26,10 +28,45 @@ def in_own_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
         CurationFailed, WaitingForLabels, PartUnready: as the job ended.
     """
     _refuse_other_keys(workspace, setup, job)
-    with _servers(workspace, setup) as api:
+    kept = _KEPT.get()
+    with _servers(workspace, setup) if kept is None else nullcontext(kept.api(workspace, setup)) as api:
         from flows.runs.flow_run import run_flow
 
         return run_flow(workspace, setup, job, api)
+
+
+@contextmanager
+def keep_servers() -> Iterator[None]:
+    """Let the servers that the first job here starts stay for the jobs after it, up to the end.
+
+    A night that is promoted is two jobs. A second start would take as long as the first, and Prefect's workers in this
+    process would go on telling the first server what happens.
+    """
+    with ExitStack() as stack:
+        token = _KEPT.set(_Kept(stack))
+        try:
+            yield
+        finally:
+            _KEPT.reset(token)
+
+
+@dataclass
+class _Kept:
+    """The servers of several jobs."""
+
+    stack: ExitStack
+    started: Api | None = None
+
+    def api(self, workspace: Workspace, setup: Setup) -> Api:
+        """Start or join the servers at the first call."""
+        if self.started is None:
+            self.started = self.stack.enter_context(_servers(workspace, setup))
+        elif workspace.settings.ray_address is not None:
+            _publish(workspace, setup)
+        return self.started
+
+
+_KEPT: ContextVar[_Kept | None] = ContextVar("kept servers", default=None)
 
 
 def in_this_flow_run(workspace: Workspace, setup: Setup, job: Job) -> Done:
@@ -85,6 +122,10 @@ def ray_for(workspace: Workspace, setup: Setup) -> Iterator[None]:
         return
     with ray_cluster(address, code=code_digest()):
         refuse_skew(VERSIONED)
-        for digest in publish_for(workspace.store, setup.engines, workspace.settings.cache):
-            workspace.hooks.on_message(f"the weights {digest[:12]} are in the store now, for the nodes")
+        _publish(workspace, setup)
         yield
+
+
+def _publish(workspace: Workspace, setup: Setup) -> None:
+    for digest in publish_for(workspace.store, setup.engines, workspace.settings.cache):
+        workspace.hooks.on_message(f"the weights {digest[:12]} are in the store now, for the nodes")

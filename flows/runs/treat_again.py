@@ -61,7 +61,7 @@ def treat_again(look: Runner, run: Runner, setup: Setup, changed: Setup) -> Mapp
     found: dict[str, MadeAgain] = {}
     for name in changed.config.treatments:
         made = _treat(run, changed, judged, name)
-        written = export(run, changed, judged, evidence, made, name)
+        written = export(run, changed, judged, evidence, {name: made})[name]
         _refuse_failures(run)
         was = _count(look, before[name]) if name in before else None
         found[name] = MadeAgain(written, _count(run, made), was)

@@ -1,13 +1,14 @@
 """A small source about animals and places, its settings, and the method run on it with fake engines."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flows.config.load import parse_config
 from flows.method.curate import curate_method
 from flows.method.setup import Outcome, Setup, Tier
-from infra.engines.specs import SentenceTransformersSpec, VLLMSpec
+from infra.engines.specs import CrossEncoderSpec, SentenceTransformersSpec, VLLMSpec
 from infra.stages.runner import Runner
 from infra.storage.artifacts import write_directory
 from infra.storage.store import Store
@@ -60,6 +61,7 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
     }
     parsed = parse_config(config, "test")
     spec = VLLMSpec(model="", digest="overlap-llm")
+    reranker = CrossEncoderSpec(model="reranker", digest="reranker")
     return Setup(
         config=parsed,
         source=write_directory(store, "source", source),
@@ -67,6 +69,7 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
         encoder=SentenceTransformersSpec(model="", digest="hash-encoder"),
         tiers=tuple(Tier.of(tier, parsed, spec, "overlap") for tier in parsed.tiers),
         encoders={name: SentenceTransformersSpec(model="", digest=name) for name in parsed.encoders},
+        rescorer=parsed.rescore and Tier.of(parsed.rescore.tier, parsed, reranker, "reranker"),
         encoder_key="hash-encoder",
         base_model_key="hash-encoder",
         base_model_path="",
@@ -74,9 +77,12 @@ def make_setup(store: Store, source: Path, **changes: Any) -> Setup:
     )
 
 
-def run_method(tmp_path: Path, source: Path, **changes: Any) -> tuple[Outcome, Runner, InProcess]:
+def run_method(
+    tmp_path: Path, source: Path, judges: Mapping[str, object] | None = None, **changes: Any
+) -> tuple[Outcome, Runner, InProcess]:
+    """Run the method. judges: engines by the model's name; the reranker's is `reranker`."""
     store = Store.open(str(tmp_path / "store"))
-    executor = InProcess(store, tmp_path / "scratch")
+    executor = InProcess(store, tmp_path / "scratch", judges)
     run = Runner(store, executor)
     outcome = curate_method(run, make_setup(store, source, **changes))
     assert {r.name: r.failed for r in run.runs if r.failed} == {}

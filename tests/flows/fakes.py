@@ -69,6 +69,18 @@ class OverlapLLM:
         return FakeAnswer("Yes", {"Yes": math.log(share), "No": math.log(1 - share)})
 
 
+class Both(OverlapLLM):
+    """Answers as `OverlapLLM`, and scores pairs as a reranker: by the length of the passage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scored: list[tuple[str, str]] = []
+
+    def score(self, pairs: Sequence[tuple[str, str]], instructions: Sequence[str] = ()) -> list[float]:
+        self.scored += pairs
+        return [len(passage) / 1000 for _, passage in pairs]
+
+
 class ScriptedListwise:
     """A listwise judge whose opinion of each passage stands in the passage, as `weak=none strong=better`."""
 

@@ -1,7 +1,7 @@
 """Finished curations of one dataset, promoted one after another."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from flows.curation.workspace import Hooks, Workspace
+from flows.method.afterwards.gate import Gated
 from flows.method.setup import Outcome
 from flows.results.promotion import Held, Release, promote
 from infra.settings import Settings
@@ -46,8 +47,9 @@ class Line:
         """Finish curation `number`, whose training set is `text`, and try to promote it."""
         workspace = replace(self.workspace, store=store or self.workspace.store)
         config = more.pop("config", None) or PromoteConfig(require="none")
-        force = bool(more.pop("force", False))
-        return promote(workspace, f"nq-{number:06d}", self.outcome(text, **more), config, alarms, force=force)
+        force, gate = bool(more.pop("force", False)), more.pop("gate", None)
+        outcome = self.outcome(text, **more)
+        return promote(workspace, f"nq-{number:06d}", outcome, config, alarms, force=force, gate=gate)
 
     def outcome(self, text: str, *, instances: int = 100, gain: float | None = None) -> Outcome:
         store = Store(self.url)
@@ -74,6 +76,30 @@ class Line:
         latest = read_latest(store, "nq")
         assert latest is not None
         return (store.read(f"{latest['prefix']}/tevatron/train.jsonl") or b"").decode()
+
+    def gate(self, gain: float, *, seeds: int = 3, released: float | None = None) -> Gated:
+        """Scores of several seeds, as the gate's job makes them. released: the release's gain over the default."""
+        store = Store(self.url)
+        systems = {"default": 0.0, "relabel": gain} | ({} if released is None else {"released": released})
+        scores = frame_of_systems(systems, seeds)
+        made = Table("scores", (write_table(store, "scores", scores, SCORES, 0),))
+        models = {
+            seed: Directory("model", {"model.safetensors": store.put_object(f"{gain} {seed}".encode(), "")})
+            for seed in range(42, 42 + seeds)
+        }
+        return Gated(made, Table("dev_scores"), models)
+
+
+def frame_of_systems(gains: Mapping[str, float], seeds: int) -> pl.DataFrame:
+    """Scores of some systems, each better than the first by its gain; seeds are nearly equal."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (model, "nq", "nDCG@10", f"q{number}", 0.5 + gain + float(noise), 42 + seed)
+        for model, gain in gains.items()
+        for seed in range(seeds)
+        for number, noise in enumerate(rng.normal(0, 0.01, 50))
+    ]
+    return pl.DataFrame(rows, schema=SCORES.columns, orient="row").sort(SCORES.key)
 
 
 def frame_of(gain: float) -> pl.DataFrame:

@@ -77,7 +77,7 @@ def page(finished: Shell, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         run(st.READ_GOLD if run is None else st.TALLY, TallyConfig(), decisions=_decisions(run, setup))
         return SimpleNamespace(page=write_directory(run.store, "page", folder))
 
-    for name in ("retrain.retrain_method", "retrain.prune_method", "validate.validate_method"):
+    for name in ("retrain.retrain_method", "prune.prune_method", "validate.validate_method"):
         monkeypatch.setattr(f"flows.method.afterwards.{name}", method)
     return wanted
 
@@ -113,10 +113,10 @@ def test_what_is_asked_of_a_retraining_reaches_it(finished: Shell, page: list[An
 
 def test_what_is_asked_of_a_pruning_reaches_it(finished: Shell, page: list[Any]) -> None:
     finished.run("prune", "animals-000001")
-    finished.run("prune", "animals-000001", "--treatment", "remove_hn", "--dataset", "nq", "--seeds", "2")
-    first, second = ((w.treatment, w.datasets, w.seeds) for w in (page[0], page[-1]))
-    assert first == ("relabel", None, 3)
-    assert second == ("remove_hn", ("nq",), 2)
+    finished.run("prune", "animals-000001", "--treatment", "remove_hn", "--dataset", "nq", "--greedy")
+    first, second = ((w.treatment, w.datasets, w.seeds, w.greedy) for w in (page[0], page[-1]))
+    assert first == ("relabel", None, 3, False)
+    assert second == ("remove_hn", ("nq",), 3, True)
     assert "Invalid value for '--treatment'" in finished.run("prune", "animals-000001", "--treatment", "none", code=2)
 
 

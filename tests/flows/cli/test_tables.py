@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from flows.cli.tables import show_release, show_result, show_tier_plans, stage_row, stage_table
+from flows.planning.encoding import EncoderPlan
 from flows.planning.plan import Plan, TierPlan
 from flows.results.output_folder import Result
 from flows.results.promotion import Held, Release
@@ -124,3 +125,12 @@ def test_a_plan_shows_what_is_known_and_a_question_mark_for_the_rest() -> None:
     ]
     assert out.splitlines()[-2:] == ["llm: money: no price", "budget.tokens: 400 are enough for 300"]
     assert "EUR" in out
+
+
+def test_a_plan_shows_what_endpoints_are_paid_for_vectors() -> None:
+    encoder = EncoderPlan("encoders.far", "exact", 1200, 200, 16, 250_000, 0, None, 0.005, ("hours: unknown",))
+    out, _ = printed(show_tier_plans, Plan((), "EUR", ("budget.money: 1 are enough for 0.005",), (encoder,)))
+    rows = [cells(line) for line in out.splitlines() if line.startswith("│")]
+    assert ["encoders.far", "1,200", "200", "16", "250,000", "?", "0.005"] in rows
+    assert "encoders.far: hours: unknown" in out
+    assert out.splitlines()[-1] == "budget.money: 1 are enough for 0.005"

@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.config.engines import CrossEncoderConfig, EncoderConfig, TierConfig, VLLMConfig
+from flows.config.engines import CrossEncoderConfig, EncoderConfig, TierConfig, VLLMConfig, tokens_read
+from flows.config.load import parse_config
+from infra.engines.specs import OpenAIEmbeddingsSpec
 from infra.stages.part_keys import semantic
 from tasks.prompts.prompt import load_prompt
-from tests.flows.settings import refuse
+from tests.flows.settings import config, refuse
 
 OPENAI = {"model": "gpt-4o-2024-11-20"}
 
@@ -19,8 +21,9 @@ def tier(**changes: Any) -> TierConfig:
 
 def test_the_defaults_are_those_of_the_demo() -> None:
     assert EncoderConfig().model_dump() == {
-        "model": "package:minilm", "dtype": "float32", "max_seq_length": 256, "query_prompt": "", "passage_prompt": "",
-        "device": "cpu", "batch_size": 32, "threads": None,
+        "kind": "sentence_transformers", "model": "package:minilm", "dtype": "float32", "max_seq_length": 256,
+        "query_prompt": "", "passage_prompt": "", "similarity": None, "device": "cpu", "batch_size": 32,
+        "threads": None,
     }  # fmt: skip
     assert VLLMConfig().model_dump() == {
         "kind": "vllm", "model": "package:qwen2.5-coder-1.5b-instruct", "dtype": "bfloat16", "max_model_len": 2048,
@@ -167,3 +170,42 @@ def test_the_oracle_of_a_guarantee_is_the_tier_itself() -> None:
     assert tier(name="strong", escalate={"target": {"recall": 0.9, "of": "strong"}}).escalate.target is not None
     with pytest.raises(ValidationError, match=r"escalate\.target\.of: the tier itself, 'llm', expected, got 'strong'"):
         tier(escalate={"target": {"recall": 0.9, "of": "strong"}})
+
+
+FAR = {"kind": "openai_embeddings", "model": "embed-1", "base_url": "http://127.0.0.1:9/v1"}
+
+
+def test_an_encoder_without_a_kind_is_a_model_and_one_of_an_endpoint_is_its_spec() -> None:
+    assert config().encoder == EncoderConfig()
+    assert config(encoder={"model": "tiny:encoder"}).encoder == EncoderConfig(model="tiny:encoder")
+    assert "kind" not in semantic(config().encoder)  # the keys of what is stored stay as they were
+    far = config(encoder=FAR, train=None)
+    assert far.encoder == OpenAIEmbeddingsSpec(model="embed-1", base_url="http://127.0.0.1:9/v1")
+    assert parse_config(far.model_dump(mode="json"), "stored") == far
+    beside = config(encoders={"far": FAR}, mine={"retrievers": ["dense", "far"]})
+    assert beside.train is not None  # from the weights of the other encoder
+    assert beside.all_encoders == {"encoder": EncoderConfig(), "encoders.far": far.encoder}
+
+
+def test_an_endpoint_that_encodes_cannot_be_trained_from_and_its_settings_are_its_own() -> None:
+    assert "training starts from weights, and the encoder is an endpoint" in refuse({"encoder": FAR})
+    told = refuse({"encoder": {**FAR, "max_seq_length": 9}, "train": None})
+    assert "unknown key 'encoder.max_seq_length'; known here: allow_plain_http, " in told
+    assert "unknown key 'encoder.dimensions'" in refuse({"encoder": {"dimensions": 9}})
+    assert "'openai_embeddings'" in refuse({"encoder": {"kind": "openai", "model": "m"}, "train": None})
+    assert "no name, password or query" in refuse(
+        {"encoder": {**FAR, "base_url": "https://me:secret@host/v1"}, "train": None}
+    )
+
+
+def test_what_decides_no_vector_stays_out_of_an_encoders_key() -> None:
+    changes = {"batch_size": 3, "concurrency": 2, "timeout": 9, "api_key_env": "MY_KEY", "encoding_format": "float"}
+    spec = OpenAIEmbeddingsSpec.model_validate(FAR)
+    assert semantic(spec.model_copy(update=changes)) == semantic(spec)
+    for change in ({"dimensions": 9}, {"query_prompt": "q"}, {"max_chars": 99}, {"model": "m"}, {"base_url": None}):
+        assert semantic(spec.model_copy(update=change)) != semantic(spec)
+
+
+def test_an_encoder_reads_so_many_tokens() -> None:
+    assert tokens_read(EncoderConfig(max_seq_length=99)) == 99
+    assert tokens_read(OpenAIEmbeddingsSpec(model="m", max_chars=4000)) == 1000

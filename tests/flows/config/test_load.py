@@ -71,6 +71,8 @@ def judge(**engine: object) -> list[object]:
         ({"source": {"path": "https://me:hunter2@host/rows.jsonl"}}, "source.path"),
         ({"source": {"path": "https://bucket.s3.example/rows.jsonl?X-Amz-Signature=hunter2"}}, "source.path"),
         ({"gold": {"path": "https://hunter2@host/gold.jsonl"}}, "gold.path"),
+        ({"evaluate": {"collections": ["https://h/x/nf.zip?X-Amz-Signature=hunter2"]}}, "evaluate.collections.0.path"),
+        ({"evaluate": {"collections": ["https://user:hunter2@host"]}}, "evaluate.collections.0.path"),
         ({"notify": {"block": "webhook/a", "ui_url": "http://me:hunter2@host"}}, "notify.ui_url"),
         ({"tiers": judge(extra_body={"user": "sk-proj-hunter2hunter2hunter2"})}, "tiers.0.engine.extra_body.user"),
         ({"tiers": judge(base_url="https://host/" + "ghp_" + "hunter2" * 3 + "/v1")}, "tiers.0.engine.base_url"),
@@ -84,6 +86,16 @@ def test_a_file_that_holds_a_secret_is_refused_and_a_store_that_holds_it_is_stil
     assert f"my.yaml: {field}: this looks like a secret" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     parse_config({**MINIMAL, **changes}, "the store")
+
+
+@pytest.mark.parametrize("evaluate", [{"measures": ["R@1000"]}, {"depth": 50}])
+def test_a_file_that_measures_deeper_than_it_ranks_is_refused_and_a_store_that_holds_it_is_still_read(
+    tmp_path: Path, evaluate: dict[str, object]
+) -> None:
+    """Before, nothing of an old curation with such measures could be exported, promoted or removed any more."""
+    with pytest.raises(ConfigError, match=r"my\.yaml: evaluate\.measures: R@\d+ looks at \d+ passages of a ranking"):
+        load_config(written(tmp_path, evaluate=evaluate))
+    parse_config({**MINIMAL, "evaluate": evaluate}, "the store")
 
 
 @pytest.mark.parametrize("name", ["api_key", "Authorization", "x-api-key", "token"])

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from flows.config.curation import BudgetConfig
 from flows.config.engines import VLLMConfig
-from flows.config.prices import Prices, TokenPrice, load_prices, with_prices
+from flows.config.prices import Prices, TokenPrice, encoding_endpoints, load_prices, with_prices
 from flows.config.section import ConfigError
 from infra.engines.specs import OpenAIBatchSpec, OpenAISpec
 from infra.execution.usage_meter import Price
@@ -97,3 +98,34 @@ def test_an_audit_sample_costs_what_its_tier_costs() -> None:
     tiers = [{"name": "a", "engine": OPENAI, "escalate": {"target": {"recall": 0.9}}}]
     prices = load_prices(config()).of_stages(config(tiers=tiers))
     assert prices["judge-a-audit"] == prices["judge-a"] == Price(2.5, 1.25, 10.0)
+
+
+def test_an_endpoint_that_encodes_has_a_price_of_its_own_in_each_of_its_stages() -> None:
+    far = {"kind": "openai_embeddings", "model": "text-embedding-3-small"}
+    settings = {"encoder": far, "tiers": [], "train": None, "gold": {"path": "gold.jsonl"}}
+    own = config(**settings)
+    names = ["encode_passages", "encode_queries", "encode_passages-gold", "encode_queries-gold"]
+    assert load_prices(own).of_stages(own) == dict.fromkeys(names, Price(0.02, None, 0.0))
+    beside = config(encoders={"far": far}, mine={"retrievers": ["far"]}, tiers=[])
+    assert list(encoding_endpoints(beside)) == ["encode_passages-far", "encode_queries-far"]
+    broke = config(**{**settings, "encoder": {**far, "model": "nobody-knows"}}, budget={"money": 5.0})
+    with pytest.raises(ConfigError, match="no price for nobody-knows"):
+        load_prices(broke).of_stages(broke)
+
+
+def test_the_stage_of_a_reranker_has_the_price_of_its_hours() -> None:
+    rescore = {"engine": {"kind": "cross_encoder", "model": "path:m", "device": "cuda"}}
+    asked = config(tiers=[{"name": "a", "engine": OPENAI}], rescore=rescore)
+    prices = Prices(hours={"cuda": 2.5}, models=load_prices(asked).models).of_stages(asked)
+    assert prices == {"judge-a": Price(2.5, 1.25, 10.0), "rescore": Price(hour=2.5)}
+    free = asked.model_copy(update={"budget": BudgetConfig(money=5.0)})
+    with pytest.raises(ConfigError, match="the price of `rescore` is 0"):
+        Prices(hours={"cuda": 0.0}, models=load_prices(asked).models).of_stages(free)
+
+
+def test_questions_about_held_out_queries_cost_what_their_tier_costs() -> None:
+    tiers = [{"name": "a", "engine": OPENAI, "escalate": {"target": {"recall": 0.9}}}]
+    pooled = config(tiers=tiers, evaluate={"pool": {"depth": 5}})
+    prices = load_prices(pooled).of_stages(pooled)
+    assert set(prices) == {"judge-a", "judge-a-audit", "judge-heldout-a", "judge-heldout-a-audit"}
+    assert set(prices.values()) == {Price(2.5, 1.25, 10.0)}

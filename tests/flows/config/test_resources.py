@@ -57,6 +57,20 @@ def test_an_audit_sample_is_judged_with_what_its_tier_gets_unless_it_is_named_it
     told = config(tiers=tiers, resources={"judge-big": {"deadline": 90}})
     found = resources_of(told.tiers, told.resources)
     assert found["judge-big-audit"] == found["judge-big"]
+    assert found["judge-heldout-big-audit"] == found["judge-heldout-big"]
+    assert found["judge-heldout-big"].num_gpus == 1.0
     assert (found["judge-big"].deadline, found["judge-big"].num_gpus) == (90.0, 1.0)
     told = config(tiers=tiers, resources={"judge-big-audit": {"deadline": 30}})
     assert resources_of(told.tiers, told.resources)["judge-big-audit"].deadline == 30.0
+
+
+def test_an_endpoint_that_encodes_needs_hardly_any_cpu_and_a_model_beside_it_keeps_its_own() -> None:
+    far = {"kind": "openai_embeddings", "model": "m"}
+    settings = {"encoders": {"gte": {}}, "mine": {"retrievers": ["dense", "gte"]}, "train": None}
+    told = config(encoder=far, **settings, resources={"encode_passages": {"deadline": 90}})
+    found = resources_of(told.tiers, told.resources, told.all_encoders)
+    assert (found["encode_passages"].num_cpus, found["encode_passages"].deadline) == (0.1, 90.0)
+    assert (found["encode_queries"].num_cpus, found["encode_queries-gte"].num_cpus) == (0.1, 2.0)
+    assert found["encode_passages-gte"].deadline == 90.0
+    local = config()
+    assert resources_of(local.tiers, {}, local.all_encoders) == resources_of(local.tiers, {})

@@ -14,11 +14,13 @@ COMMITS = {"main": "a" * 40, "v1": "b" * 40, "a" * 40: "a" * 40, "b" * 40: "b" *
 
 
 class Hub(ThreadingHTTPServer):
-    """Serves `datasets/owner/name`, whose files are the same in every revision."""
+    """Serves one data set, whose files are the same in every revision: those of `COMMITS`, or the one that is given."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], name: str = "owner/name", revision: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.files = files
+        self.name = name
+        self.commits = {revision: revision} if revision else COMMITS
         self.asked: list[str] = []
         self.model_commit = "c" * 40  # of `owner/model`
 
@@ -32,13 +34,15 @@ class Hub(ThreadingHTTPServer):
         if parts == ["api", "models", "owner", "model"]:
             facts = {"id": "owner/model", "sha": self.model_commit, "private": False, "tags": [], "siblings": []}
             return json.dumps(facts).encode(), self.model_commit
-        if parts[:4] == ["api", "datasets", "owner", "name"]:
+        named = ["datasets", *self.name.split("/")]
+        if parts[:4] == ["api", *named]:
             kind, revision, below = (*parts[4:6], "/".join(parts[6:])) if len(parts) > 5 else ("revision", "main", "")
-            if revision not in COMMITS:
+            if revision not in self.commits:
                 return None
             if kind == "revision":
-                facts = {"id": "owner/name", "sha": COMMITS[revision], "private": False, "tags": [], "siblings": []}
-                return json.dumps(facts).encode(), COMMITS[revision]
+                commit = self.commits[revision]
+                facts = {"id": self.name, "sha": commit, "private": False, "tags": [], "siblings": []}
+                return json.dumps(facts).encode(), commit
             folders = {name.rpartition("/")[0] for name in self.files if "/" in name and name.startswith(below)}
             tree: list[dict[str, object]] = [
                 {"type": "directory", "oid": name, "size": 0, "path": name} for name in folders - {below}
@@ -48,10 +52,10 @@ class Hub(ThreadingHTTPServer):
                 for name, data in self.files.items()
                 if name.startswith(below)
             ]
-            return json.dumps(tree).encode(), COMMITS[revision]
-        if parts[:4] == ["datasets", "owner", "name", "resolve"] and parts[4] in COMMITS:
+            return json.dumps(tree).encode(), self.commits[revision]
+        if parts[:4] == [*named, "resolve"] and parts[4] in self.commits:
             data = self.files.get("/".join(parts[5:]))
-            return None if data is None else (data, COMMITS[parts[4]])
+            return None if data is None else (data, self.commits[parts[4]])
         return None
 
 
@@ -81,9 +85,9 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(files: dict[str, bytes]) -> Iterator[Hub]:
+def serving(files: dict[str, bytes], name: str = "owner/name", revision: str = "") -> Iterator[Hub]:
     """Serve a data set while the block runs."""
-    hub = Hub(files)
+    hub = Hub(files, name, revision)
     thread = threading.Thread(target=hub.serve_forever)
     thread.start()
     try:

@@ -48,6 +48,13 @@ def test_the_hub_is_asked_once_and_the_commit_is_recorded(tmp_path: Path, monkey
     assert recorded_commit(Store.open(str(tmp_path / "store")), "owner/model") == COMMIT
 
 
+def test_the_model_that_a_reranker_starts_from_is_pinned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({}) as hub:
+        ask_hub(monkeypatch, hub.address)
+        asked = config(train_reranker={"model": "hub:owner/model"})
+        assert pin_models(workspace(tmp_path, []), asked).train_reranker.model == f"hub:owner/model@{COMMIT}"
+
+
 def test_other_references_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask_hub(monkeypatch, "http://127.0.0.1:9")
     tiers = [
@@ -86,3 +93,20 @@ def test_offline_a_model_that_the_store_has_not_met_is_refused(tmp_path: Path, m
     with pytest.raises(ModelError, match=r"write hub:owner/model@<commit>, the commit with its 40 digits"):
         pin_models(workspace(tmp_path, []), config())
     assert recorded_commit(Store.open(str(tmp_path / "store")), "owner/model") is None
+
+
+def test_the_model_of_an_endpoint_is_nothing_of_a_hub(tmp_path: Path) -> None:
+    far = {"kind": "openai_embeddings", "model": "hub:owner/model"}
+    named = config(tiers=[], encoder=far, train=None)
+    assert pin_models(workspace(tmp_path, []), named) is not None
+    assert pin_models(workspace(tmp_path, []), named).encoder == named.encoder
+
+
+def test_the_model_of_a_reranker_is_pinned_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({}) as hub:
+        ask_hub(monkeypatch, hub.address)
+        asked = config(rescore={"engine": {"kind": "cross_encoder", "model": "hub:owner/model"}})
+        pinned = pin_models(workspace(tmp_path, []), asked)
+        ranking = config(reranker={"model": "hub:owner/model"})
+        assert pin_models(workspace(tmp_path, []), ranking).reranker.model == f"hub:owner/model@{COMMIT}"
+    assert pinned.rescore.engine.model == pinned.tiers[0].engine.model == f"hub:owner/model@{COMMIT}"

@@ -58,8 +58,8 @@ def test_a_label_overrules_the_judges_and_recomputes_only_what_lies_after_the_de
     second = nights.curate(source)
     assert second.curation == first.curation
     assert nights.computed == {
-        "apply_labels", "agree_people", "tally", "complete", "treat-relabel", "export-relabel", "choose_examples",
-        "report",
+        "apply_labels", "agree_people", "tally", "complete", "treat-relabel", "render-relabel", "export-relabel",
+        "sum_up_verdicts", "sum_up_edits", "excerpt", "report",
     }  # fmt: skip
     edits = edits_of(nights, first.curation)
     assert set(edits["because"]) == {"human", "judge"}

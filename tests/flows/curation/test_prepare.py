@@ -9,8 +9,6 @@ from flows.config.load import parse_config
 from flows.config.section import ConfigError
 from flows.curation import prepare
 from flows.curation.prepare import Intake, check_gold
-from flows.curation.workspace import Hooks, Workspace
-from infra.settings import Settings
 from infra.storage.numbered_records import keep_next
 from infra.storage.store import Store
 from tests.conftest import free_port
@@ -101,28 +99,3 @@ def test_imported_verdicts_are_taken_in_and_records_of_older_versions_have_none(
 def test_the_page_of_a_preview_names_the_command_that_made_it() -> None:
     commands = [prepare._command(name) for name in ("nq", "nq-preview", "demo")]
     assert commands == ["reneg curate nq.yaml", "reneg preview nq.yaml", "make demo"]
-
-
-def test_evaluation_sets_are_copied_each_below_its_number_and_the_copy_serves_where_one_is_out_of_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
-    said: list[str] = []
-    settings = Settings(tmp_path / "home", str(tmp_path / "store"), tmp_path / "cache", None, None)
-    workspace = Workspace(settings, Store.open(settings.store), hooks=Hooks(on_message=said.append))
-    folder, lines = tmp_path / "nfcorpus", tmp_path / "mine.txt"
-    folder.mkdir()
-    for path in (folder / "queries.jsonl", lines):
-        path.write_text('{"_id": "q", "text": "where"}\n')
-    parsed = config(guards={"evaluation": [str(folder), str(lines)]})
-    kept = prepare._keep_evaluation(workspace, parsed, {})  # type: ignore[arg-type]
-    assert sorted(kept) == ["0/queries.jsonl", "1/mine.txt"]
-    far = config(guards={"evaluation": ["s3://nowhere/set", str(lines)]})
-    assert prepare._keep_evaluation(workspace, far, kept) == kept  # type: ignore[arg-type]
-    assert said[0].startswith("guards.evaluation: s3://nowhere/set cannot be read")
-    with pytest.raises(ConfigError, match=r"^guards\.evaluation: s3://nowhere/set cannot be read"):
-        prepare._keep_evaluation(workspace, far, {})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"^guards\.evaluation: .* does not exist"):
-        prepare._keep_evaluation(workspace, config(guards={"evaluation": ["nowhere"]}), kept)  # type: ignore[arg-type]

@@ -56,11 +56,13 @@ def test_a_new_curation_has_a_number_above_all_others_whoever_gave_them(tmp_path
     assert nights.curate(source).curation == "animals-000005"
 
 
-# What the version before 'dev splits', 'fields' and the counted rejects recorded for these settings. Two defaults have
+# What the version before 'dev splits', 'fields' and the counted rejects recorded for these settings. Some defaults have
 # other values since, on purpose: they are named here as they were.
 FORMER = {
     "similarity": {"relevant_from": 0.8, "not_relevant_below": 0.15},
     "tiers": [{"escalate": {"states": ["unsure"]}}],
+    "train": {"max_seq_length": 128},
+    "evaluate": {"max_seq_length": 128},
 }
 SHORT = {"name": "mine", "source": {"path": "rows.jsonl"}, **FORMER}
 LONG = {
@@ -74,7 +76,7 @@ LONG = {
             "escalate": {"states": ["unsure"]},
         },
     ],
-    "train": {"steps": 3},
+    "train": {"steps": 3, "max_seq_length": 128},
     "gold": {"path": "gold.jsonl"},
     "promote": {"treatment": "relabel", "against": "default", "measure": "nDCG@10", "require": "better"},
     "nightly": {"cron": "30 2 * * *", "timezone": "Europe/Berlin"},

@@ -16,10 +16,14 @@ import pytest
 from flows.config.load import parse_config
 from flows.config.section import ConfigError
 from flows.curation import source
-from flows.curation.source import import_source, read_here
+from flows.curation.source import import_source, keep_sets, read_here, set_of
+from flows.curation.workspace import Hooks, Workspace
 from infra.settings import Settings
-from infra.storage.artifacts import Directory
+from infra.storage.artifacts import Directory, materialise
 from infra.storage.store import Store, StoreError
+from tasks.evaluation.collections import ReadConfig, read_collection
+from tasks.evaluation.named_sets import TASKS
+from tests.conftest import free_port
 from tests.flows.curation.hub import Hub, ask_hub, serving
 
 
@@ -420,3 +424,60 @@ def test_a_source_is_looked_at_where_it_lies_and_fetched_into_the_store_otherwis
         assert [path.name for path in folder.iterdir()] == ["inside.jsonl"]
     with pytest.raises(ConfigError, match="does not exist"), read_here(settings, str(tmp_path / "none")):
         pass
+
+
+@pytest.mark.parametrize("setting", ["guards.evaluation", "evaluate.collections"])
+def test_sets_are_copied_each_below_its_number_and_the_copy_serves_where_one_is_out_of_reach(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    said: list[str] = []
+    store, settings = place(tmp_path)
+    workspace = Workspace(settings, store, hooks=Hooks(on_message=said.append))
+    folder, lines = tmp_path / "nfcorpus", tmp_path / "mine.txt"
+    folder.mkdir()
+    for path in (folder / "queries.jsonl", lines):
+        path.write_text('{"_id": "q", "text": "where"}\n')
+
+    def kept_of(known: dict[str, str], *addresses: str) -> dict[str, str]:
+        section, _, field = setting.partition(".")
+        config = parse_config({"name": "n", "source": {"path": "x"}, section: {field: list(addresses)}}, "test")
+        return keep_sets(workspace, config, setting, known)
+
+    kept = kept_of({}, str(folder), str(lines))
+    assert sorted(kept) == ["0/queries.jsonl", "1/mine.txt"]
+    assert list(set_of(kept, 1).files) == ["mine.txt"]
+    far = ("s3://nowhere/set", str(lines))
+    assert kept_of(kept, *far) == kept
+    assert said[0].startswith(f"{setting}: s3://nowhere/set cannot be read")
+    with pytest.raises(ConfigError, match=rf"^{setting}: s3://nowhere/set cannot be read"):
+        kept_of({}, *far)
+    with pytest.raises(ConfigError, match=rf"^{setting}: .* does not exist"):
+        kept_of(kept, "nowhere")
+
+
+@pytest.mark.parametrize("named", [{"mteb": "SciFact"}, {"beir": "scifact"}], ids=["mteb", "beir"])
+def test_a_set_that_is_named_is_fetched_at_its_revision_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, str]
+) -> None:
+    store, settings = place(tmp_path)
+    task, row = TASKS["SciFact"], b'{"_id": "%s", "title": "", "text": "%s"}\n'
+    files = {
+        "README.md": b"---\nconfigs: []\n---\n",
+        "corpus.jsonl": row % (b"d1", b"cells divide") + row % (b"d2", b"mice sleep"),
+        "queries.jsonl": row % (b"q1", b"do cells divide") + row % (b"q2", b"do mice fly"),
+        "qrels/test.jsonl": b'{"query-id": "q1", "corpus-id": "d1", "score": 1}\n',
+        "qrels/train.jsonl": b'{"query-id": "q2", "corpus-id": "d2", "score": 1}\n',
+    }
+    config = parse_config({"name": "n", "source": {"path": "x"}, "evaluate": {"collections": [named]}}, "test")
+    with serving(files, task.source, task.revision) as hub:
+        ask_hub(monkeypatch, hub.address)
+        kept = keep_sets(Workspace(settings, store, hooks=Hooks()), config, "evaluate.collections", {})
+        assert all(f"/{task.revision}" in path for path in hub.asked)
+    folder = materialise(store, set_of(kept, 0), settings.scratch)
+    made = read_collection(ReadConfig(name="SciFact", split=task.split), source=folder)
+    assert [frame["query_id"].to_list() for frame in made["queries"]] == [["q1"]]
+    assert [frame.select("doc_id", "relevance").rows() for frame in made["qrels"]] == [[("d1", 1)]]
+    assert [frame["doc_id"].to_list() for frame in made["passages"]] == [["d1", "d2"]]

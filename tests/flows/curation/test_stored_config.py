@@ -208,3 +208,13 @@ def test_answers_that_were_paid_for_are_recalled_whatever_is_allowed(tmp_path: P
     first = nights.curate(source, tiers=[far])
     again = execute(nights.workspace, load_curation(nights.workspace.store, first.curation), nights.compute)
     assert (again.computed, len(nights.executors)) == (0, 1)
+
+
+def test_an_encoder_of_an_endpoint_is_bound_like_a_judge() -> None:
+    far = {"kind": "openai_embeddings", "model": "m", "api_key_env": "AWS_SECRET_ACCESS_KEY"}
+    own = config(encoder=far, encoders={"far": far}, mine={"retrievers": ["dense", "far"]}, tiers=[], train=None)
+    with pytest.raises(ConfigError, match="may not send AWS_SECRET_ACCESS_KEY") as caught:
+        refuse_other_keys(own, key_rules(own_file=False))
+    told = [line.partition("_env")[0] for line in str(caught.value).splitlines()]
+    assert told == ["mine: encoder.api_key", "mine: encoders.far.api_key"]
+    refuse_other_keys(own, key_rules(own_file=True))

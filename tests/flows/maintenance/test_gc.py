@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flows.curation.lookup import Job, look_at
 from flows.curation.prepare import fetch_models, prepare
 from flows.curation.records import curation_names, keep_config, load_curation, open_curation
 from flows.curation.workspace import Workspace
-from flows.maintenance.gc import Wanted, collect, collection_page
+from flows.maintenance.gc import Wanted, collect, collection_page, encoders_of
 from flows.maintenance.purge import Wanted as PurgeWanted
 from flows.maintenance.purge import purge
 from flows.method.afterwards.retrain import RetrainConfig, retrain_method
@@ -154,6 +155,8 @@ def test_weights_that_nodes_fetched_go_with_the_last_curation_whose_engines_they
     night(tmp_path, 8)
     workspace = Workspace.open(settings_of(tmp_path))
     setup = fetch_models(workspace, prepare(workspace, load_curation(workspace.store, "animals-000001")))
+    far = setup.encoder.model_copy(update={"digest": "far"})  # named, and nothing of it is finished
+    assert encoders_of(replace(setup, encoders={"far": far})) > encoders_of(replace(setup, encoder=far))
     (digest,) = publish_for(workspace.store, [setup.encoder], workspace.settings.cache)
     age(tmp_path, 40)
     run(tmp_path, curations=1)

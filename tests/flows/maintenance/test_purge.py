@@ -100,7 +100,10 @@ def test_a_query_is_purged_with_its_rows(tmp_path: Path) -> None:
     by_hash = purged(settings, Wanted(hash=hash_text(text).upper()), yes=False)
     assert by_id == by_hash
     assert by_id["ledger_rows"] > 0
+    store = Store.open(settings.store)
+    store.replace("checkpoints/train/5f3c-000/000000010/0000/weights", b"\xff of a training that was killed")
     purged(settings, Wanted(query="animals/q1"), yes=True)
+    assert store.list("checkpoints") == []
     assert traces(settings, text, hash_text(text)) == []
 
 

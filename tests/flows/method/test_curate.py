@@ -39,7 +39,9 @@ def test_nothing_is_computed_twice_and_a_new_prompt_length_judges_again_but_mine
     assert {name.rsplit("-", 1)[0] for name in computed} <= {
         "judge-llm", "decide", "compare_known", "agree", "tally", "complete", "shortlist", "draw", "show_pairs",
         "sample", "treat-default", "treat-remove", "treat-remove_hn",
-        "treat-relabel", "export-default", "export-remove", "export-remove_hn", "export-relabel", "report",
+        "treat-relabel", "export-default", "export-remove", "export-remove_hn", "export-relabel",
+        "render-default", "render-remove", "render-remove_hn", "render-relabel",
+        "sum_up_verdicts", "sum_up_edits", "choose_examples", "excerpt", "report",
     }  # fmt: skip
     assert "judge-llm-00000" in computed
 

@@ -14,11 +14,13 @@ import pytest
 from flows import stages as st
 from flows.method.curate import mine
 from flows.method.tables import Generations, Vectors
+from infra.engines.specs import CrossEncoderSpec
 from infra.stages.compute_part import compute_part
 from infra.stages.runner import PartSpec, Runner
 from infra.storage.artifacts import Manifest, Table, read_table, write_table
 from infra.storage.store import Store
 from tasks import schemas
+from tasks.judging.config import JudgeConfig
 from tasks.mining.mine import MineConfig
 from tasks.mining.search import SearchConfig
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text, part_of
@@ -34,6 +36,7 @@ class Workers:
     store: Store
     scratch: Path
     count: int
+    engine: object | None = None
 
     def run_stage(
         self, name: str, specs: Sequence[PartSpec], finished: Mapping[int, Manifest]
@@ -41,7 +44,7 @@ class Workers:
         """Compute the parts that are not finished."""
         missing = [spec for spec in reversed(specs) if spec.number not in finished]
         with ThreadPoolExecutor(self.count) as pool:
-            made = pool.map(lambda spec: compute_part(self.store.url, spec, self.scratch), missing)
+            made = pool.map(lambda spec: compute_part(self.store.url, spec, self.scratch, self.engine), missing)
             return {**finished, **{spec.number: manifest for spec, manifest in zip(missing, made, strict=True)}}
 
 
@@ -91,12 +94,22 @@ def _vectors(rng: np.random.Generator, hashes: pl.Series) -> pl.DataFrame:
     return pl.DataFrame({"text_hash": distinct, "vector": pl.Series(vectors, dtype=pl.Array(pl.Float32, _DIMENSION))})
 
 
-def _pool(folder: Path, parts: int, workers: int) -> tuple[dict[str, pl.DataFrame], dict[str, list[str]]]:
+class Rounds:
+    """A reranker whose scores are hashes of the texts, many of them equal."""
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Score pairs in tenths."""
+        return [part_of(hash_text("|".join(pair)), 11) / 10 for pair in pairs]
+
+
+def _pool(
+    folder: Path, parts: int, workers: int, rescorer: object | None = None
+) -> tuple[dict[str, pl.DataFrame], dict[str, list[str]]]:
     """Mine in a new store with so many parts of queries and of passages; returns the tables, and their digests."""
     store = Store.open(str(folder / "store"))
     tables = _write(store, parts)
-    run = Runner(store, executor=Workers(store, folder / "scratch", workers))
-    return _mine(run, tables, Generations((parts,), (parts,)))
+    run = Runner(store, executor=Workers(store, folder / "scratch", workers, Rounds()))
+    return _mine(run, tables, Generations((parts,), (parts,)), rescorer)
 
 
 def _is_late(text_hash: str) -> bool:
@@ -130,14 +143,16 @@ def _write(store: Store, parts: int, *, late: bool = False, labelled_late: bool 
 
 
 def _mine(
-    run: Runner, tables: dict[str, Table], generations: Generations, **search: Any
+    run: Runner, tables: dict[str, Table], generations: Generations, rescorer: object | None = None, **search: Any
 ) -> tuple[dict[str, pl.DataFrame], dict[str, list[str]]]:
     tables = dict(tables)
     vectors = Vectors(queries=tables.pop("query_vectors"), passages=tables.pop("passage_vectors"))
     data: Any = SimpleNamespace(generations=generations, **tables)
     how = SearchConfig(**{"depth": 9, **search})
     config = SimpleNamespace(search=how, mine=MineConfig(depth=9, range_max=8, num_negatives=3))
-    setup: Any = SimpleNamespace(config=config, encoder_key="toy", software=lambda stage: {})
+    setup: Any = SimpleNamespace(
+        config=config, encoder_key="toy", software=lambda stage: {}, rescorer=rescorer, rescored_depth=9
+    )
     pool = mine(run, setup, data, vectors)
     assert not [done.failed for done in run.runs if done.failed]
     made: dict[str, Table] = {name: getattr(pool, name) for name in _POOL}
@@ -162,6 +177,20 @@ def test_the_pool_is_the_same_from_one_three_and_eight_parts_by_one_and_two_work
         for name, frame in whole.items():
             assert made[name].equals(frame), (name, parts, workers)
         assert digests.setdefault(parts, written) == written  # the same bytes by one and by two workers
+
+
+def test_the_pick_of_a_reranker_is_the_same_from_one_three_and_eight_parts_by_one_and_two_workers(
+    tmp_path: Path,
+) -> None:
+    judge = JudgeConfig(judge="rounds", protocol="cross_encoder")
+    rescorer = SimpleNamespace(judge=judge, shown={}, engine=CrossEncoderSpec(model="", digest="d"))
+    whole, _ = _pool(tmp_path / "whole", 1, 1, rescorer)
+    plain, _ = _pool(tmp_path / "plain", 1, 1)
+    assert [whole[name].equals(plain[name]) for name in _POOL] == [True, False, False, True]
+    for parts, workers in ((3, 2), (8, 1)):
+        made, _ = _pool(tmp_path / str(parts), parts, workers, rescorer)
+        for name, frame in whole.items():
+            assert made[name].equals(frame), (name, parts, workers)
 
 
 def test_passages_that_come_later_are_searched_alone_and_the_pool_is_as_if_all_had_come_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from flows.config.prices import load_prices
 from flows.config.section import ConfigError
 from flows.curation.records import read_config
 from flows.operations.deploy import HEARTBEAT_AUTOMATION, deploy
+from infra.prefect_api.automations import ensure_automation
 from infra.settings import Settings
 from infra.storage.store import Store
 from tests.infra.prefect_calls import ask, embedded
@@ -106,11 +107,11 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
     from prefect.client.orchestration import get_client
     from prefect.states import Pending, Running
 
-    from flows.operations.deploy import _dead_runs, _ensure_automation
+    from flows.operations.deploy import _dead_runs
 
     deploy(settings, [config()])
     with get_client(sync_client=True) as client:
-        _ensure_automation(client, _dead_runs(timedelta(seconds=10)))
+        ensure_automation(client, _dead_runs(timedelta(seconds=10)))
         try:
             deployment = client.read_deployment_by_name("nightly/mine")
             run = client.create_flow_run_from_deployment(deployment.id)
@@ -121,7 +122,7 @@ def test_a_run_whose_heartbeats_stop_is_crashed_by_the_automation_and_its_slot_i
             wait_until(lambda: crashed(client, UUID(str(run.id))), 240)
             assert slots(deployment.id) == 0
         finally:
-            _ensure_automation(client, _dead_runs())
+            ensure_automation(client, _dead_runs())
 
 
 def beat(run: str) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from flows.operations.engine_needs import Engine, engines_of, look_at_keys, too_large
+from flows.operations.engine_needs import Engine, ask_encoders, engines_of, look_at_keys, too_large
 from infra.cluster.nodes import Node, Probe
 from infra.settings import Settings
 from infra.stages.stage import Resources
 from tests.flows.settings import config
+from tests.infra.misbehaving import SECRET, MisbehavingServer
 
 GIB = 2**30
 
@@ -37,6 +38,11 @@ def test_an_endpoint_needs_its_key_and_nothing_else(tmp_path: Path) -> None:
     engines, problems = listed(tmp_path, tiers=[far])
     assert engines["judge-far"] == Engine("m-2026", "judge-far", key_variable="OUR_KEY")
     assert problems == []
+
+
+def test_a_reranker_of_the_pool_is_an_engine_with_a_stage_of_its_own(tmp_path: Path, model: str) -> None:
+    engines, _ = listed(tmp_path, rescore={"engine": {"kind": "cross_encoder", "model": model}})
+    assert (engines["rescore"].reference, engines["rescore"].memory > 0) == (model, True)
 
 
 def test_weights_that_are_not_here_yet_have_no_size(tmp_path: Path) -> None:
@@ -174,3 +180,28 @@ def test_doctor_tells_which_variables_are_set_and_which_a_deployment_may_use(
     assert keys(tmp_path, {}, ray="head:6379")[0][1] == "note"  # the Ray nodes may have it
     monkeypatch.setenv("RENEG_ALLOWED_KEYS", "GPU_KEY@gpu.example")
     assert keys(tmp_path, gpu)[1] == ("GPU_KEY once deployed", "ok", "may be sent to gpu.example")
+
+
+def test_an_endpoint_that_encodes_is_asked_for_one_word_and_its_key_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_KEY", SECRET)
+    settings = Settings(tmp_path / "home", "store", tmp_path / "cache", None, None)
+    with MisbehavingServer(key=SECRET) as server:
+        far = {"kind": "openai_embeddings", "model": "m", "base_url": server.url, "api_key_env": "OUR_KEY"}
+        own = config(encoder=far, tiers=[], train=None)
+        (found,) = ask_encoders(own)
+        assert (found.what, found.state) == ("encoder, m", "ok")
+        assert found.found.startswith("answers as m-dated: 8 numbers, 2 tokens, ")
+        assert [call.body["input"] for call in server.calls] == [["reneg"]]
+        assert ("OUR_KEY for encoder", "ok") in [(f.what, f.state) for f in look_at_keys(own, settings)]
+        engines, _ = listed(tmp_path, encoder=far, tiers=[], train=None)
+        assert engines["encode_passages"] == Engine("m", "encode_passages", key_variable="OUR_KEY")
+        server.key = "sk-another-key-0123"
+        (found,) = ask_encoders(own)
+        assert (found.state, found.found) == ("missing", "gave no vector")
+        assert "check the key in the variable OUR_KEY" in found.remedy
+        assert SECRET not in found.remedy
+    (found,) = ask_encoders(config(encoder={**far, "base_url": "http://gpu.example/v1"}, tiers=[], train=None))
+    assert (found.state, found.found) == ("missing", "cannot be asked")
+    assert list(ask_encoders(config())) == []

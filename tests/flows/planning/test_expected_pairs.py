@@ -14,7 +14,7 @@ from flows.planning import expected_pairs
 from flows.planning.expected_pairs import NotKnown, bound
 from tasks.verdicts.escalate import EscalateConfig
 from tests.flows.ahead import Place
-from tests.flows.animals import tier
+from tests.flows.animals import tier, write_rows
 
 _PAIR = ["dataset", "query_id", "doc_id"]
 
@@ -227,3 +227,20 @@ def test_equal_questions_of_several_datasets_are_one_and_all_their_rows_stay() -
 def test_a_share_that_is_a_whole_number_of_questions_is_not_one_short() -> None:
     hundred = frame(*(("d", f"q{n:03d}", "t") for n in range(100)))
     assert len(bounded({"max_share": 0.29}, hundred)) == 29
+
+
+RESCORE = {"engine": {"kind": "cross_encoder", "model": "path:reranker"}}
+
+
+def test_the_pool_and_the_positives_are_put_to_a_reranker(place: Place) -> None:
+    ahead = place.ahead(rescore={**RESCORE, "depth": 8}).rescored
+    assert (ahead.basis, ahead.scale, ahead.pairs.height, ahead.open.height) == ("estimated", 1.0, 9 * 9, 9 * 9)
+    exact = place.run("rescore", rescore=RESCORE).ahead(rescore=RESCORE).rescored
+    assert (exact.basis, exact.pairs.height, exact.open.height) == ("exact", 9 * 7, 9 * 7)
+    assert set(exact.pairs["rank"]) == set(range(7))
+
+
+def test_rows_that_bring_their_negatives_are_not_put_to_a_reranker(tmp_path: Path) -> None:
+    place = Place(tmp_path, write_rows(tmp_path / "rows", ("one",)))
+    ahead = place.ahead(rescore=RESCORE, ingest={"query_parts": 2, "passage_parts": 2}).rescored
+    assert (ahead.basis, ahead.pairs.height) == ("exact", 0)

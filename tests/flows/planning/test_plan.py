@@ -190,3 +190,33 @@ def test_the_check_of_the_positives_is_planned_beside_the_tiers(tmp_path: Path) 
     assert (check.tier, check.basis, check.pairs, check.calls, check.known) == ("check-llm", "exact", 9, 9, 0)
     assert check.prompt_tokens is not None
     assert check.prompt_tokens > 9 * 50
+
+
+def test_a_reranker_of_the_pool_is_planned_before_the_judges(tmp_path: Path) -> None:
+    workspace, source = make_workspace(tmp_path, tmp_path / "empty"), write_source(tmp_path / "source")
+    rescore = {"engine": {"kind": "cross_encoder", "model": "tiny:cross_encoder"}}
+    mined = configure(source, rescore=rescore)
+    planned, judge = make_plan(workspace, mined).tiers
+    assert (planned.tier, planned.basis, planned.prompt_tokens, judge.tier) == ("rescore", "estimated", 0, "llm")
+    assert planned.pairs == planned.calls == 9 * (6 + 1)
+    assert planned.known == 0
+    assert "pairs: assumed: 6 for each query to be mined, drawn at random, and its positives" in planned.notes
+    assert "hours: unknown until a first part has run" in planned.notes
+    nothing = make_plan(workspace, configure(tmp_path / "nowhere", rescore=rescore).model_copy(
+        update={"source": SourceConfig(harvest=HarvestConfig(modules=("numpy",), passages=50))}))  # fmt: skip
+    assert nothing.tiers[0].notes == ("known after the first stage has run: nothing is harvested yet",)
+
+
+def test_a_plan_says_how_many_pairs_of_held_out_queries_there_can_be(tmp_path: Path) -> None:
+    workspace, source = make_workspace(tmp_path, tmp_path / "empty"), write_source(tmp_path / "source")
+    trained = {"train": {}, "train_on": ["default"], "evaluate": {"pool": {"depth": 10}}}
+    settings = configure(source, tier("weak"), tier("strong", max_pairs=50), **trained)
+    weak, strong = (plan.notes for plan in make_plan(workspace, settings).tiers)
+    said = "evaluate.pool: not counted above, at most {} pairs (3 test queries, the first 10 of 2 models); they are"
+    assert sum(note.startswith(said.format(60)) for note in weak) == 1
+    assert sum(note.startswith(said.format(50)) for note in strong) == 1
+    (plain,) = make_plan(workspace, configure(source, tier("llm"), evaluate={"pool": {"depth": 10}})).tiers
+    assert not any("evaluate.pool" in note for note in plain.notes)  # nothing is trained
+    reranker = {**trained, "train": None, "train_reranker": {"model": "path:/none"}}
+    (alone,) = make_plan(workspace, configure(source, tier("llm"), **reranker)).tiers
+    assert any("the first 10 of 1 models" in note for note in alone.notes)  # rerankers rank what the untrained finds

@@ -14,6 +14,7 @@ from flows.curation.records import open_curation
 from flows.planning.preview import Preview, Wanted, look_ahead, preview_config, preview_name
 from flows.runs.execute import execute
 from tests.flows.animals import ANIMALS, PLACES, tier
+from tests.flows.fakes import Both
 from tests.flows.nightly import Nights, sources
 
 ROWS = 12
@@ -172,3 +173,16 @@ def test_figures_of_a_preview_of_everything_cost_nothing_more_and_many_false_pai
     assert planned.calls == planned.known
     assert (planned.prompt_tokens, planned.hours, planned.money) == (0, 0.0, 0.0)
     assert any("more than half of the pairs are judged false" in note for note in shown.notes)
+
+
+def test_the_reranker_of_the_pool_is_scaled_up_too(tmp_path: Path) -> None:
+    nights, source = Nights(tmp_path, judge=Both()), write_rows(tmp_path / "rows", negatives=False)
+    nights.asked(source)  # writes the model
+    engine = {"kind": "cross_encoder", "model": str(nights.folder / "model")}
+    config = rows_config(nights, source, rescore={"engine": engine}, tiers=[])
+    (planned,) = run_preview(nights, config, Wanted(queries=4)).plan.tiers
+    assert (planned.tier, planned.basis, planned.prompt_tokens) == ("rescore", "estimated", 0)
+    assert planned.pairs is not None
+    assert planned.pairs > ROWS  # a positive each, and what was found
+    assert isinstance(nights.judge, Both)
+    assert planned.calls == planned.pairs == len(nights.judge.scored) * ROWS // 4

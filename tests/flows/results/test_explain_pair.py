@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flows.config.section import ConfigError
-from flows.results.explain_pair import explain_pair
+from flows.results.explain_pair import PairExplained, explain_pair
 from tests.flows.nightly import Nights, sources
 from tests.flows.runs.test_calibrate_curation import calibrate, label_all, table
 
@@ -32,3 +32,17 @@ def test_a_pair_is_explained_by_features_answers_p_and_thresholds(tmp_path: Path
     assert f"relevant from {found.thresholds['relevant_from']:.4g}" in lines[-1]
     with pytest.raises(ConfigError, match="passage 'nothing' is no candidate of query 'q0'"):
         explain_pair(nights.workspace, curation, "q0", "nothing")
+
+
+def test_the_score_of_a_reranker_is_shown_beside_the_verdicts() -> None:
+    found = PairExplained(
+        dataset="animals",
+        query_id="q0",
+        doc_id="otter-forest",
+        features={"rank": 2},
+        verdicts=({"tier": "llm", "judge": "j", "state": "relevant", "score": 0.75, "grade": None},),
+        decision={"state": "relevant", "score": 0.5, "judge": "j"},
+        thresholds={"relevant_from": 0.5, "not_relevant_below": 0.5},
+        rescored=({"retriever": "dense", "rank": 2, "score": 0.25},),
+    )
+    assert found.lines()[2:4] == ["rescored, for picking negatives: 0.25", "llm said relevant, score 0.75"]

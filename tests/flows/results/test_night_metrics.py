@@ -43,8 +43,9 @@ def test_parts_are_named_as_their_manifests_are_in_one_order() -> None:
     assert [run.name for run in judging(ASKED)] == ["judge-llm", "judge-gold-llm"]
 
 
-def test_answers_about_the_data_are_those_of_no_gold_set() -> None:
-    assert answer_keys(ASKED) == ["a1", "b1"]
+def test_answers_about_the_data_are_those_of_no_gold_set_and_of_no_held_out_query() -> None:
+    held_out = stage_run("judge-heldout-llm", manifest("judge", "h1", **FACTS))  # of `evaluate.pool`
+    assert answer_keys((*ASKED, held_out)) == ["a1", "b1"]
 
 
 def test_what_earlier_nights_paid_for_is_not_counted_again() -> None:
@@ -75,6 +76,14 @@ def test_hours_of_our_own_machines_cost_their_price() -> None:
     )
     found = cost(local, ASKED, frozenset())
     assert (found["money"], found["currency"]) == (3.5, "EUR")
+
+
+def test_the_hours_of_a_reranker_cost_their_price_too() -> None:
+    rescore = {"engine": {"kind": "cross_encoder", "model": "path:m", "device": "cuda"}}
+    settings = config(tiers=[tier()], rescore=rescore, prices={"hours": {"cuda": 3600.0}})
+    done = stage_run("rescore", manifest("rescore", "r1", **FACTS, engine_seconds=4.0))
+    found = cost(settings, (*ASKED, done), frozenset())
+    assert (found["calls"], found["gold_calls"], found["money"]) == (19, 10, 4.0)
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +157,16 @@ def test_the_texts_of_pairs_tell_them_apart_whatever_their_ids(nights: Nights) -
     pairs = pl.concat([pl.read_parquet(store.read(p.object) or b"") for p in pieces])
     assert pairs.select("dataset", "query_id", "doc_id").is_duplicated().sum() == 0
     assert total(mixes(store, first, ()).every["llm"]) == pairs.height
+
+
+def test_what_an_endpoint_was_paid_for_vectors_is_part_of_a_nights_cost() -> None:
+    far = {"kind": "openai_embeddings", "model": "m"}
+    settings = {"encoder": far, "train": None, "tiers": [], "prices": {"models": {"m": {"input": 10, "output": 0}}}}
+    encoded = (
+        stage_run("encode_passages", manifest("encode_passages", "e1", calls=2, prompt_tokens=900, engine_seconds=1.5)),
+        stage_run("encode_queries", manifest("encode_queries", "e2", remembered=9)),
+    )
+    found = cost(config(**settings), encoded, frozenset())
+    assert (found["calls"], found["prompt_tokens"], found["engine_seconds"]) == (2, 900, 1.5)
+    assert found["money"] == pytest.approx(900 * 10 / 1e6)
+    assert cost(config(tiers=[]), encoded, frozenset())["calls"] == 0  # a model of our own

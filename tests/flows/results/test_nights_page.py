@@ -38,16 +38,18 @@ def test_a_row_holds_what_a_person_asks_of_a_night(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path / "store"))
     unknown = record(2, gold=None, people=[], ndcg10={}, alarms=[ALARM], mix={"every": {}, "new": None})
     unknown["cost"]["money"] = None
-    for row in (record(1), unknown):
+    other = record(3, ndcg10={"default": 0.4, "relabel": None, "remove_hn": 0.47})
+    for row in (record(1), unknown, other):
         keep_next(store, f"history/nq/{row['curation']}", row)
     out = Console(file=io.StringIO(), width=250)
-    assert [row["night"] for row in show_history(store, None, out)] == ["2026-03-01", "2026-03-02"]
+    assert [row["night"] for row in show_history(store, None, out)] == [f"2026-03-0{n}" for n in (1, 2, 3)]
     printed = out.file.getvalue()  # type: ignore[attr-defined]
     first = next(line for line in printed.splitlines() if "2026-03-01" in line)
     for cell in ("1,000", "100", "3.1% (2.0% to 5.0%)", "12", "0.5 USD", "0.91", "0.82", "0.50", "0.400 → 0.450"):
         assert cell in first
     second = next(line for line in printed.splitlines() if "2026-03-02" in line)
     assert second.count("?") == 2
+    assert "0.400 → 0.470 (remove_hn)" in printed
     assert "gold llm" in second
     assert "2026-03-02 nq-000002: gold set, <llm>: 40% right" in printed
 

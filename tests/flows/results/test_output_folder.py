@@ -1,5 +1,6 @@
 """What a curation leaves on disk for people, and what it never takes away from them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from flows.curation.workspace import Hooks, Workspace
@@ -56,3 +57,25 @@ def test_a_report_is_replaced_by_the_newer_one(tmp_path: Path) -> None:
         page = folder_of(tmp_path, workspace.store, "report.html", text)
         folder = lay_out(workspace, ID, outcome(page, sheet))
     assert (folder / "report.html").read_text() == "newer"
+
+
+def test_exports_are_copied_once_and_again_where_people_changed_them(tmp_path: Path) -> None:
+    workspace, _ = make(tmp_path)
+    made = {name: folder_of(tmp_path, workspace.store, f"{name}.txt", name) for name in ("page", "sheet", "relabel")}
+    whole = replace(outcome(made["page"], made["sheet"]), exports={"relabel": made["relabel"]})
+    file = lay_out(workspace, ID, whole) / "export" / "relabel" / "relabel.txt"
+    written = file.stat().st_ino
+    lay_out(workspace, ID, whole)
+    assert file.stat().st_ino == written
+    file.write_text("changed")
+    lay_out(workspace, ID, whole)
+    assert file.read_text() == "relabel"
+    assert not list((tmp_path / "cache").rglob("relabel.txt"))  # no copy of the texts is left there
+
+
+def test_trained_rerankers_are_laid_out_so_that_engines_can_load_them(tmp_path: Path) -> None:
+    workspace, _ = make(tmp_path)
+    page, sheet = (folder_of(tmp_path, workspace.store, f"{name}.html", name) for name in ("report", "sheet"))
+    model = folder_of(tmp_path, workspace.store, "config.json", "{}")
+    folder = lay_out(workspace, ID, replace(outcome(page, sheet), rerankers={"relabel": model}))
+    assert (folder / "rerankers" / "relabel" / "config.json").read_text() == "{}"

@@ -218,3 +218,26 @@ def test_an_end_that_has_passed_stops_the_job_and_one_part_alone_is_computed_alo
     assert [(r.name, r.computed) for r in runs] == [("ingest", 1)]
     with pytest.raises(PartUnready, match="no part 3 of it is among what the curation needs"):
         place.run(Job("rerun-part", ingest, only=("mine", 3), force=frozenset({("mine", 3)})))
+
+
+def adopt(run: Any, setup: Any) -> Any:
+    data = ingest(run, setup)
+    tables = {name: data[name] for name in ("given", "queries", "positives", "irrelevant")}
+    return run(st.ADOPT, setup.config.adopt, **tables)
+
+
+@pytest.mark.slow
+def test_after_one_part_alone_nobody_waits_for_task_runs_of_the_parts_that_were_only_looked_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awaited: list[tuple[int, bool]] = []
+
+    def note(flow_run_id: str, task_runs: int) -> bool:
+        awaited.append((task_runs, await_history(flow_run_id, task_runs)))
+        return awaited[-1][1]
+
+    monkeypatch.setattr(flow_run, "await_history", note)
+    place.run(Job("curate", adopt))
+    _, runs = place.run(Job("rerun-part", adopt, only=("adopt", 0), force=frozenset({("adopt", 0)})))
+    assert [(r.name, r.computed) for r in runs] == [("ingest", 0), ("adopt", 1)]
+    assert awaited == [(3, True), (1, True)]

@@ -18,7 +18,7 @@ from flows.curation.lookup import Job
 from flows.curation.workspace import Hooks, Workspace
 from flows.method.setup import CurationFailed
 from flows.runs import servers
-from flows.runs.servers import in_own_flow_run, in_this_flow_run, ray_for
+from flows.runs.servers import in_own_flow_run, in_this_flow_run, keep_servers, ray_for
 from infra.cluster.ray_cluster import ClusterError
 from infra.prefect_api.client import Api
 from infra.prefect_api.health import ServerError, is_healthy
@@ -114,6 +114,20 @@ def test_without_addresses_both_servers_are_started_and_stopped(
     assert machine.said == ["starting Ray and the embedded Prefect server"]
 
 
+def test_several_jobs_of_a_command_share_the_servers(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    apis: list[Api] = []
+    monkeypatch.setattr("flows.runs.flow_run.run_flow", lambda workspace, setup, job, api: apis.append(api))
+    workspace = machine.install(monkeypatch).workspace()
+    with keep_servers():
+        assert machine.notes == []
+        for _ in range(2):
+            in_own_flow_run(workspace, machine.setup(workspace), Job())
+        assert len(machine.notes) == 2
+    in_own_flow_run(workspace, machine.setup(workspace), Job())
+    assert sorted(machine.notes) == sorted(2 * ["prefect started", "ray None alone", "ray stopped", "prefect stopped"])
+    assert [api.url for api in apis] == ["http://embedded/api"] * 3
+
+
 def test_a_server_that_is_named_is_joined_and_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "check_named", lambda url: machine.notes.append(f"{url} checked"))
     workspace = machine.install(monkeypatch).workspace(prefect_api_url="http://named/api")
@@ -148,7 +162,10 @@ def test_a_run_on_a_bare_machine_starts_prefect_and_ray_and_leaves_neither(machi
         urls.append(os.environ.get("PREFECT_API_URL", "") or str(PrefectServer(workspace.settings.home).running()))
         return run(st.INGEST, setup.config.ingest, source=setup.source)
 
-    outcome, runs = in_own_flow_run(workspace, machine.setup(workspace), Job("ingest", ingest))
+    with keep_servers():
+        outcome, runs = in_own_flow_run(workspace, machine.setup(workspace), Job("ingest", ingest))
+        in_own_flow_run(workspace, machine.setup(workspace), Job("again", ingest))
+    assert urls[0] == urls[1]
     assert [(run.name, run.computed, dict(run.failed)) for run in runs] == [("ingest", 1, {})]
     assert outcome["queries"].rows == 4
     assert json.loads(workspace.store.read(workspace.store.list("parts/ingest")[0]) or b"{}")["stage"] == "ingest"

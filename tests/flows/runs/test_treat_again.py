@@ -25,7 +25,8 @@ def test_a_dropped_query_and_a_relabelled_pair_are_counted_beside_what_was_made_
     executor = InProcess(store, tmp_path / "scratch")
     made = treat_again(Runner(store), Runner(store, executor), setup, changed)
     assert {name.rsplit("-", 1)[0] for name in executor.computed} == {
-        "treat-remove", "treat-drop_ambiguous", "export-remove", "export-drop_ambiguous"
+        "treat-remove", "treat-drop_ambiguous", "export-remove", "export-drop_ambiguous",
+        "render-remove", "render-drop_ambiguous",
     }  # fmt: skip
     assert executor.llm.asked == []
     removed = made["remove"].before

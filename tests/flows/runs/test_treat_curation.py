@@ -56,7 +56,7 @@ def test_another_cut_and_a_further_treatment_are_made_without_a_judge_an_encoder
     assert nights.judge.asked == []
     assert len(nights.executors) == runs
     new = {key.split("/")[1] for key in set(nights.workspace.store.list("")) - stored if key.startswith("manifests/")}
-    assert new <= {"treat", "export"}
+    assert new <= {"treat", "render", "export"}
     relabel = laid.made["relabel"]
     assert relabel.before is not None
     assert relabel.before.relabelled > 0

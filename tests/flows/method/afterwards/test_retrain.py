@@ -1,7 +1,7 @@
-"""Retraining, pruning and validation of a finished curation, in process, with a real tiny model that really trains."""
+"""Retraining and validation of a finished curation, in process, with a real tiny model that really trains."""
 
-import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 
 from flows.config.section import ConfigError
-from flows.method.afterwards.retrain import PruneConfig, RetrainConfig, labels_of, prune_method, retrain_method
+from flows.method.afterwards.retrain import RetrainConfig, Training, retrain_method
 from flows.method.afterwards.validate import ValidateConfig, validate_method
+from flows.method.curate import finished_curation
 from infra.storage.artifacts import read_table
 from tasks.schemas import HUMAN
 from tests.flows.trained import Place, keep_labels
@@ -41,6 +42,17 @@ def test_every_treatment_and_seed_is_a_part_of_its_own_and_the_curations_own_tra
     assert executor.computed == []
 
 
+def test_a_training_that_reads_no_verdict_is_given_none_though_they_are_listed_for_a_reranker(curated: Place) -> None:
+    """Before, its keys were others than those of the curation's own training, which was computed again."""
+    run, _ = curated.runner()
+    done, setup = finished_curation(run, curated.setup), curated.setup
+    assert Training.of(setup, done, 1, None).known is not None
+    train = setup.config.train
+    assert train is not None
+    plain = setup.config.model_copy(update={"train": train.model_copy(update={"mask": "positives"})})
+    assert Training.of(replace(setup, config=plain), done, 1, None).known is None
+
+
 def test_steps_and_treatments_can_be_named(curated: Place) -> None:
     run, _ = curated.runner()
     outcome = retrain_method(run, curated.setup, RetrainConfig(treatments=("remove_hn",), seeds=1, steps=1))
@@ -48,37 +60,6 @@ def test_steps_and_treatments_can_be_named(curated: Place) -> None:
     assert set(outcome.models) == {("remove_hn", 42)}
     assert json.loads(curated.file(outcome.models["remove_hn", 42], "training.json"))["steps"] == 1
     assert json.loads(curated.file(outcome.page, "comparison.json"))["comparisons"] == {}
-
-
-def test_each_dataset_is_left_out_once_whatever_its_name(curated: Place) -> None:
-    run, _ = curated.runner()
-    outcome = prune_method(run, curated.setup, PruneConfig(seeds=2))
-    assert {r.name: r.failed for r in run.runs if r.failed or r.blocked} == {}
-    labels = labels_of(sorted(f"{name}" for name in set(read_table(curated.store, outcome.pruning)["left_out"])))
-    assert len(set(labels.values())) == 3
-    assert {f"train-without-{label}_s43" for label in labels.values()} <= {r.name for r in run.runs}
-    table = read_table(curated.store, outcome.pruning)
-    assert set(table["verdict"]) <= {"hurts", "helps", "not shown"}
-    assert set(table["seeds"]) == {2}
-    assert set(table["held_out"]) == {"all", *table["left_out"]}
-    without = next(r for r in run.runs if r.name == f"leave_out-{labels[table['left_out'][0]]}")
-    mixes = pl.concat(
-        pl.read_parquet(io.BytesIO(curated.store.get_object(p.object)))
-        for m in without.manifests
-        for p in m.tables["mix"]
-    )
-    assert set(mixes["dataset"]) == set(table["left_out"]) - {table["left_out"][0]}
-    assert "reported on others" in curated.file(outcome.page, "pruning.md")
-    again, executor = curated.runner()
-    prune_method(again, curated.setup, PruneConfig(seeds=2))
-    assert executor.computed == []
-
-
-def test_a_dataset_that_is_not_in_the_mix_cannot_be_left_out(curated: Place) -> None:
-    run, executor = curated.runner()
-    with pytest.raises(ConfigError, match="no 'nq' in the mix, which holds"):
-        prune_method(run, curated.setup, PruneConfig(datasets=("nq",)))
-    assert executor.computed == []
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_computed(tmp_path: Path, tiny_model: Path) -> None:
@@ -92,17 +73,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(tmp_path: Pa
     keep_labels(unfinished.store, pl.DataFrame([{**strange, "curation": "", "comment": ""}], schema=HUMAN.columns))
     with pytest.raises(ConfigError, match=r"has not finished .*; run it to its end first"):
         validate_method(run, unfinished.setup, ValidateConfig())
-    alone = Place(tmp_path / "alone", tiny_model, ("fever",)).curate()
-    with pytest.raises(ConfigError, match="at least two datasets in the training mix, it holds only"):
-        prune_method(run := alone.runner()[0], alone.setup, PruneConfig())
-    assert run.runs == []
     nothing_held_out = Place(tmp_path / "all", tiny_model, ("fever",), ingest={}).curate()
     with pytest.raises(ConfigError, match="holds no queries out"):
         retrain_method(nothing_held_out.runner()[0], nothing_held_out.setup, RetrainConfig())
     few = {"train": None, "treatments": ["default", "relabel"]}
     untrained = Place(tmp_path / "untrained", tiny_model, ("fever",), **few).curate()
     with pytest.raises(ConfigError, match="some of default, relabel expected, remove came"):
-        prune_method(untrained.runner()[0], untrained.setup, PruneConfig(treatment="remove"))
+        retrain_method(untrained.runner()[0], untrained.setup, RetrainConfig(treatments=("remove",)))
     with pytest.raises(ConfigError, match="trains no model"):
         retrain_method(untrained.runner()[0], untrained.setup, RetrainConfig())
     assert executor.computed == []
@@ -124,12 +101,3 @@ def test_a_failed_training_blocks_the_comparison_and_nothing_else(curated: Place
     assert done["evaluate-relabel_s43"].blocked == 1
     assert done["compare"].blocked == 1
     assert done["evaluate-relabel_s42"].computed + done["evaluate-relabel_s42"].reused == 1
-
-
-def test_datasets_named_like_paths_or_in_other_scripts_have_labels_of_their_own() -> None:
-    labels = labels_of(["a/b", "a b", "../../etc", "東京", "x" * 200, "x" * 201])
-    assert len(set(labels.values())) == 6
-    for label in labels.values():
-        assert set(label) <= set("abcdefghijklmnopqrstuvwxyz0123456789_")
-        assert len(label) < 60
-    assert labels_of(["fever", "a/b"])["fever"] == "fever"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from flows.config.load import load_config, parse_config
 from flows.config.prices import load_prices
 from flows.config.section import ConfigError
-from flows.config.yaml_file import read_yaml
-from flows.config.yaml_traps import traps_in, value_at
+from flows.config.yaml_files.read import read_yaml
+from flows.config.yaml_files.traps import traps_in, value_at
 from tests.flows.settings import MINIMAL, config
 
 BASE = {"name": "name: mine", "source": "source: {path: rows.jsonl}"}

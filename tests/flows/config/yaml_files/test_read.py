@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import yaml_file
 from flows.config.load import load_config
 from flows.config.prices import load_prices
 from flows.config.section import ConfigError
-from flows.config.yaml_file import YamlError, read_yaml
+from flows.config.yaml_files import read as yaml_file
+from flows.config.yaml_files.read import YamlError, read_yaml
 from tests.flows.settings import config
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))

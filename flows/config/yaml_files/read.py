@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from flows.config.yaml_traps import Lookup, explain, traps_in, value_at
+from flows.config.yaml_files.traps import Lookup, explain, traps_in, value_at
 
 _LARGEST = 4 * 2**20  # bytes of a file
 _MOST = 100_000  # values in a file, those that aliases repeat included
