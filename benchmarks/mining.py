@@ -9,6 +9,8 @@ on a machine that does other work too, the seconds say little.
 
 - `speedup`, `memory_ratio`: seconds and memory of sentence-transformers with its defaults / those of Reneg.
 - `faiss_speedup`, `faiss_memory_ratio`: the same with `use_faiss=True, faiss_batch_size=1024`.
+- `deep_speedup`, `deep_faiss_speedup`: the same, of one run of Reneg that searches 100 deep, its default. In the other
+  runs it searches as deep as its window, 25, as sentence-transformers does.
 - `equal_share`: queries for which both pick the same negatives; `differences` says why the others differ.
 - `gemm_share`: seconds of torch's float32 product of the same shapes / seconds of the search, at 1,000,000 passages
   and 20,000 queries (`large`).
@@ -44,12 +46,13 @@ from benchmarks.mining_data import Size, fill_store, read_part, read_size, write
 RESULT = Path(__file__).parent / "results" / "mining.json"
 _THREADS = 2
 _WINDOW, _NEGATIVES, _MARGIN = 25, 7, 0.05
+_DEFAULT_DEPTH = 100  # of Reneg's search; sentence-transformers searches as deep as its window and the positives
 _BLOCK = (2_048, 16_384)  # rows of queries and passages that torch multiplies at a time: its fastest of those tried
 _QUERY = ["dataset", "query_id"]
 _PAIR = [*_QUERY, "doc_id"]
 
 
-def mine_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
+def mine_with_reneg(folder: Path, scratch: Path, depth: int = _WINDOW) -> dict[str, Any]:
     """Search and mine as a curation does, part by part in this process."""
     from flows.method.curate import mine
     from flows.method.tables import Generations, Vectors
@@ -65,10 +68,10 @@ def mine_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
     tables = {name: Table(name, tuple(Piece(**piece) for piece in pieces)) for name, pieces in found.items()}
     vectors = Vectors(queries=tables.pop("query_vectors"), passages=tables.pop("passage_vectors"))
     config = SimpleNamespace(
-        search=SearchConfig(threads=_THREADS),
-        mine=MineConfig(range_max=_WINDOW, num_negatives=_NEGATIVES, relative_margin=_MARGIN),
+        search=SearchConfig(threads=_THREADS, depth=depth),
+        mine=MineConfig(depth=depth, range_max=_WINDOW, num_negatives=_NEGATIVES, relative_margin=_MARGIN),
     )
-    setup: Any = SimpleNamespace(config=config, encoder_key="generated", software=lambda stage: {})
+    setup: Any = SimpleNamespace(config=config, encoder_key="generated", software=lambda stage: {}, rescorer=None)
     data: Any = SimpleNamespace(generations=Generations((size.query_parts,), (size.passage_parts,)), **tables)
     ends, cpu, failed, peaks = dict[str, float](), dict[str, float](), dict[str, str](), [_peak_gib()]
     started, used = time.monotonic(), time.process_time()
@@ -85,7 +88,7 @@ def mine_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
     for name in ("candidates", "negatives", "rejects"):
         read_table(store, getattr(pool, name)).write_parquet(scratch / f"{name}.parquet")
     each, spent = _differences(ends), _differences(cpu)
-    mined = ("search", "mine")
+    mined = ("hash_passages", "search", "mine")
     return {
         "seconds": sum(each[name] for name in mined),
         "cpu_seconds": sum(spent[name] for name in mined),
@@ -102,8 +105,8 @@ def _differences(ends: Mapping[str, float]) -> dict[str, float]:
 
 
 def search_with_reneg(folder: Path, scratch: Path) -> dict[str, Any]:
-    """Mine, and return the figures of the search alone."""
-    made = mine_with_reneg(folder, scratch)
+    """Mine, and return the figures of the search alone, as deep as it is by default."""
+    made = mine_with_reneg(folder, scratch, _DEFAULT_DEPTH)
     return {**made, "seconds": made["stages"]["search"], "cpu_seconds": made["cpu_stages"]["search"]}
 
 
@@ -242,6 +245,7 @@ def _peak_gib() -> float:
 
 _WAYS: Mapping[str, Callable[[Path, Path], dict[str, Any]]] = {
     "reneg": mine_with_reneg,
+    "deep": lambda folder, scratch: mine_with_reneg(folder, scratch, _DEFAULT_DEPTH),
     "search": search_with_reneg,
     "defaults": mine_with_theirs,
     "faiss": lambda folder, scratch: mine_with_theirs(folder, scratch, use_faiss=True, faiss_batch_size=1024),
@@ -279,11 +283,14 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     made = _take_turns(folder, ("reneg", "faiss", "defaults"), rounds)
     seconds, cpu, gib = (_medians(made, name) for name in ("seconds", "cpu_seconds", "gib"))
     equal = compare(folder / "data", folder / "reneg", folder / "faiss")
+    deep = _take_turns(folder, ("deep",), 1)["deep"][0]["seconds"]
     return {
         "speedup": round(seconds["defaults"] / seconds["reneg"], 3),
         "memory_ratio": round(gib["defaults"] / gib["reneg"], 2),
         "faiss_speedup": round(seconds["faiss"] / seconds["reneg"], 3),
         "faiss_memory_ratio": round(gib["reneg"] / gib["faiss"], 3),
+        "deep_speedup": round(seconds["defaults"] / deep, 3),
+        "deep_faiss_speedup": round(seconds["faiss"] / deep, 3),
         **equal,
         "cpu_speedup": round(cpu["defaults"] / cpu["reneg"], 3),
         "cpu_faiss_speedup": round(cpu["faiss"] / cpu["reneg"], 3),

@@ -16,7 +16,9 @@ def test_the_walk_finds_every_part_with_all_that_it_was_given(tmp_path: Path) ->
     judged = next(part for part in parts if part.stage == "judge-llm" and part.rows)
     assert set(judged.pieces) == {"escalated", "queries", "passages", "positives"}  # also those that no key names
     for stage, ratio in read_over_input(parts).items():
-        assert 0.9 < ratio < 1.2, stage  # equal pieces count once
+        least = 0.7 if stage == "search" else 0.9  # which reads texts only where a passage has the id of a query
+        most = 2.0 if stage == "encode_passages" else 1.2  # which also reads what is remembered
+        assert least < ratio < most, stage  # equal pieces count once
     assert sum(part.encoded for part in parts) > 0
     decided = [part for part in below(judged, parts) if part.stage == "decide"]
     assert [part.index for part in decided] == [judged.index]

@@ -1,0 +1,298 @@
+"""Plant false negatives in two labelled collections, train a model by each treatment, and compare them.
+
+    python -m benchmarks.planted --freeze [--folder FOLDER] [--data ../shared/data]    # choose the recipe on `default`
+    python -m benchmarks.planted [--stage STAGE] [--folder FOLDER] [--data ../shared/data]
+
+Collections: Cranfield and MTRAG. Known positives are hidden among mined negatives (`planted_data`); five folds by
+query (the turns of a conversation together), five seeds, a static-embedding model (`planted_base`). A cell trains on
+four folds and scores the fifth with all of its labels. Every treatment has the same number of steps, of rows in a step
+and of negatives in a row, as far as the mined passages reach that replace what is removed: the result counts the rows
+with fewer. Cells are kept in the folder; what is there is not computed again.
+
+Order: `--freeze` chooses steps, learning rate and temperature by `default` alone, on a development fold that is neither
+trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before anything else runs.
+The stages: `default` trains the baseline and states which effect could be detected; `judge` and `teacher` judge the
+pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size curve and the grid of
+negatives; `summary` writes benchmarks/results/planted.json and docs/planted.svg.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks import planted_checks, planted_judges, planted_summary, planted_teacher
+from benchmarks.planted_cells import FACTS, UNTRAINED, Bench, Cell, read_cells, run_cells, write
+from benchmarks.planted_data import COLLECTIONS, FOLDS, describe
+from benchmarks.planted_setup import encoder_folder, prepare
+from benchmarks.planted_treatments import TREATMENTS, Evidence, oracle
+from tasks.schemas import TEACHER
+
+HERE = Path(__file__).parent
+RECIPE, RESULT, PLOT = HERE / "planted_recipe.json", HERE / "results" / "planted.json", HERE.parent / "docs/planted.svg"
+STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "summary")
+SEEDS = (42, 43, 44, 45, 46)
+FIXED: Mapping[str, Any] = {"batch_size": 16, "num_negatives": 7, "mask": "positives", "threads": 1}
+GRID = {"learning_rate": (1e-3, 3e-3), "temperature": (0.05, 0.1), "steps": (30, 90)}
+MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller steps, as it trains on two cores
+    **FIXED,
+    "threads": 2,
+    "steps": 40,
+    "batch_size": 8,
+    "num_negatives": 3,
+    "learning_rate": 5e-5,
+    "temperature": 0.05,
+    "max_seq_length": 96,
+}
+MINILM_ON, MINILM_SEEDS = "cranfield", SEEDS[:1]
+COMPARED = ("default", "relabel_judges", "relabel_oracle")  # in the curve, in the grid, and with MiniLM
+SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 3), SEEDS[:2]
+
+
+def cells_of(stage: str) -> list[Cell]:
+    """List the cells of a stage, in the order they are run: seed by seed, so that a stopped run has whole seeds."""
+    every = list(product(SEEDS, COLLECTIONS, range(FOLDS)))
+    if stage == "default":
+        start = [Cell(name, UNTRAINED, fold, 0) for name in COLLECTIONS for fold in range(FOLDS)]
+        return start + [Cell(name, "default", fold, seed) for seed, name, fold in every]
+    if stage == "cells":
+        return [Cell(name, treatment, fold, seed) for seed, name, fold in every for treatment in TREATMENTS]
+    if stage == "minilm":
+        kinds = product(MINILM_SEEDS, range(FOLDS), COMPARED)
+        start = [Cell(MINILM_ON, UNTRAINED, fold, 0, model="minilm") for fold in range(FOLDS)]
+        return start + [Cell(MINILM_ON, name, fold, seed, model="minilm") for seed, fold, name in kinds]
+    if stage == "more":
+        kinds = product(MORE_SEEDS, COLLECTIONS, range(FOLDS), COMPARED)
+        made: list[Cell] = []
+        for seed, name, fold, treatment in kinds:
+            made += [Cell(name, treatment, fold, seed, share=share) for share in SHARES]
+            made += [Cell(name, treatment, fold, seed, negatives=count) for count in NEGATIVES]
+        return made
+    return []
+
+
+def read_bench(arguments: argparse.Namespace, name: str, recipe: Mapping[str, Any]) -> Bench:
+    """Read a collection with what is known of its pairs so far."""
+    collection, planted, base = prepare(arguments.folder, arguments.data, name)
+    judged, scored = (module.path_of(arguments.folder, name) for module in (planted_judges, planted_teacher))
+    evidence = Evidence(
+        pl.read_parquet(judged) if judged.exists() else oracle(planted).clear(),
+        pl.read_parquet(scored) if scored.exists() else TEACHER.empty(),
+    )
+    return Bench(collection, planted, evidence, base, {**FIXED, **recipe})
+
+
+def freeze(arguments: argparse.Namespace) -> None:
+    """Choose the recipe of each collection by the mean of `default` on the development folds; write all that was tried.
+
+    In fold f the test fold f is left out altogether, and the next fold is the development fold. The five means are
+    pooled, so each fold had a part in the choice of the one recipe by which it is tested later.
+    """
+    found: dict[str, Any] = {"measure": "nDCG@10", "fixed": dict(FIXED), "grid": GRID, "collections": {}}
+    for name in COLLECTIONS:
+        bench = read_bench(arguments, name, {})
+        tried = []
+        for values in product(*GRID.values()):
+            recipe = dict(zip(GRID, values, strict=True))
+            scores = [_dev_score(arguments, bench, recipe, fold) for fold in range(FOLDS)]
+            tried.append({**recipe, "ndcg10": round(float(np.mean(scores)), 5)})
+            print(name, tried[-1], flush=True)
+        best = max(tried, key=lambda one: one["ndcg10"])
+        found["collections"][name] = {"chosen": {one: best[one] for one in GRID}, "tried": tried}
+    RECIPE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _dev_score(arguments: argparse.Namespace, bench: Bench, recipe: Mapping[str, Any], fold: int) -> float:
+    """Train `default` without the test fold and the development fold; return the mean score on the latter."""
+    text = "-".join(f"{value:g}" for value in recipe.values())
+    path = arguments.folder / "dev" / f"{bench.collection.name}-{text}-f{fold}.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        dev = bench.collection.with_splits({fold: "test", (fold + 1) % FOLDS: "dev"})
+        one = replace(bench, collection=dev, recipe={**bench.recipe, **recipe})
+        write(path, one.run(Cell(bench.collection.name, "default", fold, SEEDS[0]), "dev"))
+    return float(np.mean(list(json.loads(path.read_text(encoding="utf-8"))["scores"].values())))
+
+
+def recipe_commit() -> str:
+    """Return the commit that froze the recipe.
+
+    Raises:
+        SystemExit: the recipe is not committed as it is.
+    """
+    asked = (("status", "--porcelain", "--"), ("log", "-1", "--format=%H", "--"))
+    changed, found = (_git(*words, str(RECIPE)) for words in asked)
+    if changed or not found:
+        raise SystemExit(f"{RECIPE.name}: a committed recipe expected before any other run; --freeze it, and commit it")
+    return found
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(HERE.parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def run_stage(arguments: argparse.Namespace, stage: str) -> None:
+    """Run one stage; what is there already is kept."""
+    if stage in ("judge", "teacher"):
+        module = {"judge": "benchmarks.planted_judges", "teacher": "benchmarks.planted_teacher"}[stage]
+        asked = [sys.executable, "-m", module, "--folder", str(arguments.folder), "--data", str(arguments.data)]
+        asked += ["--asked", str(arguments.asked)] if stage == "judge" else []
+        subprocess.run(asked, check=True)
+        return
+    if stage == "summary":
+        summarise(arguments)
+        return
+    chosen = json.loads(RECIPE.read_text(encoding="utf-8"))["collections"]
+    cells = cells_of(stage)
+    names = sorted({cell.collection for cell in cells})
+    benches = {name: read_bench(arguments, name, chosen[name]["chosen"]) for name in names}
+    if stage != "default":
+        _refuse_unjudged(benches)
+    if stage == "minilm":
+        benches = {name: replace(one, base=encoder_folder(), recipe=MINILM) for name, one in benches.items()}
+    run_cells(benches, cells, arguments.folder / "cells")
+    if stage == "default":
+        summarise(arguments)
+
+
+def _refuse_unjudged(benches: Mapping[str, Bench]) -> None:
+    known = {name: one.evidence for name, one in benches.items()}
+    missing = [name for name, one in known.items() if not (one.judges.height and one.teacher.height)]
+    if missing:
+        raise SystemExit(f"judged pairs of {', '.join(missing)} expected; run the stages judge and teacher first")
+
+
+def summarise(arguments: argparse.Namespace) -> None:
+    """Write the results of the cells that are finished, and the plot."""
+    result = collect(arguments)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if any(row.get("low") is not None for one in result["collections"] for row in one["treatments"]):
+        planted_summary.write_plot(result["collections"], PLOT)
+    print(json.dumps(result["reached"]))
+
+
+def collect(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Collect the results of the cells that are finished."""
+    folder = arguments.folder / "cells"
+    order = {name: cells_of(name) for name in ("default", "cells", "minilm", "more")}
+    main = read_cells(folder, {cell: 0 for cell in [*order["default"], *order["cells"]]})
+    chosen = json.loads(RECIPE.read_text(encoding="utf-8"))
+    collections = []
+    for name in COLLECTIONS:
+        collection, planted, _ = prepare(arguments.folder, arguments.data, name)
+        scores = main.filter(pl.col("collection") == name)
+        others = len(TREATMENTS) - 1
+        treatments = planted_summary.compare(scores, collection.groups, list(TREATMENTS))
+        judges = arguments.folder / name / "judges.json"
+        clusters = planted_checks.cluster_queries(collection)
+        teacher = planted_teacher.path_of(arguments.folder, name)
+        collections.append(
+            {
+                "name": name,
+                **describe(collection, planted),
+                "recipe": chosen["collections"][name]["chosen"],
+                "detectable": planted_summary.detectable(scores, collection.groups, others),
+                "judges": json.loads(judges.read_text(encoding="utf-8")) if judges.exists() else None,
+                "teacher": planted_checks.measure_teacher(planted, pl.read_parquet(teacher))
+                if teacher.exists()
+                else None,
+                "untrained": _mean(scores, UNTRAINED),
+                "clusters_by_shared_passages": clusters["group"].n_unique(),
+                "treatments": _with_rows(planted_checks.with_shared(treatments, scores, clusters), folder, main, name),
+                "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
+                "by_exposure": planted_checks.by_exposure(
+                    scores, collection, planted, [row["name"] for row in treatments if row["name"] != "default"]
+                ),
+                "order": planted_summary.order_beside_paper(treatments),
+                "curve_and_grid": _further(folder, order["more"], order["cells"], collection.groups, name),
+            }
+        )
+    small = read_cells(folder, order["minilm"])
+    groups = prepare(arguments.folder, arguments.data, MINILM_ON)[0].groups
+    every = [cell for cells in order.values() for cell in cells]
+    return {
+        "command": "python -m benchmarks.planted",
+        "measure": "nDCG@10",
+        "recipe_commit": recipe_commit(),
+        "fixed": dict(FIXED),
+        "folds": FOLDS,
+        "seeds": list(SEEDS),
+        "correction": f"Bonferroni over {len(TREATMENTS) - 1} treatments; clusters crossed with seeds",
+        "cells": {"finished": sum((folder / cell.file).exists() for cell in set(every)), "of": len(set(every))},
+        "reached": planted_summary.verdicts(collections),
+        "collections": collections,
+        "minilm": {
+            "collection": MINILM_ON,
+            "recipe": dict(MINILM),
+            "seeds": list(MINILM_SEEDS),
+            "untrained": _mean(small, UNTRAINED),
+            "treatments": planted_summary.compare(small, groups, COMPARED),
+        },
+    }
+
+
+def _further(
+    folder: Path, more: Sequence[Cell], main: Sequence[Cell], groups: pl.DataFrame, name: str
+) -> list[dict[str, Any]]:
+    """Return the size curve and the grid, on the seeds that both have, the whole size first."""
+    whole = [c for c in main if c.seed in MORE_SEEDS and c.treatment in COMPARED]
+    scores = read_cells(folder, [c for c in [*whole, *more] if c.collection == name])
+    found = []
+    parts = scores.partition_by("share", "negatives", as_dict=True)
+    for (share, negatives), part in sorted(parts.items(), reverse=True):
+        row = {"share": share, "negatives": negatives or FIXED["num_negatives"]}
+        found.append({**row, "treatments": planted_summary.compare(part, groups, COMPARED)})
+    return found
+
+
+def _with_rows(
+    treatments: Sequence[Mapping[str, Any]], folder: Path, main: pl.DataFrame, name: str
+) -> list[dict[str, Any]]:
+    """Add to each treatment how many rows it trained on, and how many had fewer negatives or none: means over cells."""
+    made = []
+    for row in treatments:
+        cells = main.filter(collection=name, treatment=row["name"]).select("fold", "seed").unique()
+        files = [Cell(name, row["name"], fold, seed).file for fold, seed in cells.iter_rows()]
+        read = [json.loads((folder / file).read_text(encoding="utf-8")) for file in files]
+        made.append({**row, **{fact: round(float(np.mean([one[fact] for one in read])), 1) for fact in FACTS}})
+    return made
+
+
+def _mean(scores: pl.DataFrame, treatment: str) -> float | None:
+    values = scores.filter(pl.col("treatment") == treatment)["value"].to_numpy()
+    return round(float(values.mean()), 5) if len(values) else None
+
+
+def main() -> int:
+    """Freeze the recipe, or run the stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--freeze", action="store_true", help="choose the recipe on `default`, and nothing else")
+    parser.add_argument("--stage", choices=STAGES, action="append", help="run this stage only; unset: all")
+    parser.add_argument("--folder", type=Path, default=Path("../planted"), help="where cells and judgements are kept")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the collections")
+    parser.add_argument("--asked", type=int, default=500, help="pairs per collection that the language model gets")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    if arguments.freeze:
+        freeze(arguments)
+        return 0
+    recipe_commit()
+    for stage in arguments.stage or STAGES:
+        began = time.perf_counter()
+        run_stage(arguments, stage)
+        print(f"stage {stage}: {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

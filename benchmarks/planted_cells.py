@@ -1,0 +1,161 @@
+"""Train and score one cell of `benchmarks.planted`: a collection, a test fold, a seed, a treatment.
+
+A cell is kept as a file with the nDCG@10 of each test query, so that a run that was stopped goes on. All cells of one
+recipe have the same number of steps, rows per step and negatives per row.
+"""
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.planted_base import remembered_tokens
+from benchmarks.planted_data import Collection, Planted
+from benchmarks.planted_treatments import TREATMENTS, Evidence, Made
+from tasks.training.evaluate import EvaluateConfig, evaluate
+from tasks.training.train import SUMMARY_FILE, train
+from tasks.training.train_config import TrainConfig
+
+MEASURE = "nDCG@10"
+FACTS = ("rows", "steps", "rows_with_fewer_negatives", "rows_without_negatives")
+UNTRAINED = "untrained"  # the model before any training, as a treatment
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained and scored. share: of the training queries. negatives: per row and step; 0: the recipe's."""
+
+    collection: str
+    treatment: str
+    fold: int
+    seed: int
+    share: float = 1.0
+    negatives: int = 0
+    model: str = "static"
+
+    @property
+    def file(self) -> str:
+        """The name of the cell's file below the folder of cells."""
+        more = "".join(
+            [f"-share{self.share:g}" if self.share != 1 else "", f"-neg{self.negatives}" if self.negatives else ""]
+        )
+        return f"{self.model}-{self.collection}-{self.treatment}{more}-f{self.fold}-s{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells of a collection and model share. recipe: settings of `TrainConfig`. base: the model's folder."""
+
+    collection: Collection
+    planted: Planted
+    evidence: Evidence
+    base: Path
+    recipe: Mapping[str, Any]
+    tokens: dict[str, Any] = field(default_factory=dict)  # of the texts, as the static model reads them
+
+    def run(self, cell: Cell, split: str = "test") -> dict[str, Any]:
+        """Train on the rows of a treatment, and score the held-out queries; nothing is kept but the scores."""
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="reneg-planted-") as name, remembered_tokens(self.tokens):
+            out = Path(name) / "model"
+            out.mkdir()
+            facts: dict[str, Any] = {}
+            if cell.treatment == UNTRAINED:
+                shutil.rmtree(out)
+                out = self.base
+            else:
+                facts = self._train(cell, out)
+            trained = time.perf_counter()
+            made = evaluate(
+                EvaluateConfig(
+                    model_name=cell.treatment,
+                    seed=cell.seed,
+                    measures=(MEASURE,),
+                    max_seq_length=int(self.recipe.get("max_seq_length", 256)),
+                    ignore_same_id=False,
+                ),
+                queries=self.collection.queries,
+                passages=self.collection.passages,
+                qrels=self.collection.qrels,
+                model=out,
+            )
+        scores = made["scores"] if split == "test" else made["dev_scores"]
+        values = dict(scores.sort("query_id").select("query_id", "value").iter_rows())
+        seconds = {"train": round(trained - began, 2), "evaluate": round(time.perf_counter() - trained, 2)}
+        return {**asdict(cell), "scores": {one: round(value, 6) for one, value in values.items()}, **facts, **seconds}
+
+    def _train(self, cell: Cell, out: Path) -> dict[str, Any]:
+        rows = TREATMENTS[cell.treatment](Made(self.collection, self.planted, self.evidence, cell.seed))
+        settings = {**self.recipe, **rows.settings, "seed": cell.seed}
+        if cell.negatives:
+            settings["num_negatives"] = cell.negatives
+        train(
+            TrainConfig(**settings),
+            instances=rows.instances.filter(pl.col("query_id").is_in(self._used(cell))),
+            queries=self.collection.queries,
+            passages=self.collection.passages,
+            known=rows.known,
+            out=out,
+            base=self.base,
+        )
+        summary = json.loads((out / SUMMARY_FILE).read_text())
+        return {name: summary[name] for name in FACTS}
+
+    def _used(self, cell: Cell) -> list[str]:
+        """Return the training queries of a cell: the same for each treatment; a smaller share is part of a larger."""
+        queries = self.collection.queries.filter(pl.col("split") == "train")["query_id"].sort().to_list()
+        order = np.random.default_rng([cell.fold, cell.seed, 3]).permutation(len(queries))
+        return [queries[place] for place in order[: round(cell.share * len(queries))]]
+
+
+def run_cells(benches: Mapping[str, Bench], cells: Sequence[Cell], folder: Path) -> None:
+    """Run the cells that have no file yet, and print how long the rest will take."""
+    folder.mkdir(parents=True, exist_ok=True)
+    open_ = [cell for cell in cells if not (folder / cell.file).exists()]
+    began = time.perf_counter()
+    for done, cell in enumerate(open_):
+        bench = benches[cell.collection]
+        one = replace(bench, collection=bench.collection.with_splits({cell.fold: "test"}))
+        write(folder / cell.file, one.run(cell))
+        each = (time.perf_counter() - began) / (done + 1)
+        left = len(open_) - done - 1
+        print(f"{cell.file}: {each:.1f} s a cell, {left} left, about {each * left / 60:.0f} minutes", flush=True)
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file whole: another process never sees a part of it."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    part.rename(path)
+
+
+def read_cells(folder: Path, cells: Iterable[Cell]) -> pl.DataFrame:
+    """Read finished cells: collection, treatment, share, negatives, model, fold, seed, query_id, value."""
+    rows = []
+    for cell in cells:
+        path = folder / cell.file
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            rows += [
+                (cell.collection, cell.treatment, cell.share, cell.negatives, cell.model, cell.fold, cell.seed, *one)
+                for one in found["scores"].items()
+            ]
+    schema = {
+        "collection": pl.String,
+        "treatment": pl.String,
+        "share": pl.Float64,
+        "negatives": pl.Int64,
+        "model": pl.String,
+        "fold": pl.Int64,
+        "seed": pl.Int64,
+        "query_id": pl.String,
+        "value": pl.Float64,
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")
