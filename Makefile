@@ -4,8 +4,8 @@ VENV := .venv
 S3 := .venv-s3
 BIN := $(VENV)/bin
 REQUIREMENTS := infra/requirements
-# Test processes side by side. Tests wait about half of their time: 3 keep two cores busy, 2 leave room for other work.
-JOBS ?= 3
+# Test processes side by side. Tests wait about half of their time: 4 keep two cores busy, 2 leave room for other work.
+JOBS ?= 4
 DEVICE ?= $(if $(wildcard $(VENV)/.installed-gpu),gpu,cpu)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # Packages are compiled when they are installed. Else, with PYTHONDONTWRITEBYTECODE, every process compiles for tens of seconds.

@@ -31,6 +31,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "infra/ledger",
         "infra/stages",
         "infra/engines",
+        "infra/engines/embeddings",
         "infra/engines/rerankers",
         "infra/cluster",
         "infra/prefect_api",
@@ -43,33 +44,45 @@ ORDER: Mapping[str, tuple[str, ...]] = {
         "tasks/mining/dense",
         "tasks/mining/bm25",
         "tasks/judging",
+        "tasks/rescoring",
         "tasks/verdicts/fitting",
         "tasks/verdicts",
         "tasks/verdicts/guarantee",
         "tasks/quality",
         "tasks/calibrating",
-        "tasks/training",
+        "tasks/training/losses",
+        "tasks/training/gate",
         "tasks/data/on_disk",
         "tasks/data/layouts",
         "tasks/data/containers",
         "tasks/data/reading",
+        "tasks/data/pieces",
         "tasks/data/writing",
+        "tasks/data/rendering",
         "tasks/data/ingesting",
         "tasks/data",
+        "tasks/evaluation",
+        "tasks/training/loop",
+        "tasks/training",
+        "tasks/training/rerankers",
         "tasks/fetching",
         "tasks/guards",
+        "tasks/report/parts",
         "tasks/report",
     ),
     "flows": (
         "flows",  # the stage table
+        "flows/config/yaml_files",
         "flows/config",
         "flows/config/judges",  # files alone
+        "flows/config/recipes",  # files alone
         "flows/guards",
         "flows/method",
         "flows/method/afterwards",
         "flows/inputs",
         "flows/curation",
         "flows/planning",
+        "flows/promotion",
         "flows/results",
         "flows/maintenance",
         "flows/runs",
@@ -183,6 +196,20 @@ def too_large() -> Iterator[str]:
                     yield f"{path}: {node.name} has {length} lines, {MOST_FUNCTION_LINES} at most"
 
 
+def named_twice() -> Iterator[str]:
+    """List names that a module gives to two things at its top level: whoever imports one gets the later one."""
+    for path in code_modules():
+        given: Counter[str] = Counter()
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                given[node.name] += 1
+            elif isinstance(node, ast.Assign | ast.AnnAssign):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                parts = [part for target in targets for part in ast.walk(target)]
+                given.update(p.id for p in parts if isinstance(p, ast.Name) and isinstance(p.ctx, ast.Store))
+        yield from (f"{path}: {name} is given {count} times" for name, count in given.items() if count > 1)
+
+
 def unplaced() -> list[str]:
     """List folders that have no place in the order of folders."""
     folders = {(path.parts[0], path.parent.as_posix()) for path in modules()}
@@ -285,6 +312,7 @@ def main() -> int:
         "imports upward": upward(graph),
         "folders without a place in the order": unplaced(),
         "folders, files and functions that are too large": list(too_large()),
+        "names that a module gives to two things": list(named_twice()),
         "modules without a test file of their own": untested(),
     }
     if not arguments.fast:

@@ -51,7 +51,22 @@ def test_every_folder_has_a_place_in_the_order() -> None:
     assert house.unplaced() == []
 
 
+def test_no_module_gives_one_name_to_two_things() -> None:
+    assert list(house.named_twice()) == []
+
+
 # ---- the checks ----
+
+
+def test_a_name_given_twice_at_the_top_level_is_found(tree: Path) -> None:
+    plant(
+        tree,
+        {
+            "tasks/summaries.py": "FOUND = 1\n(A, B) = (1, 2)\nFOUND: int = 2\ndef read(): ...\nclass read: ...\n",
+            "tasks/once.py": "FOUND = 1\ndef read():\n    found = 1\n    found = 2\n",
+        },
+    )
+    assert list(house.named_twice()) == [f"tasks/summaries.py: {name} is given 2 times" for name in ("FOUND", "read")]
 
 
 def test_imports_count_wherever_they_stand_and_name_the_module_not_its_folder(tree: Path) -> None:
@@ -189,6 +204,7 @@ def test_what_is_found_is_printed_and_makes_the_command_fail(
         "  tasks/mine.py imports ray",
         "0 folders without a place in the order",
         "0 folders, files and functions that are too large",
+        "0 names that a module gives to two things",
         "0 modules without a test file of their own",
         "1 modules in 1 folders",
     ]

@@ -25,6 +25,6 @@ def test_the_method_reads_no_environment() -> None:
 def test_prefect_and_ray_meet_in_one_place() -> None:
     files = sorted((ROOT / "infra").rglob("*.py"))
     prefect = {f.name for f in files if "prefect" in imported(f)}
-    alone = {"prefect_ui.py", "dead_runs.py", "events.py", "client.py", "health.py"}
-    assert prefect == {"executor.py", *alone}
+    alone = {"prefect_ui.py", "dead_runs.py", "events.py", "client.py", "health.py", "automations.py"}
+    assert prefect == {"executor.py", "server_process.py", *alone}
     assert not {f.name for f in files if "ray" in imported(f)} & alone

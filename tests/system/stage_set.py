@@ -319,7 +319,7 @@ _BY_COMMAND = (
     ("worker", b"prefect\0worker\0start"),
     ("flow", b"prefect.engine"),
     ("flow", b"prefect.flow_engine"),
-    ("prefect", b"prefect\0server\0start"),
+    ("prefect", b"\0server\0start\0"),  # infra.prefect_api.server_process
     ("prefect", b"prefect.server.api.server"),
     ("engine", b"ray::EngineActor"),
     ("meter", b"ray::Meter"),

@@ -14,6 +14,7 @@ from tasks.data.ingest import IngestConfig, ingest
 from tasks.data.treatments import TreatConfig, treat
 from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.mining.dense.search import search
+from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.mining.mine import MineConfig, mine
 from tasks.mining.search import SearchConfig
 from tasks.verdicts.decide import DecideConfig, decide
@@ -45,7 +46,8 @@ def take_in(folder: Path, **config: object) -> Tables:
 def find_candidates(data: Tables) -> Tables:
     """Adopt the given negatives and mine for the other queries; the tables of both are together."""
     texts = {"query_embeddings": _embed(data["queries"]), "passage_embeddings": _embed(data["passages"])}
-    hits = call(search, SearchConfig(), {**data, **texts})
+    hashes = call(hash_corpus, HashConfig(), data)
+    hits = call(search, SearchConfig(), {**data, **texts, **hashes})
     adopted = call(adopt, AdoptConfig(), data)
     mined = call(mine, MineConfig(num_negatives=3, range_max=6), {**data, **texts, **hits})
     return {name: pl.concat([made[name] for made in (adopted, mined) if name in made]) for name in {**adopted, **mined}}
