@@ -34,6 +34,7 @@ _CHATTY = 2000  # lines of a part, after which only errors are relayed
 _LONGEST = 4000  # characters of a line; of an error's traceback the last ones
 _BOXES = 1000  # boxes held; the oldest go first, they are of parts that died
 _END_SECONDS = 10.0  # how long the last lines of parts that ended are waited for
+_START_SECONDS = 60.0  # the same before the actor has answered for the first time: on a busy machine it starts late
 _KILLED_SECONDS = 0.3  # how long what a killed worker had sent may be on its way
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ class PartLog:
     def finish(self, *, killed: bool) -> None:
         """Say that the worker has ended; its last lines are shown when they arrive."""
         now = time.monotonic()
-        self.until = now + _END_SECONDS
+        answers = self._logs is not None and self._logs.answered
+        self.until = now + (_END_SECONDS if answers else _START_SECONDS)
         self.settled = now + _KILLED_SECONDS if killed else None
 
 
@@ -135,6 +137,7 @@ class PartLogs:
         self._open: dict[str, PartLog] = {}
         self._asked: Any = None
         self._asked_at = 0.0
+        self.answered = False  # the actor has started
         self._over = threading.Event()
         # Prefect's settings, and so the address of its server, are in the context.
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), daemon=True, name="part-logs")
@@ -156,7 +159,7 @@ class PartLogs:
         self._over.set()
         self._thread.join()
         with contextlib.suppress(Exception):  # Ray may be gone; lines are lost rather than the work
-            until = time.monotonic() + _END_SECONDS
+            until = time.monotonic() + (_END_SECONDS if self.answered else _START_SECONDS)
             while any(log.until for log in list(self._open.values())) and time.monotonic() < until:
                 self._collect(0.1)
                 time.sleep(0.01)
@@ -199,6 +202,7 @@ class PartLogs:
             boxes: Mapping[str, Batch] = ray.get(asked)
         except ray.exceptions.RayError:  # it died with its node, and is started anew
             return None
+        self.answered = True
         return boxes
 
 

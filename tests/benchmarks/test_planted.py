@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import planted
-from benchmarks.planted_cells import UNTRAINED, Cell, write
+from benchmarks.planted_cells import FACTS, UNTRAINED, Cell, write
 from benchmarks.planted_data import COLLECTIONS, FOLDS
 from benchmarks.planted_treatments import TREATMENTS
 from tests.benchmarks.planted_toy import toy
@@ -49,7 +49,7 @@ def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_
         for cell in cells:
             tested = collection.with_splits({cell.fold: "test"}).queries.filter(split="test")["query_id"]
             scores = {one: 0.3 + gain[cell.treatment] + rng.normal(0, 0.01) for one in tested}
-            write(folder / cell.file, {"scores": scores})
+            write(folder / cell.file, {"scores": scores, **dict.fromkeys(FACTS, 1.0)})
 
     finish(planted.cells_of("default"))
     planted.summarise(asked)

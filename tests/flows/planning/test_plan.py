@@ -217,6 +217,6 @@ def test_a_plan_says_how_many_pairs_of_held_out_queries_there_can_be(tmp_path: P
     assert sum(note.startswith(said.format(50)) for note in strong) == 1
     (plain,) = make_plan(workspace, configure(source, tier("llm"), evaluate={"pool": {"depth": 10}})).tiers
     assert not any("evaluate.pool" in note for note in plain.notes)  # nothing is trained
-    reranker = {**trained, "train": None, "train_reranker": {"model": "path:/none"}}
+    reranker = {**trained, "train": None, "train_reranker": {"model": "tiny:cross_encoder"}}
     (alone,) = make_plan(workspace, configure(source, tier("llm"), **reranker)).tiers
     assert any("the first 10 of 1 models" in note for note in alone.notes)  # rerankers rank what the untrained finds

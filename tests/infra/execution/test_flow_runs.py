@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +222,14 @@ def test_a_failing_part_leaves_its_traceback_and_no_secret(services: None, tmp_p
 
 
 def test_lines_of_a_worker_that_is_killed_are_there_up_to_the_end(services: None, tmp_path: Path) -> None:
+    def see(flow_run: str) -> None:
+        log_of(flow_run, "double-00002", "line 49")
+        (tmp_path / "once-seen").touch()
+
     def stages(run: Runner, config: ToyConfig) -> object:
         numbers = run(PRODUCE, ToyConfig())["numbers"]
-        log_of(str(runtime.flow_run.id), "produce-00000", "rows in")  # whoever takes lines is there
+        # Prefect's settings, and so the address of its server, are in the context.
+        threading.Thread(target=copy_context().run, args=(see, str(runtime.flow_run.id)), daemon=True).start()
         return run(DOUBLE, config, numbers=numbers)
 
     config = ToyConfig(trouble=f"say-and-kill:{tmp_path / 'once'}")
