@@ -3,20 +3,32 @@
     python -m benchmarks.planted --freeze [--folder FOLDER] [--data ../shared/data]    # choose the recipe on `default`
     python -m benchmarks.planted [--stage STAGE] [--folder FOLDER] [--data ../shared/data]
 
-Collections: Cranfield and MTRAG. Known positives are hidden among mined negatives (`planted_data`); five folds by
-query (the turns of a conversation together), five seeds, a static-embedding model (`planted_base`). A cell trains on
-four folds and scores the fifth with all of its labels. Every treatment has the same number of steps, of rows in a step
-and of negatives in a row, as far as the mined passages reach that replace what is removed: the result counts the rows
-with fewer. Cells are kept in the folder; what is there is not computed again.
+The design, which was written before any relabelled run:
 
-Order: `--freeze` chooses steps, learning rate and temperature by `default` alone, on a development fold that is neither
-trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before anything else runs.
-The stages: `default` trains the baseline and states which effect could be detected; `judge` and `teacher` judge the
-pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size curve and the grid of
-negatives; `summary` writes benchmarks/results/planted.json and docs/planted.svg.
+- Collections: Cranfield and MTRAG. A query with two or more relevant passages keeps one; the others are hidden among
+  its mined negatives, those that the untrained model ranks first (`planted_data`). A row has 7 negatives on Cranfield
+  and 4 on MTRAG, which has fewer relevant passages. 25 more mined passages stand by to replace what is removed.
+- Five folds by query. Queries that share relevant passages are dealt together as far as folds of equal size allow
+  (`planted_folds`), and no passage is hidden that a query of another fold looks for.
+- A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth with all of its labels.
+  Five seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
+- The trial is about `relabel_oracle` and `relabel_judges`. Each is said to beat `default` on a collection if its
+  interval is above 0, over conversations and over queries that share passages, corrected for these two; the intervals
+  of the others are corrected for all (`planted_summary`).
+- The judges (`planted_judges`) and the reranker that stands for a cross-encoder (`planted_teacher`) read no label of
+  the collection that they judge but the positive that a query kept.
+- `kl_labels` is the control of `distillation` and `soft_labels`: the same objective with one-hot labels.
+
+Order: `--freeze` chooses the learning rate, the temperature and the steps by `default` alone, on a development fold
+that is neither trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before
+anything else runs. The stages: `default` trains the baseline and states which effect could be detected; `judge` and
+`teacher` judge the pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size
+curve and the grid of negatives; `summary` writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept
+in the folder: what is there is not computed again, and several processes may run a stage side by side.
 """
 
 import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -31,8 +43,10 @@ import numpy as np
 import polars as pl
 
 from benchmarks import planted_checks, planted_judges, planted_summary, planted_teacher
+from benchmarks.planted_base import TOKENS
 from benchmarks.planted_cells import FACTS, UNTRAINED, Bench, Cell, read_cells, run_cells, write
-from benchmarks.planted_data import COLLECTIONS, FOLDS, describe
+from benchmarks.planted_data import COLLECTIONS, describe, picked
+from benchmarks.planted_folds import FOLDS
 from benchmarks.planted_setup import encoder_folder, prepare
 from benchmarks.planted_treatments import TREATMENTS, Evidence, oracle
 from tasks.schemas import TEACHER
@@ -41,21 +55,20 @@ HERE = Path(__file__).parent
 RECIPE, RESULT, PLOT = HERE / "planted_recipe.json", HERE / "results" / "planted.json", HERE.parent / "docs/planted.svg"
 STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "summary")
 SEEDS = (42, 43, 44, 45, 46)
-FIXED: Mapping[str, Any] = {"batch_size": 16, "num_negatives": 7, "mask": "positives", "threads": 1}
+FIXED: Mapping[str, Any] = {"batch_size": 16, "mask": "positives", "threads": 1, "max_seq_length": TOKENS}
 GRID = {"learning_rate": (1e-3, 3e-3), "temperature": (0.05, 0.1), "steps": (30, 90)}
-MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller steps, as it trains on two cores
+MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller steps, as it trains on a shared core
     **FIXED,
-    "threads": 2,
-    "steps": 40,
+    "steps": 20,
     "batch_size": 8,
     "num_negatives": 3,
     "learning_rate": 5e-5,
     "temperature": 0.05,
-    "max_seq_length": 96,
+    "max_seq_length": 48,
 }
 MINILM_ON, MINILM_SEEDS = "cranfield", SEEDS[:1]
 COMPARED = ("default", "relabel_judges", "relabel_oracle")  # in the curve, in the grid, and with MiniLM
-SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 3), SEEDS[:2]
+SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 2), SEEDS[:1]
 
 
 def cells_of(stage: str) -> list[Cell]:
@@ -88,7 +101,7 @@ def read_bench(arguments: argparse.Namespace, name: str, recipe: Mapping[str, An
         pl.read_parquet(judged) if judged.exists() else oracle(planted).clear(),
         pl.read_parquet(scored) if scored.exists() else TEACHER.empty(),
     )
-    return Bench(collection, planted, evidence, base, {**FIXED, **recipe})
+    return Bench(collection, planted, evidence, base, {**FIXED, "num_negatives": picked(name), **recipe})
 
 
 def freeze(arguments: argparse.Namespace) -> None:
@@ -123,17 +136,19 @@ def _dev_score(arguments: argparse.Namespace, bench: Bench, recipe: Mapping[str,
     return float(np.mean(list(json.loads(path.read_text(encoding="utf-8"))["scores"].values())))
 
 
-def recipe_commit() -> str:
-    """Return the commit that froze the recipe.
+def recipe_commit() -> dict[str, str]:
+    """Name the commit that froze the recipe, also by what stays if histories are written anew.
 
     Raises:
         SystemExit: the recipe is not committed as it is.
     """
-    asked = (("status", "--porcelain", "--"), ("log", "-1", "--format=%H", "--"))
+    asked = (("status", "--porcelain", "--"), ("log", "-1", "--format=%H%n%aI%n%s", "--"))
     changed, found = (_git(*words, str(RECIPE)) for words in asked)
     if changed or not found:
         raise SystemExit(f"{RECIPE.name}: a committed recipe expected before any other run; --freeze it, and commit it")
-    return found
+    commit, date, subject = found.split("\n")
+    digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()
+    return {"recipe_commit": commit, "recipe_date": date, "recipe_subject": subject, "recipe_sha256": digest}
 
 
 def _git(*words: str) -> str:
@@ -191,7 +206,6 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in COLLECTIONS:
         collection, planted, _ = prepare(arguments.folder, arguments.data, name)
         scores = main.filter(pl.col("collection") == name)
-        others = len(TREATMENTS) - 1
         treatments = planted_summary.compare(scores, collection.groups, list(TREATMENTS))
         judges = arguments.folder / name / "judges.json"
         clusters = planted_checks.cluster_queries(collection)
@@ -201,7 +215,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 "name": name,
                 **describe(collection, planted),
                 "recipe": chosen["collections"][name]["chosen"],
-                "detectable": planted_summary.detectable(scores, collection.groups, others),
+                "detectable": planted_summary.detectable(scores, collection.groups, len(planted_summary.PRIMARY)),
                 "judges": json.loads(judges.read_text(encoding="utf-8")) if judges.exists() else None,
                 "teacher": planted_checks.measure_teacher(planted, pl.read_parquet(teacher))
                 if teacher.exists()
@@ -210,9 +224,6 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 "clusters_by_shared_passages": clusters["group"].n_unique(),
                 "treatments": _with_rows(planted_checks.with_shared(treatments, scores, clusters), folder, main, name),
                 "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
-                "by_exposure": planted_checks.by_exposure(
-                    scores, collection, planted, [row["name"] for row in treatments if row["name"] != "default"]
-                ),
                 "order": planted_summary.order_beside_paper(treatments),
                 "curve_and_grid": _further(folder, order["more"], order["cells"], collection.groups, name),
             }
@@ -223,11 +234,12 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": "python -m benchmarks.planted",
         "measure": "nDCG@10",
-        "recipe_commit": recipe_commit(),
+        **recipe_commit(),
         "fixed": dict(FIXED),
         "folds": FOLDS,
         "seeds": list(SEEDS),
-        "correction": f"Bonferroni over {len(TREATMENTS) - 1} treatments; clusters crossed with seeds",
+        "primary": list(planted_summary.PRIMARY),
+        "correction": "Bonferroni: for the two primary treatments over both, for the others over all; clusters x seeds",
         "cells": {"finished": sum((folder / cell.file).exists() for cell in set(every)), "of": len(set(every))},
         "reached": planted_summary.verdicts(collections),
         "collections": collections,
@@ -250,7 +262,7 @@ def _further(
     found = []
     parts = scores.partition_by("share", "negatives", as_dict=True)
     for (share, negatives), part in sorted(parts.items(), reverse=True):
-        row = {"share": share, "negatives": negatives or FIXED["num_negatives"]}
+        row = {"share": share, "negatives": negatives or picked(name)}
         found.append({**row, "treatments": planted_summary.compare(part, groups, COMPARED)})
     return found
 
@@ -280,7 +292,7 @@ def main() -> int:
     parser.add_argument("--stage", choices=STAGES, action="append", help="run this stage only; unset: all")
     parser.add_argument("--folder", type=Path, default=Path("../planted"), help="where cells and judgements are kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the collections")
-    parser.add_argument("--asked", type=int, default=500, help="pairs per collection that the language model gets")
+    parser.add_argument("--asked", type=int, default=0, help="pairs per collection that the language model gets")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.freeze:

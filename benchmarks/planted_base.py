@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-DIMENSION = 256
+DIMENSION = 128
+TOKENS = 128  # of a text that are read
 _SMOOTHING = 1e-3  # a of the smooth inverse frequency
 _ALWAYS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -59,7 +60,7 @@ def build_static_model(encoder: Path, texts: Sequence[str], folder: Path, dimens
 
 @contextmanager
 def remembered_tokens(known: dict[str, Any]) -> Iterator[None]:
-    """Let models of static vectors look the tokens of a text up in `known`, and add them where they are missing.
+    """Let models of static vectors look the first `TOKENS` tokens of a text up in `known`, and add what is missing.
 
     known: token numbers by text, of one vocabulary.
     """
@@ -73,7 +74,7 @@ def remembered_tokens(known: dict[str, Any]) -> Iterator[None]:
             raise ValueError(f"no prompt expected, got {prompt!r}: tokens are remembered by the text alone")
         new = [text for text in dict.fromkeys(inputs) if text not in known]
         for text, found in zip(new, self.tokenizer.encode_batch(new, add_special_tokens=False), strict=True):
-            known[text] = torch.tensor(found.ids, dtype=torch.long)
+            known[text] = torch.tensor(found.ids[:TOKENS], dtype=torch.long)
         rows = [known[text] for text in inputs]
         offsets = torch.tensor([0, *(len(row) for row in rows[:-1])]).cumsum(0)
         return {"input_ids": torch.cat(rows), "offsets": offsets}

@@ -1,14 +1,18 @@
 """Train and score one cell of `benchmarks.planted`: a collection, a test fold, a seed, a treatment.
 
-A cell is kept as a file with the nDCG@10 of each test query, so that a run that was stopped goes on. All cells of one
-recipe have the same number of steps, rows per step and negatives per row.
+A cell is kept as a file with the nDCG@10 of each test query, so that a run that was stopped goes on. Several processes
+may run the same cells: each takes those that no other has locked. All cells of one recipe have the same number of
+steps, rows per step and negatives per row.
 """
 
+import fcntl
+import gc
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -116,17 +120,31 @@ class Bench:
 
 
 def run_cells(benches: Mapping[str, Bench], cells: Sequence[Cell], folder: Path) -> None:
-    """Run the cells that have no file yet, and print how long the rest will take."""
+    """Run the cells that have no file yet and that no other process runs, and tell of each what it took."""
     folder.mkdir(parents=True, exist_ok=True)
-    open_ = [cell for cell in cells if not (folder / cell.file).exists()]
-    began = time.perf_counter()
-    for done, cell in enumerate(open_):
-        bench = benches[cell.collection]
-        one = replace(bench, collection=bench.collection.with_splits({cell.fold: "test"}))
-        write(folder / cell.file, one.run(cell))
-        each = (time.perf_counter() - began) / (done + 1)
-        left = len(open_) - done - 1
-        print(f"{cell.file}: {each:.1f} s a cell, {left} left, about {each * left / 60:.0f} minutes", flush=True)
+    gc.freeze()  # torch collects garbage in each training, which would look at the tables too
+    for place, cell in enumerate(cells):
+        path, began, used = folder / cell.file, time.perf_counter(), time.process_time()
+        with _locked(path) as is_ours:
+            if not is_ours or path.exists():
+                continue
+            bench = benches[cell.collection]
+            one = replace(bench, collection=bench.collection.with_splits({cell.fold: "test"}))
+            write(path, one.run(cell))
+        wall, cpu = time.perf_counter() - began, time.process_time() - used
+        print(f"{cell.file}: {wall:.1f} s, {cpu:.1f} s of CPU, {place + 1} of {len(cells)}", flush=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a cell while it is run; yields whether it is ours. The system frees the lock of a process that ends."""
+    with path.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:

@@ -1,8 +1,7 @@
-"""How far the results of `benchmarks.planted` carry: shared passages, other contrasts, rows with fewer negatives.
+"""How far the results of `benchmarks.planted` carry: shared passages, other contrasts, the reranker's figures.
 
-Folds are dealt by query, but queries of several folds share relevant passages. So a passage that is hidden among the
-negatives of a training query may be what a test query looks for. Two checks show what that does: intervals whose
-clusters are queries that share passages, and the difference by whether a test query's passages were hidden at all.
+Queries that share relevant passages are no independent samples. So there are also intervals whose clusters are queries
+that share passages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import mannwhitneyu
 
 from benchmarks.planted_data import Collection, Planted
-from benchmarks.planted_summary import BASELINE, difference
+from benchmarks.planted_summary import BASELINE, comparisons, difference
 
 SHARED = 0.5  # of the relevant passages of the query that has fewer of them
 # What a treatment is compared with besides `default`: the one that differs from it in one step.
@@ -24,6 +23,8 @@ CONTRASTS = (
     ("relabel_judges", "remove_hn"),
     ("relabel_judges", "random_removal"),
     ("remove_hn", "random_removal"),
+    ("distillation", "kl_labels"),
+    ("soft_labels", "kl_labels"),
 )
 
 
@@ -60,7 +61,8 @@ def with_shared(
     wanted = ("low", "high", "p_value", "excludes_zero")
     return [
         {**row, "by_shared_passages": {name: found[name] for name in wanted}}
-        if row["name"] != BASELINE and (found := difference(scores, clusters, row["name"], others))
+        if row["name"] != BASELINE
+        and (found := difference(scores, clusters, row["name"], comparisons(row["name"], others)))
         else dict(row)
         for row in treatments
     ]
@@ -81,44 +83,8 @@ def contrasts(scores: pl.DataFrame, groups: pl.DataFrame, clusters: pl.DataFrame
     return made
 
 
-def by_exposure(
-    scores: pl.DataFrame, collection: Collection, planted: Planted, treatments: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Return the mean difference to the baseline for test queries by whether training hid any of their passages.
-
-    Hidden in training means: planted among the negatives of a query of another fold. The standard error is over
-    queries, whose seeds are averaged.
-    """
-    fold_of = collection.groups.select("query_id", "fold")
-    hidden = planted.hidden.select("query_id", "doc_id").join(fold_of, on="query_id").select("doc_id", other="fold")
-    seen = (
-        collection.qrels.select("query_id", "doc_id")
-        .join(fold_of, on="query_id")
-        .join(hidden, on="doc_id")
-        .filter(pl.col("fold") != pl.col("other"))["query_id"]
-        .unique()
-    )
-    mean = scores.group_by("treatment", "query_id").agg(pl.col("value").mean())
-    base = mean.filter(pl.col("treatment") == BASELINE).select("query_id", base="value")
-    made = []
-    for name in treatments:
-        each = mean.filter(pl.col("treatment") == name).join(base, on="query_id")
-        row: dict[str, Any] = {"name": name}
-        for label, is_seen in (("none_hidden", False), ("some_hidden", True)):
-            part = each.filter(pl.col("query_id").is_in(seen.implode()) == is_seen)
-            values = (part["value"] - part["base"]).to_numpy()
-            error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-            row[label] = {
-                "queries": len(values),
-                "difference": round(float(values.mean()), 5) if len(values) else None,
-                "standard_error": None if error is None else round(error, 5),
-            }
-        made.append(row)
-    return made
-
-
 def measure_teacher(planted: Planted, teacher: pl.DataFrame, limit: float = 0.5) -> dict[str, Any]:
-    """Tell how well the cross-encoder's scores tell what was planted from the other picked negatives."""
+    """Tell how well the reranker's scores tell what was planted from the other picked negatives."""
     pair = ["query_id", "doc_id"]
     scored = planted.negatives.select(pair).join(teacher.select(*pair, "score"), on=pair)
     hidden = scored.join(planted.hidden.select(pair), on=pair, how="semi")

@@ -1,9 +1,11 @@
 """Read a collection of people's labels, deal its queries into folds, and hide known positives among mined negatives.
 
-A query with three or more relevant passages keeps one as its positive, drawn from those of its highest grade. Up to
-four others are hidden among its negatives: these are the planted false negatives. Its further relevant passages are in
-no table. A query with one or two relevant passages keeps them all, and nothing is hidden. The other negatives are mined
-by the untrained model, without what people called relevant, and without the pairs of `qrels/minus1.tsv`.
+A query with two or more relevant passages keeps one as its positive, drawn from those of its highest grade. The others
+are hidden among its negatives, those first that the untrained model ranks first, as that is how false negatives get
+there; at least one negative is a mined one. These are the planted false negatives. A passage that is relevant for a
+query of another fold is not hidden, so no treatment learns what a test query looks for. Further relevant passages are
+in no table. The other negatives are mined by the untrained model, without what people called relevant, and without the
+pairs of `qrels/minus1.tsv`.
 """
 
 import gzip
@@ -17,18 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from benchmarks.planted_folds import count_sharing, deal
 from tasks import schemas
 from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text
 
 COLLECTIONS = ("cranfield", "mtrag")
-FOLDS = 5
-SEED = 20  # of the folds and of what is hidden
-PLANT_FROM = 3  # relevant passages of a query in which some are hidden
-MOST_HIDDEN = 4
-PICKED = 7  # negatives of a row
-RESERVE = 5  # mined passages that may replace a removed negative
-_PAIR = ["dataset", "query_id", "doc_id"]
+SEED = 20  # of which positive is kept
+PLANT_FROM = 2  # relevant passages of a query in which some are hidden
+PICKED = 7  # negatives of a row (the paper's number)
+PICKED_OF: Mapping[str, int] = {"mtrag": 4}  # it has 2.6 relevant passages for a query, Cranfield 7.2
+RESERVE = 25  # mined passages that may replace a removed negative
 _LABELS = {"query_id": pl.String, "doc_id": pl.String, "relevance": pl.Int32}
 
 
@@ -95,9 +96,8 @@ def read_collection(folder: Path) -> Collection:
     queries = queries.join(qrels, on="query_id", how="semi")
     unknown = folder / "qrels" / "minus1.tsv"
     pairs = _read_labels(unknown).select("query_id", "doc_id").rows() if unknown.exists() else []
-    return Collection(
-        name, queries, passages, qrels.select(*schemas.QRELS.columns), deal(queries["query_id"]), frozenset(pairs)
-    )
+    groups = deal(queries["query_id"], qrels)
+    return Collection(name, queries, passages, qrels.select(*schemas.QRELS.columns), groups, frozenset(pairs))
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -106,17 +106,9 @@ def text_of(row: Mapping[str, Any]) -> str:
     return str(row["text"] if alone else row.get("text_with_history", row["text"]))
 
 
-def deal(query_ids: pl.Series) -> pl.DataFrame:
-    """Deal queries into folds, the turns of a conversation together: query_id, group, fold."""
-    named = pl.DataFrame({"query_id": query_ids}).with_columns(group=pl.col("query_id").str.split("<::>").list.first())
-    groups = named.group_by("group").len().sort("group")
-    order = np.random.default_rng(SEED).permutation(groups.height)
-    sizes, fold_of = np.zeros(FOLDS, dtype=np.int64), {}
-    for place in sorted(order.tolist(), key=lambda one: -int(groups["len"][one])):  # long conversations first
-        fold = int(np.argmin(sizes))
-        fold_of[groups["group"][place]] = fold
-        sizes[fold] += int(groups["len"][place])
-    return named.with_columns(fold=pl.col("group").replace_strict(fold_of, return_dtype=pl.Int64)).sort("query_id")
+def picked(name: str) -> int:
+    """Return how many negatives a row of a collection has."""
+    return PICKED_OF.get(name, PICKED)
 
 
 def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
@@ -125,18 +117,19 @@ def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
     scores: of all passages for all queries by the model that mines, shape (queries, passages), in the tables' order.
     """
     hashed = _hashed(collection.passages)
-    relevant = collection.qrels.join(hashed, on=["dataset", "doc_id"])
+    relevant = _with_others(collection, collection.qrels.join(hashed, on=["dataset", "doc_id"]))
     numbers = {doc_id: place for place, doc_id in enumerate(collection.passages["doc_id"])}
     texts = collection.passages["text_hash"].to_numpy()
-    rng = np.random.default_rng(SEED)
+    size, rng = picked(collection.name), np.random.default_rng(SEED)
     kept, given, hidden = [], [], []
     of_query = relevant.sort("query_id", "doc_id").partition_by("query_id", as_dict=True)
     for place, query_id in enumerate(collection.queries["query_id"]):
         frame = of_query[(query_id,)]
-        own, secret = _choose(frame, rng)
+        of_doc = {doc_id: float(scores[place][numbers[doc_id]]) for doc_id in frame["doc_id"]}
+        own, secret = _choose(frame, of_doc, size - 1, rng)
         mined = _mined(collection, query_id, scores[place], set(frame["text_hash"]), texts)
-        picks = sorted([*secret, *mined[: PICKED - len(secret)]], key=lambda one: -scores[place][numbers[one]])
-        listed = [*picks, *mined[PICKED - len(secret) :][:RESERVE]]
+        picks = sorted([*secret, *mined[: size - len(secret)]], key=lambda one: -scores[place][numbers[one]])
+        listed = [*picks, *mined[size - len(secret) :][:RESERVE]]
         kept += [(query_id, one) for one in own]
         hidden += [(query_id, one) for one in secret]
         given += [(query_id, one, rank, float(scores[place][numbers[one]])) for rank, one in enumerate(listed, start=1)]
@@ -145,7 +138,7 @@ def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
     negatives = pl.DataFrame(given, schema={**columns, "rank": pl.Int32, "score": pl.Float64}, orient="row")
     labelled = positives.with_columns(source=pl.lit("qrels")).select(*schemas.POSITIVES.columns)
     adopted = adopt(
-        AdoptConfig(num_negatives=PICKED),
+        AdoptConfig(num_negatives=size),
         given=negatives.join(hashed, on="doc_id").select(*schemas.GIVEN.columns),
         queries=collection.queries,
         positives=labelled,
@@ -164,6 +157,7 @@ def describe(collection: Collection, planted: Planted) -> dict[str, Any]:
         "groups": collection.groups["group"].n_unique(),
         "passages": collection.passages.height,
         "relevant_pairs": collection.qrels.height,
+        "relevant_elsewhere": count_sharing(collection.groups, collection.qrels),
         "queries_by_fold": collection.groups.group_by("fold").len().sort("fold")["len"].to_list(),
         "rows_with_planted": per_query.height,
         "planted": planted.hidden.height,
@@ -173,16 +167,23 @@ def describe(collection: Collection, planted: Planted) -> dict[str, Any]:
     }
 
 
-def _choose(frame: pl.DataFrame, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+def _with_others(collection: Collection, relevant: pl.DataFrame) -> pl.DataFrame:
+    """Tell of each relevant pair whether a query of another fold has the passage, or a copy of it, too: `elsewhere`."""
+    folds = relevant.join(collection.groups.select("query_id", "fold"), on="query_id")
+    return folds.with_columns(elsewhere=pl.col("fold").n_unique().over("guard_hash") > 1).drop("fold")
+
+
+def _choose(
+    frame: pl.DataFrame, scores: Mapping[str, float], most: int, rng: np.random.Generator
+) -> tuple[list[str], list[str]]:
     """Return the positives that a query keeps, and those that are hidden; copies of a text count once."""
     distinct = frame.unique("guard_hash", keep="first", maintain_order=True)
     ids, grades = distinct["doc_id"].to_list(), distinct["relevance"].to_numpy()
     if len(ids) < PLANT_FROM:
         return ids, []
-    first = int(rng.choice(np.flatnonzero(grades == grades.max())))
-    others = [one for place, one in enumerate(ids) if place != first]
-    drawn = rng.permutation(len(others))[:MOST_HIDDEN]
-    return [ids[first]], [others[place] for place in sorted(drawn.tolist())]
+    first = ids[int(rng.choice(np.flatnonzero(grades == grades.max())))]
+    others = distinct.filter(~pl.col("elsewhere"))["doc_id"].to_list()
+    return [first], sorted(set(others) - {first}, key=lambda one: (-scores[one], one))[:most]
 
 
 def _mined(
@@ -195,7 +196,7 @@ def _mined(
         doc_id = ids[int(place)]
         if texts[place] not in relevant and (query_id, doc_id) not in collection.unusable:
             found.append(doc_id)
-        if len(found) == PICKED + RESERVE:
+        if len(found) == picked(collection.name) + RESERVE:
             break
     return found
 

@@ -1,10 +1,12 @@
 """Judge the pairs of `benchmarks.planted`: similarity by MiniLM, and a 1.5B language model on a share of the pairs.
 
-    python -m benchmarks.planted_judges --folder FOLDER --data FOLDER [--asked 500]
+    python -m benchmarks.planted_judges --folder FOLDER --data FOLDER [--asked 300]
 
-No judge reads what was planted. The scores of both tiers are added by weights that were fitted on other data, TREC DL
-2019 (`benchmarks/results/judge.json`, "cascade"); a pair that the language model was not asked about is decided by
-similarity. Answers are kept in a ledger in the folder, and the decisions as a table for each collection.
+No judge reads what was planted in the collection that it judges. The weights of similarity, and those by which both
+tiers are added, were fitted on TREC DL 2019 (`benchmarks/results/judge.json`, "cascade"). The score from which a pair
+is relevant is the one with the best F1 on what was planted in the other collection. A pair that the language model was
+not asked about is decided by similarity; without --asked that is every pair. Answers are kept in a ledger in the
+folder, and the decisions as a table for each collection.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from benchmarks.judge import ENCODER, MODEL, Costs, Engine, name_judge
@@ -36,9 +39,11 @@ from tasks.verdicts.decide import DecideConfig, decide
 from tasks.verdicts.escalate import EscalateConfig, escalate
 
 FITTED = Path(__file__).parent / "results" / "judge.json"  # the weights of the tiers
-RELEVANT_FROM, NOT_RELEVANT_BELOW = 0.5, 0.3
+UNSURE = 0.2  # below the score from which a pair is relevant, so far is it unsure
 ASKED_FROM, ASKED_TO = 0.3, 0.8  # similarity between which the language model is asked, the highest first
 PASSAGE_CHARS = 1500  # of a window
+TOKENS = 128  # of a passage that similarity reads
+SIMILARITY, FEATURES = "similarity.parquet", "features.parquet"  # in the folder of a collection
 _PAIR = ["dataset", "query_id", "doc_id"]
 
 
@@ -55,27 +60,55 @@ def path_of(folder: Path, name: str) -> Path:
     return folder / name / "decisions.parquet"
 
 
-def weigh() -> DecideConfig:
+def other_of(name: str) -> str:
+    """Return the collection whose labels may be read to judge this one."""
+    return next(one for one in COLLECTIONS if one != name)
+
+
+def weigh(relevant_from: float) -> DecideConfig:
     """Return how the tiers are added, by the weights that were fitted on TREC DL 2019."""
     fitted = json.loads(FITTED.read_text(encoding="utf-8"))["fitted"]["cascade"]
     return DecideConfig(
         weights={"similarity": fitted["weights"]["similarity"], "llm": fitted["weights"]["yes_no"]},
         bias=fitted["bias"],
-        relevant_from=RELEVANT_FROM,
-        not_relevant_below=NOT_RELEVANT_BELOW,
+        relevant_from=relevant_from,
+        not_relevant_below=relevant_from - UNSURE,
         similarity_decides=True,
     )
 
 
-def by_similarity(collection: Collection, planted: Planted, encoder: Any) -> pl.DataFrame:
-    """Return the verdicts of similarity on all candidates."""
+def by_similarity(collection: Collection, planted: Planted, encoder: Any) -> dict[str, pl.DataFrame]:
+    """Return the verdicts of similarity on all candidates, all unsure as no threshold is set, and its features."""
     return judge_similarity(
-        SimilarityConfig(relevant_from=RELEVANT_FROM, not_relevant_below=NOT_RELEVANT_BELOW),
+        SimilarityConfig(),
         candidates=planted.candidates,
         positives=planted.positives,
         query_embeddings=encode_queries(EncodeConfig(), queries=collection.queries, engine=encoder)["embeddings"],
         passage_embeddings=encode_passages(EncodeConfig(), passages=collection.passages, engine=encoder)["embeddings"],
-    )["verdicts"]
+    )
+
+
+def choose_threshold(planted: Planted, verdicts: pl.DataFrame) -> float:
+    """Return the score with the best F1 on the picked negatives, those that were planted being relevant."""
+    picked = verdicts.join(planted.negatives, on=_PAIR, how="semi").join(
+        planted.hidden.select("query_id", "doc_id", is_hidden=pl.lit(1)), on=["query_id", "doc_id"], how="left"
+    )
+    falling = picked.sort("score", descending=True)
+    found = falling["is_hidden"].fill_null(0).cum_sum().to_numpy()
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + planted.hidden.height)
+    return round(float(falling["score"][int(f1.argmax())]), 4)
+
+
+def with_threshold(verdicts: pl.DataFrame, relevant_from: float) -> pl.DataFrame:
+    """Return the verdicts with states by their scores."""
+    state = (
+        pl.when(pl.col("score") >= relevant_from)
+        .then(pl.lit("relevant"))
+        .when(pl.col("score") < relevant_from - UNSURE)
+        .then(pl.lit("not_relevant"))
+        .otherwise(pl.lit("unsure"))
+    )
+    return verdicts.with_columns(state=state)
 
 
 def asked_of(planted: Planted, verdicts: pl.DataFrame, most: int) -> pl.DataFrame:
@@ -85,10 +118,12 @@ def asked_of(planted: Planted, verdicts: pl.DataFrame, most: int) -> pl.DataFram
     return escalate(config, candidates=picked, verdicts=verdicts.join(picked, on=_PAIR, how="semi"))["escalated"]
 
 
-def combine(planted: Planted, verdicts: pl.DataFrame, answers: pl.DataFrame) -> Judged:
+def combine(planted: Planted, verdicts: pl.DataFrame, answers: pl.DataFrame, relevant_from: float) -> Judged:
     """Add the tiers up, and measure the decisions on the picked negatives against what was planted."""
     asked = answers.select(_PAIR)
-    both = decide(weigh(), candidates=planted.candidates, verdicts=verdicts, llm_verdicts=answers)["decisions"]
+    both = decide(weigh(relevant_from), candidates=planted.candidates, verdicts=verdicts, llm_verdicts=answers)[
+        "decisions"
+    ]
     rest = verdicts.join(asked, on=_PAIR, how="anti").with_columns(tier=pl.lit("cascade")).select(both.columns)
     decisions = pl.concat([both.join(asked, on=_PAIR, how="semi"), rest]).sort(VERDICTS.key)
     return Judged(decisions, {"asked": asked.height, **measure(planted, decisions)})
@@ -114,7 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="where everything is kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the collections")
-    parser.add_argument("--asked", type=int, default=500, help="pairs per collection that the language model gets")
+    parser.add_argument("--asked", type=int, default=0, help="pairs per collection that the language model gets")
     arguments = parser.parse_args()
     cache = read_settings().cache
     model = resolve(MODEL, cache, print) if arguments.asked else None
@@ -127,19 +162,32 @@ def main() -> int:
             os.execve(sys.executable, again, os.environ | variables)  # they are read when libraries are imported
         engine = Engine(spec, Costs.read(arguments.folder / "costs.json"))
     for name in COLLECTIONS:
+        if not (arguments.folder / name / SIMILARITY).exists():
+            _compare_collection(arguments, name)
+    for name in COLLECTIONS:
         if not path_of(arguments.folder, name).exists():
             _judge_collection(arguments, name, engine, "" if model is None else model.name)
     return 0
 
 
-def _judge_collection(arguments: argparse.Namespace, name: str, engine: Engine | None, model: str) -> None:
+def _compare_collection(arguments: argparse.Namespace, name: str) -> None:
     from infra.engines.encoder import EncoderEngine
 
     collection, planted, _ = prepare(arguments.folder, arguments.data, name)
     minilm = resolve(ENCODER, read_settings().cache, print)
-    encoder = EncoderEngine(SentenceTransformersSpec(model=str(minilm.path), digest=minilm.digest, device="cpu"))
-    verdicts = by_similarity(collection, planted, encoder)
+    spec = SentenceTransformersSpec(model=str(minilm.path), digest=minilm.digest, device="cpu", max_seq_length=TOKENS)
+    encoder = EncoderEngine(spec)
+    found = by_similarity(collection, planted, encoder)
     encoder.close()
+    found["features"].write_parquet(arguments.folder / name / FEATURES)
+    found["verdicts"].write_parquet(arguments.folder / name / SIMILARITY)
+
+
+def _judge_collection(arguments: argparse.Namespace, name: str, engine: Engine | None, model: str) -> None:
+    collection, planted, _ = prepare(arguments.folder, arguments.data, name)
+    _, elsewhere, _ = prepare(arguments.folder, arguments.data, other_of(name))
+    fitted = choose_threshold(elsewhere, pl.read_parquet(arguments.folder / other_of(name) / SIMILARITY))
+    verdicts = with_threshold(pl.read_parquet(arguments.folder / name / SIMILARITY), fitted)
     answers = VERDICTS.empty()
     cost: Mapping[str, float] = {}
     if engine is not None:
@@ -149,8 +197,14 @@ def _judge_collection(arguments: argparse.Namespace, name: str, engine: Engine |
         with Ledger(Store.open(str(arguments.folder / "ledger"))) as ledger:
             found = judge(config, escalated=asked, **texts, engine=engine, ledger=ledger)
         answers, cost = found["verdicts"], engine.costs.total(found["calls"]["call_id"].to_list())
-    made = combine(planted, verdicts, answers)
-    facts = {**made.facts, "similarity_alone": measure(planted, verdicts), "language_model": model or None, **cost}
+    made = combine(planted, verdicts, answers, fitted)
+    facts = {
+        "relevant_from": fitted,
+        **made.facts,
+        "similarity_alone": measure(planted, verdicts),
+        "language_model": model or None,
+        **cost,
+    }
     (arguments.folder / name / "judges.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     made.decisions.write_parquet(path_of(arguments.folder, name))
     print(name, facts, flush=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.planted_base import build_static_model
+from benchmarks.planted_base import TOKENS, build_static_model, remembered_tokens
 from benchmarks.planted_data import Collection, Planted, plant, read_collection
 from infra.models.resolve import resolve
 from infra.settings import read_settings
@@ -30,6 +30,7 @@ def prepare(folder: Path, data: Path, name: str) -> tuple[Collection, Planted, P
     if not base.exists():
         build_static_model(encoder_folder(), [*texts, *collection.queries["text"]], base)
     if not mined.exists():
-        model = load_model(base, device="cpu", dtype="float32", max_seq_length=512, batch_size=64)
-        np.save(mined, model.encode(collection.queries["text"].to_list(), "") @ model.encode(texts, "").T)
+        model = load_model(base, device="cpu", dtype="float32", max_seq_length=TOKENS, batch_size=64)
+        with remembered_tokens({}):
+            np.save(mined, model.encode(collection.queries["text"].to_list(), "") @ model.encode(texts, "").T)
     return collection, plant(collection, np.load(mined)), base

@@ -23,7 +23,7 @@ _QUERY = ["dataset", "query_id"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of the pairs. judges: decisions. teacher: P(relevant) by the cross-encoder, also of positives."""
+    """What is known of the pairs. judges: decisions. teacher: P(relevant) by the reranker, also of positives."""
 
     judges: pl.DataFrame
     teacher: pl.DataFrame
@@ -120,7 +120,7 @@ def by_teacher(planted: Planted, teacher: pl.DataFrame) -> pl.DataFrame:
     """Call relevant what the teacher gives a P(relevant) of one half or more."""
     marked = planted.candidates.join(teacher.select(*_PAIR, teacher="score"), on=_PAIR, how="left")
     state = pl.when(pl.col("teacher") >= 0.5).then(pl.lit("relevant")).otherwise(pl.lit("not_relevant"))
-    return decisions_of(marked, "cross_encoder", pl.col("teacher"), state)
+    return decisions_of(marked, "reranker", pl.col("teacher"), state)
 
 
 def _distilled(made: Made) -> Rows:
@@ -132,6 +132,12 @@ def _distilled(made: Made) -> Rows:
 def _soft(made: Made) -> Rows:
     known = made.known(made.evidence.judges, "judges")
     return Rows(_default(made).instances, known, {"objective": "kl", "soft_labels": "judges"})
+
+
+def _labels(made: Made) -> Rows:
+    """Learn by KL from one-hot labels: what `distillation` and `soft_labels` are with no one's scores."""
+    flat = oracle(made.planted).with_columns(state=pl.lit("not_relevant"), score=pl.lit(0.0))
+    return Rows(_default(made).instances, made.known(flat, "judges"), {"objective": "kl", "soft_labels": "judges"})
 
 
 def _default(made: Made) -> Rows:
@@ -160,10 +166,11 @@ TREATMENTS: Mapping[str, Callable[[Made], Rows]] = {
     "topk_percpos": lambda made: Rows(
         made.treat("remove_hn", by_percent_of_positive(made.planted, made.evidence.teacher))
     ),
-    "relabel_cross_encoder": lambda made: Rows(made.treat("relabel", by_teacher(made.planted, made.evidence.teacher))),
+    "relabel_reranker": lambda made: Rows(made.treat("relabel", by_teacher(made.planted, made.evidence.teacher))),
     "distillation": _distilled,
     "mask_only": _masked,
     "soft_labels": _soft,
+    "kl_labels": _labels,
     "remove_hn_oracle": lambda made: Rows(made.treat("remove_hn", oracle(made.planted))),
     "relabel_oracle": lambda made: Rows(made.treat("relabel", oracle(made.planted))),
 }

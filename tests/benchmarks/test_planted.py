@@ -1,6 +1,7 @@
 """The planted benchmark as a whole: its cells, its frozen recipe, and its results file."""
 
 import argparse
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from benchmarks import planted
 from benchmarks.planted_cells import FACTS, UNTRAINED, Cell, write
-from benchmarks.planted_data import COLLECTIONS, FOLDS
+from benchmarks.planted_data import COLLECTIONS
+from benchmarks.planted_folds import FOLDS
 from benchmarks.planted_treatments import TREATMENTS
 from tests.benchmarks.planted_toy import toy
 
@@ -32,10 +34,31 @@ def test_a_recipe_that_is_not_committed_is_refused(monkeypatch: pytest.MonkeyPat
         planted.recipe_commit()
 
 
+def test_the_frozen_recipe_is_named_by_commit_subject_date_and_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "benchmarks" / "recipe.json"
+    recipe.parent.mkdir()
+    recipe.write_text("{}\n")
+    monkeypatch.setattr(planted, "HERE", recipe.parent)
+    monkeypatch.setattr(planted, "RECIPE", recipe)
+    planted._git("init", "--quiet")
+    with pytest.raises(SystemExit, match="a committed recipe expected"):
+        planted.recipe_commit()
+    planted._git("add", str(recipe))
+    planted._git("-c", "user.name=me", "-c", "user.email=me@example.com", "commit", "--quiet", "-m", "Freeze it")
+    found = planted.recipe_commit()
+    assert found["recipe_commit"] == planted._git("rev-parse", "HEAD") and found["recipe_subject"] == "Freeze it"
+    assert found["recipe_sha256"] == hashlib.sha256(b"{}\n").hexdigest() and found["recipe_date"][:2] == "20"
+    recipe.write_text('{"steps": 1}\n')
+    with pytest.raises(SystemExit, match="a committed recipe expected"):
+        planted.recipe_commit()
+
+
 def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     collection, made = toy(tmp_path)
     monkeypatch.setattr(planted, "prepare", lambda *_: (collection, made, tmp_path))
-    monkeypatch.setattr(planted, "recipe_commit", lambda: "a" * 40)
+    monkeypatch.setattr(planted, "recipe_commit", lambda: {"recipe_commit": "a" * 40})
     for name, path in (("RECIPE", "recipe.json"), ("RESULT", "planted.json"), ("PLOT", "planted.svg")):
         monkeypatch.setattr(planted, name, tmp_path / path)
     chosen = {name: {"chosen": {"steps": 5}} for name in COLLECTIONS}
@@ -67,7 +90,7 @@ def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_
     best = result["collections"][1]["treatments"][0]
     assert best["name"] == "relabel_oracle" and best["low"] > 0 and best["difference"] == pytest.approx(0.2, abs=0.02)
     assert {(row["share"], row["negatives"]) for row in result["collections"][0]["curve_and_grid"]} == {
-        (1.0, 7), (1.0, 1), (1.0, 3), (0.5, 7), (0.25, 7),
+        (1.0, 7), (1.0, 1), (1.0, 2), (0.5, 7), (0.25, 7),
     }  # fmt: skip
     assert result["minilm"]["treatments"][0]["name"] == "relabel_oracle"
     assert (tmp_path / "planted.svg").read_text().startswith("<svg")

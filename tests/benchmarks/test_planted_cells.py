@@ -1,5 +1,6 @@
 """Cells of the planted benchmark: trained, scored, kept, and not computed twice."""
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,14 +26,25 @@ def test_cells_are_kept_and_only_open_ones_are_run(
 ) -> None:
     cells = [Cell("toy", name, 0, seed) for name, seed in ((UNTRAINED, 0), ("default", 1), ("relabel_oracle", 1))]
     run_cells({"toy": bench}, cells, tmp_path / "cells")
-    assert capsys.readouterr().out.count("s a cell") == 3
+    assert capsys.readouterr().out.count("s of CPU") == 3
     run_cells({"toy": bench}, [*cells, Cell("toy", "distillation", 0, 1)], tmp_path / "cells")
-    assert capsys.readouterr().out.count("s a cell") == 1
+    assert capsys.readouterr().out.count("s of CPU") == 1
     scores = read_cells(tmp_path / "cells", [*cells, Cell("toy", "remove", 0, 1)])
     assert set(scores["treatment"]) == {UNTRAINED, "default", "relabel_oracle"}
     assert scores["value"].is_between(0, 1).all()
     tested = bench.collection.with_splits({0: "test"}).queries.filter(split="test")
     assert set(scores["query_id"]) == set(tested["query_id"])
+
+
+def test_a_cell_that_another_process_runs_is_left_to_it(bench: Bench, tmp_path: Path) -> None:
+    cells, folder = [Cell("toy", UNTRAINED, fold, 0) for fold in (0, 1)], tmp_path / "cells"
+    folder.mkdir()
+    with (folder / cells[0].file).with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        run_cells({"toy": bench}, cells, folder)
+        assert [(folder / cell.file).exists() for cell in cells] == [False, True]
+    run_cells({"toy": bench}, cells, folder)
+    assert (folder / cells[0].file).exists()
 
 
 def test_a_cell_says_what_it_was_trained_on_and_is_the_same_again(bench: Bench) -> None:

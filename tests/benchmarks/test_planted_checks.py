@@ -1,8 +1,8 @@
-"""How far planted results carry: clusters by shared passages, exposure, contrasts, and the teacher's figures."""
+"""How far planted results carry: clusters by shared passages, contrasts, and the reranker's figures."""
 
 import polars as pl
 
-from benchmarks.planted_checks import by_exposure, cluster_queries, contrasts, measure_teacher, with_shared
+from benchmarks.planted_checks import cluster_queries, contrasts, measure_teacher, with_shared
 from benchmarks.planted_data import Collection, Planted
 from tasks import schemas
 
@@ -48,13 +48,6 @@ def test_queries_that_share_half_of_their_passages_or_a_conversation_are_one_clu
     assert len(set(dict(cluster_queries(collection(), 0.3).iter_rows()).values())) == 2
 
 
-def test_differences_are_split_by_whether_another_fold_hid_a_passage_of_the_query() -> None:
-    (row,) = by_exposure(scores(), collection(), planted(), ["relabel_oracle"])
-    assert row["some_hidden"]["queries"] == 2  # a, of b's row; d, of c's row
-    assert row["none_hidden"]["queries"] == 3  # its own row does not count
-    assert abs(row["some_hidden"]["difference"] - 0.2) < 0.01
-
-
 def test_contrasts_and_shared_clusters_stand_beside_the_differences() -> None:
     groups = collection().groups.select("query_id", "group")
     clusters = cluster_queries(collection())
@@ -66,7 +59,7 @@ def test_contrasts_and_shared_clusters_stand_beside_the_differences() -> None:
     assert rows[1]["by_shared_passages"]["low"] <= 0.2004 <= rows[1]["by_shared_passages"]["high"]
 
 
-def test_a_teacher_is_measured_on_the_picked_negatives() -> None:
+def test_a_reranker_is_measured_on_the_picked_negatives() -> None:
     rows = [("x", "b", "2", 0.9), ("x", "b", "5", 0.6), ("x", "c", "6", 0.2), ("x", "c", "1", 0.1)]
     teacher = pl.DataFrame(rows, schema=schemas.TEACHER.columns, orient="row")
     assert measure_teacher(planted(), teacher) == {

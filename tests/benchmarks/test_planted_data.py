@@ -1,10 +1,12 @@
-"""The collections of the planted benchmark: folds, and what is hidden among the negatives."""
+"""The collections of the planted benchmark: splits, and what is hidden among the negatives."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from benchmarks.planted_data import FOLDS, MOST_HIDDEN, PICKED, deal, describe, text_of
+from benchmarks.planted_data import PICKED, RESERVE, Collection, _choose, describe, picked, plant, text_of
 from tests.benchmarks.planted_toy import toy
 
 PAIR = ["query_id", "doc_id"]
@@ -19,7 +21,7 @@ def test_one_positive_stays_and_the_others_are_hidden_among_the_picked_negatives
     assert planted.hidden.join(collection.qrels, on=PAIR, how="anti").is_empty()
     assert planted.hidden.join(planted.positives, on=PAIR).is_empty()
     assert set(planted.negatives.group_by("query_id").len()["len"]) == {PICKED}
-    assert MOST_HIDDEN < PICKED
+    assert planted.negatives.select(PAIR).unique().height == PICKED * collection.queries.height
 
 
 def test_no_other_negative_is_relevant_or_of_unknown_relevance(tmp_path: Path) -> None:
@@ -36,12 +38,32 @@ def test_the_positive_that_stays_is_of_the_highest_grade(tmp_path: Path) -> None
     assert set(grades) == {2}
 
 
-def test_a_conversation_is_in_one_fold_and_the_folds_are_of_equal_size() -> None:
-    ids = [f"c{n}<::>{turn}" for n in range(10) for turn in range(n % 3 + 1)]
-    dealt = deal(pl.Series(ids))
-    assert dealt.group_by("group").agg(pl.col("fold").n_unique())["fold"].max() == 1
-    sizes = dealt.group_by("fold").len()["len"]
-    assert sizes.len() == FOLDS and int(sizes.max() or 0) - int(sizes.min() or 0) <= 1  # type: ignore[call-overload]
+def test_those_are_hidden_that_the_mining_model_ranks_first_and_one_negative_is_mined() -> None:
+    rows = [(f"p{n}", f"g{n}", 2 if n == 0 else 1, False) for n in range(5)]
+    frame = pl.DataFrame(rows, schema=["doc_id", "guard_hash", "relevance", "elsewhere"], orient="row")
+    scores = {f"p{n}": n / 10 for n in range(5)}
+    own, secret = _choose(frame, scores, 3, np.random.default_rng(0))
+    assert (own, secret) == (["p0"], ["p4", "p3", "p2"])
+    assert _choose(frame[:1], scores, 3, np.random.default_rng(0)) == (["p0"], [])
+
+
+def test_nothing_is_hidden_that_a_query_of_another_fold_looks_for(tmp_path: Path) -> None:
+    collection, before = toy(tmp_path)
+    fold = dict(collection.groups.select("query_id", "fold").iter_rows())
+    other = next(one for one in fold if fold[one] != fold["q0"])
+    shared = before.hidden.filter(query_id="q0")["doc_id"][0]
+    extra = pl.DataFrame([("toy", other, shared, 1)], schema=collection.qrels.schema, orient="row")
+    more = replace(collection, qrels=pl.concat([collection.qrels, extra]))
+    after = plant(more, np.ones((collection.queries.height, collection.passages.height), dtype=np.float32))
+    assert shared not in set(after.hidden["doc_id"]) and after.hidden.height >= before.hidden.height - 2
+    assert isinstance(more, Collection)
+
+
+def test_each_row_has_its_number_of_negatives_and_a_reserve(tmp_path: Path) -> None:
+    assert (picked("cranfield"), picked("mtrag"), RESERVE) == (7, 4, 25)
+    collection, planted = toy(tmp_path)
+    least = planted.reserve.group_by("query_id").len()["len"].to_numpy().min()
+    assert least == RESERVE and collection.passages.height > PICKED + RESERVE
 
 
 def test_splits_follow_the_folds(tmp_path: Path) -> None:

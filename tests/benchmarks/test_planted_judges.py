@@ -8,7 +8,18 @@ import polars as pl
 import pytest
 
 from benchmarks.planted_data import Collection, Planted
-from benchmarks.planted_judges import ASKED_FROM, ASKED_TO, asked_of, by_similarity, combine, measure, weigh
+from benchmarks.planted_judges import (
+    ASKED_FROM,
+    ASKED_TO,
+    asked_of,
+    by_similarity,
+    choose_threshold,
+    combine,
+    measure,
+    other_of,
+    weigh,
+    with_threshold,
+)
 from tasks.schemas import VERDICTS
 from tests.benchmarks.planted_toy import TOPICS, WORDS, toy
 
@@ -28,7 +39,7 @@ class Encoder:
 @pytest.fixture
 def case(tmp_path: Path) -> tuple[Collection, Planted, pl.DataFrame]:
     collection, planted = toy(tmp_path)
-    return collection, planted, by_similarity(collection, planted, Encoder())
+    return collection, planted, with_threshold(by_similarity(collection, planted, Encoder())["verdicts"], 0.5)
 
 
 def answers(asked: pl.DataFrame, score: float) -> pl.DataFrame:
@@ -53,21 +64,41 @@ def test_the_tiers_are_added_where_the_language_model_was_asked_and_similarity_d
 ) -> None:
     _, planted, verdicts = case
     asked = asked_of(planted, verdicts, 10)
-    made = combine(planted, verdicts, answers(asked, 0.95))
+    made = combine(planted, verdicts, answers(asked, 0.95), 0.5)
     assert made.decisions.height == planted.candidates.height and made.facts["asked"] == asked.height
     both = made.decisions.join(verdicts.select(*PAIR, first="score", before="state"), on=PAIR)
     rest = both.join(asked, on=PAIR, how="anti")
     assert (rest["score"] == rest["first"]).all() and (rest["state"] == rest["before"]).all()
-    config = weigh()
+    config = weigh(0.5)
     one = both.join(asked, on=PAIR, how="semi").row(0, named=True)
     odds = config.weights["similarity"] * np.log(one["first"] / (1 - one["first"]))
     odds += config.weights["llm"] * np.log(0.95 / 0.05) + config.bias
     assert one["score"] == pytest.approx(1 / (1 + np.exp(-odds)))
 
 
+def test_the_threshold_is_the_one_with_the_best_f1(case: tuple[Collection, Planted, pl.DataFrame]) -> None:
+    _, planted, verdicts = case
+    chosen = choose_threshold(planted, verdicts)
+
+    def f1(threshold: float) -> float:
+        found = measure(planted, with_threshold(verdicts, threshold))
+        recall, precision = found["recall_of_planted"], found["precision_on_planted"]
+        return float(2 * recall * precision / max(recall + precision, 1e-9))
+
+    assert f1(chosen - 1e-4) >= max(f1(one) for one in np.linspace(0.05, 0.95, 91)) - 1e-3
+    assert other_of("cranfield") == "mtrag" and other_of("mtrag") == "cranfield"
+
+
+def test_states_follow_the_threshold(case: tuple[Collection, Planted, pl.DataFrame]) -> None:
+    _, _, verdicts = case
+    said = with_threshold(verdicts, 0.6).select("score", "state").unique()
+    bands = {"relevant": (0.6, 1.0), "unsure": (0.4, 0.6), "not_relevant": (0.0, 0.4)}
+    assert said.height and all(bands[state][0] <= score <= bands[state][1] for score, state in said.iter_rows())
+
+
 def test_nobody_need_be_asked(case: tuple[Collection, Planted, pl.DataFrame]) -> None:
     _, planted, verdicts = case
-    made = combine(planted, verdicts, VERDICTS.empty())
+    made = combine(planted, verdicts, VERDICTS.empty(), 0.5)
     assert made.facts["asked"] == 0 and made.decisions["score"].to_list() == verdicts["score"].to_list()
 
 

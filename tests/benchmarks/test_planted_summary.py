@@ -6,21 +6,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.planted_summary import compare, detectable, matrix, order_beside_paper, plot, verdicts
+from benchmarks.planted_summary import compare, detectable, difference, matrix, order_beside_paper, plot, verdicts
 from tasks.training.compare import crossed_interval
 
 QUERIES = 60
-NAMES = ("default", "relabel_judges", "relabel_oracle")
+NAMES = ("default", "relabel_judges", "relabel_oracle", "remove_hn")
 
 
 def scores(gain: float = 0.1) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Scores of three treatments and the untrained model; every second query shares a conversation with the next."""
+    """Scores of four treatments and the untrained model; every second query shares a conversation with the next."""
     rng, rows = np.random.default_rng(0), []
     level = rng.random(QUERIES) * 0.5
     for query in range(QUERIES):
         rows.append(("untrained", 0, f"q{query}", level[query] - 0.05 + rng.normal(0, 0.02)))
         for seed in range(5):
-            for name, more in zip(NAMES, (0.0, 0.0, gain), strict=True):
+            for name, more in zip(NAMES, (0.0, 0.0, gain, gain), strict=True):
                 rows.append((name, seed, f"q{query}", level[query] + more + rng.normal(0, 0.03)))
     schema = {"treatment": pl.String, "seed": pl.Int64, "query_id": pl.String, "value": pl.Float64}
     groups = pl.DataFrame(
@@ -41,18 +41,19 @@ def test_the_mean_of_clusters_is_the_mean_of_queries_also_where_they_differ_in_s
 
 def test_a_gain_is_found_and_no_gain_is_not() -> None:
     rows = {row["name"]: row for row in compare(*scores(), NAMES)}
-    assert next(iter(rows)) == "relabel_oracle"
+    assert set(list(rows)[:2]) == {"relabel_oracle", "remove_hn"}
     assert rows["relabel_oracle"]["excludes_zero"]
     assert rows["relabel_oracle"]["difference"] == pytest.approx(0.1, abs=0.02)
     assert not rows["relabel_judges"]["excludes_zero"]
     assert "difference" not in rows["default"]
 
 
-def test_intervals_are_wider_for_more_comparisons() -> None:
+def test_the_primary_treatments_are_corrected_for_two_and_the_others_for_all() -> None:
     frame, groups = scores()
-    alone = compare(frame.filter(pl.col("treatment") != "relabel_judges"), groups, NAMES)[0]
-    both = compare(frame, groups, NAMES)[0]
-    assert both["high"] - both["low"] > alone["high"] - alone["low"]
+    few = {row["name"]: row for row in compare(frame, groups, NAMES)}
+    assert [few[name]["corrected_for"] for name in NAMES[1:]] == [2, 2, 3]
+    alone = difference(frame, groups, "relabel_oracle", 1)
+    assert few["relabel_oracle"]["high"] - few["relabel_oracle"]["low"] > alone["high"] - alone["low"]
     wide = frame.filter(pl.col("treatment").is_in(["default", "relabel_oracle"])).pivot(
         "treatment", index=["query_id", "seed"], values="value"
     )

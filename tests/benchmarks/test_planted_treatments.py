@@ -91,6 +91,7 @@ def test_the_mask_and_the_soft_labels_leave_the_rows_as_they_are(made: Made) -> 
     for name, setting in (
         ("mask_only", {"mask": "relevant"}),
         ("soft_labels", {"objective": "kl", "soft_labels": "judges"}),
+        ("kl_labels", {"objective": "kl", "soft_labels": "judges"}),
     ):
         rows = TREATMENTS[name](made)
         assert rows.settings == setting
@@ -102,6 +103,12 @@ def test_distillation_has_the_teachers_scores_of_positives_and_negatives(made: M
     rows = TREATMENTS["distillation"](made)
     assert rows.known is not None and rows.known["score"].null_count() == 0
     assert rows.known.height == made.evidence.teacher.height
+
+
+def test_the_control_of_distillation_has_labels_that_tell_nothing_of_the_negatives(made: Made) -> None:
+    known = TREATMENTS["kl_labels"](made).known
+    assert known is not None and set(known["score"]) == {0.0} and set(known["state"]) == {None}
+    assert known.height == made.planted.candidates.height
 
 
 def test_decisions_are_one_for_each_candidate(made: Made) -> None:
