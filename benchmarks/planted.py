@@ -144,7 +144,7 @@ def recipe_commit() -> dict[str, str]:
     """
     asked = (("status", "--porcelain", "--"), ("log", "-1", "--format=%H%n%aI%n%s", "--"))
     changed, found = (_git(*words, str(RECIPE)) for words in asked)
-    if changed or not found:
+    if changed or not found or not RECIPE.exists():
         raise SystemExit(f"{RECIPE.name}: a committed recipe expected before any other run; --freeze it, and commit it")
     commit, date, subject = found.split("\n")
     digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()

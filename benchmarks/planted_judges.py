@@ -39,7 +39,7 @@ from tasks.verdicts.decide import DecideConfig, decide
 from tasks.verdicts.escalate import EscalateConfig, escalate
 
 FITTED = Path(__file__).parent / "results" / "judge.json"  # the weights of the tiers
-UNSURE = 0.2  # below the score from which a pair is relevant, so far is it unsure
+UNSURE = 0.6  # a pair is unsure from this share of the score from which it is relevant (0.3 of 0.5)
 ASKED_FROM, ASKED_TO = 0.3, 0.8  # similarity between which the language model is asked, the highest first
 PASSAGE_CHARS = 1500  # of a window
 TOKENS = 128  # of a passage that similarity reads
@@ -72,7 +72,7 @@ def weigh(relevant_from: float) -> DecideConfig:
         weights={"similarity": fitted["weights"]["similarity"], "llm": fitted["weights"]["yes_no"]},
         bias=fitted["bias"],
         relevant_from=relevant_from,
-        not_relevant_below=relevant_from - UNSURE,
+        not_relevant_below=relevant_from * UNSURE,
         similarity_decides=True,
     )
 
@@ -104,7 +104,7 @@ def with_threshold(verdicts: pl.DataFrame, relevant_from: float) -> pl.DataFrame
     state = (
         pl.when(pl.col("score") >= relevant_from)
         .then(pl.lit("relevant"))
-        .when(pl.col("score") < relevant_from - UNSURE)
+        .when(pl.col("score") < relevant_from * UNSURE)
         .then(pl.lit("not_relevant"))
         .otherwise(pl.lit("unsure"))
     )

@@ -16,6 +16,9 @@ from benchmarks.planted_treatments import TREATMENTS
 from tests.benchmarks.planted_toy import toy
 
 
+ME = ("-c", "user.name=me", "-c", "user.email=me@example.com")
+
+
 def test_each_stage_has_its_cells_once() -> None:
     cells = {stage: planted.cells_of(stage) for stage in planted.STAGES}
     assert len(cells["default"]) == 2 * FOLDS * (1 + 5)
@@ -43,10 +46,11 @@ def test_the_frozen_recipe_is_named_by_commit_subject_date_and_digest(
     monkeypatch.setattr(planted, "HERE", recipe.parent)
     monkeypatch.setattr(planted, "RECIPE", recipe)
     planted._git("init", "--quiet")
+    planted._git(*ME, "commit", "--quiet", "--allow-empty", "-m", "Begin")
     with pytest.raises(SystemExit, match="a committed recipe expected"):
         planted.recipe_commit()
     planted._git("add", str(recipe))
-    planted._git("-c", "user.name=me", "-c", "user.email=me@example.com", "commit", "--quiet", "-m", "Freeze it")
+    planted._git(*ME, "commit", "--quiet", "-m", "Freeze it")
     found = planted.recipe_commit()
     assert found["recipe_commit"] == planted._git("rev-parse", "HEAD") and found["recipe_subject"] == "Freeze it"
     assert found["recipe_sha256"] == hashlib.sha256(b"{}\n").hexdigest() and found["recipe_date"][:2] == "20"
