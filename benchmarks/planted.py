@@ -23,8 +23,11 @@ Order: `--freeze` chooses the learning rate, the temperature and the steps by `d
 that is neither trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before
 anything else runs. The stages: `default` trains the baseline and states which effect could be detected; `judge` and
 `teacher` judge the pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size
-curve and the grid of negatives; `summary` writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept
-in the folder: what is there is not computed again, and several processes may run a stage side by side.
+curve and the grid of negatives; `recipes` compares on the development folds by each recipe that was tried; `summary`
+writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept in the folder: what is there is not computed
+again, and several processes may run a stage side by side.
+
+Added after results of the first seeds were seen: the treatment `relabel_random`, and the stage `recipes`.
 """
 
 import argparse
@@ -53,7 +56,7 @@ from tasks.schemas import TEACHER
 
 HERE = Path(__file__).parent
 RECIPE, RESULT, PLOT = HERE / "planted_recipe.json", HERE / "results" / "planted.json", HERE.parent / "docs/planted.svg"
-STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "summary")
+STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "recipes", "summary")
 SEEDS = (42, 43, 44, 45, 46)
 FIXED: Mapping[str, Any] = {"batch_size": 16, "mask": "positives", "threads": 1, "max_seq_length": TOKENS}
 GRID = {"learning_rate": (1e-3, 3e-3), "temperature": (0.05, 0.1), "steps": (30, 90)}
@@ -67,6 +70,7 @@ MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller
     "max_seq_length": 48,
 }
 MINILM_ON, MINILM_SEEDS = "cranfield", SEEDS[:1]
+BY_RECIPE = "by_recipe.json"  # in the folder of a collection
 COMPARED = ("default", "relabel_judges", "relabel_oracle")  # in the curve, in the grid, and with MiniLM
 SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 2), SEEDS[:1]
 
@@ -82,7 +86,7 @@ def cells_of(stage: str) -> list[Cell]:
     if stage == "minilm":
         kinds = product(MINILM_SEEDS, range(FOLDS), COMPARED)
         start = [Cell(MINILM_ON, UNTRAINED, fold, 0, model="minilm") for fold in range(FOLDS)]
-        return start + [Cell(MINILM_ON, name, fold, seed, model="minilm") for seed, fold, name in kinds]
+        return [Cell(MINILM_ON, name, fold, seed, model="minilm") for seed, fold, name in kinds] + start
     if stage == "more":
         kinds = product(MORE_SEEDS, COLLECTIONS, range(FOLDS), COMPARED)
         made: list[Cell] = []
@@ -124,16 +128,34 @@ def freeze(arguments: argparse.Namespace) -> None:
     RECIPE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _dev_score(arguments: argparse.Namespace, bench: Bench, recipe: Mapping[str, Any], fold: int) -> float:
-    """Train `default` without the test fold and the development fold; return the mean score on the latter."""
+def _dev_score(
+    arguments: argparse.Namespace, bench: Bench, recipe: Mapping[str, Any], fold: int, treatment: str = "default"
+) -> float:
+    """Train without the test fold and the development fold; return the mean score on the latter."""
     text = "-".join(f"{value:g}" for value in recipe.values())
+    text += "" if treatment == "default" else f"-{treatment}"
     path = arguments.folder / "dev" / f"{bench.collection.name}-{text}-f{fold}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         dev = bench.collection.with_splits({fold: "test", (fold + 1) % FOLDS: "dev"})
         one = replace(bench, collection=dev, recipe={**bench.recipe, **recipe})
-        write(path, one.run(Cell(bench.collection.name, "default", fold, SEEDS[0]), "dev"))
+        write(path, one.run(Cell(bench.collection.name, treatment, fold, SEEDS[0]), "dev"))
     return float(np.mean(list(json.loads(path.read_text(encoding="utf-8"))["scores"].values())))
+
+
+def by_recipe(arguments: argparse.Namespace, names: Sequence[str] = COLLECTIONS) -> None:
+    """Compare on the development folds by each recipe that was tried, one seed: does a miss depend on the recipe?"""
+    for name in names:
+        bench, rows = read_bench(arguments, name, {}), []
+        for values in product(*GRID.values()):
+            recipe = dict(zip(GRID, values, strict=True))
+            means = {
+                one: float(np.mean([_dev_score(arguments, bench, recipe, fold, one) for fold in range(FOLDS)]))
+                for one in COMPARED
+            }
+            rows.append({**recipe, **{one: round(mean, 5) for one, mean in means.items()}})
+            print(name, rows[-1], flush=True)
+        write(arguments.folder / name / BY_RECIPE, {"rows": rows})
 
 
 def recipe_commit() -> dict[str, str]:
@@ -164,8 +186,8 @@ def run_stage(arguments: argparse.Namespace, stage: str) -> None:
         asked += ["--asked", str(arguments.asked)] if stage == "judge" else []
         subprocess.run(asked, check=True)
         return
-    if stage == "summary":
-        summarise(arguments)
+    if stage in ("summary", "recipes"):
+        {"summary": summarise, "recipes": by_recipe}[stage](arguments)
         return
     chosen = json.loads(RECIPE.read_text(encoding="utf-8"))["collections"]
     cells = cells_of(stage)
@@ -207,7 +229,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         collection, planted, _ = prepare(arguments.folder, arguments.data, name)
         scores = main.filter(pl.col("collection") == name)
         treatments = planted_summary.compare(scores, collection.groups, list(TREATMENTS))
-        judges = arguments.folder / name / "judges.json"
+        judges, recipes = (arguments.folder / name / file for file in ("judges.json", BY_RECIPE))
         clusters = planted_checks.cluster_queries(collection)
         teacher = planted_teacher.path_of(arguments.folder, name)
         collections.append(
@@ -225,6 +247,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 "treatments": _with_rows(planted_checks.with_shared(treatments, scores, clusters), folder, main, name),
                 "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
                 "order": planted_summary.order_beside_paper(treatments),
+                "by_recipe": json.loads(recipes.read_text(encoding="utf-8"))["rows"] if recipes.exists() else [],
                 "curve_and_grid": _further(folder, order["more"], order["cells"], collection.groups, name),
             }
         )

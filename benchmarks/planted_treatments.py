@@ -163,6 +163,9 @@ TREATMENTS: Mapping[str, Callable[[Made], Rows]] = {
     "random_removal": lambda made: Rows(
         made.treat("remove_hn", at_random(made.planted, made.evidence.judges, made.seed))
     ),
+    "relabel_random": lambda made: Rows(
+        made.treat("relabel", at_random(made.planted, made.evidence.judges, made.seed))
+    ),
     "topk_percpos": lambda made: Rows(
         made.treat("remove_hn", by_percent_of_positive(made.planted, made.evidence.teacher))
     ),

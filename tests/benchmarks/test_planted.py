@@ -15,7 +15,6 @@ from benchmarks.planted_folds import FOLDS
 from benchmarks.planted_treatments import TREATMENTS
 from tests.benchmarks.planted_toy import toy
 
-
 ME = ("-c", "user.name=me", "-c", "user.email=me@example.com")
 
 
