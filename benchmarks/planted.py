@@ -27,7 +27,7 @@ curve and the grid of negatives; `recipes` compares on the development folds by 
 writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept in the folder: what is there is not computed
 again, and several processes may run a stage side by side.
 
-Added after results of the first seeds were seen: the treatment `relabel_random`, and the stage `recipes`.
+Added after results of the first seeds were seen: the treatments `planted_treatments.ADDED`, and the stage `recipes`.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """The treatments of the planted benchmark: each has as many negatives, and edits only what it should."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def test_relabelling_promotes_what_the_judges_found_and_no_more(made: Made) -> N
 @pytest.mark.parametrize("name", sorted(TREATMENTS))
 def test_each_row_has_as_many_negatives(made: Made, name: str) -> None:
     assert {len(negatives) for _, negatives in sides(made, name).values()} == {PICKED}
+
+
+def test_what_the_judges_found_is_told_apart_by_whether_it_was_planted(made: Made) -> None:
+    others = made.planted.negatives.join(made.planted.hidden, on=["query_id", "doc_id"], how="anti")
+    mistaken = others.group_by("query_id").agg(pl.col("doc_id").first())
+    wrong = {query: {doc} for query, doc in mistaken.iter_rows()}
+    called = pl.concat_list("query_id", "doc_id").is_in([[query, *docs] for query, docs in wrong.items()])
+    judges = made.evidence.judges.with_columns(
+        state=pl.when(called).then(pl.lit("relevant")).otherwise(pl.col("state"))
+    )
+    mixed = replace(made, evidence=replace(made.evidence, judges=judges))
+    names = ("relabel_judges", "relabel_right", "relabel_wrong", "relabel_right_remove_wrong")
+    both, right, bad, cleared = (sides(mixed, name) for name in names)
+    for query, secret in hidden(made.planted).items():
+        found = {one for one in secret if one.endswith("1")} - wrong[query]
+        assert found | wrong[query] <= both[query][0]
+        assert found <= right[query][0] and wrong[query] <= right[query][1]
+        assert wrong[query] <= bad[query][0] and found <= bad[query][1]
+        assert found <= cleared[query][0] and not wrong[query] & (cleared[query][0] | cleared[query][1])
 
 
 def test_random_removal_removes_as_many_of_each_query_and_others(made: Made) -> None:
