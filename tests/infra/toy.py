@@ -64,10 +64,7 @@ def _misbehave(config: ToyConfig) -> None:
     if kind == "say-and-kill":
         for number in range(50):
             LOG.info("line %d before the end", number)
-        for _ in range(150):  # until somebody has seen them: a busy machine sends them late
-            if Path(flag + "-seen").exists():
-                break
-            time.sleep(0.1)
+        _wait_for(Path(flag + "-seen"))  # a busy machine sends them late
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "tell":
         secret = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -75,6 +72,12 @@ def _misbehave(config: ToyConfig) -> None:
         raise OSError(f"{secret} is not accepted")
     if kind == "hang":
         time.sleep(60)
+
+
+def _wait_for(path: Path, seconds: float = 15.0) -> None:
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.1)
 
 
 def add_up(config: ToyConfig, *, doubled: pl.DataFrame, out: Path) -> dict[str, pl.DataFrame]:
