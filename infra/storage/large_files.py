@@ -15,7 +15,7 @@ from typing import Any
 from infra.confined import is_confined
 from infra.models.wheels import sha256_of
 from infra.names import digest_of, object_key
-from infra.storage.local_files import copy_checked, link_file
+from infra.storage.local_files import copy_checked, copy_hashed, link_file
 from infra.storage.store import Store, StoreError, entry_of
 
 _PIECE = 16 * 2**20
@@ -75,24 +75,37 @@ def get_file(store: Store, key: str, path: Path) -> None:
     download(store, place, size, path, digest_of(key))
 
 
-def download(store: Store, key: str, size: int, path: Path, wanted: str) -> None:
+def download(store: Store, key: str, size: int, path: Path, wanted: str, *, durable: bool = True) -> None:
     """Write an object of `size` bytes to a new file and check that its SHA-256 is the wanted one, as `get_file` does.
+
+    durable: the bytes are on the disk when this returns.
 
     Raises:
         StoreError: the object is gone, cannot be read, or is damaged.
     """
-    remote, digest = store._path(key), hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
+    if store.local:
+        with store._errors("copy", key):
+            found = copy_hashed(Path(store._path(key)), path, durable=durable)
+    else:
+        found = _fetch(store, key, size, path, durable=durable)
+    if found != wanted:
+        path.unlink()
+        raise StoreError(f"store {store.url}: object {key} is damaged (SHA-256 {found}); delete it")
+
+
+def _fetch(store: Store, key: str, size: int, path: Path, *, durable: bool) -> str:
+    """Write an object of a bucket to a file, piece by piece, and return the SHA-256 of what came."""
+    remote, digest = store._path(key), hashlib.sha256()
     with path.open("wb") as file:
         for start in range(0, size, _PIECE):
             piece = _read(store, remote, key, (start, min(start + _PIECE, size)))
             digest.update(piece)
             file.write(piece)
         file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != wanted:
-        path.unlink()
-        raise StoreError(f"store {store.url}: object {key} is damaged (SHA-256 {digest.hexdigest()}); delete it")
+        if durable:
+            os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def place_file(store: Store, key: str, path: Path) -> bool:
@@ -100,6 +113,9 @@ def place_file(store: Store, key: str, path: Path) -> bool:
 
     A file that was placed has the time of its object. So it lies there already if size and time are those of the
     object, and nobody has written into it since; it is not read for that.
+
+    Nothing waits until its bytes are on the disk: it is a copy, and the object is on the disk. After a power failure a
+    file that was cut short has another size, and is placed again.
 
     Raises:
         StoreError: the object is gone, cannot be read, or is damaged.
@@ -112,7 +128,7 @@ def place_file(store: Store, key: str, path: Path) -> bool:
             return False
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        download(store, place, size, temporary, digest_of(key))
+        download(store, place, size, temporary, digest_of(key), durable=False)
         os.utime(temporary, (written, written))
         temporary.replace(path)
     finally:

@@ -13,9 +13,28 @@ from pathlib import Path
 
 from infra.storage.errors import NO_LINKS, StoreError
 
-_PIECE = 16 * 2**20
+_PIECE = 2**20  # one buffer of this size serves a whole copy: fresh memory for each piece costs more than its SHA-256
 _LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.02
+
+
+def copy_hashed(source: Path, target: Path, *, durable: bool = True) -> str:
+    """Copy a file over what may be there, and return the SHA-256 of what was copied.
+
+    durable: the bytes are on the disk when this returns.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    copied, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    with source.open("rb", buffering=0) as original, target.open("wb") as file:
+        while size := original.readinto(buffer):
+            copied.update(buffer[:size])
+            file.write(buffer[:size])
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    return copied.hexdigest()
 
 
 def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = False) -> bool:
@@ -29,14 +48,7 @@ def copy_checked(source: Path, target: Path, digest: str, *, read_only: bool = F
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        copied = hashlib.sha256()
-        with source.open("rb") as original, temporary.open("wb") as file:
-            while piece := original.read(_PIECE):
-                copied.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if copied.hexdigest() != digest:
+        if copy_hashed(source, temporary) != digest:
             return False
         if read_only:
             temporary.chmod(0o444)

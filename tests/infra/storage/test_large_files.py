@@ -1,6 +1,7 @@
 """Files go into the store and come out in pieces; whatever is wrong with one is told, and the wrong file is removed."""
 
 import hashlib
+import os
 import time
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_an_object_is_placed_once_and_again_where_somebody_changed_the_file(stor
     assert place_file(store, second, path)
     assert path.read_bytes() == b"another"
     assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_only_what_nothing_can_bring_back_is_waited_for_until_it_is_on_the_disk(
+    store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, waited = Store.open(store_url), list[int]()
+    key = store.put_object(b"content", "")
+    monkeypatch.setattr(os, "fsync", waited.append)
+    assert place_file(store, key, tmp_path / "placed")
+    assert waited == []
+    get_file(store, key, tmp_path / "kept")
+    assert len(waited) == 1
+    assert (tmp_path / "placed").read_bytes() == (tmp_path / "kept").read_bytes() == b"content"
 
 
 def test_a_damaged_object_replaces_no_file(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from infra.storage import local_files
 from infra.storage.errors import StoreError
 from infra.storage.local_files import (
     copy_checked,
+    copy_hashed,
     create_file,
     folder_locked,
     link_file,
@@ -63,6 +65,18 @@ def test_a_file_longer_than_a_piece_is_copied_whole(tmp_path: Path, monkeypatch:
     (tmp_path / "source").write_bytes(b"0123456789")
     assert copy_checked(tmp_path / "source", tmp_path / "target", sha(b"0123456789"))
     assert (tmp_path / "target").read_bytes() == b"0123456789"
+
+
+def test_a_long_copy_takes_the_memory_of_one_piece(tmp_path: Path) -> None:
+    with (tmp_path / "source").open("wb") as file:
+        file.truncate(64 * 2**20)
+    tracemalloc.start()
+    digest = copy_hashed(tmp_path / "source", tmp_path / "target")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert digest == sha(bytes(64 * 2**20))
+    assert (tmp_path / "target").stat().st_size == 64 * 2**20
+    assert peak < 2 * 2**20
 
 
 def test_a_file_is_created_once_and_replaced_whole(tmp_path: Path) -> None:
