@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tasks import schemas
@@ -11,6 +12,7 @@ from tasks.data.ingesting import records
 from tasks.data.ingesting.text_store import to_hex
 
 TRAIN = "train"
+_ROWS = 100_000  # that are joined together, about: a join of a few rows costs as much as one of thousands
 
 
 def held_out_absent(absent: Mapping[str, pl.DataFrame], queries: pl.DataFrame) -> pl.DataFrame:
@@ -43,11 +45,12 @@ class PairTables:
     """
 
     def __init__(self, queries: pl.DataFrame, passages: pl.DataFrame, hashes: pl.DataFrame, count: int) -> None:
-        self._queries = queries.select("query", "part", "dataset", "query_id")
-        self._passages, self._hashes, self._count = passages, hashes, count
+        self._queries = queries.select("query", "part", "dataset", "query_id").sort("part")
+        self._bounds = _bounds_of(self._queries, range(count))
+        self._passages, self._hashes, self._count = passages.select("id", "high", "low"), hashes, count
 
     def parts(self, frame: pl.DataFrame, schema: schemas.Schema) -> Iterator[pl.DataFrame]:
-        """Yield a table part by part.
+        """Yield a table part by part. As many parts as have `_ROWS` rows are joined together.
 
         Args:
             frame: `query`, for pairs also `passage`, and further columns of the schema.
@@ -55,21 +58,29 @@ class PairTables:
         """
         part = self._queries.select("query", "part")
         ordered = frame.join(part, on="query", how="inner").sort("part")
-        bounds = np.searchsorted(ordered["part"].to_numpy(), np.arange(self._count + 1))
+        bounds = _bounds_of(ordered, range(self._count))
         empty: pl.DataFrame | None = None  # many tables have no row in most parts
-        for start, end in pairwise(bounds):
-            if start < end:
-                yield self.table(ordered[int(start) : int(end)], schema)
+        for group in _groups(bounds):
+            if bounds[group.start] == bounds[group.stop]:
+                empty = self.table(ordered.clear(), schema) if empty is None else empty
+                yield from [empty] * len(group)
                 continue
-            empty = self.table(ordered.clear(), schema) if empty is None else empty
-            yield empty
+            rows = ordered[int(bounds[group.start]) : int(bounds[group.stop])]
+            asking = self._queries[int(self._bounds[group.start]) : int(self._bounds[group.stop])]
+            found = self._joined(rows, asking, schema).sort("part", *schema.key)
+            for start, end in pairwise(_bounds_of(found, group)):
+                yield found[int(start) : int(end)].select(*schema.columns)
 
     def table(self, frame: pl.DataFrame, schema: schemas.Schema) -> pl.DataFrame:
         """Join ids and hashes, and sort by the key. Rows of queries that are not kept are left out."""
-        found = frame.drop("dataset", "query_id", "part", strict=False).join(self._queries, on="query", how="inner")
+        return self._joined(frame, self._queries, schema).select(*schema.columns).sort(schema.key)
+
+    def _joined(self, frame: pl.DataFrame, queries: pl.DataFrame, schema: schemas.Schema) -> pl.DataFrame:
+        """Join some queries, and the ids and hashes of passages; returns the columns of the schema and `part`."""
+        found = frame.drop("dataset", "query_id", "part", strict=False).join(queries, on="query", how="inner")
         if "passage" in found.columns:
             found = found.with_columns(self._named(found["passage"], schema))
-        return found.select(pl.col(name).cast(dtype) for name, dtype in schema.columns.items()).sort(schema.key)
+        return found.select("part", *(pl.col(name).cast(dtype) for name, dtype in schema.columns.items()))
 
     def judged(self, frame: pl.DataFrame, absent: pl.DataFrame) -> pl.DataFrame:
         """Return judgements as `schemas.QRELS`, also those of passages that the corpus does not hold.
@@ -93,3 +104,23 @@ class PairTables:
                 high, low = (self._hashes[f"{name}_{half}"].to_numpy()[at] for half in ("high", "low"))
                 columns.append(to_hex(high, low).alias(f"{name}_hash"))
         return columns
+
+
+def _bounds_of(ordered: pl.DataFrame, parts: range) -> npt.NDArray[np.intp]:
+    """Return where the rows of each part begin, of rows that are sorted by `part`, and where the last part ends."""
+    bounds: npt.NDArray[np.intp] = np.searchsorted(ordered["part"].to_numpy(), np.arange(parts.start, parts.stop + 1))
+    return bounds
+
+
+def _groups(bounds: npt.NDArray[np.intp]) -> Iterator[range]:
+    """Group parts that follow each other, at most `_ROWS` rows together or a part alone.
+
+    >>> [list(group) for group in _groups(np.array([0, 60_000, 60_000, 90_000, 300_000, 300_001]))]
+    [[0, 1, 2], [3], [4]]
+    """
+    start = 0
+    while start < bounds.size - 1:
+        stop = int(np.searchsorted(bounds, bounds[start] + _ROWS, side="right")) - 1
+        group = range(start, min(max(stop, start + 1), bounds.size - 1))
+        yield group
+        start = group.stop

@@ -1,9 +1,12 @@
 """Tables of queries and pairs are cut by the parts of the queries, with ids and hashes joined."""
 
+from typing import Any
+
 import polars as pl
+import pytest
 
 from tasks import schemas
-from tasks.data.ingesting import records
+from tasks.data.ingesting import pair_tables, records
 from tasks.data.ingesting.pair_tables import PairTables, held_out_absent
 from tasks.data.ingesting.passage_texts import hash_shown_texts
 from tasks.data.ingesting.text_store import hash_titled
@@ -38,6 +41,26 @@ def test_pairs_come_by_part_with_ids_and_hashes_and_those_of_other_queries_are_l
     assert parts[0].select("query_id", "doc_id").rows() == [("q4", "a"), ("q5", "b")]
     hashes = [hashed(*_TEXTS[1]) for hashed in (hash_passage, hash_shown, hash_guard)]
     assert parts[2].row(0) == ("d", "q7", "b", *hashes, "label")
+
+
+def test_parts_are_the_same_however_many_are_joined_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = _pairs((7, 1), (7, 0), (5, 1), (4, 0), (9, 0)).with_columns(source=pl.lit("label"))
+    together = list(_tables().parts(frame, schemas.POSITIVES))
+    joined = list[int]()
+    whole = PairTables._joined
+
+    def counted(self: PairTables, rows: pl.DataFrame, *others: Any) -> pl.DataFrame:
+        joined.append(rows.height)
+        return whole(self, rows, *others)
+
+    monkeypatch.setattr(PairTables, "_joined", counted)
+    assert [part.rows() for part in _tables().parts(frame, schemas.POSITIVES)] == [part.rows() for part in together]
+    assert joined == [4]
+    monkeypatch.setattr(pair_tables, "_ROWS", 2)
+    alone = list(_tables().parts(frame, schemas.POSITIVES))
+    assert [part.rows() for part in alone] == [part.rows() for part in together]
+    assert [part.height for part in alone] == [2, 0, 2]
+    assert joined == [4, 2, 2]
 
 
 def test_tables_without_hashes_need_none() -> None:
