@@ -57,9 +57,9 @@ SPLIT_SCORES = MethodStage(
     "tasks.quality.scores:split_scores",
     1,
     "gather",
-    every=("source", "copies", "queries"),
-    numbered=("queries",),
-    columns={"queries": ("dataset", "query_id")},
+    every=("source", "copies", "queries", "earlier"),  # the last only where a source grew
+    numbered=("queries", "earlier"),
+    columns={"queries": ("dataset", "query_id"), "earlier": ("dataset", "query_id")},
     outputs={"rows": made.SCORE_ROWS},
     scatters=("rows",),
     section="tiers",

@@ -213,10 +213,19 @@ class _Clocked(Iterator[Any]):
 
 
 def _write_pieces(store: Store, name: str, frames: Iterable[pl.DataFrame], schema: SchemaLike) -> tuple[Piece, ...]:
-    """Write frames one by one. Each is dropped before the next one is made."""
+    """Write frames one by one. Each is dropped before the next one is made.
+
+    A frame without rows that comes again is written once: many tables have no row in most parts.
+    """
     pieces: list[Piece] = []
+    empty: tuple[pl.DataFrame, Piece] | None = None
     for frame in frames:
-        pieces.append(write_table(store, name, frame, schema, len(pieces)))
+        if empty is not None and frame is empty[0]:
+            pieces.append(replace(empty[1], index=len(pieces)))
+        else:
+            pieces.append(write_table(store, name, frame, schema, len(pieces)))
+            if frame.is_empty():
+                empty = frame, pieces[-1]
         del frame
     return tuple(pieces)
 

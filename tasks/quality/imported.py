@@ -31,7 +31,7 @@ class ImportedConfig(BaseModel):
 def split_imported(config: ImportedConfig, *, source: Path, queries: pl.DataFrame) -> dict[str, Any]:
     """Cut the table into the rows of each query part.
 
-    queries: of the data, with the column `part`.
+    queries: of the data, or of one generation of it, with the column `part`.
 
     Returns:
         `rows`: IMPORTED_ROWS of each part, with its number.

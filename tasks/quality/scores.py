@@ -58,31 +58,42 @@ def name_judge(label: str, scale: Scale, *, max_grade: int, relevant_grade: int)
     return f"{FILE_JUDGE}:{label}:{scale}{grades}"
 
 
-def split_scores(config: SplitConfig, *, source: Path, copies: pl.DataFrame, queries: pl.DataFrame) -> dict[str, Any]:
+def split_scores(
+    config: SplitConfig,
+    *,
+    source: Path,
+    copies: pl.DataFrame,
+    queries: pl.DataFrame,
+    earlier: pl.DataFrame | None = None,
+) -> dict[str, Any]:
     """Cut the file into the rows of each query part, under the ids that ingest kept.
 
     Args:
         config: nothing to set.
         source: the folder with the file, as `settle_scores` makes it.
         copies: ids under which ingest met texts that it keeps under another id.
-        queries: of the data, with the column `part`.
+        queries: one generation of the data's, with the column `part`.
+        earlier: those of the generations before, whose rows were cut apart.
 
     Returns:
-        `rows`: SCORE_ROWS of each part, with its number. `facts`: counts of rows, and of rows whose query is not in
-        the data, with an example.
+        `rows`: SCORE_ROWS of each part of `queries`, with its number. `facts`: counts of rows, and of rows whose query
+        is in neither table, with an example.
     """
     table = pl.scan_parquet(source / FILE)
-    kept = queries.select("dataset", "part", kept_query="query_id")
-    merged = copies.filter(pl.col("kind") == QUERY).select("dataset", kept_query="kept", query_id="id")
-    names = pl.concat(
-        [
-            kept.with_columns(query_id="kept_query").select("dataset", "query_id", "kept_query", "part"),
-            merged.join(kept, on=["dataset", "kept_query"]).select("dataset", "query_id", "kept_query", "part"),
-        ]
-    )
+    names = _names(queries, copies)
+    known = names if earlier is None else pl.concat([names, _names(earlier, copies)])
     passages = copies.filter(pl.col("kind") == PASSAGE).select("dataset", doc_id="id", kept_doc="kept")
     rows = ((part, _under_kept_ids(found, passages)) for part, found in cut_rows(table, names, _QUERY))
-    return {"rows": rows, "facts": _unknown(table, names)}
+    return {"rows": rows, "facts": _unknown(table, known)}
+
+
+def _names(queries: pl.DataFrame, copies: pl.DataFrame) -> pl.DataFrame:
+    """List the ids of queries, also those of their copies, with the id that is kept, and the part."""
+    kept = queries.select("dataset", "part", kept_query="query_id")
+    merged = copies.filter(pl.col("kind") == QUERY).select("dataset", kept_query="kept", query_id="id")
+    columns = ("dataset", "query_id", "kept_query", "part")
+    own = kept.with_columns(query_id="kept_query").select(columns)
+    return pl.concat([own, merged.join(kept, on=["dataset", "kept_query"]).select(columns)])
 
 
 def _under_kept_ids(rows: pl.DataFrame, passages: pl.DataFrame) -> pl.DataFrame:

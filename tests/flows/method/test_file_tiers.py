@@ -79,6 +79,25 @@ def test_another_file_is_read_anew_by_the_same_curation_and_explain_says_so(tmp_
     assert reasons == (f"its input `rows` changed, because {cut_anew}",)
 
 
+def test_growth_cuts_the_files_for_the_new_queries_alone_and_counts_what_no_query_is_named_by(tmp_path: Path) -> None:
+    nights, path = Nights(tmp_path), write_scores(tmp_path / "scores.tsv")
+    tiers = [of_file("weak", path, "p"), of_file("strong", path, "g", "grade")]
+    names = [f"split_scores-{name}" for name in ("weak", "strong")]
+
+    def cut(queries: int) -> tuple[dict[str, tuple[int, int]], list[str]]:
+        done = nights.curate(write_source(tmp_path / f"source-{queries}", queries=queries), tiers=tiers)
+        told, nights.said = list(nights.said), []
+        runs = {run.name: (run.computed, run.reused) for run in done.runs if run.name.startswith("split_scores")}
+        return runs, [line for line in told if "queries that the data does not hold" in line]
+
+    runs, told = cut(8)
+    assert runs == dict.fromkeys(names, (1, 0))
+    assert [line.split(" of ")[0] for line in told] == [f"tier {name}: 192" for name in ("weak", "strong")]
+    runs, told = cut(11)
+    assert runs == dict.fromkeys(names, (0, 1)) | {f"{name}-g1": (1, 0) for name in names}
+    assert [line.split(" of ")[0] for line in told] == [f"tier {name}: 48" for name in ("weak", "strong")]
+
+
 def test_pairs_that_the_file_lacks_are_unparsed_and_the_next_tier_is_asked_about_them(tmp_path: Path) -> None:
     nights, source = Nights(tmp_path), write_source(tmp_path / "source")
     lacking = tuple(f"{animal}-forest" for animal in ANIMALS)

@@ -24,12 +24,14 @@ from infra.stages.stage import Stage
 from infra.storage.artifacts import (
     Artifact,
     Manifest,
+    Piece,
     Table,
     materialise,
     newest_attempts,
     read_manifest,
     read_table,
     write_directory,
+    write_table,
 )
 from infra.storage.artifacts import Directory as Folder
 from infra.storage.store import Store, StoreError
@@ -63,6 +65,12 @@ def see_columns(config: Config, *, numbers: pl.DataFrame) -> dict[str, Any]:
 
 def split(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFrame]]:
     return {"numbers": [numbers.slice(0, 1), numbers.slice(1)]}
+
+
+def split_with_gaps(config: Config, *, numbers: pl.DataFrame) -> dict[str, list[pl.DataFrame]]:
+    """Part 1 alone has rows; the others are one and the same empty frame."""
+    empty = numbers.clear()
+    return {"numbers": [empty, numbers, empty, empty]}
 
 
 def split_lazily(config: Config, *, numbers: pl.DataFrame) -> dict[str, Iterator[pl.DataFrame]]:
@@ -133,6 +141,7 @@ ALL_COLUMNS = Stage(
 SPLIT = Stage(
     "split", f"{_HERE}:split", 1, "single", each=("numbers",), outputs={"numbers": NUMBERS}, splits=("numbers",)
 )
+SPLIT_WITH_GAPS = dataclasses.replace(SPLIT, name="split_with_gaps", function=f"{_HERE}:split_with_gaps")
 SCATTER = Stage(
     "scatter", f"{_HERE}:scatter", 1, "map", each=("numbers",), outputs={"numbers": NUMBERS}, scatters=("numbers",)
 )
@@ -272,6 +281,24 @@ def test_frames_of_a_generator_are_written_one_by_one_and_dropped(store: Store, 
     assert [(piece.index, piece.rows) for piece in pieces] == [(0, 1), (1, 1), (2, 1)]
     assert read_table(store, Table("numbers", pieces))["n"].to_list() == [1, 2, 3]
     assert manifest.stats["seconds"] >= 0.03  # the time in which frames are made is work
+
+
+def test_an_empty_frame_that_comes_for_many_parts_is_written_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = list[int]()
+
+    def counted(*given: Any) -> Piece:
+        written.append(given[2].height)
+        return write_table(*given)
+
+    inputs = {"numbers": numbers(store, [1, 2])}
+    monkeypatch.setattr(module, "write_table", counted)
+    pieces = compute(store, tmp_path, spec_of(SPLIT_WITH_GAPS, inputs)).tables["numbers"]
+    assert written == [0, 2]
+    assert [(piece.index, piece.rows) for piece in pieces] == [(0, 0), (1, 2), (2, 0), (3, 0)]
+    assert len({piece.object for piece in pieces}) == 2
+    assert read_table(store, Table("numbers", pieces).at(2)).is_empty()
 
 
 def test_what_a_part_scatters_lies_in_one_object_and_keeps_the_indexes_that_it_names(

@@ -174,3 +174,26 @@ def test_the_judge_is_named_by_what_the_file_holds() -> None:
     assert name_judge("p", "grade", max_grade=3, relevant_grade=1) != name_judge(
         "p", "grade", max_grade=3, relevant_grade=2
     )
+
+
+def test_the_rows_of_new_queries_are_cut_apart_and_only_what_no_generation_holds_is_unknown(tmp_path: Path) -> None:
+    held = table(*((f"q{n}", "a", 0.5) for n in range(4)), ("copy", "a", 0.25), ("away", "a", 0.75))
+    held.write_parquet(tmp_path / FILE)
+    schema = {"dataset": pl.String, "query_id": pl.String, "part": pl.Int32}
+    old, new = (
+        pl.DataFrame([("d", f"q{n}", part) for n, part in rows], schema=schema, orient="row")
+        for rows in ([(0, 0), (1, 1), (2, 0)], [(3, 2)])
+    )
+    copies = pl.DataFrame([("query", "d", "copy", "q1")], schema=["kind", "dataset", "id", "kept"], orient="row")
+
+    def cut(**tables: pl.DataFrame) -> tuple[dict[int, list[Any]], dict[str, Any]]:
+        made = split_scores(SplitConfig(), source=tmp_path, copies=copies, **tables)
+        return {part: rows.rows() for part, rows in made["rows"]}, made["facts"]
+
+    whole, facts = cut(queries=pl.concat([old, new]))
+    first, _ = cut(queries=old)
+    later, said = cut(queries=new, earlier=old)
+    assert [sorted(rows) for rows in (first, later)] == [[0, 1], [2]]
+    assert first | later == whole
+    assert [row[5] for row in whole[1]] == [0.25, 0.5]
+    assert said == facts == {"rows": 6, "unknown_queries": 1, "unknown_query": "dataset d, query away, document a"}
