@@ -238,7 +238,7 @@ def with_rows(run: Runner, tiers: Sequence[Tier], data: Ingested) -> list[Tier]:
 
 
 def _names_by_generation(data: Ingested) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
-    """Yield for each generation of queries its number, the stage that cuts files for it, and the inputs but the file."""
+    """Yield each generation of queries: its number, the stage that cuts files for it, and its inputs but the file."""
     earlier = frozenset[int]()
     for number, parts in enumerate(data.generations.query_parts):
         own = data.queries.indexes & frozenset(parts)
