@@ -1,8 +1,10 @@
 """Judges the candidates: by similarity, then by each tier what the tier before left open; then decides on each pair."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import BaseModel
 
 from flows import stages as st
 from flows.guarantee_stages import AUDITED
@@ -10,9 +12,9 @@ from flows.method.fetching import fetch_passages, fetch_texts
 from flows.method.human_labels import without
 from flows.method.setup import Setup, Tier
 from flows.method.tables import Checked, Fetched, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
-from infra.stages.runner import Runner, StageRun
+from infra.stages.runner import Runner
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Directory, Table
+from infra.storage.artifacts import Artifact, Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
@@ -126,15 +128,15 @@ def ask_tiers(
     # In every part, so that a part that was asked about nothing has a table too.
     answers = [empty_table(run, "verdicts", schemas.VERDICTS, candidates.indexes)]
     if setup.imported is not None:
-        rows = _split_imported(run, setup.imported, data)
+        rows = _cut_rows(run, st.SPLIT_IMPORTED, ImportedConfig(), "", data, {"source": setup.imported})
         made = run(st.IMPORTED, ImportedConfig(), candidates=candidates, rows=rows)
         answers.append(made["verdicts"])
         candidates = made["left"]
     calls = [empty_table(run, "calls", schemas.CALLS, candidates.indexes)]
     combined = combine(run, setup, features, union("verdicts", *answers), 0)
     settled: dict[str, Table] = {}
-    for number, tier in enumerate(with_rows(run, setup.tiers, data), start=1):
-        how, scored = setup.escalate(number - 1), combined or before
+    for number, wanted in enumerate(setup.tiers, start=1):
+        how, scored, tier = setup.escalate(number - 1), combined or before, with_rows(run, wanted, data)
         tables: dict[str, Any] = {"candidates": candidates, "verdicts": scored}
         if how.target is None:
             asked = [
@@ -147,21 +149,6 @@ def ask_tiers(
         calls += [made for _, made in asked]
         combined = combine(run, setup, features, union("verdicts", *answers), number)
     return Asked(union("verdicts", *answers), union("calls", *calls), combined, **settled)
-
-
-def _split_imported(run: Runner, source: Directory, data: Ingested) -> Table:
-    """Cut a table of imported verdicts into the rows of each query part, for each generation of queries apart."""
-    made = [
-        run(
-            st.SPLIT_IMPORTED,
-            ImportedConfig(),
-            label=_of_generation("", number),
-            source=source,
-            queries=tables["queries"],
-        )["rows"]
-        for number, _, tables in _names_by_generation(data)
-    ]
-    return union("rows", *made)
 
 
 def escalate(
@@ -214,54 +201,48 @@ def ask_between_thresholds(
     return [sample, rest], {"settled": made["settled"], "thresholds": thresholds}
 
 
-def with_rows(run: Runner, tiers: Sequence[Tier], data: Ingested) -> list[Tier]:
-    """Cut the files of tiers into the rows of each query part, side by side; a tier that is asked stays as it is.
+def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
+    """Cut the file of a tier into the rows of each query part; a tier that is asked stays as it is.
 
-    The rows of each generation of queries are cut apart, so that growth leaves what was cut before as it is.
+    The rows of each generation of queries are cut apart, so that growth leaves what was cut before as it is. The newest
+    one counts the rows of queries that no generation holds.
     """
-    cuts = [
-        (tier, run.call(stage, SplitConfig(), label=_of_generation(tier.name, number), **tables, source=tier.scores))
-        for tier in tiers
-        if tier.scores is not None
-        for number, stage, tables in _names_by_generation(data)
-    ]
-    made = run.together([call for _, call in cuts])
-    done = run.runs[len(run.runs) - len(cuts) :]
-    found: dict[str, list[Table]] = {}
-    newest: dict[str, StageRun] = {}
-    for (tier, _), tables, ran in zip(cuts, made, done, strict=True):
-        found.setdefault(tier.name, []).append(tables["rows"])
-        newest[tier.name] = ran  # it counts the rows of queries that no generation holds
-    for name, ran in newest.items():
-        _note_unknown(run, name, ran)
-    return [replace(t, rows=union("rows", *found[t.name])) if t.name in found else t for t in tiers]
-
-
-def _names_by_generation(data: Ingested) -> Iterator[tuple[int, Stage, dict[str, Any]]]:
-    """Yield each generation of queries: its number, the stage that cuts files for it, and its inputs but the file."""
-    earlier = frozenset[int]()
-    for number, parts in enumerate(data.generations.query_parts):
-        own = data.queries.indexes & frozenset(parts)
-        tables: dict[str, Any] = {"copies": data.copies, "queries": only_parts(data.queries, own)}
-        if earlier and own:
-            yield number, st.SPLIT_SCORES, {**tables, "earlier": only_parts(data.queries, earlier)}
-        elif own or not data.queries.indexes:
-            yield number, without(st.SPLIT_SCORES, "earlier"), tables
-        earlier |= own
-
-
-def _of_generation(label: str, number: int) -> str:
-    return "-".join(filter(None, (label, f"g{number}" if number else "")))
-
-
-def _note_unknown(run: Runner, tier: str, ran: StageRun) -> None:
-    """Report the rows of a file that are about queries which the data does not hold."""
-    for facts in (manifest.stats.get("facts", {}) for manifest in ran.manifests):
+    if tier.scores is None:
+        return tier
+    given = {"source": tier.scores, "copies": data.copies}
+    rows = _cut_rows(run, st.SPLIT_SCORES, SplitConfig(), tier.name, data, given)
+    for facts in (manifest.stats.get("facts", {}) for manifest in run.runs[-1].manifests):
         if facts.get("unknown_queries"):
             run.on_note(
-                f"tier {tier}: {facts['unknown_queries']:,} of {facts['rows']:,} rows of its file are about "
+                f"tier {tier.name}: {facts['unknown_queries']:,} of {facts['rows']:,} rows of its file are about "
                 f"queries that the data does not hold ({facts['unknown_query']})"
             )
+    return replace(tier, rows=rows)
+
+
+def _cut_rows(
+    run: Runner, stage: Stage, config: BaseModel, label: str, data: Ingested, given: Mapping[str, Artifact]
+) -> Table:
+    """Cut a file into the rows of each query part, for each generation of queries apart.
+
+    Where an earlier version has cut it for all of them together, that is taken. given: what is read besides queries.
+    """
+    alone, whole = without(stage, "earlier"), {**given, "queries": data.queries}
+    held = enumerate(data.queries.indexes & frozenset(parts) for parts in data.generations.query_parts)
+    generations = {number: own for number, own in held if own}
+    waits = any(each.incomplete for each in whole.values())
+    if len(generations) <= 1 or waits or run.find(alone, config, **whole) is not None:
+        generations = {0: data.queries.indexes}
+    made, earlier = list[Table](), frozenset[int]()
+    for number, own in generations.items():
+        inputs = {**given, "queries": only_parts(data.queries, own)}
+        if earlier and "earlier" in stage.inputs:
+            inputs["earlier"] = only_parts(data.queries, earlier)
+        how = stage if "earlier" in inputs else alone
+        name = "-".join(filter(None, (label, f"g{number}" if number else "")))
+        made.append(run(how, config, label=name, **inputs)["rows"])
+        earlier |= own
+    return union("rows", *made)
 
 
 def ask_tier(

@@ -2,22 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
 import pytest
 
 from flows import stages
-from flows.escalation_stages import ALLOT, COMPLETE, COUNT_OPEN, ESCALATE, TALLY
+from flows.escalation_stages import ALLOT, COMPLETE, COUNT_OPEN, ESCALATE, SPLIT_IMPORTED, TALLY
 from flows.method.curate import curate_method
+from flows.method.judging import _cut_rows
 from flows.method.judging import escalate as run_escalation
-from flows.method.tables import union
+from flows.method.tables import Generations, union
 from flows.stage_names import section_of
 from infra.stages.part_spec import PartSpec
 from infra.stages.runner import Failure, Runner
-from infra.storage.artifacts import Manifest, Table
+from infra.storage.artifacts import Directory, Manifest, Table, read_table, write_directory
 from infra.storage.store import Store
 from tasks import schemas
+from tasks.quality.imported import COLUMNS, FILE, ImportedConfig
 from tasks.verdicts.escalate import EscalateConfig, escalate
 from tests.flows.animals import make_setup, tier, write_source
 from tests.flows.fakes import InProcess
@@ -102,6 +105,39 @@ def test_without_a_budget_nothing_is_counted(tmp_path: Path) -> None:
     run = Runner(executor.store, executor)
     run_escalation(run, "llm", EscalateConfig(), [range(3)], put(run, pool(3, 9)))
     assert [done.name for done in run.runs] == ["escalate-llm"]
+
+
+def cut_for(run: Runner, queries: Table, generations: tuple[int, ...], source: Directory) -> list[tuple[Any, ...]]:
+    data: Any = SimpleNamespace(queries=queries, generations=Generations(queries=generations))
+    rows = _cut_rows(run, SPLIT_IMPORTED, ImportedConfig(), "", data, {"source": source})
+    return [(part, *read_table(run.store, rows.at(part)).row(0)) for part in sorted(rows.indexes)]
+
+
+def test_each_generation_of_queries_has_its_own_cut_of_a_file_but_what_was_cut_together_stays(tmp_path: Path) -> None:
+    executor = Watched(tmp_path)
+    store, run = executor.store, Runner(executor.store, executor)
+    hashes, folder = [f"{n:032x}" for n in range(4)], tmp_path / "file"
+    folder.mkdir()
+    verdicts = pl.DataFrame([(own, "0" * 32, "relevant", 1.0) for own in hashes], schema=COLUMNS, orient="row")
+    verdicts.write_parquet(folder / FILE)
+    source = write_directory(store, "source", folder)
+
+    def queries(parts: int) -> Table:
+        frames = (
+            pl.DataFrame([("d", own, own, own, "train")], schemas.QUERIES.columns, orient="row") for own in hashes
+        )
+        kept = [run.keep_table("queries", frame, schemas.QUERIES, frozenset({n})) for n, frame in enumerate(frames)]
+        return union("queries", *kept[:parts])
+
+    run(SPLIT_IMPORTED, ImportedConfig(), source=source, queries=queries(3))  # as an earlier version did
+    assert [row[:2] for row in cut_for(run, queries(3), (2, 1), source)] == list(enumerate(hashes[:3]))
+    assert executor.computed == ["split_imported-00000"]
+    grown = cut_for(run, queries(4), (2, 1, 1), source)
+    assert [row[:2] for row in grown] == list(enumerate(hashes))
+    apart = ["split_imported-00000", "split_imported-g1-00000", "split_imported-g2-00000"]
+    assert executor.computed[1:] == apart
+    assert cut_for(run, queries(4), (2, 1, 1), source) == grown
+    assert executor.computed[1:] == apart
 
 
 TARGET = {"recall": 0.5, "precision": 0.5, "confidence": 0.5, "audit": 16}
