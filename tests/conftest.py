@@ -20,6 +20,7 @@ import pytest
 
 from infra.prefect_api.server import free_port as any_free_port
 from infra.settings import bypass_proxies, silence_telemetry
+from tests.compiling import compile_tests
 
 silence_telemetry()
 bypass_proxies()  # the servers of the tests are on this machine
@@ -45,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+    if getattr(config.option, "numprocesses", None) and config.option.assertmode == "rewrite":
+        compile_tests(sorted((ROOT / "tests").rglob("test_*.py")), config)
 
 
 # The files that take longest, the longest first: begun late, one of them would run alone at the end.

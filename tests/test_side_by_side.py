@@ -1,10 +1,13 @@
 """How the tests are ordered and grouped, so that several processes can run them side by side."""
 
 import random
+from pathlib import Path
 
 import pytest
+from _pytest.assertion import rewrite
 
 from tests import conftest
+from tests.compiling import compile_tests, compiled
 from tests.conftest import ROOT, free_port, groups_of, order_of
 
 TESTS = ROOT / "tests"
@@ -41,3 +44,21 @@ def test_two_processes_never_draw_the_same_port(monkeypatch: pytest.MonkeyPatch)
         random.seed(0)
         drawn.append({free_port() for _ in range(20)})
     assert not drawn[0] & drawn[1] | drawn[0] & drawn[2] | drawn[1] & drawn[2]
+
+
+def test_a_file_is_compiled_once_as_pytest_does_it_and_again_when_it_changes(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    path, other = tmp_path / "test_one.py", tmp_path / "test_other.py"
+    for file in (path, other):
+        file.write_text("def test_it():\n    found = 3\n    assert found == 4\n")
+    assert compile_tests([path, other], pytestconfig) == [path, other]
+    assert compile_tests([path, other], pytestconfig) == []
+    code = rewrite._read_pyc(path, compiled(path))
+    assert code is not None
+    names: dict[str, object] = {}
+    exec(code, names)
+    with pytest.raises(AssertionError, match="assert 3 == 4"):
+        names["test_it"]()  # type: ignore[operator]
+    path.write_text("def test_it():\n    found = 3\n    assert found == 5\n")
+    assert compile_tests([path, other], pytestconfig) == [path]
