@@ -25,6 +25,10 @@ from tests.compiling import compile_tests
 silence_telemetry()
 bypass_proxies()  # the servers of the tests are on this machine
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported: everything stays on 127.0.0.1
+# Before torch and numpy are imported, also by the processes that the tests start: threads that wait for each other
+# sleep. By default they spin, and where several processes share the cores that took most of the processors' time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
 RAY_EXTRAS = S3_BIN.parent / "ray"  # what `ray[default]` adds: without it a node exports no metrics
