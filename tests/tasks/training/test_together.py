@@ -1,13 +1,14 @@
 """Two workers train as one with the whole batch, and a kill between any two steps changes nothing."""
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from infra.stages.checkpoints import Checkpoints
 from infra.storage.store import Store
@@ -50,14 +51,15 @@ def _join(rank: int, work: Callable[[], None], count: int, folder: str) -> None:
 
 
 class Processes:
-    """Workers as plain processes, which meet in a folder."""
+    """Workers as plain processes, which meet in a folder. What they import is imported once, by the server that forks them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.runs = folder, 0
 
     def run(self, work: Callable[[], None], count: int) -> None:
         self.runs += 1
-        spawn(_join, (work, count, str(self._folder)), nprocs=count)
+        multiprocessing.set_forkserver_preload([__name__])
+        start_processes(_join, (work, count, str(self._folder)), nprocs=count, start_method="forkserver")
 
 
 @pytest.mark.slow
