@@ -563,7 +563,14 @@ def test_nobody_asks_again_before_the_time_a_429_named(engine_of: Callable[..., 
         engine, beside = engine_of(server), engine_of(server)
         ask(engine, "warm up")
         began = time.monotonic()
-        other = threading.Thread(target=lambda: (time.sleep(0.3), ask(beside, "other engine")))
+
+        def follow() -> None:
+            while server.counts["429"] == 0:
+                time.sleep(0.01)
+            time.sleep(0.3)  # the reply arrives
+            ask(beside, "other engine")
+
+        other = threading.Thread(target=follow)
         other.start()
         assert ask(engine, "[[429*1]]")[0].finish_reason == "stop"
         other.join()

@@ -11,7 +11,7 @@ from infra.execution.slots import Slots
 
 
 def await_true(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -30,12 +30,12 @@ class Crowd:
     def _work(self, slots: Slots, number: int) -> None:
         with slots:
             self.inside.append(number)
-            self._leave.wait(20)
+            self._leave.wait(60)
 
     def end(self) -> None:
         self._leave.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(60)
 
 
 def test_no_more_are_inside_than_were_counted_and_the_next_one_enters_when_one_leaves() -> None:
@@ -98,11 +98,12 @@ def test_one_thread_counts_for_all_that_wait() -> None:
 
     slots = Slots(count, seconds=0.1)
     slots.take()
+    began = time.monotonic()
     crowd = Crowd(slots, 20)
     time.sleep(0.45)
     slots.give_back()
     crowd.end()
-    assert len(counted) <= 8
+    assert len(counted) <= 3 + (time.monotonic() - began) / 0.1
     assert min(later - earlier for earlier, later in itertools.pairwise(counted[1:])) >= 0.09
 
 

@@ -350,7 +350,7 @@ def test_a_server_that_does_not_obey_is_killed(monkeypatch: pytest.MonkeyPatch) 
     assert process.stdout.readline() == "deaf\n"
     os.killpg(process.pid, signal.SIGTERM)
     module._await_end(process.pid, 0.05)
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_a_port_that_stays_taken_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_a_lock_is_kept_by_one_and_ends_with_the_process_that_had_it(tmp_path: P
     thread.start()
     assert not entered.wait(0.2)
     child.kill()
-    assert entered.wait(9)
+    assert entered.wait(60)
     thread.join()
     child.communicate()
 

@@ -51,7 +51,7 @@ def _join(rank: int, work: Callable[[], None], count: int, folder: str) -> None:
 
 
 class Processes:
-    """Workers as plain processes, which meet in a folder. What they import is imported once, by the server that forks them."""
+    """Workers as processes that meet in a folder. What they import is imported once, by the server that forks them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.runs = folder, 0

@@ -72,7 +72,7 @@ def test_the_next_item_is_made_meanwhile_and_an_error_comes_out() -> None:
 
     coming = ahead(items())
     assert next(coming) == 1
-    assert begun.wait(5)
+    assert begun.wait(60)
     assert next(coming) == 2
     with pytest.raises(ValueError, match="no third"):
         next(coming)
