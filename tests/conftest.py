@@ -55,7 +55,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # The files that take longest, the longest first: begun late, one of them would run alone at the end.
-LONGEST = ("system/test_operations", "system/test_chaos", "system/test_kill_judge", "system/test_secrets")
+LONGEST = (
+    "system/test_operations", "system/test_chaos", "system/test_kill_judge", "system/test_secrets",
+    "system/test_demo_small",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,12 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order_of(item.path, is_slow=item.get_closest_marker("slow") is not None))
 
 
-def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
-    """Return the place of a test: the fast ones, the slow ones, those of the whole system."""
+def order_of(path: Path, *, is_slow: bool) -> tuple[bool, int, bool]:
+    """Return the place of a test: the fast ones, those that take longest, the slow ones, the rest of the system's."""
     tests = ROOT / "tests"
     file = path.relative_to(tests if path.is_relative_to(tests) else ROOT).with_suffix("").as_posix()
     place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
-    return is_slow, is_slow and file.startswith("system/"), place
+    return is_slow, place, is_slow and file.startswith("system/")
 
 
 @pytest.hookimpl(optionalhook=True)
