@@ -1,5 +1,6 @@
 """Two encoders with different cosine floors, each calibrated."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_the_raised_encoder_loads_in_our_engine_and_its_cosines_are_those_of_the
     from infra.engines.specs import SentenceTransformersSpec
     from infra.models.resolve import resolve
 
-    model = resolve("tiny:encoder", tmp_path / "cache").path
+    model = resolve("tiny:encoder", Path(os.environ["RENEG_TEST_CACHE"])).path
     write_raised(model, tmp_path / "raised", floor=0.85, before=0.0)
     cosines = []
     for folder in (model, tmp_path / "raised"):
