@@ -14,7 +14,7 @@ from flows.method.setup import Setup, Tier
 from flows.method.tables import Checked, Fetched, Ingested, Pool, Vectors, Verdicts, empty_table, only_parts, union
 from infra.stages.runner import Runner
 from infra.stages.stage import Stage
-from infra.storage.artifacts import Artifact, Table
+from infra.storage.artifacts import Table
 from tasks import schemas
 from tasks.calibrating.combine import CombineStageConfig
 from tasks.quality.imported import ImportedConfig
@@ -221,13 +221,14 @@ def with_rows(run: Runner, tier: Tier, data: Ingested) -> Tier:
 
 
 def _cut_rows(
-    run: Runner, stage: Stage, config: BaseModel, label: str, data: Ingested, given: Mapping[str, Artifact]
+    run: Runner, stage: Stage, config: BaseModel, label: str, data: Ingested, given: Mapping[str, Any]
 ) -> Table:
     """Cut a file into the rows of each query part, for each generation of queries apart.
 
     Where an earlier version has cut it for all of them together, that is taken. given: what is read besides queries.
     """
-    alone, whole = without(stage, "earlier"), {**given, "queries": data.queries}
+    alone = without(stage, "earlier")
+    whole: dict[str, Any] = {**given, "queries": data.queries}
     held = enumerate(data.queries.indexes & frozenset(parts) for parts in data.generations.query_parts)
     generations = {number: own for number, own in held if own}
     waits = any(each.incomplete for each in whole.values())
@@ -235,7 +236,7 @@ def _cut_rows(
         generations = {0: data.queries.indexes}
     made, earlier = list[Table](), frozenset[int]()
     for number, own in generations.items():
-        inputs = {**given, "queries": only_parts(data.queries, own)}
+        inputs: dict[str, Any] = {**given, "queries": only_parts(data.queries, own)}
         if earlier and "earlier" in stage.inputs:
             inputs["earlier"] = only_parts(data.queries, earlier)
         how = stage if "earlier" in inputs else alone
