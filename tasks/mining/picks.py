@@ -24,7 +24,9 @@ def split_at(count: int, ordered: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFr
 def with_positives(queries: pl.DataFrame, positives: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the queries with the hashes of query and positives, and the queries without any positive."""
     hashes = positives.group_by(_QUERY).agg(pl.col("text_hash").sort())
-    combined = pl.Series("positives_hash", [combine_hashes(texts) for texts in hashes["text_hash"]], dtype=pl.String)
+    combined = pl.Series(
+        "positives_hash", [combine_hashes(texts) for texts in hashes["text_hash"].to_list()], dtype=pl.String
+    )
     labelled = queries.select(*_QUERY, query_hash="text_hash").join(hashes.select(*_QUERY, combined), on=_QUERY)
     return labelled, queries.join(hashes, on=_QUERY, how="anti")
 

@@ -1,10 +1,12 @@
 """What counts as the same text, and in what form a text is stored and shown."""
 
 import hashlib
+import unicodedata
 
+import numpy as np
 import pytest
 
-from tasks.texts import clean, combine_hashes, hash_passage, hash_shown, hash_text, part_of, show_passage
+from tasks.texts import clean, combine_hashes, hash_passage, hash_shown, hash_text, normalise, part_of, show_passage
 
 
 def test_a_hash_is_the_first_half_of_sha_256_in_hexadecimal() -> None:
@@ -51,3 +53,13 @@ def test_control_characters_become_spaces_and_the_ends_are_stripped(text: str, c
 def test_a_title_alone_is_shown_as_a_text_alone_would_be() -> None:
     assert hash_shown("Bread", "") == hash_shown("", "Bread")
     assert hash_shown("Bread", "is baked") == hash_shown("", "Bread is baked")
+
+
+def test_the_short_way_of_normalising_gives_what_the_long_one_does() -> None:
+    rng = np.random.default_rng(0)
+    every = [chr(code) for code in range(128)] + ["\x85", "\xa0", "\u3000", "É", "ß", "ﬁ", "\u0301"]
+    pairs = [first + second for first in every for second in every]
+    drawn = ["".join(rng.choice([*every, *"aB c" * 40], 12)) for _ in range(2_000)]
+    for text in (*pairs, *(f"Two {pair} Words" for pair in pairs), *drawn, ""):
+        long = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+        assert normalise(text) == long, repr(text)

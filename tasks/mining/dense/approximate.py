@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tasks.mining.dense.corpus import Block
+from tasks.mining.dense.corpus import Block, Waiting
 from tasks.mining.dense.nearest import Groups, Nearest, is_in
 from tasks.mining.encode import Positions, Vectors
 from tasks.mining.search import SearchConfig
@@ -47,20 +47,17 @@ class Sampled:
         self._config = config
         self._rows = np.sort(hashes.arg_sort().head(_SAMPLE).to_numpy().astype(np.int64))
         self.exact = Nearest(vectors[self._rows], config.depth)
-        self._waiting: list[Block] = []
+        self._waiting = Waiting()
         self._exactly = 0
 
     def wait(self, block: Block) -> bool:
         """Keep a block; returns whether there are enough texts for an index."""
-        self._waiting.append(block)
-        return sum(waiting.vectors.nbytes for waiting in self._waiting) >= _BYTES
+        self._waiting.add(block)
+        return self._waiting.nbytes >= _BYTES
 
     def take(self) -> tuple[Vectors, Groups]:
         """Return the vectors and groups of the texts that wait; none waits afterwards."""
-        blocks, self._waiting = self._waiting, []
-        if not blocks:
-            return np.empty((0, 0), np.float32), np.empty(0, np.uint64)
-        return np.concatenate([block.vectors for block in blocks]), np.concatenate([block.groups for block in blocks])
+        return self._waiting.take()
 
     def build(self, vectors: Vectors) -> Any | None:  # noqa: ANN401 - faiss has no types
         """Cluster vectors into lists; None if there are too few of them, and all must be compared."""

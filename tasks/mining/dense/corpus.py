@@ -1,5 +1,6 @@
 """Read a corpus part by part: the hashes of the passages, their vectors, and their texts only where they are needed."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +43,38 @@ class Block:
     read: Callable[[], pl.DataFrame]
 
 
+class Waiting:
+    """Vectors and groups of blocks that are compared together, so that fewer are kept that later ones push out."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._kept: list[tuple[Vectors, Groups]] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors."""
+        return sum(vectors.nbytes for vectors, _ in self._kept)
+
+    def add(self, block: Block) -> None:
+        """Keep the vectors of a block."""
+        self._kept.append((block.vectors, block.groups))
+
+    def take(self) -> tuple[Vectors, Groups]:
+        """Return what was kept, in order; nothing is kept afterwards. Each block is dropped when it is copied."""
+        kept, self._kept = self._kept[::-1], []
+        if not kept:
+            return np.empty((0, 0), np.float32), np.empty(0, np.uint64)
+        groups = np.concatenate([groups for _, groups in kept[::-1]])
+        if len(kept) == 1:
+            return kept[0][0], groups
+        vectors, start = np.empty((len(groups), kept[0][0].shape[1]), np.float32), 0
+        while kept:
+            block, _ = kept.pop()
+            vectors[start : start + len(block)] = block
+            start += len(block)
+        return vectors, groups
+
+
 def read_blocks(
     hashes: Frames, embeddings: Frames, passages: Texts, datasets: frozenset[str], dimension: int
 ) -> Iterator[Block]:
@@ -77,14 +110,17 @@ def read_blocks(
             yield _block(own, vectors, partial(_read, passages, part, str(own["dataset"][0])))
 
 
-def ahead(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Yield items; while the caller works on one, the next one is made in another thread."""
+def ahead(items: Iterable[_Item], count: int = 1) -> Iterator[_Item]:
+    """Yield items; while the caller works on one, the next ones, up to `count`, are made in another thread."""
     source, end = iter(items), object()
-    with ThreadPoolExecutor(1, "ahead") as pool:
-        coming = pool.submit(next, source, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, source, end)
+    pool = ThreadPoolExecutor(1, "ahead")
+    try:
+        coming = deque(pool.submit(next, source, end) for _ in range(count))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(next, source, end))
             yield item  # type: ignore[misc]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def frames_of(several: Frames) -> Iterator[pl.DataFrame]:

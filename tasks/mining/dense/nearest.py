@@ -55,15 +55,16 @@ class Nearest:
         """Do not count texts of these groups for these queries (row numbers), from now on."""
         self._blocked = np.unique(np.concatenate([self._blocked, _keys(rows, groups)]))
 
-    def add(self, vectors: Vectors, groups: Groups, first: int) -> None:
+    def add(self, vectors: Vectors, groups: Groups, first: int, length: float | None = None) -> None:
         """Compare texts with all queries.
 
         Args:
             vectors: shape (texts, dimension).
             groups: of each text.
             first: the number of the first text, larger than those of all texts before; the others follow.
+            length: `longest(vectors)`; the caller computes it once for several blocks of queries.
         """
-        self._meet(vectors)
+        self._longest = max(self._longest, longest(vectors) if length is None else length)
         rows, depth = np.arange(len(self.queries)), self._wanted + _SLACK
         while len(rows) and len(vectors):
             depth, again = min(depth, len(vectors)), depth > self._wanted + _SLACK
@@ -78,7 +79,7 @@ class Nearest:
 
     def add_found(self, vectors: Vectors, groups: Groups, first: int, found: Positions) -> None:
         """Compare each query with some texts alone: `found` has a row of positions for each; -1 stands for none."""
-        self._meet(vectors)
+        self._longest = max(self._longest, longest(vectors))
         rows, columns = np.nonzero(found >= 0)
         texts = found[rows, columns]
         scores = dot_pairs(self.queries, vectors, rows, texts).to_numpy().astype(np.float32)
@@ -94,9 +95,6 @@ class Nearest:
         self._cut()
         pairs = self._pairs[0]
         return pairs.rows.astype(np.int64), pairs.texts.astype(np.int64), pairs.scores
-
-    def _meet(self, vectors: Vectors) -> None:
-        self._longest = max(self._longest, float(_norms(vectors).max(initial=0.0)))
 
     def _lowest(self, bound: Scores, rows: Positions | slice = slice(None)) -> Scores:
         """Return the score below which a text's exact score cannot reach the bound of its query (-inf: none).
@@ -182,6 +180,15 @@ class _Pairs:
 
     def take(self, places: Positions) -> "_Pairs":
         return _Pairs(self.rows[places], self.texts[places], self.scores[places], self.keys[places])
+
+
+def longest(vectors: Vectors) -> float:
+    """Return the length of the longest vector, a little too large rather than too small; 0 where there is none.
+
+    >>> 5 <= longest(np.array([[3, 4], [1, 0]], np.float32)) < 5.00001
+    True
+    """
+    return float(_norms(vectors).max(initial=0.0))
 
 
 def _norms(vectors: Vectors) -> npt.NDArray[np.float64]:

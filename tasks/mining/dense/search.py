@@ -1,8 +1,9 @@
 """Find the nearest passages of each query by inner product, for some parts of the queries and some of the corpus.
 
-The corpus goes by part by part, so memory depends on the size of one part and on the number of hits. While a part is
-compared with the queries, the next one is read. Of the passages only hashes are read, and texts where one has the id of
-a query.
+The corpus goes by part by part, so memory depends on the size of a few parts and on the number of hits. Parts are
+compared with the queries together, up to a size. Then less is kept and scored that is among the nearest of one part,
+but not of several. Meanwhile the next parts are read. Of the passages only hashes are read, and texts where one has the
+id of a query.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,8 @@ import polars as pl
 
 from tasks import schemas
 from tasks.mining.dense.approximate import Measured, Sampled, recall_of
-from tasks.mining.dense.corpus import Block, Frames, Texts, ahead, read_blocks
-from tasks.mining.dense.nearest import QUERIES, Groups, Nearest
+from tasks.mining.dense.corpus import Block, Frames, Texts, Waiting, ahead, read_blocks
+from tasks.mining.dense.nearest import QUERIES, Groups, Nearest, longest
 from tasks.mining.dense.ranking import Hits, Ranked, Ranking
 from tasks.mining.encode import Vectors, vectors_of
 from tasks.mining.masks import hash_queries, pair_own
@@ -26,6 +27,9 @@ from tasks.mining.search import SearchConfig
 
 _HASHES = ["text_hash", "shown_hash", "guard_hash"]
 _PAIR = ["row", "doc_id"]
+_BYTES = 256 * 2**20  # of the vectors that wait to be compared, of all datasets, at most
+_GROWTH = 3  # so many times as much as was compared before waits: the first part at once, while the next ones are read
+_AHEAD = 3  # parts that are read meanwhile
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 
@@ -69,8 +73,14 @@ def search(  # noqa: PLR0913 - one keyword per table
     with _workers(config.threads or 1) as work:
         dimension = next((each.dimension for each in asked.values()), 0)
         blocks = read_blocks(hashes, passage_embeddings, passages, frozenset(asked), dimension)
-        for found in ahead(asked[block.dataset].prepare(block) for block in blocks):
-            asked[found.block.dataset].compare(found, work)
+        compared = 0
+        for found in ahead((asked[block.dataset].prepare(block) for block in blocks), _AHEAD):
+            asked[found.block.dataset].take(found, work)
+            waiting = sum(each.waiting for each in asked.values())
+            if waiting >= min(_GROWTH * compared, _BYTES):
+                for each in asked.values():
+                    each.compare(work)
+                compared += waiting
         ranked = [each.rank(work) for each in asked.values()]
 
     def hits() -> Iterator[tuple[int, pl.DataFrame]]:
@@ -141,6 +151,7 @@ class _Asked:
         self._masked: list[pl.DataFrame] = []
         self._passages: list[pl.DataFrame] = []
         self._texts = self._compared = 0
+        self._waiting = Waiting()
         self._lists = None if config.index == "flat" else Sampled(config, self._queries["text_hash"], vectors)
         self.dimension = vectors.shape[1]
 
@@ -162,8 +173,13 @@ class _Asked:
         masked = masked.join(passages.select("doc_id", "place"), on="doc_id").sort("row")
         return _Prepared(block, own.select(*_PAIR, "repeats"), masked)
 
-    def compare(self, found: _Prepared, work: _Work) -> None:
-        """Compare all queries with the texts of a block; in an approximate search, when enough of them are there."""
+    @property
+    def waiting(self) -> int:
+        """Bytes of the vectors that wait to be compared; in an approximate search its indexes count them."""
+        return self._waiting.nbytes
+
+    def take(self, found: _Prepared, work: _Work) -> None:
+        """Keep a block until it is compared; in an approximate search, compare when enough texts are there."""
         block, rows = found.block, found.masked["row"].to_numpy().astype(np.int64)
         groups = block.groups[found.masked["place"].to_numpy()]
         for number, nearest in enumerate(self._nearest):
@@ -174,12 +190,19 @@ class _Asked:
         self._passages.append(block.passages.select("doc_id", *_HASHES, pl.col("place") + self._texts))
         self._texts += len(block.vectors)
         if self._lists is None:
-            self._compare_all(block.vectors, block.groups, work)
+            self._waiting.add(block)
         elif self._lists.wait(block):
             self._compare_lists(self._lists, work)
 
+    def compare(self, work: _Work) -> None:
+        """Compare all queries with the texts that wait, if any do."""
+        vectors, groups = self._waiting.take()
+        if len(vectors):
+            self._compare_all(vectors, groups, work)
+
     def rank(self, work: _Work) -> Ranked:
         """Rank the passages that were found."""
+        self.compare(work)
         if self._lists is not None:
             self._compare_lists(self._lists, work)
         ranking = Ranking.of(self._passages, self._own, self._masked, self._config.depth)
@@ -191,8 +214,8 @@ class _Asked:
         return Ranked(self._queries, ranking, Hits.join(work.each(rank, range(len(self._nearest)))))
 
     def _compare_all(self, vectors: Vectors, groups: Groups, work: _Work) -> None:
-        first = self._compared
-        work.each(lambda nearest: nearest.add(vectors, groups, first), self._nearest)
+        first, length = self._compared, longest(vectors)
+        work.each(lambda nearest: nearest.add(vectors, groups, first, length), self._nearest)
         self._compared += len(vectors)
 
     def _compare_lists(self, lists: Sampled, work: _Work) -> None:

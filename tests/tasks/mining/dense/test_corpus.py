@@ -9,7 +9,7 @@ import pytest
 
 from tasks import schemas
 from tasks.mining import hashing
-from tasks.mining.dense.corpus import ahead, read_blocks
+from tasks.mining.dense.corpus import Block, Waiting, ahead, read_blocks
 from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.texts import hash_guard
 
@@ -52,6 +52,22 @@ def test_datasets_that_nobody_asks_for_and_empty_parts_are_left_out() -> None:
     assert blocks[0].read().equals(PASSAGES.filter(pl.col("dataset") == "e"))
 
 
+def test_blocks_that_wait_are_taken_together_in_their_order_and_once() -> None:
+    waiting = Waiting()
+    assert [found.shape for found in waiting.take()] == [(0, 0), (0,)]
+    for first, count in ((0, 2), (2, 3)):
+        rows = np.arange(first, first + count)
+        waiting.add(
+            Block("d", PASSAGES, np.outer(rows, [1, 10]).astype(np.float32), rows.astype(np.uint64), lambda: PASSAGES)
+        )
+    assert waiting.nbytes == 5 * 2 * 4
+    vectors, groups = waiting.take()
+    assert vectors.tolist() == [[n, 10 * n] for n in range(5)]
+    assert groups.tolist() == [0, 1, 2, 3, 4]
+    assert waiting.nbytes == 0
+    assert not len(waiting.take()[0])
+
+
 def test_a_missing_vector_and_another_dimension_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1 of 3 distinct passages have no embedding \(first: b\)"):
         list(read_blocks(HASHES, _vectors(a=[0, 1], c=[0, 1]), PASSAGES, frozenset("de"), 2))
@@ -78,3 +94,25 @@ def test_the_next_item_is_made_meanwhile_and_an_error_comes_out() -> None:
         next(coming)
     assert list(ahead(np.arange(5).tolist())) == [0, 1, 2, 3, 4]
     assert list(ahead([])) == []
+
+
+def test_as_many_items_are_made_meanwhile_as_are_asked_for_and_no_more() -> None:
+    made: list[int] = []
+    third, fifth = threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(8):
+            made.append(number)
+            yield number
+            if number == 2:
+                third.set()
+            if number == 4:
+                fifth.set()
+
+    coming = ahead(items(), 3)
+    assert next(coming) == 0
+    assert third.wait(5)
+    assert not fifth.wait(0.1)
+    assert made == [0, 1, 2, 3]
+    coming.close()  # type: ignore[attr-defined] - a generator
+    assert list(ahead(range(8), 3)) == list(range(8))

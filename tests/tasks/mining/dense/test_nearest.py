@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tasks.mining.dense import nearest as module
-from tasks.mining.dense.nearest import Nearest, are_first, is_in
+from tasks.mining.dense.nearest import Nearest, are_first, is_in, longest
 
 
 def _unit(seed: int, count: int, dimension: int = 8) -> np.ndarray:
@@ -85,6 +85,21 @@ def test_long_vectors_of_close_scores_are_told_apart() -> None:
     for row, found in enumerate(_found(nearest, 3)):
         bound = np.sort(exact[row])[-20]
         assert {text for text, score in found if score >= bound} == set(np.flatnonzero(exact[row] >= bound).tolist())
+
+
+def test_a_length_that_the_caller_computed_gives_the_same() -> None:
+    left, right = _unit(1, 20), _unit(2, 300) * 1_000
+    plain, told = Nearest(left, 10), Nearest(left, 10)
+    plain.add(right, _groups(300), 0)
+    told.add(right, _groups(300), 0, longest(right))
+    assert _found(plain, 20) == _found(told, 20)
+
+
+def test_the_longest_vector_is_never_taken_for_shorter() -> None:
+    vectors = np.random.default_rng(3).normal(size=(500, 300)).astype(np.float32)
+    exact = float(np.linalg.norm(vectors.astype(float), axis=1).max())
+    assert exact <= longest(vectors) < exact * 1.001
+    assert longest(vectors[:0]) == 0.0
 
 
 def test_found_texts_are_scored_exactly_and_ranked() -> None:

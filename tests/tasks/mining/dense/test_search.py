@@ -8,6 +8,8 @@ import pytest
 
 from tasks import schemas
 from tasks.mining.dense import approximate
+from tasks.mining.dense import search as module
+from tasks.mining.dense.nearest import Nearest
 from tasks.mining.dense.search import search
 from tasks.mining.hashing import HashConfig, hash_corpus
 from tasks.mining.masks import hash_hits, mask
@@ -254,13 +256,41 @@ def test_hits_are_those_of_sorting_and_masking_all_pairs(seed: int) -> None:
 
 @pytest.mark.parametrize("parts", [1, 3, 8])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_hits_do_not_depend_on_the_parts_of_the_corpus_or_on_threads(parts: int, threads: int) -> None:
+@pytest.mark.parametrize("together", [1, 1_500, 1 << 28])
+def test_hits_do_not_depend_on_the_parts_of_the_corpus_or_on_threads(
+    parts: int, threads: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tables = _corpus(9, 40, 300)
     whole = _search(SearchConfig(depth=5, threads=1), **tables)
+    monkeypatch.setattr(module, "_BYTES", together)
     part = pl.col("text_hash").str.slice(0, 8).str.to_integer(base=16) % parts
     for name in ("passages", "passage_embeddings"):
         tables[name] = [tables[name].filter(part == number) for number in range(parts)]
     assert _search(SearchConfig(depth=5, threads=threads), **tables).equals(whole)
+
+
+def test_parts_are_compared_together_up_to_a_size_of_all_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = _corpus(9, 40, 300)
+    part = pl.col("text_hash").str.slice(0, 8).str.to_integer(base=16) % 8
+    for name in ("passages", "passage_embeddings"):
+        tables[name] = [tables[name].filter(part == number) for number in range(8)]
+    compared = list[int]()
+    add = Nearest.add
+
+    def counting(self: Nearest, vectors: np.ndarray, *rest: Any) -> None:
+        compared.append(vectors.nbytes)
+        add(self, vectors, *rest)
+
+    monkeypatch.setattr(Nearest, "add", counting)
+    monkeypatch.setattr(module, "_BYTES", 1)
+    one_by_one, bytes_of_all = _search(SearchConfig(depth=5), **tables), sum(compared)
+    each = len(compared)
+    compared.clear()
+    monkeypatch.setattr(module, "_BYTES", bytes_of_all // 3)
+    assert _search(SearchConfig(depth=5), **tables).equals(one_by_one)
+    assert each > len(compared)
+    assert bytes_of_all == sum(compared)
+    assert max(compared) <= bytes_of_all // 2  # not all of them waited until the end
 
 
 def test_hits_come_by_the_part_of_the_query_also_where_a_part_has_none() -> None:
