@@ -59,7 +59,7 @@ def merge_hits(*, hits: pl.DataFrame, positives: pl.DataFrame, depth: int) -> pl
     Raises:
         ValueError: there are hits of several retrievers, whose scores cannot be compared.
     """
-    retrievers = sorted(set(hits["retriever"]))
+    retrievers = hits["retriever"].unique().sort().to_list()
     if len(retrievers) > 1:
         raise ValueError(f"mine reads the hits of one retriever, got {retrievers}; mine them one by one")
     ranked = hits.pipe(rank_by_score)
