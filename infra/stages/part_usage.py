@@ -31,6 +31,11 @@ class CountingStore(Store):
             with self._counting:
                 self._objects.add(key)
                 self._bytes += len(result)
+        if verb == "copy":  # a whole object, to a file
+            size = self.size(key) or 0
+            with self._counting:
+                self._objects.add(key)
+                self._bytes += size
         return result
 
     def counts(self) -> dict[str, int]:

@@ -85,8 +85,7 @@ def download(store: Store, key: str, size: int, path: Path, wanted: str, *, dura
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if store.local:
-        with store._errors("copy", key):
-            found = copy_hashed(Path(store._path(key)), path, durable=durable)
+        found = store._attempt("copy", key, lambda: copy_hashed(Path(store._path(key)), path, durable=durable))
     else:
         found = _fetch(store, key, size, path, durable=durable)
     if found != wanted:
