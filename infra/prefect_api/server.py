@@ -34,6 +34,8 @@ from infra.settings import QUIET, bypass_proxies
 _START_SECONDS = 240.0
 _SLOW_SECONDS = 30.0
 _PORT_SECONDS = 15.0
+_PORTS_TRIED = 3
+_TAKEN = b"address already in use"  # as uvicorn and the system say it
 _FIRST_PORT, _CLIENT_PORTS = 10240, 32768
 _UI = "ui"
 _PROCESS = "infra.prefect_api.server_process"  # not imported: it imports the whole of Prefect's server
@@ -178,30 +180,39 @@ class PrefectServer:
         return None
 
     def _spawn(self) -> str:
+        for _ in range(_PORTS_TRIED):
+            self._kill()
+            port = self._last_port() or free_port()
+            said = self.log.stat().st_size if self.log.exists() else 0
+            process = self._run(port)
+            api_url = f"http://127.0.0.1:{port}/api"
+            record = {"pid": process.pid, "api_url": api_url, "auth": self._mark(), "folder": identity(self._folder)}
+            write_private(self._record, json.dumps(record))
+            deadline = time.monotonic() + _START_SECONDS
+            while time.monotonic() < deadline and process.poll() is None:
+                if is_healthy(api_url):
+                    return api_url
+                time.sleep(0.25)
+            if process.poll() is None or _TAKEN not in self.log.read_bytes()[said:].lower():
+                break
+            (self._folder / "port").unlink()  # another process took it between the choice and the start
+        ended = process.poll()
         self._kill()
-        port = self._last_port() or free_port()
+        if ended is not None:
+            raise ServerError(f"the embedded Prefect server ended with {ended} while it started; see {self.log}")
+        raise ServerError(f"the embedded Prefect server did not start within {_START_SECONDS:.0f} s; see {self.log}")
+
+    def _run(self, port: int) -> subprocess.Popen[bytes]:
         write_private(self._folder / "port", str(port))
-        api_url = f"http://127.0.0.1:{port}/api"
         command = [sys.executable, "-m", _PROCESS, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         (self._folder / "prefect.db").touch(mode=0o600)  # SQLite gives its other files the same mode
         for file in self._folder.iterdir():
             make_private(file)
         with append_private(self.log) as log:
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment(port),
                 cwd=self._folder, start_new_session=True,
             )  # fmt: skip
-        record = {"pid": process.pid, "api_url": api_url, "auth": self._mark(), "folder": identity(self._folder)}
-        write_private(self._record, json.dumps(record))
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
-            if is_healthy(api_url):
-                return api_url
-            if process.poll() is not None:
-                break
-            time.sleep(0.25)
-        self._kill()
-        raise ServerError(f"the embedded Prefect server did not start within {_START_SECONDS:.0f} s; see {self.log}")
 
     def _environment(self, port: int) -> dict[str, str]:
         """Return the server's environment without the settings of other Prefect servers, in any spelling."""
