@@ -170,19 +170,25 @@ def processes_of(home: Path) -> list[int]:
     return found
 
 
-def listening(pid: int) -> set[tuple[str, str, int]]:
-    """Give the command, the address (hexadecimal, as the kernel tells it) and the port of what a process listens on."""
-    found: set[tuple[str, str, int]] = set()
+def listeners() -> dict[str, tuple[str, int]]:
+    """Give the address (hexadecimal, as the kernel tells it) and the port of every socket that listens, by its name."""
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines():
+            if " 0A " in line:
+                fields = line.split()
+                address, port = fields[1].split(":")
+                found[f"socket:[{fields[9]}]"] = (address, int(port, 16))
+    return found
+
+
+def listening(pid: int, sockets: Mapping[str, tuple[str, int]]) -> set[tuple[str, str, int]]:
+    """Give the command, the address and the port of what a process listens on, of these sockets."""
     with contextlib.suppress(OSError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:80]
         own = {target(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
-        for table in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
-                    address, port = fields[1].split(":")
-                    found.add((command, address, int(port, 16)))
-    return found
+        return {(command, *sockets[name]) for name in own & set(sockets)}
+    return set()
 
 
 def target(descriptor: Path) -> str:
@@ -208,7 +214,7 @@ def test_a_socket_that_others_can_reach_is_told_from_one_on_loopback() -> None:
         far.bind(("0.0.0.0", 0))
         near.listen()
         far.listen()
-        found = {port: address for _, address, port in listening(os.getpid())}
+        found = {port: address for _, address, port in listening(os.getpid(), listeners())}
         assert is_loopback(found[near.getsockname()[1]])
         assert not is_loopback(found[far.getsockname()[1]])
 
@@ -266,9 +272,10 @@ def objects_of(endpoint: str) -> Searched:
 
 
 def watch(home: Path, done: threading.Event, seen: set[tuple[str, str, int]]) -> None:
-    while not done.wait(0.5):
+    while not done.wait(1.0):
+        sockets = listeners()
         for pid in processes_of(home):
-            seen |= listening(pid)
+            seen |= listening(pid, sockets)
 
 
 @contextlib.contextmanager
