@@ -3,15 +3,16 @@
     python -m benchmarks.planted --freeze [--folder FOLDER] [--data ../shared/data]    # choose the recipe on `default`
     python -m benchmarks.planted [--stage STAGE] [--folder FOLDER] [--data ../shared/data]
 
-The design, which was written before any relabelled run:
+The design, which was written before any relabelled run of this trial, the third (docs/experiments.md has all):
 
 - Collections: Cranfield and MTRAG. A query with two or more relevant passages keeps one; the others are hidden among
   its mined negatives, those that the untrained model ranks first (`planted_data`). A row has 7 negatives on Cranfield
   and 4 on MTRAG, which has fewer relevant passages. 25 more mined passages stand by to replace what is removed.
 - Five folds by query. Queries that share relevant passages are dealt together as far as folds of equal size allow
-  (`planted_folds`), and no passage is hidden that a query of another fold looks for.
-- A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth with all of its labels.
-  Five seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
+  (`planted_folds`). Each passage belongs to one fold too: rows are made of passages of their query's fold, and a test
+  query is searched among those of its own. So no treatment meets a passage of the test in training.
+- A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth by people's labels. Five
+  seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
 - The trial is about `relabel_oracle` and `relabel_judges`. Each is said to beat `default` on a collection if its
   interval is above 0, over conversations and over queries that share passages, corrected for these two; the intervals
   of the others are corrected for all (`planted_summary`).
@@ -27,7 +28,8 @@ curve and the grid of negatives; `recipes` compares on the development folds by 
 writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept in the folder: what is there is not computed
 again, and several processes may run a stage side by side.
 
-Added after results of the first seeds were seen: the treatments `planted_treatments.ADDED`, and the stage `recipes`.
+The treatments `planted_treatments.ADDED` and the stage `recipes` came after the second trial: they tell where a gain
+comes from.
 """
 
 import argparse

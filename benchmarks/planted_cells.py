@@ -85,9 +85,7 @@ class Bench:
                     max_seq_length=int(self.recipe.get("max_seq_length", 256)),
                     ignore_same_id=False,
                 ),
-                queries=self.collection.queries,
-                passages=self.collection.passages,
-                qrels=self.collection.qrels,
+                **self.collection.part(split),
                 model=out,
             )
         scores = made["scores"] if split == "test" else made["dev_scores"]
