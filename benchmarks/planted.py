@@ -24,12 +24,12 @@ Order: `--freeze` chooses the learning rate, the temperature and the steps by `d
 that is neither trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before
 anything else runs. The stages: `default` trains the baseline and states which effect could be detected; `judge` and
 `teacher` judge the pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size
-curve and the grid of negatives; `recipes` compares on the development folds by each recipe that was tried; `summary`
-writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept in the folder: what is there is not computed
-again, and several processes may run a stage side by side.
+curve and the grid of negatives; `recipes` compares on the development folds by each recipe that was tried; `longer`
+trains on beyond the frozen recipe; `summary` writes benchmarks/results/planted.json and docs/planted.svg. Cells are
+kept in the folder: what is there is not computed again, and several processes may run a stage side by side.
 
 The treatments `planted_treatments.ADDED` and the stage `recipes` came after the second trial: they tell where a gain
-comes from.
+comes from. The stage `longer` came after results of `recipes`: it explores, and decides nothing.
 """
 
 import argparse
@@ -58,7 +58,7 @@ from tasks.schemas import TEACHER
 
 HERE = Path(__file__).parent
 RECIPE, RESULT, PLOT = HERE / "planted_recipe.json", HERE / "results" / "planted.json", HERE.parent / "docs/planted.svg"
-STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "recipes", "summary")
+STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "recipes", "longer", "summary")
 SEEDS = (42, 43, 44, 45, 46)
 FIXED: Mapping[str, Any] = {"batch_size": 16, "mask": "positives", "threads": 1, "max_seq_length": TOKENS}
 GRID = {"learning_rate": (1e-3, 3e-3), "temperature": (0.05, 0.1), "steps": (30, 90)}
@@ -72,6 +72,7 @@ MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller
     "max_seq_length": 48,
 }
 MINILM_ON, MINILM_SEEDS = "cranfield", SEEDS[:1]
+LONGER = 90  # steps
 BY_RECIPE = "by_recipe.json"  # in the folder of a collection
 COMPARED = ("default", "relabel_judges", "relabel_oracle")  # in the curve, in the grid, and with MiniLM
 SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 2), SEEDS[:1]
@@ -89,6 +90,8 @@ def cells_of(stage: str) -> list[Cell]:
         kinds = product(MINILM_SEEDS, range(FOLDS), COMPARED)
         start = [Cell(MINILM_ON, UNTRAINED, fold, 0, model="minilm") for fold in range(FOLDS)]
         return [Cell(MINILM_ON, name, fold, seed, model="minilm") for seed, fold, name in kinds] + start
+    if stage == "longer":
+        return [Cell(name, treatment, fold, seed, steps=LONGER) for seed, name, fold in every for treatment in COMPARED]
     if stage == "more":
         kinds = product(MORE_SEEDS, COLLECTIONS, range(FOLDS), COMPARED)
         made: list[Cell] = []
@@ -223,7 +226,7 @@ def summarise(arguments: argparse.Namespace) -> None:
 def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     """Collect the results of the cells that are finished."""
     folder = arguments.folder / "cells"
-    order = {name: cells_of(name) for name in ("default", "cells", "minilm", "more")}
+    order = {name: cells_of(name) for name in ("default", "cells", "minilm", "more", "longer")}
     main = read_cells(folder, {cell: 0 for cell in [*order["default"], *order["cells"]]})
     chosen = json.loads(RECIPE.read_text(encoding="utf-8"))
     collections = []
@@ -250,6 +253,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
                 "order": planted_summary.order_beside_paper(treatments),
                 "by_recipe": json.loads(recipes.read_text(encoding="utf-8"))["rows"] if recipes.exists() else [],
+                "longer": _longer(folder, order["longer"], scores, collection.groups, name),
                 "curve_and_grid": _further(folder, order["more"], order["cells"], collection.groups, name),
             }
         )
@@ -290,6 +294,19 @@ def _further(
         row = {"share": share, "negatives": negatives or picked(name)}
         found.append({**row, "treatments": planted_summary.compare(part, groups, COMPARED)})
     return found
+
+
+def _longer(folder: Path, cells: Sequence[Cell], main: pl.DataFrame, groups: pl.DataFrame, name: str) -> dict[str, Any]:
+    """Compare with more steps: with `default` of as many steps, and with `default` of the frozen recipe."""
+    scores = read_cells(folder, [cell for cell in cells if cell.collection == name])
+    frozen, others = (
+        part.filter((pl.col("treatment") == "default") == is_it) for part, is_it in ((main, True), (scores, False))
+    )
+    return {
+        "steps": LONGER,
+        "treatments": planted_summary.compare(scores, groups, COMPARED),
+        "beside_the_frozen_default": planted_summary.compare(pl.concat([frozen, others]), groups, COMPARED),
+    }
 
 
 def _with_rows(
