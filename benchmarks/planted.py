@@ -3,15 +3,16 @@
     python -m benchmarks.planted --freeze [--folder FOLDER] [--data ../shared/data]    # choose the recipe on `default`
     python -m benchmarks.planted [--stage STAGE] [--folder FOLDER] [--data ../shared/data]
 
-The design, which was written before any relabelled run:
+The design, which was written before any relabelled run of this trial, the third (docs/experiments.md has all):
 
 - Collections: Cranfield and MTRAG. A query with two or more relevant passages keeps one; the others are hidden among
   its mined negatives, those that the untrained model ranks first (`planted_data`). A row has 7 negatives on Cranfield
   and 4 on MTRAG, which has fewer relevant passages. 25 more mined passages stand by to replace what is removed.
 - Five folds by query. Queries that share relevant passages are dealt together as far as folds of equal size allow
-  (`planted_folds`), and no passage is hidden that a query of another fold looks for.
-- A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth with all of its labels.
-  Five seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
+  (`planted_folds`). Each passage belongs to one fold too: rows are made of passages of their query's fold, and a test
+  query is searched among those of its own. So no treatment meets a passage of the test in training.
+- A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth by people's labels. Five
+  seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
 - The trial is about `relabel_oracle` and `relabel_judges`. Each is said to beat `default` on a collection if its
   interval is above 0, over conversations and over queries that share passages, corrected for these two; the intervals
   of the others are corrected for all (`planted_summary`).
@@ -23,11 +24,12 @@ Order: `--freeze` chooses the learning rate, the temperature and the steps by `d
 that is neither trained on nor the test fold, and writes `planted_recipe.json`. That file must be committed before
 anything else runs. The stages: `default` trains the baseline and states which effect could be detected; `judge` and
 `teacher` judge the pairs; `cells` trains all treatments; `minilm` trains MiniLM on one collection; `more` the size
-curve and the grid of negatives; `recipes` compares on the development folds by each recipe that was tried; `summary`
-writes benchmarks/results/planted.json and docs/planted.svg. Cells are kept in the folder: what is there is not computed
-again, and several processes may run a stage side by side.
+curve and the grid of negatives; `recipes` compares on the development folds by each recipe that was tried; `longer`
+trains on beyond the frozen recipe; `summary` writes benchmarks/results/planted.json and docs/planted.svg. Cells are
+kept in the folder: what is there is not computed again, and several processes may run a stage side by side.
 
-Added after results of the first seeds were seen: the treatments `planted_treatments.ADDED`, and the stage `recipes`.
+The treatments `planted_treatments.ADDED` and the stage `recipes` came after the second trial: they tell where a gain
+comes from. The stage `longer` came after results of `recipes`: it explores, and decides nothing.
 """
 
 import argparse
@@ -56,7 +58,7 @@ from tasks.schemas import TEACHER
 
 HERE = Path(__file__).parent
 RECIPE, RESULT, PLOT = HERE / "planted_recipe.json", HERE / "results" / "planted.json", HERE.parent / "docs/planted.svg"
-STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "recipes", "summary")
+STAGES = ("default", "judge", "teacher", "cells", "minilm", "more", "recipes", "longer", "summary")
 SEEDS = (42, 43, 44, 45, 46)
 FIXED: Mapping[str, Any] = {"batch_size": 16, "mask": "positives", "threads": 1, "max_seq_length": TOKENS}
 GRID = {"learning_rate": (1e-3, 3e-3), "temperature": (0.05, 0.1), "steps": (30, 90)}
@@ -70,6 +72,7 @@ MINILM: Mapping[str, Any] = {  # that of `recipe: small`, with fewer and smaller
     "max_seq_length": 48,
 }
 MINILM_ON, MINILM_SEEDS = "cranfield", SEEDS[:1]
+LONGER = 90  # steps
 BY_RECIPE = "by_recipe.json"  # in the folder of a collection
 COMPARED = ("default", "relabel_judges", "relabel_oracle")  # in the curve, in the grid, and with MiniLM
 SHARES, NEGATIVES, MORE_SEEDS = (0.25, 0.5), (1, 2), SEEDS[:1]
@@ -87,6 +90,8 @@ def cells_of(stage: str) -> list[Cell]:
         kinds = product(MINILM_SEEDS, range(FOLDS), COMPARED)
         start = [Cell(MINILM_ON, UNTRAINED, fold, 0, model="minilm") for fold in range(FOLDS)]
         return [Cell(MINILM_ON, name, fold, seed, model="minilm") for seed, fold, name in kinds] + start
+    if stage == "longer":
+        return [Cell(name, treatment, fold, seed, steps=LONGER) for seed, name, fold in every for treatment in COMPARED]
     if stage == "more":
         kinds = product(MORE_SEEDS, COLLECTIONS, range(FOLDS), COMPARED)
         made: list[Cell] = []
@@ -221,7 +226,7 @@ def summarise(arguments: argparse.Namespace) -> None:
 def collect(arguments: argparse.Namespace) -> dict[str, Any]:
     """Collect the results of the cells that are finished."""
     folder = arguments.folder / "cells"
-    order = {name: cells_of(name) for name in ("default", "cells", "minilm", "more")}
+    order = {name: cells_of(name) for name in ("default", "cells", "minilm", "more", "longer")}
     main = read_cells(folder, {cell: 0 for cell in [*order["default"], *order["cells"]]})
     chosen = json.loads(RECIPE.read_text(encoding="utf-8"))
     collections = []
@@ -248,6 +253,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
                 "order": planted_summary.order_beside_paper(treatments),
                 "by_recipe": json.loads(recipes.read_text(encoding="utf-8"))["rows"] if recipes.exists() else [],
+                "longer": _longer(folder, order["longer"], scores, collection.groups, name),
                 "curve_and_grid": _further(folder, order["more"], order["cells"], collection.groups, name),
             }
         )
@@ -288,6 +294,19 @@ def _further(
         row = {"share": share, "negatives": negatives or picked(name)}
         found.append({**row, "treatments": planted_summary.compare(part, groups, COMPARED)})
     return found
+
+
+def _longer(folder: Path, cells: Sequence[Cell], main: pl.DataFrame, groups: pl.DataFrame, name: str) -> dict[str, Any]:
+    """Compare with more steps: with `default` of as many steps, and with `default` of the frozen recipe."""
+    scores = read_cells(folder, [cell for cell in cells if cell.collection == name])
+    frozen, others = (
+        part.filter((pl.col("treatment") == "default") == is_it) for part, is_it in ((main, True), (scores, False))
+    )
+    return {
+        "steps": LONGER,
+        "treatments": planted_summary.compare(scores, groups, COMPARED),
+        "beside_the_frozen_default": planted_summary.compare(pl.concat([frozen, others]), groups, COMPARED),
+    }
 
 
 def _with_rows(

@@ -34,7 +34,7 @@ UNTRAINED = "untrained"  # the model before any training, as a treatment
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained and scored. share: of the training queries. negatives: per row and step; 0: the recipe's."""
+    """What is trained and scored. share: of the training queries. negatives, steps: 0 is the recipe's number."""
 
     collection: str
     treatment: str
@@ -43,13 +43,14 @@ class Cell:
     share: float = 1.0
     negatives: int = 0
     model: str = "static"
+    steps: int = 0
 
     @property
     def file(self) -> str:
         """The name of the cell's file below the folder of cells."""
-        more = "".join(
-            [f"-share{self.share:g}" if self.share != 1 else "", f"-neg{self.negatives}" if self.negatives else ""]
-        )
+        more = f"-share{self.share:g}" if self.share != 1 else ""
+        more += f"-neg{self.negatives}" if self.negatives else ""
+        more += f"-steps{self.steps}" if self.steps else ""
         return f"{self.model}-{self.collection}-{self.treatment}{more}-f{self.fold}-s{self.seed}.json"
 
 
@@ -85,9 +86,7 @@ class Bench:
                     max_seq_length=int(self.recipe.get("max_seq_length", 256)),
                     ignore_same_id=False,
                 ),
-                queries=self.collection.queries,
-                passages=self.collection.passages,
-                qrels=self.collection.qrels,
+                **self.collection.part(split),
                 model=out,
             )
         scores = made["scores"] if split == "test" else made["dev_scores"]
@@ -100,6 +99,8 @@ class Bench:
         settings = {**self.recipe, **rows.settings, "seed": cell.seed}
         if cell.negatives:
             settings["num_negatives"] = cell.negatives
+        if cell.steps:
+            settings["steps"] = cell.steps
         train(
             TrainConfig(**settings),
             instances=rows.instances.filter(pl.col("query_id").is_in(self._used(cell))),

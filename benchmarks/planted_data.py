@@ -1,11 +1,14 @@
-"""Read a collection of people's labels, deal its queries into folds, and hide known positives among mined negatives.
+"""Read a collection of people's labels, deal it into folds, and hide known positives among mined negatives.
+
+Each fold has queries and passages of its own: a passage belongs to the fold whose queries look for it, and one that
+nobody looks for to a fold by chance. Rows are made of passages of their query's fold, and a test query is searched
+among those of its fold. So no treatment meets a passage of the test in training, as a positive or as a negative.
 
 A query with two or more relevant passages keeps one as its positive, drawn from those of its highest grade. The others
 are hidden among its negatives, those first that the untrained model ranks first, as that is how false negatives get
-there; at least one negative is a mined one. These are the planted false negatives. A passage that is relevant for a
-query of another fold is not hidden, so no treatment learns what a test query looks for. Further relevant passages are
-in no table. The other negatives are mined by the untrained model, without what people called relevant, and without the
-pairs of `qrels/minus1.tsv`.
+there; at least one negative is a mined one. These are the planted false negatives. Further relevant passages are in no
+table. The other negatives are mined by the untrained model, without what people called relevant, and without the pairs
+of `qrels/minus1.tsv`.
 """
 
 import gzip
@@ -19,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.planted_folds import count_sharing, deal
+from benchmarks.planted_folds import deal, settle
 from tasks import schemas
 from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text
@@ -37,8 +40,9 @@ _LABELS = {"query_id": pl.String, "doc_id": pl.String, "relevance": pl.Int32}
 class Collection:
     """A collection in the method's tables.
 
-    groups: query_id, group (a conversation, or the query itself), fold. unusable: pairs that are no negatives, as the
-    collection does not say what they are.
+    groups: query_id, group (a conversation, or the query itself), fold. homes: doc_id and fold of the passages.
+    unusable: pairs that are no negatives, as the collection does not say what they are. left_out: how many labels are
+    between folds; they are not in `qrels`.
     """
 
     name: str
@@ -46,7 +50,9 @@ class Collection:
     passages: pl.DataFrame
     qrels: pl.DataFrame
     groups: pl.DataFrame
+    homes: pl.DataFrame
     unusable: frozenset[tuple[str, str]]
+    left_out: int = 0
 
     def with_splits(self, splits: Mapping[int, str]) -> "Collection":
         """Give the queries of each fold a split; those of other folds are for training."""
@@ -55,6 +61,14 @@ class Collection:
         )
         queries = self.queries.drop("split").join(named, on="query_id").select(*schemas.QUERIES.columns)
         return replace(self, queries=queries.sort(schemas.QUERIES.key))
+
+    def part(self, split: str) -> dict[str, pl.DataFrame]:
+        """Return the queries of a split, the passages of their folds, and the labels: what is scored."""
+        queries = self.queries.filter(pl.col("split") == split)
+        folds = self.groups.join(queries, on="query_id", how="semi").select("fold").unique()
+        own = self.homes.join(folds, on="fold", how="semi")
+        passages = self.passages.join(own, on="doc_id", how="semi", maintain_order="left")
+        return {"queries": queries, "passages": passages, "qrels": self.qrels.join(queries, on="query_id", how="semi")}
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,18 @@ def read_collection(folder: Path) -> Collection:
     unknown = folder / "qrels" / "minus1.tsv"
     pairs = _read_labels(unknown).select("query_id", "doc_id").rows() if unknown.exists() else []
     groups = deal(queries["query_id"], qrels)
-    return Collection(name, queries, passages, qrels.select(*schemas.QRELS.columns), groups, frozenset(pairs))
+    homes = settle(_hashed(passages).select("doc_id", copy="guard_hash"), qrels, groups)
+    within = qrels.join(groups, on="query_id").join(homes, on=["doc_id", "fold"], how="semi")
+    return Collection(
+        name,
+        queries.join(within, on="query_id", how="semi"),
+        passages,
+        within.select(*schemas.QRELS.columns),
+        groups.join(within, on="query_id", how="semi").sort("query_id"),
+        homes,
+        frozenset(pairs),
+        qrels.height - within.height,
+    )
 
 
 def text_of(row: Mapping[str, Any]) -> str:
@@ -117,7 +142,9 @@ def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
     scores: of all passages for all queries by the model that mines, shape (queries, passages), in the tables' order.
     """
     hashed = _hashed(collection.passages)
-    relevant = _with_others(collection, collection.qrels.join(hashed, on=["dataset", "doc_id"]))
+    relevant = collection.qrels.join(hashed, on=["dataset", "doc_id"])
+    homes = collection.passages.join(collection.homes, on="doc_id", maintain_order="left")["fold"].to_numpy()
+    fold_of = dict(collection.groups.select("query_id", "fold").iter_rows())
     numbers = {doc_id: place for place, doc_id in enumerate(collection.passages["doc_id"])}
     texts = collection.passages["text_hash"].to_numpy()
     size, rng = picked(collection.name), np.random.default_rng(SEED)
@@ -127,7 +154,8 @@ def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
         frame = of_query[(query_id,)]
         of_doc = {doc_id: float(scores[place][numbers[doc_id]]) for doc_id in frame["doc_id"]}
         own, secret = _choose(frame, of_doc, size - 1, rng)
-        mined = _mined(collection, query_id, scores[place], set(frame["text_hash"]), texts)
+        near = np.where(homes == fold_of[query_id], scores[place], -np.inf)
+        mined = _mined(collection, query_id, near, set(frame["text_hash"]), texts)
         picks = sorted([*secret, *mined[: size - len(secret)]], key=lambda one: -scores[place][numbers[one]])
         listed = [*picks, *mined[size - len(secret) :][:RESERVE]]
         kept += [(query_id, one) for one in own]
@@ -157,7 +185,8 @@ def describe(collection: Collection, planted: Planted) -> dict[str, Any]:
         "groups": collection.groups["group"].n_unique(),
         "passages": collection.passages.height,
         "relevant_pairs": collection.qrels.height,
-        "relevant_elsewhere": count_sharing(collection.groups, collection.qrels),
+        "labels_between_folds": collection.left_out,
+        "passages_by_fold": collection.homes.group_by("fold").len().sort("fold")["len"].to_list(),
         "queries_by_fold": collection.groups.group_by("fold").len().sort("fold")["len"].to_list(),
         "rows_with_planted": per_query.height,
         "planted": planted.hidden.height,
@@ -165,12 +194,6 @@ def describe(collection: Collection, planted: Planted) -> dict[str, Any]:
         "negatives": planted.negatives.height,
         "planted_share_of_negatives": round(planted.hidden.height / planted.negatives.height, 4),
     }
-
-
-def _with_others(collection: Collection, relevant: pl.DataFrame) -> pl.DataFrame:
-    """Tell of each relevant pair whether a query of another fold has the passage, or a copy of it, too: `elsewhere`."""
-    folds = relevant.join(collection.groups.select("query_id", "fold"), on="query_id")
-    return folds.with_columns(elsewhere=pl.col("fold").n_unique().over("guard_hash") > 1).drop("fold")
 
 
 def _choose(
@@ -182,8 +205,7 @@ def _choose(
     if len(ids) < PLANT_FROM:
         return ids, []
     first = ids[int(rng.choice(np.flatnonzero(grades == grades.max())))]
-    others = distinct.filter(~pl.col("elsewhere"))["doc_id"].to_list()
-    return [first], sorted(set(others) - {first}, key=lambda one: (-scores[one], one))[:most]
+    return [first], sorted(set(ids) - {first}, key=lambda one: (-scores[one], one))[:most]
 
 
 def _mined(
@@ -194,6 +216,8 @@ def _mined(
     ids = collection.passages["doc_id"]
     for place in np.argsort(-scores, kind="stable"):
         doc_id = ids[int(place)]
+        if scores[place] == -np.inf:
+            break
         if texts[place] not in relevant and (query_id, doc_id) not in collection.unusable:
             found.append(doc_id)
         if len(found) == picked(collection.name) + RESERVE:

@@ -1,9 +1,9 @@
 """Deal the queries of `benchmarks.planted` into folds of equal size, queries that share relevant passages together.
 
-A passage that is hidden in a training query and is relevant for a test query would let a treatment gain by what it saw.
-So the shared passages between folds should be few. The turns of a conversation stay together. First the groups that
-share most are joined, up to the size of a fold; then equal groups of two folds are exchanged as long as that lowers the
-number of shared passages between the folds. On Cranfield one component holds 161 of 225 queries: there some remain.
+A passage can be of one fold only, so the labels between folds are lost: they should be few. The turns of a conversation
+stay together. First the groups that share most are joined, up to the size of a fold; then equal groups of two folds are
+exchanged as long as that lowers the number of shared passages between the folds. On Cranfield one component holds 161
+of 225 queries: there some labels are lost.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,18 @@ def deal(query_ids: pl.Series, relevant: pl.DataFrame) -> pl.DataFrame:
     return named.with_columns(fold=pl.col("group").replace_strict(fold_of, return_dtype=pl.Int64)).sort("query_id")
 
 
-def count_sharing(groups: pl.DataFrame, relevant: pl.DataFrame) -> int:
-    """Count the queries that share a relevant passage with a query of another fold."""
-    placed = relevant.select("query_id", "doc_id").join(groups.select("query_id", "fold"), on="query_id")
-    return int(placed.filter(pl.col("fold").n_unique().over("doc_id") > 1)["query_id"].n_unique())
+def settle(passages: pl.DataFrame, relevant: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+    """Give each passage a fold: doc_id, fold. The one of most queries that look for it; if none does, one by chance.
+
+    passages: doc_id and copy; passages with the same `copy` have the same fold. groups: query_id and fold.
+    """
+    asked = relevant.select("query_id", "doc_id").join(groups.select("query_id", "fold"), on="query_id")
+    wanted = asked.join(passages, on="doc_id").group_by("copy", "fold").len()
+    best = wanted.sort("copy", "len", "fold", descending=[False, True, False]).unique("copy", keep="first")
+    others = passages.select("copy").unique().join(best, on="copy", how="anti").sort("copy")
+    chance = np.random.default_rng(SEED).permutation(others.height) % FOLDS
+    homes = pl.concat([best.select("copy", "fold"), others.with_columns(fold=pl.Series(chance, dtype=pl.Int64))])
+    return passages.join(homes, on="copy").select("doc_id", "fold").sort("doc_id")
 
 
 def _links(named: pl.DataFrame, groups: Sequence[str], relevant: pl.DataFrame) -> Links:

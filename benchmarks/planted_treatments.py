@@ -165,7 +165,7 @@ def _judged(treatment: Treatment) -> Callable[[Made], Rows]:
     return lambda made: Rows(made.treat(treatment, made.evidence.judges))
 
 
-# Added after results of the first seeds were seen: where does the gain of the judges' relabelling come from?
+# Added after the second trial: where does the gain of the judges' relabelling come from?
 ADDED: Mapping[str, Callable[[Made], Rows]] = {
     "relabel_random": lambda made: Rows(
         made.treat("relabel", at_random(made.planted, made.evidence.judges, made.seed))

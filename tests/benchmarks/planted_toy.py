@@ -13,7 +13,7 @@ RELEVANT = ("are nice", "are old", "are new", "are red")
 
 
 def write_toy(folder: Path) -> Path:
-    """Write ten queries with four relevant passages each but the last, which has one, and ten others."""
+    """Write ten queries with four relevant passages each but the last, which has one, and thirty others for each."""
     (folder / "qrels").mkdir(parents=True)
     passages, labels = [], []
     for place, topic in enumerate(TOPICS):
@@ -22,6 +22,7 @@ def write_toy(folder: Path) -> Path:
             if number == 0 or place < len(TOPICS) - 1:
                 labels.append(f"q{place}\tp{place}-{number}\t{2 if number < 2 else 1}")
         passages.append({"_id": f"n{place}", "title": "", "text": f"not {topic} blue"})
+        passages += [{"_id": f"m{place}-{n}", "title": "", "text": f"not {topic} {n}"} for n in range(29)]
     passages.append({"_id": "empty", "title": "", "text": " "})
     queries = [{"_id": f"q{place}", "text": f"what about {topic}"} for place, topic in enumerate(TOPICS)]
     for name, rows in (("corpus", passages), ("queries", queries)):

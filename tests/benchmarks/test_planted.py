@@ -84,6 +84,7 @@ def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_
     finish([cell for cell in planted.cells_of("cells") if cell.treatment == "relabel_oracle"])
     finish([cell for cell in planted.cells_of("minilm") if cell.treatment in gain])
     finish([cell for cell in planted.cells_of("more") if cell.treatment in gain])
+    finish([cell for cell in planted.cells_of("longer") if cell.treatment in gain])
     planted.summarise(asked)
     result = json.loads((tmp_path / "planted.json").read_text())
     assert result["reached"] == {
@@ -95,5 +96,8 @@ def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_
     assert {(row["share"], row["negatives"]) for row in result["collections"][0]["curve_and_grid"]} == {
         (1.0, 7), (1.0, 1), (1.0, 2), (0.5, 7), (0.25, 7),
     }  # fmt: skip
+    longer = result["collections"][0]["longer"]
+    for compared in (longer["treatments"], longer["beside_the_frozen_default"]):
+        assert [row["name"] for row in compared] == ["relabel_oracle", "default"] and compared[0]["low"] > 0
     assert result["minilm"]["treatments"][0]["name"] == "relabel_oracle"
     assert (tmp_path / "planted.svg").read_text().startswith("<svg")

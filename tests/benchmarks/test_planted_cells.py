@@ -64,6 +64,7 @@ def test_a_share_of_the_queries_is_part_of_a_larger_share(bench: Bench) -> None:
 def test_the_file_names_what_differs() -> None:
     assert Cell("a", "default", 1, 42).file == "static-a-default-f1-s42.json"
     assert Cell("a", "default", 1, 42, share=0.5, negatives=3).file == "static-a-default-share0.5-neg3-f1-s42.json"
+    assert Cell("a", "default", 1, 42, steps=90).file == "static-a-default-steps90-f1-s42.json"
 
 
 def test_remembered_tokens_give_the_same_vectors(bench: Bench) -> None:
@@ -77,6 +78,11 @@ def test_remembered_tokens_give_the_same_vectors(bench: Bench) -> None:
         with pytest.raises(ValueError, match="no prompt expected"):
             model.encode(texts, prompt="query: ")
     assert set(known) == set(texts)
+
+
+def test_a_cell_may_have_other_steps_than_the_recipe(bench: Bench) -> None:
+    one = replace(bench, collection=bench.collection.with_splits({1: "test"}))
+    assert one.run(Cell("toy", "default", 1, 7, steps=3))["steps"] == 3
 
 
 def test_cells_of_a_treatment_differ_from_those_of_the_baseline(bench: Bench) -> None:

@@ -18,7 +18,7 @@ def collection() -> Collection:
     qrels = pl.DataFrame(labels, schema=schemas.QRELS.columns, orient="row")
     rows = [(one, "d-e" if one in "de" else one, fold) for one, fold in FOLDS.items()]
     groups = pl.DataFrame(rows, schema={"query_id": pl.String, "group": pl.String, "fold": pl.Int64}, orient="row")
-    return Collection("x", queries, schemas.PASSAGES.empty(), qrels, groups, frozenset())
+    return Collection("x", queries, schemas.PASSAGES.empty(), qrels, groups, groups.select("fold"), frozenset())
 
 
 def planted() -> Planted:

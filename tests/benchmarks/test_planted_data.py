@@ -1,13 +1,12 @@
 """The collections of the planted benchmark: splits, and what is hidden among the negatives."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from benchmarks.planted_data import PICKED, RESERVE, Collection, _choose, describe, picked, plant, text_of
-from tests.benchmarks.planted_toy import toy
+from benchmarks.planted_data import PICKED, RESERVE, _choose, describe, picked, read_collection, text_of
+from tests.benchmarks.planted_toy import toy, write_toy
 
 PAIR = ["query_id", "doc_id"]
 
@@ -39,24 +38,34 @@ def test_the_positive_that_stays_is_of_the_highest_grade(tmp_path: Path) -> None
 
 
 def test_those_are_hidden_that_the_mining_model_ranks_first_and_one_negative_is_mined() -> None:
-    rows = [(f"p{n}", f"g{n}", 2 if n == 0 else 1, False) for n in range(5)]
-    frame = pl.DataFrame(rows, schema=["doc_id", "guard_hash", "relevance", "elsewhere"], orient="row")
+    rows = [(f"p{n}", f"g{n}", 2 if n == 0 else 1) for n in range(5)]
+    frame = pl.DataFrame(rows, schema=["doc_id", "guard_hash", "relevance"], orient="row")
     scores = {f"p{n}": n / 10 for n in range(5)}
     own, secret = _choose(frame, scores, 3, np.random.default_rng(0))
     assert (own, secret) == (["p0"], ["p4", "p3", "p2"])
     assert _choose(frame[:1], scores, 3, np.random.default_rng(0)) == (["p0"], [])
 
 
-def test_nothing_is_hidden_that_a_query_of_another_fold_looks_for(tmp_path: Path) -> None:
-    collection, before = toy(tmp_path)
-    fold = dict(collection.groups.select("query_id", "fold").iter_rows())
-    other = next(one for one in fold if fold[one] != fold["q0"])
-    shared = before.hidden.filter(query_id="q0")["doc_id"][0]
-    extra = pl.DataFrame([("toy", other, shared, 1)], schema=collection.qrels.schema, orient="row")
-    more = replace(collection, qrels=pl.concat([collection.qrels, extra]))
-    after = plant(more, np.ones((collection.queries.height, collection.passages.height), dtype=np.float32))
-    assert shared not in set(after.hidden["doc_id"]) and after.hidden.height >= before.hidden.height - 2
-    assert isinstance(more, Collection)
+def test_rows_are_made_of_passages_of_their_querys_fold_and_so_is_the_test(tmp_path: Path) -> None:
+    collection, planted = toy(tmp_path)
+    fold = collection.groups.select("query_id", "fold")
+    for table in (planted.positives, planted.candidates, planted.hidden):
+        homes = table.join(fold, on="query_id").join(collection.homes, on="doc_id", suffix="_home")
+        assert homes.height == table.height and (homes["fold"] == homes["fold_home"]).all()
+    part = collection.with_splits({2: "test"}).part("test")
+    used = set(planted.candidates.join(fold.filter(pl.col("fold") != 2), on="query_id")["doc_id"])
+    assert part["queries"].height == 2 and not used & set(part["passages"]["doc_id"])
+    assert part["qrels"].join(part["passages"], on="doc_id", how="anti").is_empty()
+    assert set(part["qrels"]["query_id"]) == set(part["queries"]["query_id"])
+
+
+def test_a_label_between_folds_is_left_out(tmp_path: Path) -> None:
+    folder = write_toy(tmp_path / "toy")
+    labels = (folder / "qrels" / "test.tsv").read_text()
+    (folder / "qrels" / "test.tsv").write_text(labels + "".join(f"\nq{n}\tp0-3\t1" for n in range(1, 10)))
+    found = read_collection(folder)
+    assert found.left_out == 8 and found.qrels.filter(doc_id="p0-3")["query_id"].len() == 2
+    assert found.queries.height == 10
 
 
 def test_each_row_has_its_number_of_negatives_and_a_reserve(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from benchmarks.planted_folds import FOLDS, count_sharing, deal
+from benchmarks.planted_folds import FOLDS, deal, settle
 
 PAIRS = {"query_id": pl.String, "doc_id": pl.String}
 
@@ -24,7 +24,10 @@ def test_queries_that_share_a_passage_are_in_one_fold() -> None:
     ids = [f"q{n:02}" for n in range(20)]
     rows = [(one, f"p{number % 7}") for number, one in enumerate(ids)]  # seven clusters of two or three
     dealt = deal(pl.Series(ids), relevant(rows))
-    assert count_sharing(dealt, relevant(rows)) == 0
+    assert (
+        relevant(rows).join(dealt, on="query_id").group_by("doc_id").agg(pl.col("fold").n_unique())["fold"].to_list()
+        == [1] * 7
+    )
     assert set(dealt.group_by("fold").len()["len"]) == {4} or dealt["fold"].n_unique() == FOLDS
 
 
@@ -53,3 +56,13 @@ def test_the_deal_is_better_than_chance_and_the_same_again() -> None:
         return pairs.height
 
     assert shared(first) < 0.8 * shared(by_chance)
+
+
+def test_a_passage_is_of_the_fold_of_most_queries_that_look_for_it_and_a_copy_of_the_same() -> None:
+    groups = pl.DataFrame({"query_id": ["a", "b", "c"], "fold": [1, 4, 4]})
+    rows = [("a", "x"), ("b", "x"), ("c", "x"), ("a", "y"), ("a", "z"), ("b", "z-again"), ("c", "z-again")]
+    ids = ["x", "y", "z", "z-again", *(f"n{number}" for number in range(10))]
+    passages = pl.DataFrame({"doc_id": ids, "copy": [one.removesuffix("-again") for one in ids]})
+    homes = dict(settle(passages, relevant(rows), groups).iter_rows())
+    assert (homes["x"], homes["y"]) == (4, 1) and homes["z"] == homes["z-again"] == 4
+    assert sorted(homes[f"n{number}"] for number in range(10)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
