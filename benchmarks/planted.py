@@ -12,7 +12,8 @@ The design, which was written before any relabelled run of this trial, the third
   (`planted_folds`). Each passage belongs to one fold too: rows are made of passages of their query's fold, and a test
   query is searched among those of its own. So no treatment meets a passage of the test in training.
 - A cell trains a static-embedding model (`planted_base`) on four folds and scores the fifth by people's labels. Five
-  seeds. Every treatment has the same number of steps, of rows in a step and of negatives in a row.
+  seeds. Every treatment has the same number of steps and of rows in a step, and of negatives in a row as long as the
+  mined passages reach; the result counts the rows that have fewer.
 - The trial is about `relabel_oracle` and `relabel_judges`. Each is said to beat `default` on a collection if its
   interval is above 0, over conversations and over queries that share passages, corrected for these two; the intervals
   of the others are corrected for all (`planted_summary`).

@@ -82,8 +82,14 @@ def comparisons(treatment: str, others: int) -> int:
 
 
 def compare(scores: pl.DataFrame, groups: pl.DataFrame, treatments: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the mean of each treatment, and its difference to the baseline; the highest mean first."""
+    """Return the mean of each treatment, and its difference to the baseline; the highest mean first.
+
+    Where not all cells are finished, only the queries and seeds that every treatment has are compared.
+    """
     there = [name for name in treatments if name in set(scores["treatment"])]
+    scores = scores.filter(pl.col("treatment").is_in(there))
+    everywhere = pl.col("treatment").n_unique().over("query_id", "seed") == len(there)
+    scores = scores.filter(everywhere) if scores.select(everywhere.any()).item() else scores
     others = [name for name in there if name != BASELINE]
     rows = []
     for name in there:

@@ -48,6 +48,15 @@ def test_a_gain_is_found_and_no_gain_is_not() -> None:
     assert "difference" not in rows["default"]
 
 
+def test_where_cells_are_missing_means_are_over_what_every_treatment_has() -> None:
+    frame, groups = scores()
+    missing = (pl.col("treatment") == "relabel_oracle") & pl.col("query_id").str.ends_with("7")
+    rows = {row["name"]: row for row in compare(frame.filter(~missing), groups, NAMES)}
+    gain = rows["relabel_oracle"]["ndcg10"] - rows["default"]["ndcg10"]
+    assert rows["relabel_oracle"]["difference"] == pytest.approx(gain, abs=2e-5)
+    assert {rows[name]["queries"] for name in NAMES[1:]} == {QUERIES - 6}
+
+
 def test_the_primary_treatments_are_corrected_for_two_and_the_others_for_all() -> None:
     frame, groups = scores()
     few = {row["name"]: row for row in compare(frame, groups, NAMES)}
