@@ -29,6 +29,8 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # before Ray is imported:
 # sleep. By default they spin, and where several processes share the cores that took most of the processors' time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Of the nodes that tests start. With Ray's own 15 their workers starve as long as another group of tests computes.
+os.environ.setdefault("RAY_worker_niceness", "0")
 ROOT = Path(__file__).parents[1]
 S3_BIN = ROOT / ".venv-s3" / "bin"
 RAY_EXTRAS = S3_BIN.parent / "ray"  # what `ray[default]` adds: without it a node exports no metrics
@@ -54,10 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
         compile_tests(sorted((ROOT / "tests").rglob("test_*.py")), config)
 
 
-# The files that take longest, the longest first: begun late, one of them would run alone at the end.
+# The files that take longest. The first of the processes takes them from the start, one after another: side by side
+# they would starve each other, as each has servers, nodes and engines; begun late, one would run alone at the end.
 LONGEST = (
-    "system/test_operations", "system/test_chaos", "system/test_kill_judge", "system/test_secrets",
-    "system/test_demo_small",
+    "system/test_operations", "system/test_chaos", "system/test_kill_judge", "system/test_demo_small",
+    "system/test_secrets",
 )  # fmt: skip
 
 
@@ -66,12 +69,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order_of(item.path, is_slow=item.get_closest_marker("slow") is not None))
 
 
-def order_of(path: Path, *, is_slow: bool) -> tuple[bool, int, bool]:
-    """Return the place of a test: the fast ones, those that take longest, the slow ones, the rest of the system's."""
+def order_of(path: Path, *, is_slow: bool) -> tuple[bool, bool, int]:
+    """Return the place of a test: the fast ones, the slow ones, the rest of the system's, those that take longest."""
     tests = ROOT / "tests"
     file = path.relative_to(tests if path.is_relative_to(tests) else ROOT).with_suffix("").as_posix()
-    place = LONGEST.index(file) if file in LONGEST else len(LONGEST)
-    return is_slow, place, is_slow and file.startswith("system/")
+    place = LONGEST.index(file) if is_slow and file in LONGEST else -1
+    return is_slow, is_slow and file.startswith("system/"), place
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -91,12 +94,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                 self.groups = groups_of(next(iter(self.registered_collections.values())))
             return self.groups[nodeid]
 
+        def _assign_work_unit(self, node: Any) -> None:
+            if node is self.nodes[0] and len(self.nodes) > 1:
+                longest = next((group for group in self.workqueue if takes_long(group)), None)
+                if longest is not None:
+                    self.workqueue.move_to_end(longest, last=False)
+            super()._assign_work_unit(node)
+
         def _reschedule(self, node: Any) -> None:
             if not self.workqueue or self._pending_of(self.assigned_work[node]) <= 1:
                 super()._reschedule(node)
 
     config.option.loadscopereorder = False
     return InOrder(config, log)
+
+
+def takes_long(group: str) -> bool:
+    """Tell whether a group is one of the longest."""
+    return group.partition(" ")[2] in {f"tests/{file}.py" for file in LONGEST}
 
 
 def groups_of(tests: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from tests.conftest import ROOT
-from tests.system.test_secrets import is_loopback, listening, processes_of
+from tests.system.test_secrets import is_loopback, listeners, listening, processes_of
 
 pytestmark = pytest.mark.slow
 RUN = """
@@ -90,7 +90,8 @@ def test_nobody_without_the_token_reaches_a_port_or_file_of_a_local_ray_and_all_
             private = next(folder for folder in Path(session).parents if folder.name.startswith("ray-"))
             assert private.parent == Path("/tmp")
             assert stat.S_IMODE(private.stat().st_mode) == 0o700
-            sockets = {one for pid in processes_of(tmp_path) for one in listening(pid)}
+            there = listeners()
+            sockets = {one for pid in processes_of(tmp_path) for one in listening(pid, there)}
             assert len(sockets) >= 6
             assert [one for one in sockets if not is_loopback(one[1])] == []
             by_port = {port: answers(port) for _, _, port in sockets}
