@@ -18,8 +18,9 @@ def is_confined(name: str) -> bool:
     >>> [is_confined(name) for name in names]
     [True, True, False, False, False, False, False, False, False, False]
     """
-    decoded = unquote(unquote(name))
-    if any(sign == "\\" or category(sign) in _NO_LETTERS for sign in name + decoded):
+    decoded = unquote(unquote(name)) if "%" in name else name
+    plain = decoded is name and name.isascii() and name.isprintable() and "\\" not in name  # as nearly all names are
+    if not plain and any(sign == "\\" or category(sign) in _NO_LETTERS for sign in name + decoded):
         return False
     segments = [*name.split("/"), *decoded.split("/")]
     return all(segment not in ("", ".", "..") and segment[1:2] != ":" for segment in segments) and not any(

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -52,6 +53,7 @@ class NightlyConfig(Section):
         return self
 
 
+@cache  # configurations are read many times
 def check_cron(cron: str, timezone: str = "UTC") -> None:
     """Check a schedule.
 

@@ -96,6 +96,11 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 def recorded_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages in `VERSIONED`, as they are installed here."""
+    return dict(_recorded_versions())
+
+
+@cache
+def _recorded_versions() -> Mapping[str, str]:
     found = {"python": platform.python_version()}
     for name in VERSIONED:
         try:

@@ -6,11 +6,13 @@ The page is one file without scripts or external resources. The same tables give
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -224,6 +226,12 @@ def _count(tables: _Tables) -> Figures:
 
 
 def _render(config: ReportConfig, context: Mapping[str, Any]) -> str:
+    return _templates().get_template("report.html.jinja").render(context)
+
+
+@cache
+def _templates() -> Environment:
+    """Return the templates of the page; each is compiled once, which takes longer than to fill it in."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -237,10 +245,15 @@ def _render(config: ReportConfig, context: Mapping[str, Any]) -> str:
         "signed": signed,
         "printable": printable,
         "capitalize_first": lambda text: text[:1].upper() + text[1:],
-        "clip": lambda text: clip(text, config.example_chars),
+        "clip": _clip_example,
         "duration": duration,
     }
-    return environment.get_template("report.html.jinja").render(context)
+    return environment
+
+
+@pass_context
+def _clip_example(context: Context, text: str) -> str:
+    return clip(text, context["config"].example_chars)
 
 
 def _context(
