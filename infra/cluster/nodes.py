@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -96,11 +97,12 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 def recorded_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages in `VERSIONED`, as they are installed here."""
-    return dict(_recorded_versions())
+    return dict(_versions_on(tuple(sys.path)))
 
 
 @cache
-def _recorded_versions() -> Mapping[str, str]:
+def _versions_on(_path: tuple[str, ...]) -> Mapping[str, str]:
+    """Look the versions up where packages are searched: what is found there does not change under a process."""
     found = {"python": platform.python_version()}
     for name in VERSIONED:
         try:
