@@ -194,7 +194,7 @@ def test_a_driver_that_gets_sigterm_stops_what_it_started_and_leaves_the_cluster
     assert driver.stdout is not None
     started = json.loads(driver.stdout.readline())
     if where == "local":  # with Ray's own 15, a busy machine starves the judge
-        assert [niceness(pid) for pid in started["workers"]] == [0, 0]
+        assert [niceness(pid) for pid in started["workers"]] == [os.nice(0)] * 2  # as the driver, which has our own
     driver.send_signal(signal.SIGTERM)
     assert driver.wait(120) != 0
     left = [pid for pid in (*started["workers"], started["raylet"]) if pid]
