@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.infra.prefect_calls import seed
 
 CONFIG = ROOT / "tests" / "flows" / "small.yaml"
 
@@ -28,6 +29,7 @@ class Place:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flows.cli.__main__", *arguments]
+        seed(self.home)
         return subprocess.Popen(
             command, env=self.environment, cwd=self.home.parent, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,

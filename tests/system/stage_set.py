@@ -22,7 +22,7 @@ from infra.prefect_api.client import client_environment
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
 from tests.conftest import ROOT, free_port, s3_variables, wait_for_http, weed_command
-from tests.infra.prefect_calls import request
+from tests.infra.prefect_calls import request, seed
 from tests.infra.ray_nodes import LOOPBACK, RayNodes
 
 TAG = "RENEG_STAGE_SET"
@@ -181,6 +181,7 @@ class StageSet:
     ) -> None:
         self.folder, self.home = folder, folder / "home"
         self.home.mkdir(parents=True)
+        seed(self.home)
         tag = {TAG: str(folder)}
         self.weed = Weed(folder / "weed", tag)
         self.store = "s3://reneg/store"

@@ -22,14 +22,14 @@ from infra.prefect_api.health import ServerError, Trouble, is_healthy
 from infra.prefect_api.processes import is_alive
 from infra.prefect_api.server import PrefectServer
 from infra.settings import Settings
-from tests.infra.prefect_calls import request
+from tests.infra.prefect_calls import request, seed
 
 
 class Serving:
     """One `reneg serve` with a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home = seed(home)
         self.said = home.parent / "said"
         named = {"RENEG_HOME": str(home), "RENEG_STORE": str(home / "store")}
         environment = {k: v for k, v in os.environ.items() if k not in ("PREFECT_API_URL", "RAY_ADDRESS")} | named

@@ -27,7 +27,7 @@ from infra.stages.runner import PartUnready
 from infra.storage.artifacts import write_directory
 from infra.storage.store import Store
 from tests.flows.animals import make_setup, write_source
-from tests.infra.prefect_calls import ask
+from tests.infra.prefect_calls import ask, seed
 
 
 def end_with(error: Exception | None) -> tuple[Any, list[Exception]]:
@@ -158,7 +158,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    server = PrefectServer(tmp_path_factory.mktemp("home"))
+    server = PrefectServer(seed(tmp_path_factory.mktemp("home")))
     try:
         with ray_cluster(None):
             yield server.api(server.start())
