@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from flows.config.section import Section
 
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)")
+_NIGHTLY, _WEEKLY = "30 2 * * *", "0 12 * * 0"  # the schedules that hold where none is given
 
 
 class NightlyConfig(Section):
@@ -24,7 +25,7 @@ class NightlyConfig(Section):
     end_by: a time of day, HH:MM, at which a night stops. What it finished is kept, and the next night continues.
     """
 
-    cron: str = "30 2 * * *"
+    cron: str = _NIGHTLY
     timezone: str = "UTC"
     overlap: Literal["queue", "refuse"] = "queue"
     missed: Literal["run", "skip"] = "run"
@@ -60,6 +61,8 @@ def check_cron(cron: str, timezone: str = "UTC") -> None:
     Raises:
         ValueError: it is no cron expression.
     """
+    if cron in (_NIGHTLY, _WEEKLY):  # the commands that read a stored configuration need not wait 2 s for the import
+        return
     from prefect.client.schemas.schedules import CronSchedule
 
     try:
@@ -116,7 +119,7 @@ class RetentionConfig(Section):
         description="So many days an unfinished curation is kept after its last work; it may wait for labels.",
     )
     releases: int = Field(5, ge=1, description="So many of the newest releases are kept, the current one included.")
-    cron: str | None = Field("0 12 * * 0", description="When `gc/any` runs, in UTC; null: not for this configuration.")
+    cron: str | None = Field(_WEEKLY, description="When `gc/any` runs, in UTC; null: not for this configuration.")
 
     @field_validator("cron")
     @classmethod

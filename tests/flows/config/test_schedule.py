@@ -1,5 +1,7 @@
 """When a curation runs, when it is too late, and until when it may work."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -91,3 +93,13 @@ def test_the_defaults_run_once_a_night_and_never_end() -> None:
     }  # fmt: skip
     with pytest.raises(ValidationError, match="late_hours"):
         NightlyConfig(late_hours=0)
+
+
+def test_a_stored_configuration_with_the_usual_schedules_is_read_without_prefect() -> None:
+    code = (
+        "import sys; from flows.config.schedule import NightlyConfig, RetentionConfig; "
+        "NightlyConfig(**NightlyConfig().model_dump()); RetentionConfig(**RetentionConfig().model_dump()); "
+        "print('prefect' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
