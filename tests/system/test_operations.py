@@ -164,7 +164,7 @@ def test_the_rerun_part_deployment_computes_one_part_and_a_retry_takes_it_up(
     }  # fmt: skip
     alone = stage.api.wait(stage.api.start("rerun-part/any", {"target": target}))
     assert alone["state_type"] == "COMPLETED", alone["state"]["message"]
-    wait_until(lambda: stage.api.task_runs(alone["id"]), "the task run is recorded", 120)
+    wait_until(lambda: parts(stage, alone["id"], "Completed"), "the task run's end is recorded", 120)
     assert [(r["name"], r["state_name"]) for r in stage.api.task_runs(alone["id"])] == [(part, "Completed")]
     stage.api.retry(run["id"])
     wait_until(lambda: stage.api.run(run["id"])["run_count"] > 1, "the worker took the retry up", 300)
