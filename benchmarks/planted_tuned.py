@@ -47,7 +47,7 @@ SEEDS, SEARCH_SEED = (52, 53, 54, 55, 56), 60  # each pair of folds has a seed o
 TREATMENTS = ("default", "relabel_judges", "relabel_oracle", "relabel_random", "remove_hn")
 BORROWED = ("relabel_judges", "relabel_oracle")  # are also tested by the recipes of `default`
 FIXED: Mapping[str, Any] = {**planted.FIXED, "learning_rate": 3e-3}
-GRID: Mapping[str, Sequence[float]] = {"steps": (30, 90, 180), "temperature": (0.05, 0.1)}
+GRID: Mapping[str, Sequence[float]] = {"steps": (30, 60, 90, 180), "temperature": (0.05, 0.1)}
 Recipes = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # by collection, treatment and test fold
 
 
