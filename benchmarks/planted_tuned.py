@@ -10,7 +10,9 @@ tuned alike? It differs in this (docs/experiments.md has the whole design):
 
 - Each treatment has the same search over the same grid (`GRID`), and so has `default`.
 - The search trains without two folds, for the ten pairs of folds, and scores both. The recipe for the test fold f is
-  the one with the best mean over the other folds, each scored by the model that was trained without it and without f. So no query has a part in the choice of the recipe that it is tested by.
+  the one with the best mean over the other folds, each scored by the model that was trained without it and without f.
+  So no query has a part in the choice of the recipe that it is tested by. Where there is no time for all, the first
+  five pairs choose: each fold is in two of them.
 - The folds, the positive that a query keeps, and the seeds of training are others than in the third trial.
 - Beside it stands the contrast of the third trial: relabelling by the recipes of `default` (`BORROWED`).
 
@@ -47,7 +49,7 @@ TREATMENTS = ("default", "relabel_judges", "relabel_oracle", "relabel_random", "
 BORROWED = ("relabel_judges", "relabel_oracle")  # are also tested by the recipes of `default`
 FIXED: Mapping[str, Any] = {**planted.FIXED, "learning_rate": 3e-3}
 GRID: Mapping[str, Sequence[float]] = {"steps": (30, 90, 180), "temperature": (0.05, 0.1)}
-# Each fold is in two of the first five, and in two of the others: the first five suffice where there is no time for all.
+# Of folds. Each fold is in two of the first five.
 PAIRS = ((0, 1), (1, 2), (2, 3), (3, 4), (0, 4), (0, 2), (1, 3), (2, 4), (0, 3), (1, 4))
 Recipes = Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]  # by collection, treatment and test fold
 

@@ -43,6 +43,8 @@ def test_the_search_is_the_same_for_each_treatment_and_meets_no_seed_or_deal_of_
     cells = planted_tuned.search_cells()
     assert len({cell.file for cell in cells}) == len(cells) == 10 * 2 * RECIPES * len(planted_tuned.TREATMENTS)
     assert {(cell.fold, cell.other) for cell in cells} == set(combinations(range(FOLDS), 2))
+    first = [fold for pair in planted_tuned.PAIRS[:FOLDS] for fold in pair]
+    assert sorted(first) == sorted([*range(FOLDS)] * 2)
     of = {name: [(c.collection, c.fold, c.other, c.seed, c.steps, c.temperature) for c in cells if c.treatment == name]
           for name in planted_tuned.TREATMENTS}  # fmt: skip
     assert all(found == of["default"] for found in of.values())
@@ -107,11 +109,14 @@ def test_recipes_are_frozen_by_a_whole_search_only_and_the_result_stands_beside_
     asked: argparse.Namespace,
 ) -> None:
     search = planted_tuned.search_cells()
-    finish(asked, search[1:])
-    with pytest.raises(SystemExit, match=f"1 of {len(search)} cells are missing"):
+    half = len(search) // 2
+    finish(asked, search[1:half])
+    with pytest.raises(SystemExit, match=f"1 of {half} cells are missing"):
         planted_tuned.freeze(asked)
-    finish(asked, search[:1])
-    planted_tuned.freeze(asked)
+    for cells, pairs in ((search[:1], 5), (search[half:], 10)):
+        finish(asked, cells)
+        planted_tuned.freeze(asked)
+        assert len(json.loads(planted_tuned.RECIPE.read_text())["pairs"]) == pairs
     recipes = planted_tuned.read_recipes()
     assert {len(folds) for one in recipes.values() for folds in one.values()} == {FOLDS}
 
