@@ -158,7 +158,7 @@ def run_stage(arguments: argparse.Namespace, stage: str) -> None:
         cells += [Cell(name, UNTRAINED, fold, 0) for name in COLLECTIONS for fold in range(FOLDS)]
     if stage == "cells":
         others = [*tested_cells(recipes, TREATMENTS[1:]), *tested_cells(recipes, BORROWED, "default")]
-        cells = sorted(dict.fromkeys(others), key=lambda cell: cell.seed)
+        cells = list(dict.fromkeys(others))
     if stage != "summary":
         run_cells({name: read_bench(arguments, name) for name in COLLECTIONS}, cells, arguments.folder / "cells")
     if stage in ("default", "summary"):
