@@ -157,8 +157,8 @@ def run_stage(arguments: argparse.Namespace, stage: str) -> None:
     if stage == "default":
         cells += [Cell(name, UNTRAINED, fold, 0) for name in COLLECTIONS for fold in range(FOLDS)]
     if stage == "cells":
-        others = [*tested_cells(recipes, TREATMENTS[1:]), *tested_cells(recipes, BORROWED, "default")]
-        cells = list(dict.fromkeys(others))
+        first = tested_cells(recipes, planted_summary.PRIMARY)
+        cells = [*first, *tested_cells(recipes, TREATMENTS[1:]), *tested_cells(recipes, BORROWED, "default")]
     if stage != "summary":
         run_cells({name: read_bench(arguments, name) for name in COLLECTIONS}, cells, arguments.folder / "cells")
     if stage in ("default", "summary"):
@@ -185,7 +185,8 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
     """Collect the results of the seeds that are finished."""
     folder = arguments.folder / "cells"
     base = whole_seeds(folder, tested_cells(recipes, TREATMENTS[:1]))
-    own = whole_seeds(folder, tested_cells(recipes, TREATMENTS)) or base
+    primary = whole_seeds(folder, tested_cells(recipes, ("default", *planted_summary.PRIMARY))) or base
+    every = whole_seeds(folder, tested_cells(recipes, TREATMENTS))
     lent = whole_seeds(folder, tested_cells(recipes, TREATMENTS[:1]) + tested_cells(recipes, BORROWED, "default"))
     frozen = json.loads(RECIPE.read_text(encoding="utf-8"))
     collections = []
@@ -193,10 +194,12 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
         collection, made, _ = prepare(arguments.folder, arguments.data, name, DEAL)
         groups, clusters = collection.groups, planted_checks.cluster_queries(collection)
         start = [Cell(name, UNTRAINED, fold, 0) for fold in range(FOLDS)]
-        untrained, of_base, scores, by_default = (
+        untrained, of_base, main, scores, by_default = (
             read_cells(folder, [cell for cell in cells if cell.collection == name])
-            for cells in (start, base, own, lent or base)
+            for cells in (start, base, primary, every, lent)
         )
+        rows = compare(main, groups, clusters)
+        rows += [row for row in compare(scores, groups, clusters) if row["name"] not in {one["name"] for one in rows}]
         judges = arguments.folder / name / "judges.json"
         collections.append(
             {
@@ -210,7 +213,7 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
                 ),
                 "untrained": round(float(untrained["value"].to_numpy().mean()), 5),
                 "clusters_by_shared_passages": clusters["group"].n_unique(),
-                "treatments": with_facts(compare(scores, groups, clusters), folder, own),
+                "treatments": with_facts(rows, folder, [*primary, *every]),
                 "contrasts": planted_checks.contrasts(scores, groups, clusters),
                 "by_the_recipes_of_default": compare(by_default, groups, clusters),
             }
@@ -220,7 +223,8 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
         **planted.recipe_commit(RECIPE),
         **{name: frozen[name] for name in ("fixed", "grid", "deal", "pairs")},
         "search_seeds": frozen["seeds"],
-        "seeds": sorted({cell.seed for cell in own}),
+        "seeds": sorted({cell.seed for cell in primary}),
+        "seeds_of_the_controls": sorted({cell.seed for cell in every}),
         "reached": planted_summary.verdicts(collections),
         "collections": collections,
     }
@@ -228,6 +232,8 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
 
 def compare(scores: pl.DataFrame, groups: pl.DataFrame, clusters: pl.DataFrame) -> list[dict[str, Any]]:
     """Compare the treatments with `default`, as the third trial does, and on each fold."""
+    if scores.is_empty():
+        return []
     found = planted_checks.with_shared(planted_summary.compare(scores, groups, TREATMENTS), scores, clusters)
     means = _means(scores, "treatment", "fold").pivot("treatment", index="fold", values="value").sort("fold")
     return [
