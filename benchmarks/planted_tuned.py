@@ -214,7 +214,7 @@ def collect(arguments: argparse.Namespace, recipes: Recipes) -> dict[str, Any]:
                 "untrained": round(float(untrained["value"].to_numpy().mean()), 5),
                 "clusters_by_shared_passages": clusters["group"].n_unique(),
                 "treatments": with_facts(rows, folder, [one for one in [*primary, *every] if one.collection == name]),
-                "contrasts": planted_checks.contrasts(scores, groups, clusters),
+                "contrasts": planted_checks.contrasts(pl.concat([main, scores]).unique(), groups, clusters),
                 "by_the_recipes_of_default": compare(by_default, groups, clusters),
             }
         )
