@@ -50,7 +50,7 @@ import polars as pl
 
 from benchmarks import planted_checks, planted_judges, planted_summary, planted_teacher
 from benchmarks.planted_base import TOKENS
-from benchmarks.planted_cells import FACTS, UNTRAINED, Bench, Cell, read_cells, run_cells, write
+from benchmarks.planted_cells import UNTRAINED, Bench, Cell, read_cells, run_cells, with_facts, write
 from benchmarks.planted_data import COLLECTIONS, describe, picked
 from benchmarks.planted_folds import FOLDS
 from benchmarks.planted_setup import encoder_folder, prepare
@@ -145,7 +145,7 @@ def _dev_score(
         path.parent.mkdir(parents=True, exist_ok=True)
         dev = bench.collection.with_splits({fold: "test", (fold + 1) % FOLDS: "dev"})
         one = replace(bench, collection=dev, recipe={**bench.recipe, **recipe})
-        write(path, one.run(Cell(bench.collection.name, treatment, fold, SEEDS[0]), "dev"))
+        write(path, one.run(Cell(bench.collection.name, treatment, fold, SEEDS[0]), ["dev"]))
     return float(np.mean(list(json.loads(path.read_text(encoding="utf-8"))["scores"].values())))
 
 
@@ -164,18 +164,19 @@ def by_recipe(arguments: argparse.Namespace, names: Sequence[str] = COLLECTIONS)
         write(arguments.folder / name / BY_RECIPE, {"rows": rows})
 
 
-def recipe_commit() -> dict[str, str]:
-    """Name the commit that froze the recipe, also by what stays if histories are written anew.
+def recipe_commit(recipe: Path | None = None) -> dict[str, str]:
+    """Name the commit that froze a recipe (unset: that of this trial), also by what stays where histories change.
 
     Raises:
         SystemExit: the recipe is not committed as it is.
     """
+    recipe = recipe or RECIPE
     asked = (("status", "--porcelain", "--"), ("log", "-1", "--format=%H%n%aI%n%s", "--"))
-    changed, found = (_git(*words, str(RECIPE)) for words in asked)
-    if changed or not found or not RECIPE.exists():
-        raise SystemExit(f"{RECIPE.name}: a committed recipe expected before any other run; --freeze it, and commit it")
+    changed, found = (_git(*words, str(recipe)) for words in asked)
+    if changed or not found or not recipe.exists():
+        raise SystemExit(f"{recipe.name}: a committed recipe expected before any other run; --freeze it, and commit it")
     commit, date, subject = found.split("\n")
-    digest = hashlib.sha256(RECIPE.read_bytes()).hexdigest()
+    digest = hashlib.sha256(recipe.read_bytes()).hexdigest()
     return {"recipe_commit": commit, "recipe_date": date, "recipe_subject": subject, "recipe_sha256": digest}
 
 
@@ -216,8 +217,9 @@ def _refuse_unjudged(benches: Mapping[str, Bench]) -> None:
 
 
 def summarise(arguments: argparse.Namespace) -> None:
-    """Write the results of the cells that are finished, and the plot."""
-    result = collect(arguments)
+    """Write the results of the cells that are finished, and the plot; those of the fourth trial stay as they are."""
+    before = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+    result = collect(arguments) | {name: before[name] for name in ("tuned",) if name in before}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if any(row.get("low") is not None for one in result["collections"] for row in one["treatments"]):
         planted_summary.write_plot(result["collections"], PLOT)
@@ -237,6 +239,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
         treatments = planted_summary.compare(scores, collection.groups, list(TREATMENTS))
         judges, recipes = (arguments.folder / name / file for file in ("judges.json", BY_RECIPE))
         clusters = planted_checks.cluster_queries(collection)
+        own = [cell for cell in [*order["default"], *order["cells"]] if cell.collection == name]
         teacher = planted_teacher.path_of(arguments.folder, name)
         collections.append(
             {
@@ -250,7 +253,7 @@ def collect(arguments: argparse.Namespace) -> dict[str, Any]:
                 else None,
                 "untrained": _mean(scores, UNTRAINED),
                 "clusters_by_shared_passages": clusters["group"].n_unique(),
-                "treatments": _with_rows(planted_checks.with_shared(treatments, scores, clusters), folder, main, name),
+                "treatments": with_facts(planted_checks.with_shared(treatments, scores, clusters), folder, own),
                 "contrasts": planted_checks.contrasts(scores, collection.groups, clusters),
                 "order": planted_summary.order_beside_paper(treatments),
                 "by_recipe": json.loads(recipes.read_text(encoding="utf-8"))["rows"] if recipes.exists() else [],
@@ -308,19 +311,6 @@ def _longer(folder: Path, cells: Sequence[Cell], main: pl.DataFrame, groups: pl.
         "treatments": planted_summary.compare(scores, groups, COMPARED),
         "beside_the_frozen_default": planted_summary.compare(pl.concat([frozen, others]), groups, COMPARED),
     }
-
-
-def _with_rows(
-    treatments: Sequence[Mapping[str, Any]], folder: Path, main: pl.DataFrame, name: str
-) -> list[dict[str, Any]]:
-    """Add to each treatment how many rows it trained on, and how many had fewer negatives or none: means over cells."""
-    made = []
-    for row in treatments:
-        cells = main.filter(collection=name, treatment=row["name"]).select("fold", "seed").unique()
-        files = [Cell(name, row["name"], fold, seed).file for fold, seed in cells.iter_rows()]
-        read = [json.loads((folder / file).read_text(encoding="utf-8")) for file in files]
-        made.append({**row, **{fact: round(float(np.mean([one[fact] for one in read])), 1) for fact in FACTS}})
-    return made
 
 
 def _mean(scores: pl.DataFrame, treatment: str) -> float | None:

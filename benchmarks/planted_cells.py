@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ UNTRAINED = "untrained"  # the model before any training, as a treatment
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained and scored. share: of the training queries. negatives, steps: 0 is the recipe's number."""
+    """What is trained and scored.
+
+    share: of the training queries. negatives, steps, temperature: 0 is the recipe's. other: a second fold that is left
+    out of the training and scored too, among its own passages.
+    """
 
     collection: str
     treatment: str
@@ -44,6 +48,8 @@ class Cell:
     negatives: int = 0
     model: str = "static"
     steps: int = 0
+    temperature: float = 0.0
+    other: int = -1
 
     @property
     def file(self) -> str:
@@ -51,6 +57,8 @@ class Cell:
         more = f"-share{self.share:g}" if self.share != 1 else ""
         more += f"-neg{self.negatives}" if self.negatives else ""
         more += f"-steps{self.steps}" if self.steps else ""
+        more += f"-temperature{self.temperature:g}" if self.temperature else ""
+        more += f"-without{self.other}" if self.other >= 0 else ""
         return f"{self.model}-{self.collection}-{self.treatment}{more}-f{self.fold}-s{self.seed}.json"
 
 
@@ -65,8 +73,8 @@ class Bench:
     recipe: Mapping[str, Any]
     tokens: dict[str, Any] = field(default_factory=dict)  # of the texts, as the static model reads them
 
-    def run(self, cell: Cell, split: str = "test") -> dict[str, Any]:
-        """Train on the rows of a treatment, and score the held-out queries; nothing is kept but the scores."""
+    def run(self, cell: Cell, splits: Sequence[str] = ("test",)) -> dict[str, Any]:
+        """Train on the rows of a treatment, and score the queries of the splits; nothing is kept but the scores."""
         began = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix="reneg-planted-") as name, remembered_tokens(self.tokens):
             out = Path(name) / "model"
@@ -78,29 +86,27 @@ class Bench:
             else:
                 facts = self._train(cell, out)
             trained = time.perf_counter()
-            made = evaluate(
-                EvaluateConfig(
-                    model_name=cell.treatment,
-                    seed=cell.seed,
-                    measures=(MEASURE,),
-                    max_seq_length=int(self.recipe.get("max_seq_length", 256)),
-                    ignore_same_id=False,
-                ),
-                **self.collection.part(split),
-                model=out,
-            )
-        scores = made["scores"] if split == "test" else made["dev_scores"]
-        values = dict(scores.sort("query_id").select("query_id", "value").iter_rows())
+            values = {query: value for split in splits for query, value in self._score(cell, out, split).items()}
         seconds = {"train": round(trained - began, 2), "evaluate": round(time.perf_counter() - trained, 2)}
         return {**asdict(cell), "scores": {one: round(value, 6) for one, value in values.items()}, **facts, **seconds}
+
+    def _score(self, cell: Cell, model: Path, split: str) -> dict[str, float]:
+        config = EvaluateConfig(
+            model_name=cell.treatment,
+            seed=cell.seed,
+            measures=(MEASURE,),
+            max_seq_length=int(self.recipe.get("max_seq_length", 256)),
+            ignore_same_id=False,
+        )
+        made = evaluate(config, **self.collection.part(split), model=model)
+        scores = made["scores"] if split == "test" else made["dev_scores"]
+        return dict(scores.sort("query_id").select("query_id", "value").iter_rows())
 
     def _train(self, cell: Cell, out: Path) -> dict[str, Any]:
         rows = TREATMENTS[cell.treatment](Made(self.collection, self.planted, self.evidence, cell.seed))
         settings = {**self.recipe, **rows.settings, "seed": cell.seed}
-        if cell.negatives:
-            settings["num_negatives"] = cell.negatives
-        if cell.steps:
-            settings["steps"] = cell.steps
+        own = {"num_negatives": cell.negatives, "steps": cell.steps, "temperature": cell.temperature}
+        settings |= {name: value for name, value in own.items() if value}
         train(
             TrainConfig(**settings),
             instances=rows.instances.filter(pl.col("query_id").is_in(self._used(cell))),
@@ -130,8 +136,9 @@ def run_cells(benches: Mapping[str, Bench], cells: Sequence[Cell], folder: Path)
             if not is_ours or path.exists():
                 continue
             bench = benches[cell.collection]
-            one = replace(bench, collection=bench.collection.with_splits({cell.fold: "test"}))
-            write(path, one.run(cell))
+            left_out = {cell.fold: "test"} | ({cell.other: "dev"} if cell.other >= 0 else {})
+            one = replace(bench, collection=bench.collection.with_splits(left_out))
+            write(path, one.run(cell, list(left_out.values())))
         wall, cpu = time.perf_counter() - began, time.process_time() - used
         print(f"{cell.file}: {wall:.1f} s, {cpu:.1f} s of CPU, {place + 1} of {len(cells)}", flush=True)
 
@@ -156,25 +163,25 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_cells(folder: Path, cells: Iterable[Cell]) -> pl.DataFrame:
-    """Read finished cells: collection, treatment, share, negatives, model, fold, seed, query_id, value."""
+    """Read finished cells: a row for each query, with the fields of `Cell`, query_id and value."""
     rows = []
     for cell in cells:
         path = folder / cell.file
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
-            rows += [
-                (cell.collection, cell.treatment, cell.share, cell.negatives, cell.model, cell.fold, cell.seed, *one)
-                for one in found["scores"].items()
-            ]
-    schema = {
-        "collection": pl.String,
-        "treatment": pl.String,
-        "share": pl.Float64,
-        "negatives": pl.Int64,
-        "model": pl.String,
-        "fold": pl.Int64,
-        "seed": pl.Int64,
-        "query_id": pl.String,
-        "value": pl.Float64,
-    }
+            rows += [(*astuple(cell), *one) for one in found["scores"].items()]
+    types = {str: pl.String, float: pl.Float64, int: pl.Int64}
+    schema = {one.name: types[one.type] for one in fields(Cell)} | {"query_id": pl.String, "value": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def with_facts(treatments: Iterable[Mapping[str, Any]], folder: Path, cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Add to each treatment how many rows it trained on, and how many had fewer negatives or none: means over cells."""
+    read: dict[str, list[dict[str, Any]]] = {}
+    for cell in set(cells):
+        if (folder / cell.file).exists():
+            read.setdefault(cell.treatment, []).append(json.loads((folder / cell.file).read_text(encoding="utf-8")))
+    return [
+        {**row, **{fact: round(float(np.mean([one[fact] for one in read[row["name"]]])), 1) for fact in FACTS}}
+        for row in treatments
+    ]

@@ -22,13 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from benchmarks.planted_folds import deal, settle
+from benchmarks.planted_folds import SEED, deal, settle
 from tasks import schemas
 from tasks.mining.adopt import AdoptConfig, adopt
 from tasks.texts import hash_guard, hash_passage, hash_shown, hash_text
 
 COLLECTIONS = ("cranfield", "mtrag")
-SEED = 20  # of which positive is kept
 PLANT_FROM = 2  # relevant passages of a query in which some are hidden
 PICKED = 7  # negatives of a row (the paper's number)
 PICKED_OF: Mapping[str, int] = {"mtrag": 4}  # it has 2.6 relevant passages for a query, Cranfield 7.2
@@ -42,7 +41,7 @@ class Collection:
 
     groups: query_id, group (a conversation, or the query itself), fold. homes: doc_id and fold of the passages.
     unusable: pairs that are no negatives, as the collection does not say what they are. left_out: how many labels are
-    between folds; they are not in `qrels`.
+    between folds; they are not in `qrels`. deal: the seed of the folds and of which positive a query keeps.
     """
 
     name: str
@@ -53,6 +52,7 @@ class Collection:
     homes: pl.DataFrame
     unusable: frozenset[tuple[str, str]]
     left_out: int = 0
+    deal: int = SEED
 
     def with_splits(self, splits: Mapping[int, str]) -> "Collection":
         """Give the queries of each fold a split; those of other folds are for training."""
@@ -87,8 +87,8 @@ class Planted:
         return {name: getattr(self, name) for name in ("positives", "candidates", "negatives", "reserve")}
 
 
-def read_collection(folder: Path) -> Collection:
-    """Read a folder in the BEIR layout; passages without text and their labels are left out."""
+def read_collection(folder: Path, seed: int = SEED) -> Collection:
+    """Read a folder in the BEIR layout; passages without text and their labels are left out. seed: of the deal."""
     name = folder.name
     passages = pl.DataFrame(
         [
@@ -110,8 +110,8 @@ def read_collection(folder: Path) -> Collection:
     queries = queries.join(qrels, on="query_id", how="semi")
     unknown = folder / "qrels" / "minus1.tsv"
     pairs = _read_labels(unknown).select("query_id", "doc_id").rows() if unknown.exists() else []
-    groups = deal(queries["query_id"], qrels)
-    homes = settle(_hashed(passages).select("doc_id", copy="guard_hash"), qrels, groups)
+    groups = deal(queries["query_id"], qrels, seed)
+    homes = settle(_hashed(passages).select("doc_id", copy="guard_hash"), qrels, groups, seed)
     within = qrels.join(groups, on="query_id").join(homes, on=["doc_id", "fold"], how="semi")
     return Collection(
         name,
@@ -122,6 +122,7 @@ def read_collection(folder: Path) -> Collection:
         homes,
         frozenset(pairs),
         qrels.height - within.height,
+        seed,
     )
 
 
@@ -147,7 +148,7 @@ def plant(collection: Collection, scores: npt.NDArray[np.float32]) -> Planted:
     fold_of = dict(collection.groups.select("query_id", "fold").iter_rows())
     numbers = {doc_id: place for place, doc_id in enumerate(collection.passages["doc_id"])}
     texts = collection.passages["text_hash"].to_numpy()
-    size, rng = picked(collection.name), np.random.default_rng(SEED)
+    size, rng = picked(collection.name), np.random.default_rng(collection.deal)
     kept, given, hidden = [], [], []
     of_query = relevant.sort("query_id", "doc_id").partition_by("query_id", as_dict=True)
     for place, query_id in enumerate(collection.queries["query_id"]):

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import polars as pl
 
 FOLDS = 5
-SEED = 20  # of the order in which equal groups are dealt
+SEED = 20  # of the deal: the order in which equal groups are dealt, and the fold of what nobody looks for
 
 Links = npt.NDArray[np.float64]
 
 
-def deal(query_ids: pl.Series, relevant: pl.DataFrame) -> pl.DataFrame:
+def deal(query_ids: pl.Series, relevant: pl.DataFrame, seed: int = SEED) -> pl.DataFrame:
     """Deal queries into folds: query_id, group (the conversation, or the query itself), fold.
 
     relevant: query_id and doc_id of the relevant pairs.
@@ -28,12 +28,12 @@ def deal(query_ids: pl.Series, relevant: pl.DataFrame) -> pl.DataFrame:
     sizes = groups["len"].to_numpy().astype(np.int64)
     links = _links(named, groups["group"].to_list(), relevant)
     limit = -(-query_ids.len() // FOLDS)
-    folds = _exchange(_place(_join(links, sizes, limit), links, sizes, limit), links, sizes)
+    folds = _exchange(_place(_join(links, sizes, limit), links, sizes, seed), links, sizes)
     fold_of = dict(zip(groups["group"].to_list(), folds.tolist(), strict=True))
     return named.with_columns(fold=pl.col("group").replace_strict(fold_of, return_dtype=pl.Int64)).sort("query_id")
 
 
-def settle(passages: pl.DataFrame, relevant: pl.DataFrame, groups: pl.DataFrame) -> pl.DataFrame:
+def settle(passages: pl.DataFrame, relevant: pl.DataFrame, groups: pl.DataFrame, seed: int = SEED) -> pl.DataFrame:
     """Give each passage a fold: doc_id, fold. The one of most queries that look for it; if none does, one by chance.
 
     passages: doc_id and copy; passages with the same `copy` have the same fold. groups: query_id and fold.
@@ -42,7 +42,7 @@ def settle(passages: pl.DataFrame, relevant: pl.DataFrame, groups: pl.DataFrame)
     wanted = asked.join(passages, on="doc_id").group_by("copy", "fold").len()
     best = wanted.sort("copy", "len", "fold", descending=[False, True, False]).unique("copy", keep="first")
     others = passages.select("copy").unique().join(best, on="copy", how="anti").sort("copy")
-    chance = np.random.default_rng(SEED).permutation(others.height) % FOLDS
+    chance = np.random.default_rng(seed).permutation(others.height) % FOLDS
     homes = pl.concat([best.select("copy", "fold"), others.with_columns(fold=pl.Series(chance, dtype=pl.Int64))])
     return passages.join(homes, on="copy").select("doc_id", "fold").sort("doc_id")
 
@@ -77,9 +77,9 @@ def _join(links: Links, sizes: npt.NDArray[np.int64], limit: int) -> list[list[i
         between[other], between[:, other], between[one, one] = 0, 0, 0
 
 
-def _place(clusters: list[list[int]], links: Links, sizes: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
+def _place(clusters: list[list[int]], links: Links, sizes: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
     """Give each cluster a fold, the largest first: the fold with room that it shares most with, else the smallest."""
-    rng = np.random.default_rng(SEED)
+    rng, limit = np.random.default_rng(seed), -(-int(sizes.sum()) // FOLDS)
     order = sorted(rng.permutation(len(clusters)).tolist(), key=lambda one: -int(sizes[clusters[one]].sum()))
     folds, held = np.full(len(sizes), -1), np.zeros(FOLDS, dtype=np.int64)
     for number in order:

@@ -1,6 +1,6 @@
 """Judge the pairs of `benchmarks.planted`: similarity by MiniLM, and a 1.5B language model on a share of the pairs.
 
-    python -m benchmarks.planted_judges --folder FOLDER --data FOLDER [--asked 300]
+    python -m benchmarks.planted_judges --folder FOLDER --data FOLDER [--asked 300] [--deal 20]
 
 No judge reads what was planted in the collection that it judges. The weights of similarity, and those by which both
 tiers are added, were fitted on TREC DL 2019 (`benchmarks/results/judge.json`, "cascade"). The score from which a pair
@@ -23,6 +23,7 @@ import polars as pl
 
 from benchmarks.judge import ENCODER, MODEL, Costs, Engine, name_judge
 from benchmarks.planted_data import COLLECTIONS, Collection, Planted
+from benchmarks.planted_folds import SEED
 from benchmarks.planted_setup import prepare
 from infra.engines.kinds import environment
 from infra.engines.specs import SentenceTransformersSpec, VLLMSpec
@@ -150,6 +151,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="where everything is kept")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the collections")
     parser.add_argument("--asked", type=int, default=0, help="pairs per collection that the language model gets")
+    parser.add_argument("--deal", type=int, default=SEED, help="seed of the folds and of what is planted")
     arguments = parser.parse_args()
     cache = read_settings().cache
     model = resolve(MODEL, cache, print) if arguments.asked else None
@@ -173,7 +175,7 @@ def main() -> int:
 def _compare_collection(arguments: argparse.Namespace, name: str) -> None:
     from infra.engines.encoder import EncoderEngine
 
-    collection, planted, _ = prepare(arguments.folder, arguments.data, name)
+    collection, planted, _ = prepare(arguments.folder, arguments.data, name, arguments.deal)
     minilm = resolve(ENCODER, read_settings().cache, print)
     spec = SentenceTransformersSpec(model=str(minilm.path), digest=minilm.digest, device="cpu", max_seq_length=TOKENS)
     encoder = EncoderEngine(spec)
@@ -184,8 +186,8 @@ def _compare_collection(arguments: argparse.Namespace, name: str) -> None:
 
 
 def _judge_collection(arguments: argparse.Namespace, name: str, engine: Engine | None, model: str) -> None:
-    collection, planted, _ = prepare(arguments.folder, arguments.data, name)
-    _, elsewhere, _ = prepare(arguments.folder, arguments.data, other_of(name))
+    collection, planted, _ = prepare(arguments.folder, arguments.data, name, arguments.deal)
+    _, elsewhere, _ = prepare(arguments.folder, arguments.data, other_of(name), arguments.deal)
     fitted = choose_threshold(elsewhere, pl.read_parquet(arguments.folder / other_of(name) / SIMILARITY))
     verdicts = with_threshold(pl.read_parquet(arguments.folder / name / SIMILARITY), fitted)
     answers = VERDICTS.empty()

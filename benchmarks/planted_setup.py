@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.planted_base import TOKENS, build_static_model, remembered_tokens
 from benchmarks.planted_data import Collection, Planted, plant, read_collection
+from benchmarks.planted_folds import SEED
 from infra.models.resolve import resolve
 from infra.settings import read_settings
 from tasks.evaluation.encoding import load_model
@@ -20,9 +21,9 @@ def encoder_folder() -> Path:
     return resolve(ENCODER, read_settings().cache, print).path
 
 
-def prepare(folder: Path, data: Path, name: str) -> tuple[Collection, Planted, Path]:
-    """Return the collection, its planted rows, and the folder of its static model."""
-    collection = read_collection(data / name)
+def prepare(folder: Path, data: Path, name: str, seed: int = SEED) -> tuple[Collection, Planted, Path]:
+    """Return the collection, its planted rows, and the folder of its static model. seed: of the deal."""
+    collection = read_collection(data / name, seed)
     here = folder / name
     here.mkdir(parents=True, exist_ok=True)
     base, mined = here / BASE, here / "mined.npy"

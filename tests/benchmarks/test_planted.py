@@ -78,9 +78,11 @@ def test_the_results_hold_what_is_finished(monkeypatch: pytest.MonkeyPatch, tmp_
             write(folder / cell.file, {"scores": scores, **dict.fromkeys(FACTS, 1.0)})
 
     finish(planted.cells_of("default"))
+    (tmp_path / "planted.json").write_text('{"tuned": "kept", "reached": "not kept"}')
     planted.summarise(asked)
     first = json.loads((tmp_path / "planted.json").read_text())
     assert first["collections"][0]["detectable"]["seeds_only"] > 0 and not (tmp_path / "planted.svg").exists()
+    assert first["tuned"] == "kept" and first["reached"] != "not kept"
     finish([cell for cell in planted.cells_of("cells") if cell.treatment == "relabel_oracle"])
     finish([cell for cell in planted.cells_of("minilm") if cell.treatment in gain])
     finish([cell for cell in planted.cells_of("more") if cell.treatment in gain])

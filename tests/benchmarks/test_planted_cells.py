@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.planted_base import remembered_tokens
-from benchmarks.planted_cells import UNTRAINED, Bench, Cell, read_cells, run_cells
+from benchmarks.planted_cells import FACTS, UNTRAINED, Bench, Cell, read_cells, run_cells, with_facts, write
 from tests.benchmarks.planted_toy import build_static, toy
 from tests.benchmarks.test_planted_treatments import evidence
 
@@ -65,6 +65,24 @@ def test_the_file_names_what_differs() -> None:
     assert Cell("a", "default", 1, 42).file == "static-a-default-f1-s42.json"
     assert Cell("a", "default", 1, 42, share=0.5, negatives=3).file == "static-a-default-share0.5-neg3-f1-s42.json"
     assert Cell("a", "default", 1, 42, steps=90).file == "static-a-default-steps90-f1-s42.json"
+
+
+def test_a_second_fold_that_is_left_out_is_scored_by_the_same_model(bench: Bench, tmp_path: Path) -> None:
+    cell = Cell("toy", "default", 1, 7, other=3, steps=3, temperature=0.2)
+    assert cell.file == "static-toy-default-steps3-temperature0.2-without3-f1-s7.json"
+    run_cells({"toy": bench}, [cell], tmp_path / "cells")
+    assert json.loads((tmp_path / "cells" / cell.file).read_text())["rows"] == 6
+    scores = read_cells(tmp_path / "cells", [cell])
+    homes = scores.join(bench.collection.groups.select("query_id", home="fold"), on="query_id")["home"]
+    assert sorted(homes) == [1, 1, 3, 3] and scores["temperature"].to_list() == [0.2] * 4
+
+
+def test_facts_are_means_over_the_cells_that_are_there(tmp_path: Path) -> None:
+    cells = [Cell("toy", "default", fold, 7) for fold in range(3)]
+    for cell in cells[:2]:
+        write(tmp_path / cell.file, dict.fromkeys(FACTS, cell.fold))
+    (row,) = with_facts([{"name": "default", "ndcg10": 0.5}], tmp_path, cells)
+    assert row == {"name": "default", "ndcg10": 0.5, **dict.fromkeys(FACTS, 0.5)}
 
 
 def test_remembered_tokens_give_the_same_vectors(bench: Bench) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.planted_data import PICKED, RESERVE, _choose, describe, picked, read_collection, text_of
+from benchmarks.planted_data import PICKED, RESERVE, _choose, describe, picked, plant, read_collection, text_of
 from tests.benchmarks.planted_toy import toy, write_toy
 
 PAIR = ["query_id", "doc_id"]
@@ -57,6 +57,15 @@ def test_rows_are_made_of_passages_of_their_querys_fold_and_so_is_the_test(tmp_p
     assert part["queries"].height == 2 and not used & set(part["passages"]["doc_id"])
     assert part["qrels"].join(part["passages"], on="doc_id", how="anti").is_empty()
     assert set(part["qrels"]["query_id"]) == set(part["queries"]["query_id"])
+
+
+def test_another_deal_changes_the_folds_and_the_positives_that_stay(tmp_path: Path) -> None:
+    folder = write_toy(tmp_path / "toy")
+    first, again, other = (read_collection(folder, seed) for seed in (20, 20, 21))
+    scores = np.random.default_rng(0).random((first.queries.height, first.passages.height)).astype(np.float32)
+    kept = [plant(one, scores).positives.select(PAIR).sort(PAIR) for one in (first, again, other)]
+    assert first.groups.equals(again.groups) and kept[0].equals(kept[1])
+    assert not first.groups.equals(other.groups) and not kept[0].equals(kept[2])
 
 
 def test_a_label_between_folds_is_left_out(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_the_deal_is_better_than_chance_and_the_same_again() -> None:
     rows = [(one, f"p{int(rng.integers(0, 60))}") for one in ids for _ in range(3)]
     first, second = (deal(pl.Series(ids), relevant(rows)) for _ in range(2))
     assert first.equals(second)
+    other = deal(pl.Series(ids), relevant(rows), 21)
+    assert not other.equals(first) and set(other.group_by("fold").len()["len"]) == {20}
     by_chance = first.with_columns(fold=pl.Series(rng.permutation(first["fold"].to_numpy())))
 
     def shared(groups: pl.DataFrame) -> int:
@@ -66,3 +68,4 @@ def test_a_passage_is_of_the_fold_of_most_queries_that_look_for_it_and_a_copy_of
     homes = dict(settle(passages, relevant(rows), groups).iter_rows())
     assert (homes["x"], homes["y"]) == (4, 1) and homes["z"] == homes["z-again"] == 4
     assert sorted(homes[f"n{number}"] for number in range(10)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert dict(settle(passages, relevant(rows), groups, 21).iter_rows()) != homes
