@@ -8,9 +8,7 @@ them. Ray's failures become failed attempts with their reason.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +79,6 @@ class PrefectRayExecutor:
         self._pool: Any = None
         self._logs: PartLogs | None = None
         self._watch = ExitStack()
-        self._shows = ThreadPoolExecutor(1, "shows-stages")  # the next stage does not wait for Prefect's server
         self.task_runs = 0  # submitted so far
         self._lock = threading.Lock()  # stages side by side come from several threads
         self._remembers = False  # whether anything at all is remembered of what the stage computes
@@ -99,7 +96,6 @@ class PrefectRayExecutor:
             give_up(STOPPED)
         self._watch.close()
         self._release()
-        self._shows.shutdown(cancel_futures=given_up())
         if self._logs is not None:
             self._logs.close()
             self._logs = None
@@ -146,7 +142,8 @@ class PrefectRayExecutor:
             reason = (state.message or "failed without a reason").removeprefix("Task run encountered an exception ")
             results[spec.number] = Failure(reason)
             self._on_failure(spec, reason)
-        self._shows.submit(copy_context().run, _show, progress, done.done, (name, specs, finished, results))
+        progress.close(done.done)
+        show_stage(name, specs, finished, results)
         return results
 
     def _threads(self, stage: Stage, slots: Slots) -> int:
@@ -201,11 +198,6 @@ class PrefectRayExecutor:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
-
-
-def _show(progress: StageProgress, done: int, stage: tuple[Any, ...]) -> None:
-    progress.close(done)
-    show_stage(*stage)
 
 
 def _slots(resources: Resources, workers: int = 1) -> Slots:

@@ -404,7 +404,6 @@ def test_many_reused_parts_are_shown_as_one_and_the_results_are_theirs(
     finished = {spec.number: replace(MANIFEST, part=spec.number) for spec in specs}
     executor = executor_of(tmp_path, work)
     assert executor.run_stage("double", specs, finished) == finished
-    executor._shows.shutdown()
     assert (shown, tables, executor.task_runs) == ([("double", 101)], [101], 1)
 
 
