@@ -302,7 +302,7 @@ def undisturbed(stage: StageSet, config: CurationConfig, tally: Tally) -> dict[s
     """Run a curation without kills, with which the others are compared."""
     store, home = "s3://reneg/undisturbed", stage.folder / "homes" / "undisturbed"
     began = time.monotonic()
-    ended = stage.api.wait(start(stage, config, store, home), 600)
+    ended = stage.api.wait(start(stage, config, store, home), 1200)
     if ended["state_type"] != "COMPLETED":
         raise RuntimeError(f"the undisturbed curation {ended['state']['name']}: {ended['state']['message']}")
     seconds = time.monotonic() - began
